@@ -1,0 +1,66 @@
+"""The words that every other module uses: sites, hook names, languages and their families, the one error."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Site = Literal["resid_pre", "resid_post"]
+SITES: tuple[str, ...] = get_args(Site)
+
+
+class SteerlabError(Exception):
+    """What was given, what is allowed, what to do: the message of every error that a user can cause."""
+
+
+def hook_name(site: str, layer: int) -> str:
+    """The TransformerLens name of a site at a layer, such as `blocks.5.hook_resid_post`."""
+    if site not in SITES:
+        raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
+    return f"blocks.{layer}.hook_{site}"
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language: its ISO 639-1 code, ISO 639-3 code, English name, family branch and script (ISO 15924)."""
+
+    iso: str
+    iso3: str
+    name: str
+    family: str
+    script: str
+
+
+def _table() -> dict[str, Language]:
+    rows = """
+        en eng English Germanic Latn | de deu German Germanic Latn | nl nld Dutch Germanic Latn
+        sv swe Swedish Germanic Latn | da dan Danish Germanic Latn | no nob Norwegian Germanic Latn
+        af afr Afrikaans Germanic Latn | es spa Spanish Romance Latn | fr fra French Romance Latn
+        it ita Italian Romance Latn | pt por Portuguese Romance Latn | ro ron Romanian Romance Latn
+        ca cat Catalan Romance Latn | ru rus Russian Slavic Cyrl | uk ukr Ukrainian Slavic Cyrl
+        bg bul Bulgarian Slavic Cyrl | pl pol Polish Slavic Latn | cs ces Czech Slavic Latn
+        sk slk Slovak Slavic Latn | hu hun Hungarian Uralic Latn | fi fin Finnish Uralic Latn
+        et est Estonian Uralic Latn | tr tur Turkish Turkic Latn | kk kaz Kazakh Turkic Cyrl
+        hi hin Hindi Indo-Aryan Deva | ur urd Urdu Indo-Aryan Arab | bn ben Bengali Indo-Aryan Beng
+        fa fas Persian Iranian Arab | ja jpn Japanese Japonic Jpan | ko kor Korean Koreanic Kore
+        zh zho Chinese Sino-Tibetan Hans | bo bod Tibetan Sino-Tibetan Tibt | vi vie Vietnamese Austroasiatic Latn
+        id ind Indonesian Austronesian Latn | tl tgl Tagalog Austronesian Latn | ar ara Arabic Semitic Arab
+        he heb Hebrew Semitic Hebr | mt mlt Maltese Semitic Latn | el ell Greek Hellenic Grek
+        sw swh Swahili Niger-Congo Latn | ka kat Georgian Kartvelian Geor | th tha Thai Kra-Dai Thai
+    """
+    cells = [cell.split() for line in rows.strip().splitlines() for cell in line.split("|")]
+    return {iso: Language(iso, iso3, name, family, script) for iso, iso3, name, family, script in cells}
+
+
+LANGUAGES: dict[str, Language] = _table()
+
+
+def language(iso: str) -> Language:
+    """The language with this ISO 639-1 code; an unknown code raises and lists the known ones."""
+    if iso not in LANGUAGES:
+        raise SteerlabError(f"unknown language code {iso!r}; known codes: {' '.join(LANGUAGES)}")
+    return LANGUAGES[iso]
+
+
+def families(isos: Iterable[str]) -> list[str]:
+    """The family of each language, in order."""
+    return [language(iso).family for iso in isos]
