@@ -1,0 +1,114 @@
+"""One streaming pass of a corpus through a model, into statistics."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from steerlab.corpora import Corpus
+from steerlab.model import Model, Where, load
+from steerlab.prompts import encode, pad, prompt
+from steerlab.stats import Moments
+from steerlab.terms import SteerlabError, hook_name
+
+PARTS = ("scatter", "sample", "pairs")
+SAMPLE = 256  # token vectors a language in the reservoir
+FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered unasked
+
+
+@torch.inference_mode()
+def collect(
+    model: Any,
+    corpus: Corpus,
+    *,
+    layers: Iterable[int] | None = None,
+    site: str = "resid_post",
+    also: Sequence[str] | None = None,
+    source: str = "en",
+    form: str = "line",
+    batch: int = 64,
+    progress: bool = False,
+) -> Moments:
+    """Read every line of the corpus once and keep moments per language; BOS and padding do not count.
+
+    `also` names what to gather beside count and mean: `scatter` (width² per layer, for `lda`), `sample` (for `probe`
+    and the shrinkage of `lda`), `pairs` (from `source`; width² per layer and language, for `pca` and `eigengap`;
+    needs an aligned corpus). Without it, whatever fits in 256 MB. Larger requests print their memory first.
+    """
+    model = load(model)
+    chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
+    for layer in chosen:
+        model.need_layer(layer)
+    parts = _parts(also, corpus, len(chosen), model.width, source)
+    provenance = {
+        "model": model.about,
+        "corpus": {"name": corpus.name, "hash": corpus.hash, "lines": len(corpus)},
+        "form": form,
+        "excluded": "BOS and padding",
+    }
+    moments = Moments(
+        corpus.langs,
+        chosen,
+        model.width,
+        site=site,
+        scatter="scatter" in parts,
+        sample=SAMPLE if "sample" in parts else 0,
+        pairs_from=source if "pairs" in parts else None,
+        provenance=provenance,
+    )
+    with Progress(disable=not progress, transient=True) as bar:
+        task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
+        for start in range(0, len(corpus), batch):
+            means = {}
+            for iso in corpus.langs:
+                lines = corpus[iso][start : start + batch]
+                if lines:
+                    ids = encode(model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines])
+                    means[iso] = _read(model, moments, iso, ids)
+                    bar.advance(task, len(lines))
+            if moments.pairs is not None:
+                moments.pairs.update(means)
+    moments.provenance["tokens"] = int(moments.count.sum())
+    return moments
+
+
+def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str) -> tuple[str, ...]:
+    sizes = {
+        "scatter": 8 * layers * width**2,
+        "sample": 4 * SAMPLE * len(corpus.langs) * layers * width,
+        "pairs": 4 * len(corpus.langs) * layers * width**2,
+    }
+    if also is None:
+        able = [part for part in PARTS if part != "pairs" or (corpus.aligned and source in corpus.langs)]
+        return tuple(part for part in able if sizes[part] <= FREE_BYTES)
+    if unknown := [part for part in also if part not in PARTS]:
+        raise SteerlabError(f"there is no statistic {unknown[0]!r}; also= takes {', '.join(PARTS)}")
+    if "pairs" in also:
+        corpus.need_aligned("collecting pairs")
+        corpus[source]
+    if (total := sum(sizes[part] for part in also)) > FREE_BYTES:
+        Console(stderr=True).print(f"the statistics {', '.join(also)} will take {total / 2**30:.1f} GiB of memory")
+    return tuple(also)
+
+
+def _read(model: Model, moments: Moments, iso: str, ids: list[list[int]]) -> Tensor:
+    """Feed one batch of one language to the moments; each text's mean comes back in the order of the texts."""
+    if too_long := [len(row) for row in ids if len(row) > model.context]:
+        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
+    seen: dict[str, Tensor] = {}
+    masks: list[Tensor] = []
+
+    def keep(name: str) -> Any:
+        def look(h: Tensor, where: Where) -> None:
+            seen[name] = h
+            masks[:] = [where.text]
+
+        return look
+
+    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    with model.attached([(moments.site, layer, keep(hook_name(moments.site, layer))) for layer in moments.layers]):
+        model.body(tokens, mask)
+    return moments.update(iso, seen, masks[0].cpu())

@@ -1,0 +1,206 @@
+"""The waist: where each language lies at each layer of one site, and the direction from one language to another."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from steerlab.terms import SteerlabError, language
+
+FORMAT = "steerlab directions 1"
+
+
+@dataclass(frozen=True)
+class Direction:
+    """From one language (or, if `source` is None, from the other languages' mean) to another, at some layers.
+
+    `unit` [layer width] points at the target; `gap` [layer] is the distance between the two means, the unit of
+    strength; `start` [layer width] is the mean that it sets out from; `basis` [layer rank width] is the target's
+    subspace.
+    """
+
+    target: str
+    source: str | None
+    layers: tuple[int, ...]
+    site: str
+    unit: Float[Tensor, "layer width"]
+    gap: Float[Tensor, " layer"]
+    start: Float[Tensor, "layer width"]
+    basis: Float[Tensor, "layer rank width"]
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, *layers: int) -> "Direction":
+        """Only these layers."""
+        keep = _places(self.layers, layers)
+        return replace(
+            self,
+            layers=layers,
+            unit=self.unit[keep],
+            gap=self.gap[keep],
+            start=self.start[keep],
+            basis=self.basis[keep],
+        )
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Language vectors whose differences are directions, with the language means that give strength its unit.
+
+    `vectors` [lang layer width]: what the estimator says of each language; `between(a, b)` is the unit vector of
+    their difference, so `between(a, b)` and `between(b, a)` are opposite. `basis` [lang layer rank width]: orthonormal
+    rows, zero rows where a layer uses a smaller rank. `means` [lang layer width]. `source` is set when the fit is for
+    one source language only: then no other source may be asked for.
+    """
+
+    vectors: Float[Tensor, "lang layer width"]
+    basis: Float[Tensor, "lang layer rank width"]
+    means: Float[Tensor, "lang layer width"]
+    langs: tuple[str, ...]
+    layers: tuple[int, ...]
+    site: str
+    source: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.langs), len(self.layers), self.means.shape[-1])
+        for name in ("vectors", "means"):
+            value = getattr(self, name)
+            if tuple(value.shape) != shape:
+                raise SteerlabError(f"{name} has shape {tuple(value.shape)}; languages x layers x width is {shape}")
+            if not torch.isfinite(value).all():
+                raise SteerlabError(f"{name} holds NaN or infinity; the model's activations or the fit are broken")
+        if self.basis.ndim != 4 or (*self.basis.shape[:2], self.basis.shape[3]) != shape:
+            raise SteerlabError(f"basis has shape {tuple(self.basis.shape)}, not languages x layers x rank x width")
+
+    @property
+    def estimator(self) -> str:
+        return str(self.provenance.get("estimator", "unknown"))
+
+    @property
+    def width(self) -> int:
+        return self.means.shape[-1]
+
+    def at(self, *layers: int) -> "Directions":
+        """Only these layers."""
+        keep = _places(self.layers, layers)
+        cut = {name: getattr(self, name)[:, keep] for name in ("vectors", "basis", "means")}
+        return replace(self, layers=layers, **cut)
+
+    def between(self, source: str, target: str) -> Direction:
+        """The direction from `source` to `target`, its sign fixed by the means."""
+        a, b = self._place(source), self._place(target)
+        if a == b:
+            raise SteerlabError(f"source and target are both {source!r}; a direction needs two languages")
+        if self.source is not None and source != self.source:
+            raise SteerlabError(
+                f"these directions were fitted on pairs from {self.source!r} only; {source!r} was asked for as the "
+                f"source: fit again with pairs from {source!r}"
+            )
+        step = self.means[b] - self.means[a]
+        return self._direction(source, target, self.vectors[b] - self.vectors[a], step, self.means[a])
+
+    def __getitem__(self, target: str) -> Direction:
+        """The direction from the mean of the other languages to `target`."""
+        b = self._place(target)
+        others = [i for i in range(len(self.langs)) if i != b]
+        start = self.means[others].mean(0)
+        vector = self.vectors[b] - self.vectors[others].mean(0)
+        return self._direction(None, target, vector, self.means[b] - start, start)
+
+    def centred(self) -> Float[Tensor, "lang layer width"]:
+        """The language vectors less their mean over languages: what similarity of languages is read from."""
+        return self.vectors - self.vectors.mean(0, keepdim=True)
+
+    def subspace(self, layer: int) -> Float[Tensor, "rank width"]:
+        """Orthonormal rows that span the centred language vectors at a layer."""
+        centred = self.at(layer).centred()[:, 0]
+        _, values, rows = torch.linalg.svd(centred, full_matrices=False)
+        return rows[values > values[0] * 1e-5]
+
+    def _place(self, iso: str) -> int:
+        if iso not in self.langs:
+            language(iso)
+            raise SteerlabError(f"no direction for {iso!r}; there are {' '.join(self.langs)}")
+        return self.langs.index(iso)
+
+    def _direction(self, source: str | None, target: str, vector: Tensor, step: Tensor, start: Tensor) -> Direction:
+        size = vector.norm(dim=-1, keepdim=True)
+        if not (size > 0).all():
+            empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
+            raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
+        sign = torch.where((vector * step).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+        return Direction(
+            target=target,
+            source=source,
+            layers=self.layers,
+            site=self.site,
+            unit=sign * vector / size,
+            gap=step.norm(dim=-1),
+            start=start,
+            basis=self.basis[self._place(target)],
+            model=self.provenance.get("model", {}),
+        )
+
+    def save(self, file: str | Path) -> Path:
+        """Write safetensors whose header says what made it; the file appears whole or not at all."""
+        tensors = {name: getattr(self, name).contiguous() for name in ("vectors", "basis", "means")}
+        about = {"langs": self.langs, "layers": self.layers, "site": self.site, "source": self.source}
+        header = {
+            "format": FORMAT,
+            "about": json.dumps(about),
+            "provenance": json.dumps(dict(self.provenance)),
+            "sha256": _digest(tensors, about),
+        }
+        file, fresh = Path(file), Path(f"{file}.new")
+        save_file(tensors, fresh, metadata=header)
+        os.replace(fresh, file)
+        return file
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Directions":
+        """Read what `save` wrote; a truncated, altered or foreign file raises."""
+        try:
+            with safe_open(file, framework="pt") as opened:
+                header = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except FileNotFoundError as error:
+            raise SteerlabError(f"there is no file {file}") from error
+        except (SafetensorError, OSError) as error:
+            raise SteerlabError(f"{file} is truncated or no safetensors file ({error}); make it again") from error
+        if header.get("format") != FORMAT:
+            raise SteerlabError(f"{file} was not written by Directions.save (its format is {header.get('format')!r})")
+        about = json.loads(header["about"])
+        if _digest(tensors, about) != header["sha256"]:
+            raise SteerlabError(f"{file} was altered after it was written: its checksum does not match; make it again")
+        return cls(
+            **tensors,
+            langs=tuple(about["langs"]),
+            layers=tuple(about["layers"]),
+            site=about["site"],
+            source=about["source"],
+            provenance=json.loads(header["provenance"]),
+        )
+
+
+def _places(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
+    if missing := [layer for layer in wanted if layer not in have]:
+        raise SteerlabError(f"no layer {missing[0]} here; there are layers {', '.join(map(str, have))}")
+    if not wanted:
+        raise SteerlabError(f"name at least one of the layers {', '.join(map(str, have))}")
+    return [have.index(layer) for layer in wanted]
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

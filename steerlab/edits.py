@@ -1,0 +1,311 @@
+"""Edits: pure functions of the residual stream that move it along a direction, each row of a batch in its own way."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlab.directions import Direction
+from steerlab.terms import SteerlabError, hook_name
+
+__all__ = ["ablate", "add", "rotate"]
+POSITIONS = ("all", "prompt", "generated")
+
+Tensors = Mapping[str, Tensor]
+
+
+def _shift(h: Tensor, p: Tensors) -> Tensor:
+    return p["shift"][:, None].expand_as(h)
+
+
+def _removal(h: Tensor, p: Tensors) -> Tensor:
+    inside = torch.einsum("npw,nrw->npr", h, p["basis"])
+    return -p["fraction"][:, None, None] * torch.einsum("npr,nrw->npw", inside, p["basis"])
+
+
+def _turn(h: Tensor, p: Tensors) -> Tensor:
+    first, second = p["first"][:, None], p["second"][:, None]
+    a, b = (h * first).sum(-1, keepdim=True), (h * second).sum(-1, keepdim=True)
+    cos, sin = p["angle"].cos()[:, None, None], p["angle"].sin()[:, None, None]
+    return (a * cos - b * sin - a) * first + (a * sin + b * cos - b) * second
+
+
+# What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis of 1 or n.
+CHANGES: dict[str, Callable[[Tensor, Tensors], Tensor]] = {"add": _shift, "ablate": _removal, "rotate": _turn}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One operator at one layer, for one row pattern: every row alike (`rows` None), or tensor row i for `rows[i]`."""
+
+    operator: str
+    site: str
+    layer: int
+    positions: str
+    tensors: Tensors
+    identity: bool
+    rows: Tensor | None = None
+
+
+class Touched:
+    """What an edit did: positions per layer on prefill and on decode, and the dose ‖Δh‖/‖h‖ of each row."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.prefill: dict[int, int] = {}
+        self.decode: dict[int, int] = {}
+        self._ratio: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def record(self, layer: int, rows: Tensor, mask: Tensor, generated: Tensor, ratio: Tensor) -> None:
+        """Count the touched positions `mask` [row pos] of batch rows `rows`; `ratio` [row pos] is their dose."""
+        for name, here in (("prefill", mask & ~generated), ("decode", mask & generated)):
+            count = getattr(self, name)
+            count[layer] = count.get(layer, 0) + int(here.sum())
+        need = int(rows.max()) + 1
+        total, number = self._ratio.get(layer, (torch.zeros(0), torch.zeros(0)))
+        if len(total) < need:
+            more = torch.zeros(need - len(total))
+            total, number = torch.cat([total, more]), torch.cat([number, more])
+        total.index_add_(0, rows.cpu(), (ratio * mask).sum(1).cpu())
+        number.index_add_(0, rows.cpu(), mask.sum(1).float().cpu())
+        self._ratio[layer] = (total, number)
+
+    def doses(self, rows: int) -> Float[Tensor, " row"]:
+        """Mean dose of each row over its touched positions; 0 where nothing was touched."""
+        total, number = torch.zeros(rows), torch.zeros(rows)
+        for t, n in self._ratio.values():
+            total[: len(t)] += t[:rows]
+            number[: len(n)] += n[:rows]
+        return total / number.clamp(min=1)
+
+
+class _Attachable(Protocol):
+    """What an edit asks of a model: to attach functions to sites, and to say what it is."""
+
+    width: int
+    fingerprint: str
+    name: str
+
+    def attached(self, changes: Any) -> Any: ...
+    def need_layer(self, layer: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it inside a `with`."""
+
+    parts: tuple[Part, ...]
+    model: Mapping[str, Any] = field(default_factory=dict)
+
+    def __or__(self, other: "Edit") -> "Edit":
+        return Edit(self.parts + other.parts, self.model or other.model)
+
+    @contextmanager
+    def on(self, model: _Attachable) -> Iterator[Touched]:
+        """Attach to a model for the length of a `with`; a run in which no position was touched raises at its end."""
+        self._need(model)
+        touched = Touched()
+        changes = [(part.site, part.layer, _change(part, touched)) for part in self.parts]
+        if self.parts:
+            first = self.parts[0]
+            changes.insert(0, (first.site, min(part.layer for part in self.parts), _counting(touched)))
+        with model.attached(changes):
+            yield touched
+        if self.parts and touched.passes and not any((*touched.prefill.values(), *touched.decode.values())):
+            kinds = ", ".join(sorted({part.positions for part in self.parts}))
+            raise SteerlabError(f"the edit touched no position (positions: {kinds}); the outputs are unsteered")
+
+    def hooks(self, model: Any = None) -> list[tuple[str, Callable]]:
+        """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
+
+        Such a hook does not see the tokens, so it leaves the first position of a longer pass alone, as BOS; pad your
+        batch by hand with care, or use `edit.on(load(your_model))`, which sees the padding.
+        """
+        if model is not None and hasattr(model, "cfg") and self.parts:
+            self._need_width(model.cfg.d_model, "the model")
+        return [(hook_name(part.site, part.layer), _lens_hook(part)) for part in self.parts]
+
+    def _need(self, model: _Attachable) -> None:
+        self._need_width(model.width, model.name)
+        for part in self.parts:
+            model.need_layer(part.layer)
+        made, here = self.model.get("fingerprint"), model.fingerprint
+        if made and here and made != here:
+            raise SteerlabError(
+                f"this edit was made with {self.model.get('name')} ({made}), not with {model.name} ({here}); directions "
+                "of one model mean nothing in another: collect and fit again"
+            )
+
+    def _need_width(self, width: int, name: str) -> None:
+        for part in self.parts:
+            for key, tensor in part.tensors.items():
+                if tensor.ndim > 1 and tensor.shape[-1] != width:
+                    raise SteerlabError(f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has {width}")
+
+
+def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
+    """Shift along the direction: h + strength · gap · unit.
+
+    Strength 1 is one natural gap, the distance between the two languages' means at that layer; 0 is the identity.
+    """
+    size = _number("strength", strength) * direction.gap[:, None]
+    return _edit("add", direction, positions, {"shift": size * direction.unit}, identity=strength == 0)
+
+
+def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
+    """Remove what lies in the target's subspace: h - fraction · Bᵀ B h.
+
+    Fraction 1 removes it, 0 is the identity. B has orthonormal rows, so that removing twice is removing once.
+    """
+    size = torch.full((len(direction.layers),), _number("fraction", fraction))
+    return _edit("ablate", direction, positions, {"basis": direction.basis, "fraction": size}, identity=fraction == 0)
+
+
+def rotate(
+    direction: Direction, *, degrees: float | None = None, share: float | None = None, positions: str = "all"
+) -> Edit:
+    """Turn every position's part in the plane of source mean and target by an angle; norms stay.
+
+    The plane is spanned by the source's mean and the direction; the turn goes from the source towards the target.
+    `degrees`, or `share` of the angle between the two means; 0 is the identity. Source: the offset form of Selective
+    Steering (2026).
+    """
+    if (degrees is None) == (share is None):
+        raise SteerlabError("rotate takes either degrees= or share= (of the angle between the two means)")
+    first = direction.start / direction.start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    second = direction.unit - (direction.unit * first).sum(-1, keepdim=True) * first
+    size = second.norm(dim=-1, keepdim=True)
+    if (size < 1e-6).any():
+        raise SteerlabError(f"the direction to {direction.target!r} is parallel to the source's mean: no plane to turn in")
+    if share is not None:
+        angle = _number("share", share) * means_angle(direction)
+    else:
+        angle = torch.full((len(direction.layers),), math.radians(_number("degrees", degrees)))
+    tensors = {"first": first, "second": second / size, "angle": angle}
+    return _edit("rotate", direction, positions, tensors, identity=not angle.any())
+
+
+def means_angle(direction: Direction) -> Float[Tensor, " layer"]:
+    """The angle between the source's and the target's mean, in radians, in the plane in which `rotate` turns."""
+    end = direction.start + direction.gap[:, None] * direction.unit
+    cosine = torch.nn.functional.cosine_similarity(direction.start.double(), end.double(), dim=-1)
+    return torch.arccos(cosine.clamp(-1, 1)).float()
+
+
+def stack(edits: Sequence[Edit]) -> Edit:
+    """One edit whose row i carries edit i; parts of one operator at one layer are done together."""
+    groups: dict[tuple, list[tuple[int, Part]]] = {}
+    for row, edit in enumerate(edits):
+        turns: dict[tuple, int] = {}
+        for part in edit.parts:
+            if part.rows is not None:
+                raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
+            kind = (part.layer, part.site, part.operator, part.positions, part.identity)
+            turns[kind] = turns.get(kind, -1) + 1
+            groups.setdefault((turns[kind], *kind), []).append((row, part))
+    parts = []
+    for (_, layer, site, operator, positions, identity), members in groups.items():
+        tensors = {key: _join([part.tensors[key] for _, part in members]) for key in members[0][1].tensors}
+        rows = torch.tensor([row for row, _ in members])
+        parts.append(Part(operator, site, layer, positions, tensors, identity, rows))
+    makers = {edit.model.get("fingerprint"): edit.model for edit in edits if edit.model}
+    if len(makers) > 1:
+        raise SteerlabError(f"the edits of a stack were made with different models: {sorted(map(str, makers))}")
+    return Edit(tuple(sorted(parts, key=lambda part: part.layer)), next(iter(makers.values()), {}))
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    """Along rows; subspaces of smaller rank are filled up with zero rows."""
+    if tensors[0].ndim == 3:
+        rank = max(t.shape[1] for t in tensors)
+        tensors = [torch.nn.functional.pad(t, (0, 0, 0, rank - t.shape[1])) for t in tensors]
+    if len(widths := {t.shape[-1] for t in tensors if t.ndim > 1}) > 1:
+        raise SteerlabError(f"the edits of a stack have different widths: {sorted(widths)}")
+    return torch.cat(tensors)
+
+
+def _edit(operator: str, direction: Direction, positions: str, tensors: Tensors, *, identity: bool) -> Edit:
+    if positions not in POSITIONS:
+        raise SteerlabError(f"there are no positions {positions!r}; use {', '.join(POSITIONS)}")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise SteerlabError(f"{operator}: {name} holds NaN or infinity")
+    parts = tuple(
+        Part(operator, direction.site, layer, positions, {k: t[i : i + 1].float() for k, t in tensors.items()}, identity)
+        for i, layer in enumerate(direction.layers)
+    )
+    return Edit(parts, direction.model)
+
+
+def _number(name: str, value: float | None) -> float:
+    if value is None or not math.isfinite(value):
+        raise SteerlabError(f"{name} is {value}; give a finite number")
+    return float(value)
+
+
+def _counting(touched: Touched) -> Callable:
+    def count(h: Tensor, where: Any) -> None:
+        touched.passes += 1
+
+    return count
+
+
+def _mask(part: Part, where: Any) -> Tensor:
+    if part.positions == "prompt":
+        return where.text & ~where.generated
+    return where.text & where.generated if part.positions == "generated" else where.text
+
+
+def _change(part: Part, touched: Touched) -> Callable[[Tensor, Any], Tensor | None]:
+    """The function that a model attaches: finds its rows in the batch, changes them, records what it touched."""
+    tensors: dict[str, Tensor] = {}
+    place = None
+    if part.rows is not None:
+        place = torch.full((int(part.rows.max()) + 1,), -1)
+        place[part.rows] = torch.arange(len(part.rows))
+
+    def change(h: Tensor, where: Any) -> Tensor | None:
+        if not tensors or next(iter(tensors.values())).device != h.device:
+            tensors.update({k: t.to(h.device) for k, t in part.tensors.items()})
+        mask, rows, picked, given = _mask(part, where), where.rows, None, tensors
+        if place is not None:
+            known = rows.cpu().clamp(max=len(place) - 1)
+            index = torch.where(rows.cpu() < len(place), place[known], -1)
+            picked = (index >= 0).nonzero()[:, 0].to(h.device)
+            if not len(picked):
+                return None
+            given = {k: t[index[index >= 0].to(h.device)] for k, t in tensors.items()}
+            mask, rows = mask[picked], rows[picked]
+        x = (h if picked is None else h[picked]).float()
+        delta = CHANGES[part.operator](x, given) * mask[..., None]
+        generated = where.generated if picked is None else where.generated[picked]
+        ratio = delta.norm(dim=-1) / x.norm(dim=-1).clamp(min=1e-30)
+        touched.record(part.layer, rows, mask, generated, ratio)
+        if part.identity:
+            return None
+        if picked is None:
+            return (x + delta).to(h.dtype)
+        new = h.clone()
+        new[picked] = (x + delta).to(h.dtype)
+        return new
+
+    return change
+
+
+def _lens_hook(part: Part) -> Callable:
+    def hook(h: Tensor, hook: Any = None) -> Tensor | None:
+        if part.identity:
+            return None
+        tensors = {k: t.to(h.device) for k, t in part.tensors.items()}
+        delta = CHANGES[part.operator](h.float(), tensors)
+        if h.shape[1] > 1:
+            delta = delta.clone()
+            delta[:, 0] = 0
+        return (h.float() + delta).to(h.dtype)
+
+    return hook

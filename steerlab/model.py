@@ -1,0 +1,305 @@
+"""A language model seen from two sides that share one set of weights: Hugging Face for bulk, TransformerLens to read."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from steerlab.terms import SITES, SteerlabError, hook_name
+
+PACKAGED = Path(__file__).parent / "data" / "polyglot"
+
+
+@dataclass
+class Where:
+    """Which positions of a forward pass are which: what an edit needs to know beside the activations.
+
+    `text` [row pos]: neither padding nor BOS. `generated` [row pos]: after the prompt. `rows`: the row of the whole
+    batch that each row of this pass is.
+    """
+
+    text: Bool[Tensor, "row pos"]
+    generated: Bool[Tensor, "row pos"]
+    rows: Int[Tensor, " row"]
+
+
+Change = Callable[[Tensor, Where], Tensor | None]
+
+
+class Model:
+    """A causal language model with its tokenizer, whose residual stream can be read and changed at any layer."""
+
+    def __init__(self, hf: torch.nn.Module, tokenizer: Any, *, name: str, revision: str | None = None):
+        self.hf, self.tokenizer, self.name, self.revision = hf.eval(), tokenizer, name, revision
+        self.config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
+        self.n_layers: int = self.config.num_hidden_layers
+        self.width: int = self.config.hidden_size
+        self.blocks = _blocks(hf, self.n_layers)
+        self.rows: Tensor | None = None  # set by decoding, when finished rows have left the batch
+        self.prompt_length = 0  # set by decoding without a cache: columns below it are prompt
+        self._tl: Any = None
+        self.fingerprint = _fingerprint(hf)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.hf.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.hf.parameters()).dtype
+
+    @property
+    def context(self) -> int:
+        """The longest sequence that the model was made for."""
+        return int(getattr(self.config, "max_position_embeddings", 0) or 2**31)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What an artefact says of the model that it was made with."""
+        about = {"name": self.name, "revision": self.revision, "fingerprint": self.fingerprint}
+        return about | {"dtype": str(self.dtype).removeprefix("torch."), "processing": "raw weights"}
+
+    @property
+    def tl(self) -> Any:
+        """The same weights as a TransformerLens `TransformerBridge`: its hook names, caches and tools.
+
+        The bridge rewires the module that it is given, so it gets a structural copy that shares every parameter.
+        """
+        if self._tl is None:
+            from transformer_lens.model_bridge import TransformerBridge
+
+            shared = {id(t): t for t in (*self.hf.parameters(), *self.hf.buffers())}
+            twin = copy.deepcopy(self.hf, shared)
+            self._tl = TransformerBridge.boot_transformers(
+                str(self.name), hf_model=twin, tokenizer=self.tokenizer, device=str(self.device), dtype=self.dtype
+            )
+        return self._tl
+
+    def forward(
+        self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row total"], *, past: Any = None, last: bool = False
+    ) -> tuple[Float[Tensor, "row pos vocab"], Any]:
+        """Logits (of the last position only with `last`) and the cache to go on from."""
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = self.hf(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1 if last else 0,
+        )
+        return out.logits, out.past_key_values
+
+    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+        """Run the blocks for the sake of what is attached to them, without the unembedding."""
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        self.hf.base_model(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
+
+    @contextmanager
+    def attached(self, changes: Sequence[tuple[str, int, Change]]) -> Iterator[None]:
+        """Attach functions of (h [row pos width], Where) to sites; all or none, and gone afterwards whatever happens.
+
+        A function that returns None only looks. They see every forward pass of the Hugging Face model, also those of
+        its own `generate`.
+        """
+        state: dict[str, Where] = {}
+        handles: list[Any] = []
+        try:
+            handles.append(self.hf.base_model.register_forward_pre_hook(self._watcher(state), with_kwargs=True))
+            for site, layer, change in changes:
+                self.need_layer(layer)
+                handles.append(_attach(self.blocks[layer], site, change, state))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def need_layer(self, layer: int) -> None:
+        if not 0 <= layer < self.n_layers:
+            raise SteerlabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for")
+
+    def _watcher(self, state: dict[str, Where]) -> Callable:
+        def watch(_: Any, args: tuple, kwargs: dict) -> None:
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            if ids is None:
+                raise SteerlabError("an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings")
+            state["where"] = where(
+                ids,
+                kwargs.get("attention_mask"),
+                past=_length(kwargs.get("past_key_values")),
+                prompt_length=self.prompt_length,
+                bos=self.tokenizer.bos_token_id,
+                rows=self.rows,
+            )
+
+        return watch
+
+
+class LensModel(Model):
+    """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own hooks, no cache."""
+
+    def __init__(self, tl: Any, *, name: str):
+        self.tokenizer, self.name, self.revision = tl.tokenizer, name, None
+        self.config, self.n_layers, self.width = tl.cfg, tl.cfg.n_layers, tl.cfg.d_model
+        self.hf = self._tl = tl.eval()
+        self.rows, self.prompt_length = None, 0
+        self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
+        self._state: dict[str, Where] = {}
+
+    @property
+    def context(self) -> int:
+        return int(self.config.n_ctx)
+
+    def forward(
+        self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row total"], *, past: Any = None, last: bool = False
+    ) -> tuple[Float[Tensor, "row pos vocab"], Any]:
+        self._state["where"] = where(
+            ids, mask, past=0, prompt_length=self.prompt_length, bos=self.tokenizer.bos_token_id, rows=self.rows
+        )
+        logits = self._tl(ids, attention_mask=mask.long(), return_type="logits")
+        return (logits[:, -1:] if last else logits), None
+
+    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+        self.forward(ids, mask)
+
+    @contextmanager
+    def attached(self, changes: Sequence[tuple[str, int, Change]]) -> Iterator[None]:
+        hooks = []
+        for site, layer, change in changes:
+            self.need_layer(layer)
+            hooks.append((hook_name(site, layer), self._hook(change)))
+        with self._tl.hooks(fwd_hooks=hooks):
+            yield
+
+    def _hook(self, change: Change) -> Callable:
+        def hook(h: Tensor, hook: Any) -> Tensor | None:
+            return change(h, self._state["where"])
+
+        return hook
+
+
+def where(
+    ids: Int[Tensor, "row pos"],
+    mask: Tensor | None,
+    *,
+    past: int,
+    prompt_length: int,
+    bos: int | None,
+    rows: Tensor | None,
+) -> Where:
+    """Positions in absolute terms: with a cache, what comes after the prompt's pass is generated."""
+    text = torch.ones_like(ids, dtype=torch.bool)
+    if mask is not None and mask.ndim == 2:
+        text = mask[:, -ids.shape[1] :].bool().clone()
+    generated = torch.full_like(text, past > 0)
+    if not past and prompt_length:
+        generated[:, prompt_length:] = True
+    if bos is not None and not past:
+        first = text & (text.long().cumsum(1) == 1)
+        text &= ~(first & (ids == bos))
+    return Where(text, generated, torch.arange(len(ids), device=ids.device) if rows is None else rows)
+
+
+def load(
+    source: Any = None, *, dtype: str | torch.dtype | None = None, device: str | None = None, revision: str | None = None
+) -> Model:
+    """Load a model by Hub id or folder; without one, polyglot from the package.
+
+    A `HookedTransformer` or `TransformerBridge` is taken as it is. Weights stay raw. Without `dtype` a CPU computes in
+    float32 and a GPU in the precision of the checkpoint; without `device` a GPU is used if there is one.
+    """
+    if isinstance(source, Model):
+        return source
+    if hasattr(source, "run_with_cache") and hasattr(source, "cfg"):
+        return LensModel(source, name=str(getattr(source.cfg, "model_name", "model")))
+    if source is not None and not isinstance(source, (str, Path)):
+        raise SteerlabError(f"load takes a Hub id, a folder, or a TransformerLens model, not {type(source).__name__}")
+    name = "polyglot" if source is None or str(source) == "polyglot" else str(source)
+    folder = str(PACKAGED) if name == "polyglot" else name
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    hf, tokenizer = _pretrained(folder, _dtype(dtype, device), revision)
+    model = Model(hf.to(device), tokenizer, name=name, revision=revision)
+    for key, value in hf.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise SteerlabError(f"the weights of {name} hold NaN or infinity in {key}; fetch the model again")
+    return model
+
+
+def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any]:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        hf = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, revision=revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise SteerlabError(
+            f"could not load {folder!r}: it is no folder with a causal language model, and it could not be fetched from "
+            f"the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the id, or connect once"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return hf, tokenizer
+
+
+def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
+    if dtype is None:
+        return torch.float32 if device == "cpu" else "auto"
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise SteerlabError(f"there is no dtype {dtype!r}; use float32, bfloat16 or float16")
+    return found
+
+
+def _blocks(hf: torch.nn.Module, count: int) -> torch.nn.ModuleList:
+    """The decoder's blocks: the outermost list of modules as long as the model is deep."""
+    found = [m for m in hf.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
+    if not found:
+        raise SteerlabError(f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab knows")
+    return found[0]
+
+
+def _attach(block: torch.nn.Module, site: str, change: Change, state: dict[str, Where]) -> Any:
+    if site == "resid_pre":
+
+        def before(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            h = args[0] if args else kwargs["hidden_states"]
+            new = change(h, state["where"])
+            if new is None:
+                return None
+            return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+        return block.register_forward_pre_hook(before, with_kwargs=True)
+    if site == "resid_post":
+
+        def after(_: Any, __: tuple, out: Any) -> Any:
+            new = change(out[0] if isinstance(out, tuple) else out, state["where"])
+            if new is None:
+                return None
+            return (new, *out[1:]) if isinstance(out, tuple) else new
+
+        return block.register_forward_hook(after)
+    raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
+
+
+def _length(past: Any) -> int:
+    return 0 if past is None else int(past.get_seq_length())
+
+
+@torch.no_grad()
+def _fingerprint(module: torch.nn.Module) -> str:
+    """16 hex digits of the shapes and of 256 values of each parameter, rounded to bfloat16."""
+    digest = hashlib.sha256()
+    for name, value in module.named_parameters():
+        flat = value.detach().flatten()
+        few = flat[:: max(1, len(flat) // 256)][:256].to(torch.bfloat16).cpu().view(torch.int16)
+        digest.update(json.dumps([name, list(value.shape)]).encode() + few.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,210 @@
+"""Sufficient statistics of activations, streamed: what estimators read, and never the activations themselves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from steerlab.terms import SteerlabError, hook_name, language
+
+
+class Reservoir:
+    """A uniform sample of at most `size` token vectors per language (reservoir sampling, Vitter 1985).
+
+    `vectors` [lang size layer width], of which the first `filled[lang]` are set.
+    """
+
+    def __init__(self, langs: int, layers: int, width: int, *, size: int, seed: int = 0):
+        self.size, self.seen = size, [0] * langs
+        self.vectors = torch.zeros(langs, size, layers, width)
+        self._random = torch.Generator().manual_seed(seed)
+
+    def filled(self, lang: int) -> int:
+        return min(self.seen[lang], self.size)
+
+    def of(self, lang: int) -> Float[Tensor, "token layer width"]:
+        """The sampled token vectors of a language."""
+        return self.vectors[lang, : self.filled(lang)]
+
+    def update(self, lang: int, tokens: Float[Tensor, "token layer width"]) -> None:
+        free = min(self.size - self.filled(lang), len(tokens))
+        start = self.filled(lang)
+        self.vectors[lang, start : start + free] = tokens[:free]
+        self.seen[lang] += free
+        rest = tokens[free:]
+        if not len(rest):
+            return
+        order = torch.arange(self.seen[lang] + 1, self.seen[lang] + len(rest) + 1)
+        places = (torch.rand(len(rest), generator=self._random, dtype=torch.float64) * order).long()
+        for index in (places < self.size).nonzero()[:, 0].tolist():
+            self.vectors[lang, places[index]] = rest[index]
+        self.seen[lang] += len(rest)
+
+    def merge(self, other: "Reservoir") -> None:
+        """Take over another shard's sample, each side in proportion to what it saw."""
+        for lang in range(len(self.seen)):
+            mine, theirs = self.of(lang).clone(), other.of(lang)
+            total = self.seen[lang] + other.seen[lang]
+            if total <= self.size:
+                self.update(lang, theirs)
+                continue
+            share = self.seen[lang] / total
+            take = min(len(mine), max(self.size - len(theirs), round(self.size * share)))
+            pick = lambda pool, n: pool[torch.randperm(len(pool), generator=self._random)[:n]]  # noqa: E731
+            kept = torch.cat([pick(mine, take), pick(theirs, self.size - take)])
+            self.vectors[lang, : len(kept)] = kept
+            self.seen[lang] = total
+
+
+class Paired:
+    """What an uncentred SVD of paired differences needs, from one source language to every other.
+
+    Of the sentence means' differences `d` [pair width] per language and layer: their count, sum and `d.T @ d`.
+    """
+
+    def __init__(self, source: str, langs: Sequence[str], layers: int, width: int):
+        self.source, self.langs = source, tuple(langs)
+        self.count = torch.zeros(len(langs), dtype=torch.float64)
+        self.total = torch.zeros(len(langs), layers, width, dtype=torch.float64)
+        self.square = torch.zeros(len(langs), layers, width, width)
+
+    def update(self, means: Mapping[str, Float[Tensor, "row layer width"]]) -> None:
+        """Add a block of aligned rows, the same sentences in every language."""
+        for place, iso in enumerate(self.langs):
+            if iso == self.source:
+                continue
+            difference = (means[iso] - means[self.source]).float()
+            self.count[place] += len(difference)
+            self.total[place] += difference.sum(0)
+            by_layer = difference.transpose(0, 1)
+            self.square[place] += by_layer.mT @ by_layer
+
+    def merge(self, other: "Paired") -> None:
+        if (self.source, self.langs) != (other.source, other.langs):
+            raise SteerlabError("paired statistics of different sources or languages cannot be merged")
+        self.count += other.count
+        self.total += other.total
+        self.square += other.square
+
+
+class Moments:
+    """Count and mean of token vectors per language and layer, in one pass; more on request.
+
+    `count` [lang] tokens; `mean` and `last` (of each text's last token) [lang layer width]; with `scatter=True`
+    also `within` [layer width width], the scatter about each language's own mean, pooled; with `sample` a
+    `Reservoir` of that many tokens a language; with `pairs_from` a `Paired` from that language.
+    """
+
+    def __init__(
+        self,
+        langs: Sequence[str],
+        layers: Sequence[int],
+        width: int,
+        *,
+        site: str = "resid_post",
+        scatter: bool = False,
+        sample: int = 0,
+        pairs_from: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ):
+        for iso in langs:
+            language(iso)
+        for layer in layers:
+            hook_name(site, layer)
+        self.langs, self.layers, self.width, self.site = tuple(langs), tuple(layers), width, site
+        shape = (len(self.langs), len(self.layers), width)
+        self.count = torch.zeros(len(self.langs), dtype=torch.float64)
+        self.rows = torch.zeros(len(self.langs), dtype=torch.float64)
+        self.mean = torch.zeros(shape, dtype=torch.float64)
+        self.last = torch.zeros(shape, dtype=torch.float64)
+        self.within = torch.zeros(len(self.layers), width, width, dtype=torch.float64) if scatter else None
+        self.sample = Reservoir(*shape, size=sample) if sample else None
+        self.pairs = Paired(pairs_from, self.langs, shape[1], width) if pairs_from else None
+        self.provenance = dict(provenance or {})
+
+    def update(
+        self, lang: str, activations: Mapping[str, Tensor], mask: Bool[Tensor, "row pos"]
+    ) -> Float[Tensor, "row layer width"]:
+        """Add texts of one language, and give back each text's mean.
+
+        `activations` maps hook names (`blocks.5.hook_resid_post`) to [row pos width]: a plain dict or a
+        TransformerLens `ActivationCache`. `mask` is true where a token counts: not on padding, not on BOS.
+        """
+        if lang not in self.langs:
+            raise SteerlabError(f"these moments have no {lang!r}; they are for {' '.join(self.langs)}")
+        place, stacked = self.langs.index(lang), self._stacked(activations, mask)
+        if not mask.any(1).all():
+            raise SteerlabError(f"a text of {lang!r} has no token that counts; give texts with at least one token")
+        tokens = stacked[mask]
+        if not torch.isfinite(tokens).all():
+            raise SteerlabError(f"the activations of {lang!r} hold NaN or infinity; the model's weights are broken")
+        self._add_tokens(place, tokens)
+        ends = mask.long().cumsum(1).argmax(1)
+        self.last[place] += (stacked[torch.arange(len(ends)), ends].double().sum(0) - len(ends) * self.last[place]) / (
+            self.rows[place] + len(ends)
+        )
+        self.rows[place] += len(ends)
+        weights = mask.float() / mask.sum(1, keepdim=True)
+        return torch.einsum("rplw,rp->rlw", stacked, weights)
+
+    def _stacked(self, activations: Mapping[str, Tensor], mask: Tensor) -> Float[Tensor, "row pos layer width"]:
+        found = []
+        for layer in self.layers:
+            name = hook_name(self.site, layer)
+            try:
+                value = activations[name]
+            except KeyError as error:
+                raise SteerlabError(f"the activations hold no {name!r}; cache it, or leave layer {layer} out") from error
+            if value.shape != (*mask.shape, self.width):
+                raise SteerlabError(f"{name} has shape {tuple(value.shape)}, not mask x width {(*mask.shape, self.width)}")
+            found.append(value.detach().float().cpu())
+        return torch.stack(found, 2)
+
+    def _add_tokens(self, place: int, tokens: Float[Tensor, "token layer width"]) -> None:
+        """Chan, Golub and LeVeque's update of mean and scatter, stable for activations far from the origin."""
+        n, before = len(tokens), self.count[place].item()
+        mean = tokens.double().mean(0)
+        step = mean - self.mean[place]
+        if self.within is not None:
+            centred = (tokens - mean.float()).transpose(0, 1)
+            between = step[:, :, None] * step[:, None, :] * (before * n / (before + n))
+            self.within += (centred.mT @ centred).double() + between
+        self.mean[place] += step * (n / (before + n))
+        self.count[place] += n
+        if self.sample is not None:
+            self.sample.update(place, tokens)
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Add what another shard or machine saw."""
+        mine, theirs = (self.langs, self.layers, self.site), (other.langs, other.layers, other.site)
+        if mine != theirs:
+            raise SteerlabError(f"moments of different languages, layers or sites cannot be merged: {mine} and {theirs}")
+        total = self.count + other.count
+        step = other.mean - self.mean
+        share = torch.where(total > 0, other.count / total.clamp(min=1), 0.0)[:, None, None]
+        if self.within is not None and other.within is not None:
+            weight = (self.count * other.count / total.clamp(min=1))[:, None, None]
+            self.within += other.within + torch.einsum("klw,klv->lwv", step * weight, step)
+        self.mean += step * share
+        rows = (other.rows / (self.rows + other.rows).clamp(min=1))[:, None, None]
+        self.last += (other.last - self.last) * rows
+        self.count, self.rows = total, self.rows + other.rows
+        for part in ("sample", "pairs"):
+            if getattr(self, part) is not None and getattr(other, part) is not None:
+                getattr(self, part).merge(getattr(other, part))
+        return self
+
+    def covariance(self) -> Float[Tensor, "layer width width"]:
+        """The pooled within-language covariance; raises where scatter was not collected."""
+        if self.within is None:
+            raise SteerlabError("these moments hold no scatter; collect(..., also=['scatter']) gathers it")
+        return self.within / self.count.sum()
+
+    def need(self, part: str) -> Any:
+        """The `sample` or `pairs`; raises and says how to collect it."""
+        found = getattr(self, part)
+        if found is None:
+            raise SteerlabError(f"these moments hold no {part}; collect(..., also=['{part}']) gathers it")
+        return found
