@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -112,3 +113,18 @@ def _read(model: Model, moments: Moments, iso: str, ids: list[list[int]]) -> Ten
     with model.attached([(moments.site, layer, keep(hook_name(moments.site, layer))) for layer in moments.layers]):
         model.body(tokens, mask)
     return moments.update(iso, seen, masks[0].cpu())
+
+
+@torch.inference_mode()
+def text_means(
+    model: Any, corpus: Corpus, *, layers: Iterable[int] | None = None, site: str = "resid_post", form: str = "line"
+) -> dict[str, Float[Tensor, "text layer width"]]:
+    """The mean vector of every text, by language: small corpora only, since nothing is summed up."""
+    model, found = load(model), {}
+    chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
+    for iso in corpus.langs:
+        scratch = Moments((iso,), chosen, model.width, site=site)
+        ids = encode(model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in corpus[iso]])
+        parts = [_read(model, scratch, iso, ids[start : start + 64]) for start in range(0, len(ids), 64)]
+        found[iso] = torch.cat(parts)
+    return found

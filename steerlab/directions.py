@@ -96,7 +96,7 @@ class Directions:
         return replace(self, layers=layers, **cut)
 
     def between(self, source: str, target: str) -> Direction:
-        """The direction from `source` to `target`, its sign fixed by the means."""
+        """The direction from `source` to `target`: the unit vector of the difference of their vectors."""
         a, b = self._place(source), self._place(target)
         if a == b:
             raise SteerlabError(f"source and target are both {source!r}; a direction needs two languages")
@@ -137,13 +137,12 @@ class Directions:
         if not (size > 0).all():
             empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
             raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
-        sign = torch.where((vector * step).sum(-1, keepdim=True) < 0, -1.0, 1.0)
         return Direction(
             target=target,
             source=source,
             layers=self.layers,
             site=self.site,
-            unit=sign * vector / size,
+            unit=vector / size,
             gap=step.norm(dim=-1),
             start=start,
             basis=self.basis[self._place(target)],

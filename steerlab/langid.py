@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import fasttext  # type: ignore[import-untyped,unused-ignore]
+import fasttext
 
 from steerlab.terms import LANGUAGES, SteerlabError
 
@@ -17,10 +17,14 @@ NONE = "none"
 # Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in `terms`. Strict, as CLaS-Bench is:
 # a relative such as arz, prs, zsm or wuu is not here. GlotLID v3 calls Tagalog fil.
 _ALIASES = {
+    "arb": "ar",
+    "pes": "fa",
+    "ekk": "et",
+    "swa": "sw",
+    "fil": "tl",
+    **dict.fromkeys(("nb", "nn", "nno", "nor"), "no"),
+    **dict.fromkeys(("cmn", "yue"), "zh"),
     **{entry.iso3: iso for iso, entry in LANGUAGES.items()},
-    **{"arb": "ar", "pes": "fa", "ekk": "et", "swa": "sw", "fil": "tl"},
-    **{"nb": "no", "nn": "no", "nno": "no", "nor": "no"},
-    **{"cmn": "zh", "yue": "zh"},
 }
 _SCRIPTS = {"zh": ("Hans", "Hant", "Hani"), "ko": ("Kore", "Hang")}
 _NO_LANGUAGE = ("zxx", "und", "mul")
@@ -123,7 +127,7 @@ def _inspect(path: Path) -> tuple[str, list[str]]:
                 raise SteerlabError(f"{path} is not a fastText model; give a .bin or .ftz language identifier")
             try:
                 length, labels = _walk(data)
-            except (struct.error, IndexError):
+            except (struct.error, IndexError, OverflowError):
                 length, labels = -1, []
             if length != len(data):
                 raise SteerlabError(f"{path} is truncated or damaged ({len(data):,} bytes); fetch it again")

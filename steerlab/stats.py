@@ -1,5 +1,6 @@
 """Sufficient statistics of activations, streamed: what estimators read, and never the activations themselves."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -195,6 +196,22 @@ class Moments:
             if getattr(self, part) is not None and getattr(other, part) is not None:
                 getattr(self, part).merge(getattr(other, part))
         return self
+
+    def at(self, *layers: int) -> "Moments":
+        """A view of some layers, for estimators: it shares memory and is not to be updated."""
+        for layer in layers:
+            if layer not in self.layers:
+                raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}")
+        keep, view = [self.layers.index(layer) for layer in layers], copy.copy(self)
+        view.layers, view.mean, view.last = tuple(layers), self.mean[:, keep], self.last[:, keep]
+        view.within = None if self.within is None else self.within[keep]
+        if self.sample is not None:
+            view.sample = copy.copy(self.sample)
+            view.sample.vectors = self.sample.vectors[:, :, keep]
+        if self.pairs is not None:
+            view.pairs = copy.copy(self.pairs)
+            view.pairs.total, view.pairs.square = self.pairs.total[:, keep], self.pairs.square[:, keep]
+        return view
 
     def covariance(self) -> Float[Tensor, "layer width width"]:
         """The pooled within-language covariance; raises where scatter was not collected."""

@@ -1,0 +1,195 @@
+"""Curves over layers and strengths: separation, dose and families."""
+
+from itertools import cycle
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from steerlab.figures.style import CONTROLS, DASHES, GREY, INK, PALETTE, SYMBOLS, check, finish, readable, sentence_of
+from steerlab.terms import SteerlabError
+
+_SHIFTED = "; points of equal x are drawn side by side"
+_ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")
+
+
+def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = "") -> go.Figure:
+    """How far apart the languages lie at each layer: two panels over one layer axis.
+
+    Columns: layer; trace_ratio (trace of the scatter between language means over that within languages); nearest_mean
+    (share of dev lines nearest to their own language's mean). `chance` draws a line in the second panel.
+    """
+    check(table, ("layer", "trace_ratio", "nearest_mean"), "separation")
+    table = table.sort_values("layer")
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12, specs=[[{"t": 0.05}], [{}]])
+    panels = (("trace_ratio", "between / within trace"), ("nearest_mean", "nearest-mean accuracy"))
+    for row, (column, label) in enumerate(panels, start=1):
+        figure.add_scatter(
+            x=table["layer"],
+            y=table[column],
+            mode="lines+markers",
+            line={"color": PALETTE[row - 1], "width": 2},
+            marker={"size": 7, "symbol": SYMBOLS[row - 1]},
+            hovertemplate=f"layer %{{x}}<br>{label} %{{y:.3f}}<extra></extra>",
+            showlegend=False,
+            row=row,
+            col=1,
+        )
+        figure.add_annotation(
+            text=f"<b>{label}</b>",
+            x=0,
+            y=1,
+            xref="x domain",
+            yref="y domain" if row == 1 else f"y{row} domain",
+            xanchor="left",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 13, "color": PALETTE[row - 1]},
+        )
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 1.04], row=2, col=1)
+    figure.update_xaxes(**_layers(table["layer"]))
+    figure.update_xaxes(title_text="layer", row=2, col=1)
+    if chance is not None:
+        _mark_chance(figure, chance, row=2, col=1)
+    caption = sentence_of(
+        "Above: trace of the scatter between language means over that within languages. "
+        "Below: share of dev lines nearest to their own language's mean",
+        f"n = {len(table)} layers",
+        note,
+    )
+    return finish(figure, title="Where the languages separate", caption=caption, height=460)
+
+
+def dose_curves(
+    table: pd.DataFrame,
+    *,
+    x: str = "x",
+    value: str = "value",
+    by: str = "by",
+    x_label: str = readable("strength"),
+    value_label: str = "joint",
+    chance: float | None = None,
+    note: str = "",
+) -> go.Figure:
+    """A score against strength or dose, one line for each method, with its interval as a bar.
+
+    Columns: `x`, `value`, `by`, and low and high, the ends of the interval. Controls are grey and dashed; `chance`
+    draws a line. Raises `SteerlabError` for a missing column or no rows.
+    """
+    check(table, (x, value, "low", "high", by), "dose_curves")
+    figure = go.Figure()
+    styles, shift = _styles(table[by].unique().tolist()), _shift(table, x, by)
+    for place, (name, color, dash, symbol) in enumerate(styles):
+        line = table[table[by] == name].sort_values(x)
+        figure.add_scatter(
+            x=line[x] + shift * (place - (len(styles) - 1) / 2),
+            y=line[value],
+            error_y={
+                "array": line["high"] - line[value],
+                "arrayminus": line[value] - line["low"],
+                "thickness": 1.2,
+                "width": 0,
+            },
+            customdata=line[["low", "high", x]].to_numpy(float),
+            mode="lines+markers",
+            line={"color": color, "dash": dash, "width": 2},
+            marker={"size": 7, "symbol": symbol},
+            name=readable(name),
+            hovertemplate=(
+                f"{readable(name)}<br>{x_label} %{{customdata[2]:.3g}}<br>{value_label} %{{y:.3f}} "
+                "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>"
+            ),
+        )
+    figure.update_xaxes(title_text=x_label)
+    if table[x].nunique() <= 8:
+        figure.update_xaxes(tickvals=sorted(table[x].unique()))
+    figure.update_yaxes(title_text=value_label, rangemode="tozero")
+    if chance is not None:
+        _mark_chance(figure, chance)
+    title = f"{value_label[:1].upper()}{value_label[1:]} against {x_label}"
+    caption = sentence_of(
+        f"Mean {value_label} by {x_label}, with 95 % intervals as bars{_SHIFTED if shift else ''}", note
+    )
+    return finish(figure, title=title, caption=caption, height=430)
+
+
+def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
+    """The share of languages whose nearest neighbour is of their own family, by layer, beside what it must exceed.
+
+    Columns: layer, value, series. A series without a layer (NaN, or below 0), such as token unigrams or the embedding
+    layer, is a level line; one with "null" in its name is the dotted line of the permutations. The first is the main.
+    """
+    check(table, ("layer", "value", "series"), "families")
+    layers = table.loc[table["layer"] >= 0, "layer"]
+    if layers.empty:
+        raise SteerlabError("families was given no row with a layer; at least one series needs layers from 0 up")
+    ends = [float(layers.min()) - 0.15, float(layers.max()) + 0.15]
+    figure = go.Figure()
+    colors = cycle(PALETTE)
+    for place, name in enumerate(table["series"].unique().tolist()):
+        part = table[table["series"] == name].sort_values("layer")
+        null = "null" in name.lower()
+        level = not (part["layer"] >= 0).any()
+        color = GREY if null else next(colors)
+        figure.add_scatter(
+            x=ends if level else part["layer"],
+            y=[part["value"].iloc[0]] * 2 if level else part["value"],
+            mode="lines" if level or null else "lines+markers",
+            line={"color": color, "width": 3 if place == 0 else 2, "dash": "dot" if null else DASHES[place % 6]},
+            marker={"size": 8, "symbol": SYMBOLS[place % len(SYMBOLS)]},
+            name=name,
+            hovertemplate=f"{name}<br>" + ("" if level else "layer %{x}<br>") + "%{y:.3f}<extra></extra>",
+        )
+    figure.update_xaxes(title_text="layer", **_layers(layers))
+    figure.update_yaxes(title_text="neighbour of the same family", range=[0, 1.04])
+    caption = sentence_of(
+        "Share of languages whose nearest neighbour by cosine of centred means belongs to their own family",
+        f"n = {layers.nunique()} layers",
+        note,
+    )
+    return finish(figure, title="Families among the languages", caption=caption, height=430)
+
+
+def _styles(names: list[str]) -> list[tuple[str, str, str, str]]:
+    """Name, colour, dash and marker of each line: methods in their order and colours, then others, then controls."""
+    others = [name for name in names if name not in _ORDER and name not in CONTROLS]
+    methods = [*_ORDER, *others]
+    styles = []
+    for name in sorted(names, key=[*methods, *CONTROLS].index):
+        if name in CONTROLS:
+            place = CONTROLS.index(name)
+            styles.append((name, GREY, DASHES[1 + place % 5], SYMBOLS[place] + "-open"))
+        else:
+            place = methods.index(name)
+            styles.append((name, PALETTE[place % len(PALETTE)], "solid", SYMBOLS[place % len(SYMBOLS)]))
+    return styles
+
+
+def _shift(table: pd.DataFrame, x: str, by: str) -> float:
+    """How far apart lines are drawn that have points at the same x, so that their intervals do not hide each other."""
+    shared = bool(table.groupby(x)[by].nunique().max() > 1)
+    return 0.012 * float(table[x].max() - table[x].min()) if shared else 0.0
+
+
+def _mark_chance(figure: go.Figure, chance: float, *, row: int | None = None, col: int | None = None) -> None:
+    figure.add_hline(
+        y=chance,
+        line={"color": INK, "width": 1, "dash": "dot"},
+        annotation={
+            "text": f"chance {chance:.3g}",
+            "font": {"size": 11, "color": GREY},
+            "bgcolor": "rgba(255, 255, 255, 0.8)",
+            "borderpad": 0,
+            "yshift": 3,
+        },
+        annotation_position="top right",
+        row=row,
+        col=col,
+    )
+
+
+def _layers(layers: pd.Series) -> dict[str, object]:
+    """Whole layers as ticks, no more of them than a phone has room for."""
+    step = max(1, -(-int(layers.max() - layers.min() + 1) // 12))
+    return {"tick0": int(layers.min()), "dtick": step, "tickformat": "d"}

@@ -1,0 +1,136 @@
+"""What every figure shares: one template, colours that colour-blind readers tell apart, names, captions, checks."""
+
+import textwrap
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from steerlab.terms import LANGUAGES, SteerlabError
+
+INK, GREY, PALE = "#1f2933", "#6b7785", "#e4e8ec"
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif'
+# Okabe and Ito's palette, its yellow and black exchanged for an olive and a slate that carry on white.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8d0f", "#5b5f97")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "cross", "star", "hexagon")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SEQUENTIAL = ((0.0, "#f4f8fb"), (0.25, "#d0e3f0"), (0.5, "#98c3de"), (0.75, "#3a88b8"), (1.0, "#06395c"))
+DIVERGING = ((0.0, "#b35806"), (0.25, "#f1b56b"), (0.5, "#f7f7f7"), (0.75, "#7fb4d3"), (1.0, "#06395c"))
+
+_TITLE_WIDTH, _CAPTION_WIDTH = 42, 62  # characters that a phone has room for
+
+CONTROLS = ("unsteered", "random", "shuffled", "wrong", "prompt")
+_NAMES = {
+    "diffmean": "DiffMean",
+    "diffmean_rotate": "DiffMean, rotated",
+    "lda": "LDA",
+    "pca": "PCA",
+    "probe": "Probe",
+    "eigengap": "Eigengap",
+    "unsteered": "Unsteered",
+    "random": "Random direction",
+    "shuffled": "Shuffled labels",
+    "wrong": "Wrong language",
+    "prompt": "Prompt instruction",
+    "joint": "joint",
+    "in_language": "LFS",
+    "relevant": "relevance",
+    "bits_per_byte_ratio": "bits-per-byte ratio",
+    "strength": "strength (natural gaps)",
+}
+FAMILIES = tuple(dict.fromkeys(entry.family for entry in LANGUAGES.values()))
+_RANK = {
+    iso: place for place, iso in enumerate(sorted(LANGUAGES, key=lambda iso: FAMILIES.index(LANGUAGES[iso].family)))
+}
+
+
+def readable(name: str) -> str:
+    """How a method, a control or a column is called in figures and on the page."""
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def family_style(family: str) -> tuple[str, str]:
+    """The colour and the marker of a language family, the same in every figure."""
+    place = FAMILIES.index(family)
+    return PALETTE[place % len(PALETTE)], SYMBOLS[(place + place // len(PALETTE)) % len(SYMBOLS)]
+
+
+def family_order(isos: Sequence[str]) -> list[str]:
+    """The languages sorted by family, families in the order of the table of languages."""
+    return sorted(isos, key=_RANK.__getitem__)
+
+
+def check(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
+    """Refuse a table without rows or without one of the columns."""
+    if missing := [column for column in columns if column not in table.columns]:
+        raise SteerlabError(
+            f"{figure} was given a table without {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(map(str, table.columns)) or 'no columns'}: name one of those, or add the column"
+        )
+    if table.empty:
+        raise SteerlabError(f"{figure} was given a table without rows; it needs at least one: check what was filtered")
+
+
+def sentence_of(*parts: str) -> str:
+    """The parts that are not empty, as one line of sentences."""
+    return " ".join(part.strip().rstrip(".") + "." for part in parts if part.strip())
+
+
+def finish(figure: go.Figure, *, title: str, caption: str, height: int) -> go.Figure:
+    """Dress a figure: the template, the title, the caption below the title and whole in `layout.meta["caption"]`."""
+    head, lines = textwrap.wrap(title, _TITLE_WIDTH), textwrap.wrap(caption, _CAPTION_WIDTH)
+    top = 52 + 20 * len(head) + 16 * len(lines)
+    figure.update_layout(
+        template=TEMPLATE,
+        height=height - 62 + top,
+        margin={"t": top},
+        title={"text": "<br>".join(head), "subtitle": {"text": "<br>".join(lines)}},
+        meta={"title": title, "caption": caption},
+    )
+    return figure
+
+
+def _template() -> go.layout.Template:
+    axis = {
+        "automargin": True,
+        "gridcolor": PALE,
+        "linecolor": "#c3cad2",
+        "showline": False,
+        "ticks": "",
+        "zeroline": False,
+        "title": {"standoff": 10, "font": {"size": 13, "color": GREY}},
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": INK},
+            "title": {
+                "x": 0.0,
+                "xref": "container",
+                "xanchor": "left",
+                "yref": "container",
+                "y": 1.0,
+                "yanchor": "top",
+                "pad": {"t": 32, "l": 12},  # below the buttons
+                "font": {"size": 16},
+                "subtitle": {"font": {"size": 12, "color": GREY}},
+            },
+            "colorway": list(PALETTE),
+            "paper_bgcolor": "#ffffff",
+            "plot_bgcolor": "#ffffff",
+            "margin": {"l": 8, "r": 12, "b": 8, "t": 62},
+            "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#c3cad2", "align": "left", "font": {"color": INK}},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 0,
+                "yref": "container",
+                "yanchor": "bottom",
+                "font": {"size": 12},
+            },
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    )
+
+
+TEMPLATE = _template()

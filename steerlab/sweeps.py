@@ -1,0 +1,234 @@
+"""Grids of cells, many cells to a batch, each finished batch a file: a sweep that was stopped goes on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.progress import Progress
+
+import steerlab.estimate
+from steerlab.collection import collect
+from steerlab.corpora import Corpus
+from steerlab.directions import Directions
+from steerlab.edits import Edit, ablate, add, rotate, stack
+from steerlab.evaluation import fluency, judge
+from steerlab.generation import decode
+from steerlab.langid import Identifier, identifier
+from steerlab.model import Model, load
+from steerlab.prompts import prompt
+from steerlab.terms import SteerlabError
+
+OPERATORS = ("add", "rotate")
+GRIDS = {"add": (0.5, 1.0, 1.5, 2.0), "rotate": (0.25, 0.5, 1.0, 1.5), "ablate": (0.5, 1.0)}
+NEW_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting of the grid, run on every sentence of a split.
+
+    `fits` names the directions to use; sentence i takes the (i mod n)-th, so that a control of several seeds costs as
+    much as one run.
+    """
+
+    method: str
+    operator: str
+    layer: int
+    strength: float
+    source: str
+    target: str
+    split: str
+    fits: tuple[str, ...] = ()
+    form: str = "line"
+
+    def edit(self, directions: Mapping[str, Directions], sentence: int) -> Edit:
+        """The edit for the i-th sentence of the split; `none` is the empty edit."""
+        if self.operator == "none":
+            return Edit(())
+        fit = directions[self.fits[sentence % len(self.fits)]]
+        if self.operator == "ablate":
+            return ablate(fit[self.target].at(self.layer), fraction=self.strength)
+        step = fit.between(self.source, self.target).at(self.layer)
+        if self.operator == "rotate":
+            return rotate(step, share=self.strength)
+        return add(step, strength=self.strength)
+
+
+@dataclass
+class Bench:
+    """What every cell of a run shares; its hash is part of each cell's key."""
+
+    model: Model
+    corpus: Corpus
+    directions: Mapping[str, Directions]
+    identifier: Identifier
+    limits: Mapping[str, int | None]
+    folder: Path | None = None
+    batch: int = 512
+    fluency: bool = False
+
+    def __post_init__(self) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def key(self, cell: Cell) -> str:
+        """A hash of everything that decides the cell's rows."""
+        fits = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in cell.fits]
+        shared = [self.model.about, self.corpus.hash, self.identifier.name, self.limits[cell.split], NEW_TOKENS]
+        told = json.dumps([asdict(cell), fits, shared, self.fluency], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def lines(self, cell: Cell) -> Corpus:
+        return self.corpus.split(cell.split).take(self.limits[cell.split])
+
+    def run(self, cells: Iterable[Cell], *, title: str = "cells", progress: bool = False) -> pd.DataFrame:
+        """Tidy rows of all the cells, in their order; finished ones are read from the folder."""
+        keys = {self.key(cell): cell for cell in cells}
+        done = self._finished(keys)
+        todo = [(key, cell) for key, cell in keys.items() if key not in done]
+        with Progress(disable=not progress, transient=True) as bar:
+            task = bar.add_task(title, total=len(todo))
+            while todo:
+                count, rows = 0, 0
+                while count < len(todo) and rows < self.batch:
+                    rows += len(self.lines(todo[count][1]))
+                    count += 1
+                part, todo = todo[:count], todo[count:]
+                done |= self._run_batch(part)
+                bar.advance(task, count)
+        return pd.concat([done[key] for key in keys], ignore_index=True) if keys else pd.DataFrame()
+
+    def _finished(self, keys: Mapping[str, Cell]) -> dict[str, pd.DataFrame]:
+        done: dict[str, pd.DataFrame] = {}
+        for file in sorted(self.folder.glob("*.parquet")) if self.folder else []:
+            found = pd.read_parquet(file)
+            done |= {str(key): rows for key, rows in found.groupby("cell", sort=False) if key in keys}
+        return done
+
+    def _run_batch(self, batch: Sequence[tuple[str, Cell]]) -> dict[str, pd.DataFrame]:
+        table = pd.DataFrame([row for key, cell in batch for row in self._rows(key, cell)])
+        edits = table.pop("edit").tolist()
+        stacked = stack(edits)
+        made = decode(
+            self.model,
+            table["prompt"].tolist(),
+            max_new_tokens=NEW_TOKENS,
+            edit=stacked if stacked.parts else None,
+            batch=len(table),
+        )
+        table["tokens"], table["dose"] = made.tokens, made.dose or 0.0
+        for split, rows in table.groupby("split"):
+            scores = judge(
+                [made.texts[i] for i in rows.index],
+                rows["sentence"].tolist(),
+                rows["target"].tolist(),
+                self.corpus.split(str(split)),
+                self.identifier,
+            )
+            for name, values in scores.items():
+                table.loc[rows.index, name] = pd.Series(values, index=rows.index)
+        table = table.astype({"in_language": bool, "relevant": bool, "joint": bool})
+        table["bits_per_byte_ratio"] = self._fluency(table) if self.fluency else float("nan")
+        self._save(table)
+        return {str(key): rows for key, rows in table.groupby("cell", sort=False)}
+
+    def _rows(self, key: str, cell: Cell) -> list[dict[str, Any]]:
+        rows, lines = [], self.lines(cell)
+        told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form")}
+        for i, (number, text) in enumerate(zip(lines.numbers, lines[cell.source], strict=True)):
+            given = prompt(self.model.tokenizer, cell.form, text, source=cell.source, target=cell.target)
+            fit = cell.fits[i % len(cell.fits)] if cell.fits else ""
+            more = {"sentence": number, "estimator": fit, "seed": i % max(1, len(cell.fits)), "cell": key}
+            rows.append(told | more | {"prompt": given, "edit": cell.edit(self.directions, i)})
+        return rows
+
+    def _fluency(self, table: pd.DataFrame) -> Any:
+        lines = self.corpus.lines
+        places = {number: place for place, number in enumerate(self.corpus.numbers)}
+        references = [lines[row.target][places[row.sentence]] for row in table.itertuples()]
+        return fluency(self.model, table["output"].tolist(), references)
+
+    def _save(self, table: pd.DataFrame) -> None:
+        if self.folder is None:
+            return
+        name = hashlib.sha256("".join(sorted(set(table["cell"]))).encode()).hexdigest()[:16]
+        file = self.folder / f"{name}.parquet"
+        try:
+            table.to_parquet(file.with_suffix(".new"))
+            os.replace(file.with_suffix(".new"), file)
+        except OSError as error:
+            file.with_suffix(".new").unlink(missing_ok=True)
+            raise SteerlabError(
+                f"could not write {file} ({error.strerror or error}); finished cells are kept: make room and run again"
+            ) from error
+
+
+def method_name(estimator: str, operator: str) -> str:
+    return estimator if operator == "add" else f"{estimator}_{operator}"
+
+
+def sweep(
+    model: Any,
+    corpus: Corpus,
+    *,
+    source: str = "en",
+    targets: Sequence[str] | None = None,
+    estimators: Sequence[str] = ("diffmean",),
+    operators: Sequence[str] = ("add",),
+    layers: Sequence[int] | None = None,
+    strengths: Sequence[float] | None = None,
+    split: str = "dev",
+    limit: int | None = None,
+    form: str = "line",
+    lid: str | Path | None = None,
+    out: str | Path | None = None,
+    batch: int = 512,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Steer every (estimator, operator, layer, strength, source → target) and score every sentence of a split.
+
+    Directions come from the corpus' `estimate` split. Without `strengths` each operator takes its own grid: `add` in
+    natural gaps, `rotate` in shares of the angle between the two means. With `out`, a folder, a finished cell is never
+    run twice. Gives one tidy row per output.
+    """
+    model = load(model)
+    chosen = list(range(model.n_layers)) if layers is None else list(layers)
+    asked = [iso for iso in corpus.langs if iso != source] if targets is None else list(targets)
+    for iso in [source, *asked]:
+        corpus[iso]
+    if source in asked:
+        raise SteerlabError(f"the source {source!r} is among the targets; a direction needs two languages")
+    fits = fit(model, corpus, estimators, layers=chosen, source=source, form=form)
+    cells = [
+        Cell(method_name(estimator, operator), operator, layer, strength, source, target, split, (estimator,), form)
+        for estimator in estimators
+        for operator in operators
+        for layer in chosen
+        for strength in grid(operator, strengths)
+        for target in asked
+    ]
+    folder = Path(out) if out is not None else None
+    bench = Bench(model, corpus, fits, identifier(lid), {split: limit}, folder, batch)
+    return bench.run(cells, title=f"{len(cells)} cells", progress=progress)
+
+
+def grid(operator: str, strengths: Sequence[float] | None = None) -> tuple[float, ...]:
+    """An operator's own strengths, or the ones given."""
+    if operator not in OPERATORS:
+        raise SteerlabError(f"a sweep steers with {' or '.join(OPERATORS)}, not with {operator!r}")
+    return GRIDS[operator] if strengths is None else tuple(strengths)
+
+
+def fit(
+    model: Model, corpus: Corpus, estimators: Sequence[str], *, layers: Sequence[int], source: str, form: str = "line"
+) -> dict[str, Directions]:
+    """Directions by estimator name, from one pass over the `estimate` split."""
+    if unknown := [name for name in estimators if name not in steerlab.estimate.__all__]:
+        raise SteerlabError(f"there is no estimator {unknown[0]!r}; there are {', '.join(steerlab.estimate.__all__)}")
+    moments = collect(model, corpus.split("estimate"), layers=layers, source=source, form=form)
+    return {name: getattr(steerlab.estimate, name)(moments) for name in estimators}
