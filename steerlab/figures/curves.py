@@ -103,7 +103,7 @@ def dose_curves(
         )
     figure.update_xaxes(title_text=x_label)
     if table[x].nunique() <= 8:
-        figure.update_xaxes(tickvals=sorted(table[x].unique()))
+        figure.update_xaxes(tickvals=sorted(table[x].unique()), tickformat=".3~g")
     figure.update_yaxes(title_text=value_label, rangemode="tozero")
     if chance is not None:
         _mark_chance(figure, chance)

@@ -120,7 +120,7 @@ def cosines(
         ", ".join(filter(None, (count, where))),
         note,
     )
-    title = "Which languages point the same way" + (f" at {where}" if where else "")
+    title = "Cosines between languages" + (f", {where}" if where else "")
     return finish(figure, title=title, caption=caption, height=170 + 24 * len(isos))
 
 

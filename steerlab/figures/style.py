@@ -17,7 +17,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SEQUENTIAL = ((0.0, "#f4f8fb"), (0.25, "#d0e3f0"), (0.5, "#98c3de"), (0.75, "#3a88b8"), (1.0, "#06395c"))
 DIVERGING = ((0.0, "#b35806"), (0.25, "#f1b56b"), (0.5, "#f7f7f7"), (0.75, "#7fb4d3"), (1.0, "#06395c"))
 
-_TITLE_WIDTH, _CAPTION_WIDTH = 42, 62  # characters that a phone has room for
+_WIDTH = 62  # characters of a caption that a phone has room for
 
 CONTROLS = ("unsteered", "random", "shuffled", "wrong", "prompt")
 _NAMES = {
@@ -78,13 +78,13 @@ def sentence_of(*parts: str) -> str:
 
 def finish(figure: go.Figure, *, title: str, caption: str, height: int) -> go.Figure:
     """Dress a figure: the template, the title, the caption below the title and whole in `layout.meta["caption"]`."""
-    head, lines = textwrap.wrap(title, _TITLE_WIDTH), textwrap.wrap(caption, _CAPTION_WIDTH)
-    top = 52 + 20 * len(head) + 16 * len(lines)
+    lines = textwrap.wrap(caption, _WIDTH)
+    top = 72 + 16 * len(lines)
     figure.update_layout(
         template=TEMPLATE,
         height=height - 62 + top,
         margin={"t": top},
-        title={"text": "<br>".join(head), "subtitle": {"text": "<br>".join(lines)}},
+        title={"text": title, "subtitle": {"text": "<br>".join(lines)}},
         meta={"title": title, "caption": caption},
     )
     return figure

@@ -81,7 +81,7 @@ def dendrogram(directions: LanguageVectors, *, note: str = "") -> go.Figure:
     _draw_leaves(figure, [langs[leaf] for leaf in leaf_order(tree)])
     fit = f"cophenetic correlation {cophenetic(vectors):.2f}" if len(langs) > 2 else ""
     figure.update_xaxes(title_text="cosine distance", range=[0, 1.03 * tree[-1, 2]])
-    title = f"Languages at layer {layer}" + (f" ({fit})" if fit else "")
+    title = f"Language tree, layer {layer}" + (f" ({fit.replace('correlation ', '')})" if fit else "")
     caption = sentence_of(
         "Average linkage on the cosine distance of centred language vectors",
         "; ".join(filter(None, (f"n = {len(langs)} languages", f"layer {layer}", fit))),

@@ -60,7 +60,7 @@ def account(summary: Mapping[str, Any], manifest: Mapping[str, Any], rows: pd.Da
     rest = {key: value for key, value in manifest.items() if key != "command"}
     return (
         f"<pre>{escape(line)}</pre>{_facts(facts)}"
-        + _folded("What was chosen on dev", summary.get("choices"))
+        + _folded("What was chosen on dev", summary.get("choices"), by_method=True)
         + _folded("The manifest: everything that decides a number", rest)
     )
 
@@ -197,10 +197,10 @@ def _plain(value: Any) -> str:
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _folded(title: str, mapping: Any) -> str:
+def _folded(title: str, mapping: Any, *, by_method: bool = False) -> str:
     if not isinstance(mapping, Mapping) or not mapping:
         return ""
-    regular = all(isinstance(value, Mapping) for value in mapping.values())
+    regular = by_method and all(isinstance(value, Mapping) for value in mapping.values())
     return f"<details><summary>{escape(title)}</summary>{_grid(mapping) if regular else _facts(mapping)}</details>"
 
 

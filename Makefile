@@ -1,0 +1,54 @@
+# Every target sets up what it needs. `make` alone lists them; ARGS passes arguments on: make run ARGS="--quick --no-open"
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check notebooks figures docs bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+setup: $(READY) ## make .venv with the exact versions of constraints.txt
+
+run: $(READY) ## the main job: from model to report page
+	$(BIN)/steerlab run $(ARGS)
+
+test: $(READY) ## the tests, README included
+	$(BIN)/pytest $(ARGS)
+
+check: $(READY) ## style, types, floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+notebooks: $(READY) ## execute every notebook, into build/notebooks
+	rm -rf build/notebooks && mkdir -p build/notebooks
+	set -e; for source in notebooks/*.py; do \
+		copy=build/notebooks/$$(basename $$source .py).ipynb; \
+		$(BIN)/jupytext --to ipynb --output $$copy $$source; \
+		$(BIN)/jupyter-execute --inplace $$copy; \
+	done
+
+figures: $(READY) ## draw every figure of experiments/figures
+	set -e; for script in experiments/figures/*.py; do $(BIN)/python $$script; done
+
+docs: $(READY) ## the documentation, into site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: $(READY) ## measure speed and memory
+	$(BIN)/python experiments/bench.py $(ARGS)
+
+# The first of these that is 3.11 or 3.12 is taken; PYTHON=... names another.
+PYTHON := python3 python3.12 python3.11
+SUITABLE := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+
+$(READY): pyproject.toml constraints.txt
+	@$(BIN)/python -c 'import pip; $(SUITABLE)' 2>/dev/null || { \
+		python=$$(for p in $(PYTHON); do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done); \
+		test -n "$$python" || { echo "steerlab needs Python 3.11 or 3.12 and found neither as: $(PYTHON)." \
+			"Install one, or name it: make setup PYTHON=python3.12" >&2; exit 1; }; \
+		$$python -m venv --clear .venv; }
+	$(BIN)/python -m pip install --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs,notebooks]'
+	@touch $@

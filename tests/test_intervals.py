@@ -1,0 +1,163 @@
+"""The intervals hold what they promise, need whole sentences to do so, and have width where nothing varied."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from steerlab.intervals import by_sentence, harmonic, harmonic_by_sentence, paired_difference
+from steerlab.terms import SteerlabError
+
+SENTENCES, LANGUAGES = 60, 8
+ROWS = np.repeat(np.arange(SENTENCES), LANGUAGES)
+
+
+def simulate(rng: np.random.Generator, mean: float = 0.4, strength: float = 2.0) -> np.ndarray:
+    """Zeros and ones `[row]` where some sentences are easy in every language: a beta-binomial with this mean."""
+    easy = rng.beta(mean * strength, (1 - mean) * strength, size=SENTENCES)
+    return rng.random(len(ROWS)) < easy[ROWS]
+
+
+def share(hits: list[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def test_the_interval_covers_the_truth_and_resampling_rows_does_not() -> None:
+    rng = np.random.default_rng(0)
+    samples = [simulate(rng) for _ in range(300)]
+    by_whole = [by_sentence(values, ROWS, resamples=400) for values in samples]
+    by_row = [by_sentence(values, np.arange(len(ROWS)), resamples=400) for values in samples]
+    assert 0.91 < share([low <= 0.4 <= high for _, low, high in by_whole]) < 0.99
+    assert share([low <= 0.4 <= high for _, low, high in by_row]) < 0.8
+
+
+def test_the_paired_interval_covers_and_is_narrower_than_an_unpaired_one() -> None:
+    rng = np.random.default_rng(1)
+    hits, narrower = [], []
+    for _ in range(200):
+        easy = rng.beta(0.8, 1.2, size=SENTENCES)[ROWS]
+        a, b = rng.random(len(ROWS)) < easy, rng.random(len(ROWS)) < easy / 2
+        value, low, high = paired_difference(a, ROWS, b, ROWS, resamples=400)
+        hits.append(low <= 0.2 <= high)
+        _, a_low, a_high = by_sentence(a, ROWS, resamples=400)
+        _, b_low, b_high = by_sentence(b, ROWS, resamples=400)
+        narrower.append(high - low < np.hypot(a_high - a_low, b_high - b_low))
+        assert value == pytest.approx(a.mean() - b.mean())
+    assert 0.90 < share(hits) < 0.99
+    assert share(narrower) > 0.95
+
+
+def test_a_difference_of_nothing_holds_zero_and_of_something_does_not() -> None:
+    rng = np.random.default_rng(2)
+    a, b = simulate(rng, 0.5), simulate(rng, 0.5)
+    _, low, high = paired_difference(a, ROWS, b, ROWS)
+    assert low < 0 < high
+    _, low, _ = paired_difference(simulate(rng, 0.8), ROWS, simulate(rng, 0.2), ROWS)
+    assert low > 0.3
+
+
+def test_the_vectorised_bootstrap_is_the_one_spelt_out() -> None:
+    rng = np.random.default_rng(3)
+    values, sentences = rng.normal(size=200), rng.integers(25, size=200)  # sentences with unequal numbers of rows
+    names = np.unique(sentences)
+    means = []
+    for _ in range(3000):
+        drawn = rng.choice(names, len(names))
+        means.append(np.concatenate([values[sentences == name] for name in drawn]).mean())
+    value, low, high = by_sentence(values, sentences, resamples=20000)
+    assert value == pytest.approx(values.mean())
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+
+
+@pytest.mark.parametrize("outcome", [0, 1])
+def test_where_nothing_varies_the_interval_is_clopper_pearsons_on_sentences(outcome: int) -> None:
+    expected = binomtest(outcome * SENTENCES, SENTENCES).proportion_ci(0.95, method="exact")
+    value, low, high = by_sentence(np.full(len(ROWS), bool(outcome)), ROWS)
+    assert value == outcome
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert 0.05 < high - low < 0.07
+    one_row_each = by_sentence(np.full(SENTENCES, outcome), np.arange(SENTENCES))
+    assert one_row_each == pytest.approx((value, low, high)), "more languages must not narrow it"
+    _, low90, high90 = by_sentence(np.full(len(ROWS), outcome), ROWS, level=0.9)
+    assert 0 < high90 - low90 < high - low
+
+
+def test_where_nothing_varies_a_difference_still_has_width() -> None:
+    nothing, everything = np.zeros(len(ROWS)), np.ones(len(ROWS))
+    unseen = by_sentence(nothing, ROWS)[2]
+    assert paired_difference(nothing, ROWS, nothing, ROWS) == pytest.approx((0, -unseen, unseen))
+    assert paired_difference(everything, ROWS, nothing, ROWS) == pytest.approx((1, 1 - 2 * unseen, 1))
+    assert paired_difference(nothing, ROWS, everything, ROWS) == pytest.approx((-1, -1, -1 + 2 * unseen))
+
+
+def test_constants_that_are_no_proportions_have_no_width_and_one_sentence_has_no_interval() -> None:
+    assert by_sentence(np.full(len(ROWS), 1.3), ROWS) == pytest.approx((1.3, 1.3, 1.3))
+    value, low, high = by_sentence(np.array([1.1, 1.5]), np.array([4, 4]))
+    assert value == pytest.approx(1.3)
+    assert np.isnan([low, high]).all()
+    assert by_sentence(np.array([True, True]), np.array([4, 4])) == pytest.approx((1, 0.025, 1))
+
+
+def test_a_side_may_have_more_rows_of_each_sentence() -> None:
+    rng = np.random.default_rng(4)
+    a, b = simulate(rng, 0.7), simulate(rng, 0.3)
+    expected = paired_difference(a, ROWS, b, ROWS)
+    assert paired_difference(a, ROWS, np.tile(b, 3), np.tile(ROWS, 3)) == pytest.approx(expected)
+    with pytest.raises(SteerlabError, match="2 are on one side only \\(such as 0, 1\\)"):
+        paired_difference(a, ROWS, b[ROWS > 1], ROWS[ROWS > 1])
+
+
+def test_the_interval_of_the_harmonic_mean() -> None:
+    rng = np.random.default_rng(5)
+    truth, hits = harmonic(0.9, 0.4), []
+    for _ in range(200):
+        a, b = simulate(rng, 0.9), simulate(rng, 0.4)
+        value, low, high = harmonic_by_sentence(a, b, ROWS, resamples=300)
+        assert value == pytest.approx(harmonic(a.mean(), b.mean()))
+        assert low < value < high
+        hits.append(low <= truth <= high)
+    assert share(hits) > 0.9
+
+
+def test_half_copies_and_half_gibberish_win_the_harmonic_mean_and_no_joint_score() -> None:
+    in_language = ROWS % 2 == 0
+    relevant = ~in_language
+    assert harmonic_by_sentence(in_language, relevant, ROWS)[0] == pytest.approx(0.5)
+    assert by_sentence(in_language & relevant, ROWS)[0] == 0
+
+
+def test_a_harmonic_mean_of_nothing_still_has_width() -> None:
+    nothing, relevant = np.zeros(len(ROWS)), simulate(np.random.default_rng(6), 0.9)
+    value, low, high = harmonic_by_sentence(nothing, relevant, ROWS)
+    assert (value, low) == (0, 0)
+    assert high == pytest.approx(harmonic(by_sentence(nothing, ROWS)[2], by_sentence(relevant, ROWS)[2]))
+    assert high > 0.1
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 6)), min_size=8, max_size=40))
+def test_order_of_rows_scale_and_shift(rows: list[tuple[float, int]]) -> None:
+    values, sentences = (np.array(column) for column in zip(*rows, strict=True))
+    if len(set(sentences.tolist())) < 2:
+        return
+    plain = np.array(by_sentence(values, sentences, resamples=100))
+    order = np.random.default_rng(len(rows)).permutation(len(rows))
+    assert np.allclose(by_sentence(values[order], sentences[order], resamples=100), plain)
+    assert plain[1] <= plain[2]
+    if not np.isin(values, (0, 1)).all() and not np.isin(2 * values + 3, (0, 1)).all():
+        assert np.allclose(by_sentence(2 * values + 3, sentences, resamples=100), 2 * plain + 3)
+
+
+def test_the_seed_decides() -> None:
+    values = simulate(np.random.default_rng(7))
+    assert by_sentence(values, ROWS) == by_sentence(values, ROWS)
+    assert by_sentence(values, ROWS, seed=1) != by_sentence(values, ROWS)
+
+
+def test_errors_say_what_to_do() -> None:
+    with pytest.raises(SteerlabError, match=r"values have shape \(3,\) and sentences \(2,\)"):
+        by_sentence(np.ones(3), np.arange(2))
+    with pytest.raises(SteerlabError, match=r"interval of no rows.*check the filter"):
+        by_sentence(np.ones(0), np.arange(0))
+    with pytest.raises(SteerlabError, match="1 of 3 values are not finite: drop"):
+        by_sentence(np.array([1.0, np.nan, 0.0]), np.arange(3))
