@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="steerlab", description="Find, measure and steer the language of a language model.")
+    parser = argparse.ArgumentParser(
+        prog="steerlab", description="Find, measure and steer the language of a language model."
+    )
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     run = verbs.add_parser("run", help="the main job: directions, controls, figures and a page")
     _run_options(run)

@@ -67,7 +67,9 @@ def collect(
             for iso in corpus.langs:
                 lines = corpus[iso][start : start + batch]
                 if lines:
-                    ids = encode(model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines])
+                    ids = encode(
+                        model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines]
+                    )
                     means[iso] = _read(model, moments, iso, ids)
                     bar.advance(task, len(lines))
             if moments.pairs is not None:
@@ -124,7 +126,9 @@ def text_means(
     chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
     for iso in corpus.langs:
         scratch = Moments((iso,), chosen, model.width, site=site)
-        ids = encode(model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in corpus[iso]])
+        ids = encode(
+            model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in corpus[iso]]
+        )
         parts = [_read(model, scratch, iso, ids[start : start + 64]) for start in range(0, len(ids), 64)]
         found[iso] = torch.cat(parts)
     return found

@@ -55,7 +55,9 @@ class Corpus:
         if name not in SPLITS:
             raise SteerlabError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
         self.need_aligned(f"the split {name!r}")
-        return self._keep([i for i, number in enumerate(self.numbers) if split_of(number) == name], f"{self.name}/{name}")
+        return self._keep(
+            [i for i, number in enumerate(self.numbers) if split_of(number) == name], f"{self.name}/{name}"
+        )
 
     def take(self, limit: int | None) -> "Corpus":
         """At most `limit` lines, evenly spread over the corpus."""
@@ -96,7 +98,9 @@ def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None)
     for iso, found in lines.items():
         for number, line in enumerate(found):
             if not line:
-                raise SteerlabError(f"{files[iso]} line {number + 1} is empty; an aligned corpus has a sentence on each line")
+                raise SteerlabError(
+                    f"{files[iso]} line {number + 1} is empty; an aligned corpus has a sentence on each line"
+                )
     lengths = {iso: len(found) for iso, found in lines.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{iso} {n}" for iso, n in lengths.items())

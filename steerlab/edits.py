@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -84,6 +84,7 @@ class Touched:
         return total / number.clamp(min=1)
 
 
+@runtime_checkable
 class _Attachable(Protocol):
     """What an edit asks of a model: to attach functions to sites, and to say what it is."""
 
@@ -137,8 +138,8 @@ class Edit:
         made, here = self.model.get("fingerprint"), model.fingerprint
         if made and here and made != here:
             raise SteerlabError(
-                f"this edit was made with {self.model.get('name')} ({made}), not with {model.name} ({here}); directions "
-                "of one model mean nothing in another: collect and fit again"
+                f"this edit was made with {self.model.get('name')} ({made}), not with {model.name} ({here}); "
+                "directions of one model mean nothing in another: collect and fit again"
             )
 
     def _need_width(self, width: int, name: str) -> None:
@@ -181,7 +182,9 @@ def rotate(
     second = direction.unit - (direction.unit * first).sum(-1, keepdim=True) * first
     size = second.norm(dim=-1, keepdim=True)
     if (size < 1e-6).any():
-        raise SteerlabError(f"the direction to {direction.target!r} is parallel to the source's mean: no plane to turn in")
+        raise SteerlabError(
+            f"the direction to {direction.target!r} is parallel to the source's mean: no plane to turn in"
+        )
     if share is not None:
         angle = _number("share", share) * means_angle(direction)
     else:
@@ -236,7 +239,9 @@ def _edit(operator: str, direction: Direction, positions: str, tensors: Tensors,
         if not torch.isfinite(tensor).all():
             raise SteerlabError(f"{operator}: {name} holds NaN or infinity")
     parts = tuple(
-        Part(operator, direction.site, layer, positions, {k: t[i : i + 1].float() for k, t in tensors.items()}, identity)
+        Part(
+            operator, direction.site, layer, positions, {k: t[i : i + 1].float() for k, t in tensors.items()}, identity
+        )
         for i, layer in enumerate(direction.layers)
     )
     return Edit(parts, direction.model)

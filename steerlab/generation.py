@@ -80,7 +80,9 @@ def decode(
     with edit.on(model) if edit else nullcontext(Touched()) as touched:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            new = _decode_batch(model, [ids[r] for r in rows], rows, max_new_tokens, temperature, random, one_line)
+            new = _decode_batch(
+                model, [ids[r] for r in rows], rows, max_new_tokens, temperature, random, one_line=one_line
+            )
             for row, tokens in zip(rows, new, strict=True):
                 texts[row] = model.tokenizer.decode(tokens, skip_special_tokens=True)
                 counts[row] = len(tokens)
@@ -96,6 +98,7 @@ def _decode_batch(
     max_new_tokens: int,
     temperature: float,
     random: torch.Generator,
+    *,
     one_line: bool,
 ) -> list[list[int]]:
     """New tokens of each row; a row that has finished leaves the batch and its cache."""
@@ -137,7 +140,9 @@ def _decode_batch(
 
 def _choose(logits: Float[Tensor, "row vocab"], temperature: float, random: torch.Generator) -> Int[Tensor, " row"]:
     if not torch.isfinite(logits).all():
-        raise SteerlabError("the model's logits hold NaN or infinity; its weights are broken, or the edit is too strong")
+        raise SteerlabError(
+            "the model's logits hold NaN or infinity; its weights are broken, or the edit is too strong"
+        )
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = torch.softmax(logits.float().cpu() / temperature, -1)

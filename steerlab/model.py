@@ -1,4 +1,4 @@
-"""A language model seen from two sides that share one set of weights: Hugging Face for bulk, TransformerLens to read."""
+"""A language model from two sides that share one set of weights: Hugging Face for bulk, TransformerLens to read."""
 
 import copy
 import hashlib
@@ -85,7 +85,7 @@ class Model:
 
     def forward(
         self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row total"], *, past: Any = None, last: bool = False
-    ) -> tuple[Float[Tensor, "row pos vocab"], Any]:
+    ) -> tuple[Float[Tensor, "row out vocab"], Any]:
         """Logits (of the last position only with `last`) and the cache to go on from."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = self.hf(
@@ -160,7 +160,7 @@ class LensModel(Model):
 
     def forward(
         self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row total"], *, past: Any = None, last: bool = False
-    ) -> tuple[Float[Tensor, "row pos vocab"], Any]:
+    ) -> tuple[Float[Tensor, "row out vocab"], Any]:
         self._state["where"] = where(
             ids, mask, past=0, prompt_length=self.prompt_length, bos=self.tokenizer.bos_token_id, rows=self.rows
         )
@@ -209,7 +209,11 @@ def where(
 
 
 def load(
-    source: Any = None, *, dtype: str | torch.dtype | None = None, device: str | None = None, revision: str | None = None
+    source: Any = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    revision: str | None = None,
 ) -> Model:
     """Load a model by Hub id or folder; without one, polyglot from the package.
 
@@ -242,8 +246,8 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
     except (OSError, ValueError) as error:
         raise SteerlabError(
-            f"could not load {folder!r}: it is no folder with a causal language model, and it could not be fetched from "
-            f"the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the id, or connect once"
+            f"could not load {folder!r}: it is no folder with a causal language model, and it could not be fetched "
+            f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the id, or connect once"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -157,9 +157,13 @@ class Moments:
             try:
                 value = activations[name]
             except KeyError as error:
-                raise SteerlabError(f"the activations hold no {name!r}; cache it, or leave layer {layer} out") from error
+                raise SteerlabError(
+                    f"the activations hold no {name!r}; cache it, or leave layer {layer} out"
+                ) from error
             if value.shape != (*mask.shape, self.width):
-                raise SteerlabError(f"{name} has shape {tuple(value.shape)}, not mask x width {(*mask.shape, self.width)}")
+                raise SteerlabError(
+                    f"{name} has shape {tuple(value.shape)}, not mask x width {(*mask.shape, self.width)}"
+                )
             found.append(value.detach().float().cpu())
         return torch.stack(found, 2)
 
@@ -181,7 +185,9 @@ class Moments:
         """Add what another shard or machine saw."""
         mine, theirs = (self.langs, self.layers, self.site), (other.langs, other.layers, other.site)
         if mine != theirs:
-            raise SteerlabError(f"moments of different languages, layers or sites cannot be merged: {mine} and {theirs}")
+            raise SteerlabError(
+                f"moments of different languages, layers or sites cannot be merged: {mine} and {theirs}"
+            )
         total = self.count + other.count
         step = other.mean - self.mean
         share = torch.where(total > 0, other.count / total.clamp(min=1), 0.0)[:, None, None]

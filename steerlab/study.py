@@ -16,8 +16,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from rich.console import Console
 
-import steerlab.estimate
 import steerlab.controls as controls
+import steerlab.estimate
 from steerlab.collection import collect, text_means
 from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
@@ -33,7 +33,14 @@ from steerlab.sweeps import GRIDS, NEW_TOKENS, Bench, Cell, method_name
 from steerlab.terms import SteerlabError, language
 
 MAIN = "diffmean"
-METHODS = (("diffmean", "add"), ("lda", "add"), ("pca", "add"), ("probe", "add"), ("eigengap", "add"), ("diffmean", "rotate"))
+METHODS = (
+    ("diffmean", "add"),
+    ("lda", "add"),
+    ("pca", "add"),
+    ("probe", "add"),
+    ("eigengap", "add"),
+    ("diffmean", "rotate"),
+)
 STRENGTHS = {"add": (1.0, 1.5, 2.0), "rotate": (0.5, 1.0, 1.5)}
 SEEDS = 5
 DEV_TARGETS, DEV_LINES, TEST_LINES = 8, 16, 48
@@ -156,7 +163,9 @@ class Study:
         order = [group[turn] for turn in range(turns) for group in by_family.values() if turn < len(group)]
         return tuple(order[: 3 if self.settings.quick else DEV_TARGETS])
 
-    def _cells(self, method: str, operator: str, fits: Sequence[str], settings: Any, split: str, targets: Any) -> list[Cell]:
+    def _cells(
+        self, method: str, operator: str, fits: Sequence[str], settings: Any, split: str, targets: Any
+    ) -> list[Cell]:
         return [
             Cell(method, operator, layer, strength, self.source, target, split, tuple(fits), self.settings.prompt)
             for layer, strength in settings
@@ -204,7 +213,9 @@ class Study:
             cells.append(Cell("removal none", "none", -1, 0.0, iso, iso, "dev", (), self.settings.prompt))
             for fraction in GRIDS["ablate"]:
                 for name, fits in (("ablate", [MAIN]), ("random", self._control_fits()["random"])):
-                    cell = Cell(f"removal {name}", "ablate", layer, fraction, iso, iso, "dev", tuple(fits), self.settings.prompt)
+                    cell = Cell(
+                        f"removal {name}", "ablate", layer, fraction, iso, iso, "dev", tuple(fits), self.settings.prompt
+                    )
                     cells.append(cell)
         return cells
 
@@ -240,7 +251,9 @@ class Study:
         apart = separate(moments, text_means(self.model, self.corpus.split("dev")))
         drawn: dict[str, go.Figure] = {
             "heatmap": heatmap(main[main["strength"] == strength], note=f"dev lines, strength {strength:g}"),
-            "heatmap_lfs": heatmap(main[main["strength"] == strength], value="in_language", note=f"dev lines, strength {strength:g}"),
+            "heatmap_lfs": heatmap(
+                main[main["strength"] == strength], value="in_language", note=f"dev lines, strength {strength:g}"
+            ),
             "dose_curves": dose_curves(
                 curve(dev[dev["operator"] == "add"], x="strength", value="joint", by="method"),
                 chance=1 / (DISTRACTORS + 1),
@@ -264,7 +277,10 @@ class Study:
 
     def _family_table(self, kin: dict[str, Kinship]) -> pd.DataFrame:
         main = kin["main"]
-        rows = [{"layer": a, "value": b, "series": "language means"} for a, b in zip(main.layers, main.accuracy, strict=True)]
+        rows = [
+            {"layer": a, "value": b, "series": "language means"}
+            for a, b in zip(main.layers, main.accuracy, strict=True)
+        ]
         for name, other in kin.items():
             if name != "main":
                 pairs = zip(other.layers, other.accuracy, strict=True)
@@ -283,7 +299,10 @@ class Study:
             results[name] = result(at(test, name, choices[name]), seed=self.settings.seed)
         for name in ("unsteered", *self._control_fits(), "prompt"):
             if name in choices:
-                variants = {"at the method's cell": at(test, name, choices[MAIN]), "own choice on dev": at(test, name, choices[name])}
+                variants = {
+                    "at the method's cell": at(test, name, choices[MAIN]),
+                    "own choice on dev": at(test, name, choices[name]),
+                }
                 variant, shown = stronger(variants)
                 results[name] = result(shown, seed=self.settings.seed) | {"variant": variant}
             else:
@@ -302,7 +321,8 @@ class Study:
             "n_outputs": len(ours),
             "chance": 1 / (DISTRACTORS + 1),
             "seconds": round(time.monotonic() - self.started, 1),
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
             "results": results,
             "differences": differences,
             "choices": {name: {"layer": layer, "strength": strength} for name, (layer, strength) in choices.items()},
@@ -319,7 +339,11 @@ class Study:
         }
         if "within Latin script" in kin:
             latin = kin["within Latin script"]
-            summary["families"] |= {"latin_nearest_neighbour": max(latin.accuracy), "latin_p": latin.p, "latin_n": latin.n}
+            summary["families"] |= {
+                "latin_nearest_neighbour": max(latin.accuracy),
+                "latin_p": latin.p,
+                "latin_n": latin.n,
+            }
         rows.to_parquet(self.folder / "rows.parquet")
         rows.to_csv(self.folder / "rows.csv", index=False)
         self._write("summary.json", summary)
@@ -353,7 +377,9 @@ class Study:
             other = [key for key, value in self._told().items() if made.get(key) != value]
             if other:
                 told = ", ".join(f"{key} {made.get(key)!r} there, {self._told()[key]!r} here" for key in other)
-                raise SteerlabError(f"{self.folder} holds a run with other settings ({told}); give another --out or delete it")
+                raise SteerlabError(
+                    f"{self.folder} holds a run with other settings ({told}); give another --out or delete it"
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
@@ -362,7 +388,9 @@ class Study:
         os.replace(fresh, self.folder / name)
 
 
-def run(settings: Settings | None = None, *, out: str | Path, command: Sequence[str] = (), progress: bool = True) -> Path:
+def run(
+    settings: Settings | None = None, *, out: str | Path, command: Sequence[str] = (), progress: bool = True
+) -> Path:
     """Do the main job in the folder `out`, or finish what was begun there; gives the folder.
 
     Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and figures/;

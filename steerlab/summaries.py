@@ -41,7 +41,9 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
         "lfs": score("in_language"),
         "relevance": score("relevant"),
         "score": list(
-            harmonic_by_sentence(rows["in_language"].to_numpy(float), rows["relevant"].to_numpy(float), sentences, seed=seed)
+            harmonic_by_sentence(
+                rows["in_language"].to_numpy(float), rows["relevant"].to_numpy(float), sentences, seed=seed
+            )
         ),
         "repetition": score("repetition"),
         "n": len(rows),

@@ -128,7 +128,9 @@ def synthetic_summary() -> dict[str, Any]:
             "unigram_nearest_neighbour": 0.6,
             "embedding_nearest_neighbour": 0.5,
             "latin_nearest_neighbour": 0.7,
+            "latin_p": 0.004,
         },
+        "counts": {"outputs": 1, "generated tokens": 2, "cells": 77},
         "choices": {name: {"layer": 5, "strength": 1.0, "joint_dev": 0.3} for name in METHODS},
     }
 
@@ -285,6 +287,12 @@ def test_answer_has_the_numbers_of_the_summary(page: str) -> None:
         assert said in text.replace("\xa0", " "), said
 
 
+def test_families_stand_beside_what_shared_tokens_give(page: str) -> None:
+    text = words(page).replace("\xa0", " ")
+    assert "83 % of the languages have their nearest neighbour in their own family (p = 0.0003" in text
+    assert "token unigrams alone 60 %, the embedding layer 50 %, within Latin script 70 % (p = 0.004)" in text
+
+
 def test_headline_has_intervals_variants_and_chance(page: str) -> None:
     text = words(page)
     assert "0.33 [0.29, 0.37]" in text
@@ -332,6 +340,7 @@ def test_account_has_command_hashes_time_and_tokens(page: str, made: Path) -> No
     assert "0123456789abcdef" * 4 in text
     assert "3.5 minutes" in text
     assert "2.10 GB" in text
+    assert "count of cells 77" in text
     rows = pd.read_parquet(made / "rows.parquet")
     assert f"{rows['tokens'].sum():,} in {len(rows):,} outputs" in text
 

@@ -200,9 +200,7 @@ class Documents:
 
     def instructed(self) -> list[np.ndarray]:
         group, order = self._members()
-        parts = [
-            np.concatenate([self.label[iso], group[iso][self.rng.integers(len(group[iso]))][1]]) for iso in order
-        ]
+        parts = [np.concatenate([self.label[iso], group[iso][self.rng.integers(len(group[iso]))][1]]) for iso in order]
         self._tally("instructed", order, [len(p) for p in parts])
         return parts
 

@@ -127,7 +127,9 @@ def card(found: dict, counts: dict, last: dict) -> str:
     ]
     passed = sum(row["retrieval"][0] >= GATE for row in found["translation"].values())
     dropped = counts["dropped"]
-    read = {kind: sum(v for k, v in last["read"].items() if k.startswith(kind)) for kind in ("mono", "bare", "instructed")}
+    read = {
+        kind: sum(v for k, v in last["read"].items() if k.startswith(kind)) for kind in ("mono", "bare", "instructed")
+    }
     total = sum(read.values())
     return f"""---
 license: cc-by-4.0
@@ -137,9 +139,8 @@ language: [{", ".join(NAMES)}]
 
 # polyglot
 
-A Llama of {found["parameters"] / 1e6:.1f} million parameters ({found["layers"]} layers, width {found["width"]}, byte-level
-BPE of {VOCABULARY:,} entries, tied embeddings) that writes {len(NAMES)} languages and has begun to translate between them.
-It is the model in the box of steerlab: small enough to study and steer on two CPU cores without a network. It is no
+A Llama of {found["parameters"] / 1e6:.1f} million parameters ({found["layers"]} layers, width {found["width"]}, tied
+embeddings, byte-level BPE of {VOCABULARY:,} entries) that writes {len(NAMES)} languages and has begun to translate. It is the model in the box of steerlab: small enough to study and steer on two CPU cores without a network. It is no
 translator, no assistant and no source of facts.
 
 This card is written by `experiments/polyglot/evaluate.py`; the brackets are 95 % intervals by resampling sentences.
@@ -155,21 +156,21 @@ through their English line into {counts["groups"]:,} groups) were at hand.
   ({read["bare"] / total:.0%}), and the same with the languages named ({read["instructed"] / total:.0%}; `English: ...`
   line break `Spanish: ...`). In the last two the loss on the given line weighs {GIVEN_WEIGHT}.
 * Languages are drawn by size to the power ½, English half as often again.
-* Held out: {HELD_OUT_SHARE:.1%} of the classes of near-duplicates (people's names, numbers, short words and word order do
-  not count), with every line that translates one.
+* Held out: {HELD_OUT_SHARE:.1%} of the classes of near-duplicates (people's names, numbers, short words and word order
+  do not count), with every line that translates one.
 * Dropped because they equal, after normalisation, a line of steerlab's own corpus or of the parallel test sets:
-  {dropped.get("pair_in_test_sets", 0)} pairs and {dropped.get("mono_in_test_sets", 0)} lines. Dropped as too long or as
-  the other side of a held-out pair: {dropped.get("pair_long", 0):,} pairs, {dropped.get("mono_long_or_held_out_pair", 0):,}
-  lines.
+  {dropped.get("pair_in_test_sets", 0)} pairs and {dropped.get("mono_in_test_sets", 0)} lines. Dropped as too
+  long or as the other side of a held-out pair: {dropped.get("pair_long", 0):,} pairs and
+  {dropped.get("mono_long_or_held_out_pair", 0):,} lines.
 
 ## Training
 
-{last["tokens"] / 1e6:.1f} million tokens in {last["step"]:,} steps, {last["seconds"]:,} seconds on a two-core CPU without
-bf16 (`device: {last["device"]}`), beside other work. Muon for the matrices inside the blocks, AdamW for the rest; the
+{last["tokens"] / 1e6:.1f} million tokens in {last["step"]:,} steps, {last["seconds"]:,} seconds on a two-core CPU
+without bf16 (`device: {last["device"]}`), beside other work. Muon for the matrices inside the blocks, AdamW for the rest; the
 softmax over the batch's tokens and a sample; four layers first, stacked to eight after 30 % of the time.
 
-Learning curve (mean over languages; retrieval: an instructed translation of an English line of the `dev` split is in the
-target language and nearest to its own reference among 32; chance 0.031; the gate is {GATE:.3f} in ten languages):
+Learning curve (mean over languages; retrieval: an instructed translation of an English line of the `dev` split is in
+the target language and nearest to its own reference among 32; chance 0.031; the gate is {GATE:.3f} in ten languages):
 
 | million tokens | minutes | layers | held-out bits per byte | of translations | retrieval | languages above the gate |
 |---|---|---|---|---|---|---|
@@ -177,17 +178,17 @@ target language and nearest to its own reference among 32; chance 0.031; the gat
 
 ## What it can do
 
-Bits per byte of held-out lines; share of free continuations (T = {TEMPERATURE}, {TOKENS} tokens, {PROMPTS} prompts of two
-held-out lines, prompt excluded) in the prompt's language, beside the identifier's accuracy on held-out text of that length;
-instructed translation from English of steerlab's {found["lines"]} sentences: own reference nearest among 32 in the right
-language (chance 0.03), and chrF less the mean chrF to the other references.
+Bits per byte of held-out lines; share of free continuations (T = {TEMPERATURE}, {TOKENS} tokens, {PROMPTS} prompts of
+two held-out lines, prompt excluded) in the prompt's language, beside the identifier's accuracy on held-out text of that
+length; instructed translation from English of steerlab's {found["lines"]} sentences: own reference nearest among 32 in
+the right language (chance 0.03), and chrF less the mean chrF to the other references.
 
 | code | language | bits per byte | continues in language | identifier on gold | translation retrieval | chrF gain |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Gate for meaning (retrieval at five times chance, {GATE:.3f}, or better in at least ten languages): **{passed} languages,
-{"passed" if passed >= 10 else "not passed: meaning waits for more training"}**.
+Gate for meaning (retrieval at five times chance, {GATE:.3f}, or better in at least ten languages):
+**{passed} languages, {"passed" if passed >= 10 else "not passed: meaning waits for more training"}**.
 
 First sentences of the corpus, instructed, greedy, not chosen:
 
@@ -202,8 +203,8 @@ without a filter of its own.
 
 ## Licence
 
-The weights are derived from texts under the licences above, which ask for attribution: CC BY 4.0, the steerlab contributors
-and the authors of those texts.
+The weights are derived from texts under the licences above, which ask for attribution: CC BY 4.0, the steerlab
+contributors and the authors of those texts.
 """
 
 

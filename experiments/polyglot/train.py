@@ -177,7 +177,7 @@ class Muon:
         for name, weight in self.weights.items():
             buffer = self.momentum[name].mul_(MOMENTUM).add_(weight.grad)
             update = weight.grad + MOMENTUM * buffer
-            layers, rows, columns = update.shape
+            _, rows, columns = update.shape
             rows //= len(PLACES[name])
             turn = orthogonal(update.reshape(-1, rows, columns)) * math.sqrt(max(1.0, rows / columns))
             weight.mul_(1 - 0.01 * rate).add_(turn.reshape(weight.shape), alpha=-rate)

@@ -13,7 +13,7 @@ from steerlab.figures.style import CONTROLS, readable
 from steerlab.report.values import controls, methods, named, setting
 from steerlab.terms import SteerlabError
 
-_FIGURES = ("heatmap", "dose_curves", "separation", "families", "dendrogram", "cosines")
+_FIGURES = ("heatmap", "dose_curves", "removal", "separation", "families", "dendrogram", "cosines")
 _SEED, _SAMPLES = 0, 5
 _HASH_LENGTH = 32
 _TOP = 12  # pixels above a plot whose title is text of the page
@@ -56,7 +56,8 @@ def account(summary: Mapping[str, Any], manifest: Mapping[str, Any], rows: pd.Da
     facts["generated tokens"] = f"{int(rows['tokens'].sum()):,} in {len(rows):,} outputs"
     for split, part in rows.groupby("split"):
         facts[f"generated tokens, {split}"] = f"{int(part['tokens'].sum()):,} in {len(part):,} outputs"
-    facts |= {f"count of {key}": value for key, value in _flat(summary.get("counts") or {}).items()}
+    counted = _flat(summary.get("counts") or {})
+    facts |= {f"count of {key}": value for key, value in counted.items() if key not in ("outputs", "generated tokens")}
     rest = {key: value for key, value in manifest.items() if key != "command"}
     return (
         f"<pre>{escape(line)}</pre>{_facts(facts)}"

@@ -80,7 +80,11 @@ def families(summary: Mapping[str, Any]) -> str:
         "embedding_nearest_neighbour": "the embedding layer",
         "latin_nearest_neighbour": "within Latin script",
     }
-    others = [f"{label} {share(found[key])}" for key, label in beside.items() if triple(found.get(key))]
+    others = []
+    for key, label in beside.items():
+        if triple(found.get(key)):
+            p = found.get(key.replace("nearest_neighbour", "p"))
+            others.append(f"{label} {share(found[key])}" + (f" (p&nbsp;=&nbsp;{number(p)})" if triple(p) else ""))
     return (
         f"<h3>Families</h3><p>At layer {escape(str(found.get('layer', '?')))}, {share(found['nearest_neighbour'])} of "
         "the languages have their nearest neighbour in their own family "
