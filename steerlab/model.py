@@ -37,7 +37,9 @@ Change = Callable[[Tensor, Where], Tensor | None]
 class Model:
     """A causal language model with its tokenizer, whose residual stream can be read and changed at any layer."""
 
-    def __init__(self, hf: torch.nn.Module, tokenizer: Any, *, name: str, revision: str | None = None):
+    hf: Any  # a transformers model: torch types each of its attributes as a tensor or a module
+
+    def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None):
         self.hf, self.tokenizer, self.name, self.revision = hf.eval(), tokenizer, name, revision
         self.config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
         self.n_layers: int = self.config.num_hidden_layers

@@ -310,7 +310,7 @@ class Study:
                 results[name] = result(shown, seed=self.settings.seed)
             differences[name] = difference(ours, shown, seed=self.settings.seed)
         best = kin["main"].best
-        summary = {
+        summary: dict[str, Any] = {
             "format": 1,
             "model": self.model.name,
             "corpus": self.corpus.name,

@@ -18,7 +18,7 @@ def choose(dev: pd.DataFrame) -> dict[str, tuple[int, float]]:
         raise SteerlabError(f"a choice is made on dev rows only, not on {sorted(set(dev['split']))}")
     means = dev.groupby(["method", *SETTING])[["joint", "in_language", "dose"]].mean().reset_index()
     best = means.sort_values(["joint", "in_language", "dose"], ascending=[False, False, True]).groupby("method").head(1)
-    return {row.method: (int(row.layer), float(row.strength)) for row in best.itertuples()}
+    return {str(m): (int(layer), float(s)) for m, layer, s in best[["method", *SETTING]].to_numpy()}
 
 
 def at(rows: pd.DataFrame, method: str, setting: tuple[int, float]) -> pd.DataFrame:

@@ -139,19 +139,17 @@ class Bench:
 
     def _rows(self, key: str, cell: Cell) -> list[dict[str, Any]]:
         rows, lines = [], self.lines(cell)
+        wanted = lines[cell.target]
         told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form")}
         for i, (number, text) in enumerate(zip(lines.numbers, lines[cell.source], strict=True)):
             given = prompt(self.model.tokenizer, cell.form, text, source=cell.source, target=cell.target)
             fit = cell.fits[i % len(cell.fits)] if cell.fits else ""
             more = {"sentence": number, "estimator": fit, "seed": i % max(1, len(cell.fits)), "cell": key}
-            rows.append(told | more | {"prompt": given, "edit": cell.edit(self.directions, i)})
+            rows.append(told | more | {"prompt": given, "reference": wanted[i], "edit": cell.edit(self.directions, i)})
         return rows
 
     def _fluency(self, table: pd.DataFrame) -> Any:
-        lines = self.corpus.lines
-        places = {number: place for place, number in enumerate(self.corpus.numbers)}
-        references = [lines[row.target][places[row.sentence]] for row in table.itertuples()]
-        return fluency(self.model, table["output"].tolist(), references)
+        return fluency(self.model, table["output"].tolist(), table["reference"].tolist())
 
     def _save(self, table: pd.DataFrame) -> None:
         if self.folder is None:

@@ -61,7 +61,8 @@ def forbidden_lines(text: Path) -> set[str]:
 
 def read_corpus(text: Path) -> tuple[dict, dict, dict]:
     """(training, held out, counts): `mono` lines per language, and `groups` joined through their English line."""
-    forbidden, dropped = forbidden_lines(text), Counter()
+    forbidden = forbidden_lines(text)
+    dropped: Counter[str] = Counter()
     train: dict = {"mono": {}, "groups": []}
     held: dict = {"mono": {}, "pairs": {}}
     groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

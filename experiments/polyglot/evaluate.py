@@ -27,7 +27,7 @@ PROMPTS, TOKENS, TEMPERATURE, GATE = 50, 24, 0.8, 5 / 32
 OTHERS = [iso for iso in NAMES if iso != "en"]
 
 
-def continuation(model: Model, held: dict) -> dict[str, dict[str, float]]:
+def continuation(model: Model, held: dict) -> dict[str, dict]:
     """Share of free continuations in the prompt's language, beside the identifier's accuracy on gold of that length."""
     named, prompts, gold = identifier(), [], []
     for iso in NAMES:
@@ -140,8 +140,9 @@ language: [{", ".join(NAMES)}]
 # polyglot
 
 A Llama of {found["parameters"] / 1e6:.1f} million parameters ({found["layers"]} layers, width {found["width"]}, tied
-embeddings, byte-level BPE of {VOCABULARY:,} entries) that writes {len(NAMES)} languages and has begun to translate. It is the model in the box of steerlab: small enough to study and steer on two CPU cores without a network. It is no
-translator, no assistant and no source of facts.
+embeddings, byte-level BPE of {VOCABULARY:,} entries) that writes {len(NAMES)} languages and has begun to
+translate. It is the model in the box of steerlab: small enough to study and steer on two CPU cores without a network.
+It is no translator, no assistant and no source of facts.
 
 This card is written by `experiments/polyglot/evaluate.py`; the brackets are 95 % intervals by resampling sentences.
 
@@ -165,9 +166,9 @@ through their English line into {counts["groups"]:,} groups) were at hand.
 
 ## Training
 
-{last["tokens"] / 1e6:.1f} million tokens in {last["step"]:,} steps, {last["seconds"]:,} seconds on a two-core CPU
-without bf16 (`device: {last["device"]}`), beside other work. Muon for the matrices inside the blocks, AdamW for the rest; the
-softmax over the batch's tokens and a sample; four layers first, stacked to eight after 30 % of the time.
+{last["tokens"] / 1e6:.1f} million tokens in {last["step"]:,} steps, {last["seconds"]:,} seconds on a two-core
+CPU without bf16 (`device: {last["device"]}`), beside other work. Muon for the matrices inside the blocks, AdamW for the
+rest; the softmax over the batch's tokens and a sample; four layers first, stacked to eight after 30 % of the time.
 
 Learning curve (mean over languages; retrieval: an instructed translation of an English line of the `dev` split is in
 the target language and nearest to its own reference among 32; chance 0.031; the gate is {GATE:.3f} in ten languages):

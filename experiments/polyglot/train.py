@@ -16,6 +16,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait asleep share the cores with other jobs
 
@@ -102,7 +103,9 @@ def from_hugging_face(folder: Path) -> Weights:
     return {k: v.clone() for k, v in weights.items()}
 
 
-def block(x, norm_in, norm_mid, qkv, out, up, down, cos, sin, bias):
+def block(
+    x: Any, norm_in: Any, norm_mid: Any, qkv: Any, out: Any, up: Any, down: Any, cos: Any, sin: Any, bias: Any
+) -> Any:
     rows, length, _ = x.shape
     split = functional.linear(functional.rms_norm(x, (WIDTH,), norm_in, EPS), qkv)
     q, k, v = split.view(rows, length, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
@@ -114,7 +117,7 @@ def block(x, norm_in, norm_mid, qkv, out, up, down, cos, sin, bias):
     return x + functional.linear(functional.silu(gate) * value, down)
 
 
-def hidden(weights: Weights, tokens: torch.Tensor, numbers: torch.Tensor, run=block) -> torch.Tensor:
+def hidden(weights: Weights, tokens: torch.Tensor, numbers: torch.Tensor, run: Any = block) -> torch.Tensor:
     """The final normed residual [row pos width]; each packed document sees only itself, from position 0."""
     length = tokens.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
@@ -175,8 +178,9 @@ class Muon:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         for name, weight in self.weights.items():
-            buffer = self.momentum[name].mul_(MOMENTUM).add_(weight.grad)
-            update = weight.grad + MOMENTUM * buffer
+            gradient: Any = weight.grad
+            buffer = self.momentum[name].mul_(MOMENTUM).add_(gradient)
+            update = gradient + MOMENTUM * buffer
             _, rows, columns = update.shape
             rows //= len(PLACES[name])
             turn = orthogonal(update.reshape(-1, rows, columns)) * math.sqrt(max(1.0, rows / columns))
@@ -187,7 +191,7 @@ def scale_at(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS) * min(1.0, max(0.0, (1 - progress) / DECAY_SHARE))
 
 
-def held_out_bits(model, held: dict, tokenizer: Tokenizer, lines: int = 48) -> dict[str, float]:
+def held_out_bits(model: Any, held: dict, tokenizer: Tokenizer, lines: int = 48) -> dict[str, float]:
     """Bits per byte of held-out lines per language, and (`en>xx`) of translations given their English line."""
     result = {}
     for iso, pool in [*held["mono"].items(), *((f"en>{k}", v) for k, v in held["pairs"].items())]:
@@ -211,7 +215,8 @@ def held_out_bits(model, held: dict, tokenizer: Tokenizer, lines: int = 48) -> d
 def save_folder(weights: Weights, work: Path, folder: Path) -> None:
     """A Hugging Face folder in bfloat16: each file is replaced whole."""
     fresh = folder.with_name(folder.name + ".new")
-    to_hugging_face(weights).to(torch.bfloat16).save_pretrained(fresh)
+    model: Any = to_hugging_face(weights)
+    model.to(torch.bfloat16).save_pretrained(fresh)
     PreTrainedTokenizerFast(
         tokenizer_file=str(work / "tokenizer" / "tokenizer.json"),
         bos_token="<s>",
@@ -268,7 +273,7 @@ def has_bf16(device: str) -> bool:
     return device == "cuda" or "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
-def one_step(run: Run, documents: Documents, softmax: Softmax, options: argparse.Namespace, block_) -> float:
+def one_step(run: Run, documents: Documents, softmax: Softmax, options: argparse.Namespace, block_: Any) -> float:
     tokens, weight, numbers = (torch.from_numpy(a).to(options.device) for a in documents.batch(options.rows, 128))
     keep = (numbers[:, 1:] == numbers[:, :-1]) & (numbers[:, 1:] > 0)
     softmax.begin(tokens[:, 1:][keep])
