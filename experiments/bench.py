@@ -97,9 +97,8 @@ def main() -> None:
         "blocks alone / collecting every layer's means": compare(*collecting(model), rounds),
     }
     for name, row in found.items():
-        print(
-            f"{name}: {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]  ({row['first_s']:.1f} s / {row['second_s']:.1f} s)"
-        )
+        seconds = f"{row['first_s']:.1f} s / {row['second_s']:.1f} s"
+        print(f"{name}: {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]  ({seconds})")
     OUT.parent.mkdir(parents=True, exist_ok=True)
     told = {"threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": rounds, "results": found}
     OUT.write_text(json.dumps(told, indent=1))

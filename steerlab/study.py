@@ -44,6 +44,7 @@ METHODS = (
 STRENGTHS = {"add": (1.0, 1.5, 2.0), "rotate": (0.5, 1.0, 1.5)}
 SEEDS = 5
 DEV_TARGETS, DEV_LINES, TEST_LINES = 8, 16, 48
+ESTIMATE_LINES, SEPARATION_LINES = 240, 96  # of a large corpus
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,11 @@ class Study:
     def _collect(self) -> Moments:
         self.console.print(f"{self.model.name}: reading {len(self.corpus)} lines in {len(self.corpus.langs)} languages")
         layers = range(self.model.n_layers)
-        part = self.corpus.split("estimate")
+        part = self._estimate_lines()
         return collect(self.model, part, layers=layers, source=self.source, form="line", progress=self.progress)
+
+    def _estimate_lines(self) -> Corpus:
+        return self.corpus.split("estimate").take(None if self.settings.full else ESTIMATE_LINES)
 
     def _fit(self, moments: Moments) -> dict[str, Directions]:
         chosen = {MAIN: steerlab.estimate.diffmean(moments)}
@@ -222,7 +226,7 @@ class Study:
     # ------------------------------------------------------------------------------------------------- the results
 
     def _kinships(self, moments: Moments) -> dict[str, Kinship]:
-        part, langs = self.corpus.split("estimate"), self.corpus.langs
+        part, langs = self._estimate_lines(), self.corpus.langs
         means = moments.mean.transpose(0, 1).numpy()
         embedded = collect(self.model, part, layers=[0], site="resid_pre", also=[]).mean[:, 0].numpy()
         found = {
@@ -248,7 +252,7 @@ class Study:
         main = dev[dev["method"] == MAIN]
         strength = choices[MAIN][1]
         layer = kin["main"].layers[kin["main"].best]
-        apart = separate(moments, text_means(self.model, self.corpus.split("dev")))
+        apart = separate(moments, text_means(self.model, self.corpus.split("dev").take(SEPARATION_LINES)))
         drawn: dict[str, go.Figure] = {
             "heatmap": heatmap(main[main["strength"] == strength], note=f"dev lines, strength {strength:g}"),
             "heatmap_lfs": heatmap(

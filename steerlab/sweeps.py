@@ -112,19 +112,10 @@ class Bench:
 
     def _run_batch(self, batch: Sequence[tuple[str, Cell]]) -> dict[str, pd.DataFrame]:
         table = pd.DataFrame([row for key, cell in batch for row in self._rows(key, cell)])
-        edits = table.pop("edit").tolist()
-        stacked = stack(edits)
-        made = decode(
-            self.model,
-            table["prompt"].tolist(),
-            max_new_tokens=NEW_TOKENS,
-            edit=stacked if stacked.parts else None,
-            batch=len(table),
-        )
-        table["tokens"], table["dose"] = made.tokens, made.dose or 0.0
+        texts, table["tokens"], table["dose"] = self._decode(table["prompt"].tolist(), table.pop("edit").tolist())
         for split, rows in table.groupby("split"):
             scores = judge(
-                [made.texts[i] for i in rows.index],
+                [texts[i] for i in rows.index],
                 rows["sentence"].tolist(),
                 rows["target"].tolist(),
                 self.corpus.split(str(split)),
@@ -136,6 +127,17 @@ class Bench:
         table["bits_per_byte_ratio"] = self._fluency(table) if self.fluency else float("nan")
         self._save(table)
         return {str(key): rows for key, rows in table.groupby("cell", sort=False)}
+
+    def _decode(self, prompts: list[str], edits: list[Edit]) -> tuple[list[str], list[int], list[float]]:
+        """(texts, tokens, doses); rows of one prompt without an edit are decoded once."""
+        place: dict[tuple[str, int], int] = {}
+        rows = [place.setdefault((given, i if edits[i].parts else -1), len(place)) for i, given in enumerate(prompts)]
+        first = [rows.index(row) for row in range(len(place))]
+        edit = stack([edits[i] for i in first])
+        options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "batch": self.batch}
+        made = decode(self.model, [prompts[i] for i in first], edit=edit if edit.parts else None, **options)
+        doses = made.dose or [0.0] * len(first)
+        return [made.texts[r] for r in rows], [made.tokens[r] for r in rows], [doses[r] for r in rows]
 
     def _rows(self, key: str, cell: Cell) -> list[dict[str, Any]]:
         rows, lines = [], self.lines(cell)
