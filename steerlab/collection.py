@@ -40,9 +40,7 @@ def collect(
     needs an aligned corpus). Without it, whatever fits in 256 MB. Larger requests print their memory first.
     """
     model = load(model)
-    chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
-    for layer in chosen:
-        model.need_layer(layer)
+    chosen = _layers(model, layers)
     parts = _parts(also, corpus, len(chosen), model.width, source)
     provenance = {
         "model": model.about,
@@ -76,6 +74,15 @@ def collect(
                 moments.pairs.update(means)
     moments.provenance["tokens"] = int(moments.count.sum())
     return moments
+
+
+def _layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:
+    chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
+    if not chosen:
+        raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
+    for layer in chosen:
+        model.need_layer(layer)
+    return chosen
 
 
 def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str) -> tuple[str, ...]:
@@ -123,7 +130,7 @@ def text_means(
 ) -> dict[str, Float[Tensor, "text layer width"]]:
     """The mean vector of every text, by language: small corpora only, since nothing is summed up."""
     model, found = load(model), {}
-    chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
+    chosen = _layers(model, layers)
     for iso in corpus.langs:
         scratch = Moments((iso,), chosen, model.width, site=site)
         ids = encode(

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.directions import Directions
+from steerlab.terms import SteerlabError
 
 __all__ = ["random", "shuffled", "wrong"]
 
@@ -34,6 +35,8 @@ def shuffled(directions: Directions, *, seed: int) -> Directions:
 def wrong(directions: Directions, *, source: str, seed: int) -> Directions:
     """Every target gets another target's vector while the source keeps its own; the true gaps stay."""
     targets = [i for i, iso in enumerate(directions.langs) if iso != source]
+    if len(targets) < 2:
+        raise SteerlabError("a wrong target's direction needs two targets or more; fit directions of more languages")
     order = list(range(len(directions.langs)))
     for place, other in zip(targets, _derangement(len(targets), seed).tolist(), strict=True):
         order[place] = targets[other]

@@ -60,12 +60,15 @@ class Corpus:
         )
 
     def take(self, limit: int | None) -> "Corpus":
-        """At most `limit` lines, evenly spread over the corpus."""
+        """At most `limit` lines of each language, evenly spread over the corpus."""
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
             raise SteerlabError(f"a limit of {limit} lines leaves nothing; give 1 or more")
-        return self._keep([i * len(self) // limit for i in range(limit)], self.name)
+        if not self.aligned:
+            kept = {iso: tuple(lines[i] for i in _spread(len(lines), limit)) for iso, lines in self.lines.items()}
+            return replace(self, lines=kept)
+        return self._keep(_spread(len(self), limit), self.name)
 
     def select(self, isos: Iterable[str]) -> "Corpus":
         """Only these languages, in this order."""
@@ -81,9 +84,6 @@ class Corpus:
     def _keep(self, places: list[int], name: str) -> "Corpus":
         if not places:
             raise SteerlabError(f"{name!r} is empty: {self.name!r} has only {len(self)} lines")
-        if not self.aligned:
-            kept = {iso: tuple(lines[i] for i in places if i < len(lines)) for iso, lines in self.lines.items()}
-            return replace(self, name=name, lines=kept)
         kept = {iso: tuple(lines[i] for i in places) for iso, lines in self.lines.items()}
         return replace(self, name=name, lines=kept, numbers=tuple(self.numbers[i] for i in places))
 
@@ -111,7 +111,7 @@ def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None)
     count = next(iter(lengths.values()))
     if not count:
         raise SteerlabError(f"the files in {files[next(iter(files))].parent} are empty; give at least one line")
-    name = "parallel" if folder is None else Path(folder).name
+    name = "parallel" if folder is None else Path(folder).resolve().name
     return Corpus(name, {iso: tuple(found) for iso, found in lines.items()}, tuple(range(count)))
 
 
@@ -122,7 +122,11 @@ def texts(folder: str | Path, langs: Iterable[str] | None = None) -> Corpus:
     for iso, found in lines.items():
         if not found:
             raise SteerlabError(f"{files[iso]} has no text; give at least one line")
-    return Corpus(Path(folder).name, lines, aligned=False)
+    return Corpus(Path(folder).resolve().name, lines, aligned=False)
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    return list(range(count)) if limit >= count else [i * count // limit for i in range(limit)]
 
 
 def _files(folder: Path, langs: Iterable[str] | None) -> dict[str, Path]:
@@ -135,12 +139,14 @@ def _files(folder: Path, langs: Iterable[str] | None) -> dict[str, Path]:
         language(iso)
         if iso not in found:
             raise SteerlabError(f"{folder} has no {iso}.txt; it has {' '.join(found)}")
+    if langs is not None and not langs:
+        raise SteerlabError(f"no language was asked for; {folder} has {' '.join(found)}")
     return found if langs is None else {iso: found[iso] for iso in langs}
 
 
 def _read(file: Path) -> list[str]:
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise SteerlabError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     lines = [unicodedata.normalize("NFC", line.strip()) for line in text.split("\n")]

@@ -151,14 +151,12 @@ class Directions:
 
     def save(self, file: str | Path) -> Path:
         """Write safetensors whose header says what made it; the file appears whole or not at all."""
-        tensors = {name: getattr(self, name).contiguous() for name in ("vectors", "basis", "means")}
+        # Copies, since safetensors refuses tensors that share memory.
+        names = ("vectors", "basis", "means")
+        tensors = {n: getattr(self, n).detach().cpu().clone(memory_format=torch.contiguous_format) for n in names}
         about = {"langs": self.langs, "layers": self.layers, "site": self.site, "source": self.source}
-        header = {
-            "format": FORMAT,
-            "about": json.dumps(about),
-            "provenance": json.dumps(dict(self.provenance)),
-            "sha256": _digest(tensors, about),
-        }
+        header = {"format": FORMAT, "about": json.dumps(about), "provenance": json.dumps(dict(self.provenance))}
+        header["sha256"] = _digest(tensors, header)
         file, fresh = Path(file), Path(f"{file}.new")
         save_file(tensors, fresh, metadata=header)
         os.replace(fresh, file)
@@ -177,9 +175,9 @@ class Directions:
             raise SteerlabError(f"{file} is truncated or no safetensors file ({error}); make it again") from error
         if header.get("format") != FORMAT:
             raise SteerlabError(f"{file} was not written by Directions.save (its format is {header.get('format')!r})")
-        about = json.loads(header["about"])
-        if _digest(tensors, about) != header["sha256"]:
+        if _digest(tensors, header) != header.get("sha256"):
             raise SteerlabError(f"{file} was altered after it was written: its checksum does not match; make it again")
+        about = json.loads(header["about"])
         return cls(
             **tensors,
             langs=tuple(about["langs"]),
@@ -198,8 +196,11 @@ def _places(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
     return [have.index(layer) for layer in wanted]
 
 
-def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of everything in the file but the checksum itself."""
+    told = [f"{name}: {text}" for name, text in sorted(header.items()) if name != "sha256"]
+    shapes = [f"{name} {tensors[name].dtype} {list(tensors[name].shape)}" for name in sorted(tensors)]
+    digest = hashlib.sha256("\n".join(told + shapes).encode())
     for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -71,9 +71,9 @@ class Touched:
         if len(total) < need:
             more = torch.zeros(need - len(total))
             total, number = torch.cat([total, more]), torch.cat([number, more])
-        total.index_add_(0, rows.cpu(), (ratio * mask).sum(1).cpu())
-        number.index_add_(0, rows.cpu(), mask.sum(1).float().cpu())
-        self._ratio[layer] = (total, number)
+        # Not in place: what inference mode made cannot be changed outside of it.
+        total = total.index_add(0, rows.cpu(), ratio.masked_fill(~mask, 0).sum(1).cpu())
+        self._ratio[layer] = (total, number.index_add(0, rows.cpu(), mask.sum(1).float().cpu()))
 
     def doses(self, rows: int) -> Float[Tensor, " row"]:
         """Mean dose of each row over its touched positions; 0 where nothing was touched."""
@@ -102,9 +102,12 @@ class Edit:
 
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
+    rows: int | None = None  # of a stack: how many rows it carries
 
     def __or__(self, other: "Edit") -> "Edit":
-        return Edit(self.parts + other.parts, self.model or other.model)
+        if None not in (self.rows, other.rows) and self.rows != other.rows:
+            raise SteerlabError(f"a stack of {self.rows} edits and one of {other.rows} do not go together")
+        return Edit(self.parts + other.parts, _maker([self, other]), self.rows or other.rows)
 
     @contextmanager
     def on(self, model: _Attachable) -> Iterator[Touched]:
@@ -114,7 +117,7 @@ class Edit:
         changes = [(part.site, part.layer, _change(part, touched)) for part in self.parts]
         if self.parts:
             first = self.parts[0]
-            changes.insert(0, (first.site, min(part.layer for part in self.parts), _counting(touched)))
+            changes.insert(0, (first.site, min(part.layer for part in self.parts), _counting(touched, self.rows)))
         with model.attached(changes):
             yield touched
         if self.parts and touched.passes and not any((*touched.prefill.values(), *touched.decode.values())):
@@ -124,12 +127,15 @@ class Edit:
     def hooks(self, model: Any = None) -> list[tuple[str, Callable]]:
         """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
 
-        Such a hook does not see the tokens, so it leaves the first position of a longer pass alone, as BOS; pad your
-        batch by hand with care, or use `edit.on(load(your_model))`, which sees the padding.
+        Such a hook does not see the tokens, so it leaves the first position of a longer pass alone, as BOS, and takes
+        no other positions than `all`; a stack's edit i meets row i of the batch. Pad your batch by hand with care, or
+        use `edit.on(load(your_model))`, which sees the padding.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
             self._need_width(model.cfg.d_model, "the model")
-        return [(hook_name(part.site, part.layer), _lens_hook(part)) for part in self.parts]
+        if blind := sorted({part.positions for part in self.parts} - {"all"}):
+            raise SteerlabError(f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'")
+        return [(hook_name(part.site, part.layer), _lens_hook(part, self.rows)) for part in self.parts]
 
     def _need(self, model: _Attachable) -> None:
         self._need_width(model.width, model.name)
@@ -164,6 +170,10 @@ def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all
     Fraction 1 removes it, 0 is the identity. B has orthonormal rows, so that removing twice is removing once.
     """
     size = torch.full((len(direction.layers),), _number("fraction", fraction))
+    if not direction.basis.flatten(1).any(1).all():
+        raise SteerlabError(
+            f"there is no subspace of {direction.target!r} to remove; pairs give none to their own source: use diffmean"
+        )
     return _edit("ablate", direction, positions, {"basis": direction.basis, "fraction": size}, identity=fraction == 0)
 
 
@@ -178,10 +188,11 @@ def rotate(
     """
     if (degrees is None) == (share is None):
         raise SteerlabError("rotate takes either degrees= or share= (of the angle between the two means)")
-    first = direction.start / direction.start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
-    second = direction.unit - (direction.unit * first).sum(-1, keepdim=True) * first
+    start, unit = direction.start.double(), direction.unit.double()
+    first = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    second = unit - (unit * first).sum(-1, keepdim=True) * first
     size = second.norm(dim=-1, keepdim=True)
-    if (size < 1e-6).any():
+    if (size < 1e-6).any() or not start.any(-1).all():
         raise SteerlabError(
             f"the direction to {direction.target!r} is parallel to the source's mean: no plane to turn in"
         )
@@ -204,22 +215,28 @@ def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one operator at one layer are done together."""
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
-        turns: dict[tuple, int] = {}
+        turns: dict[tuple, int] = {}  # operators do not commute: each row keeps its own order at a site
         for part in edit.parts:
             if part.rows is not None:
                 raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
-            kind = (part.layer, part.site, part.operator, part.positions, part.identity)
-            turns[kind] = turns.get(kind, -1) + 1
-            groups.setdefault((turns[kind], *kind), []).append((row, part))
+            here = (part.layer, part.site)
+            turns[here] = turns.get(here, -1) + 1
+            key = (*here, turns[here], part.operator, part.positions, part.identity)
+            groups.setdefault(key, []).append((row, part))
     parts = []
-    for (_, layer, site, operator, positions, identity), members in groups.items():
+    for (layer, site, _, operator, positions, identity), members in sorted(groups.items(), key=lambda item: item[0]):
         tensors = {key: _join([part.tensors[key] for _, part in members]) for key in members[0][1].tensors}
         rows = torch.tensor([row for row, _ in members])
         parts.append(Part(operator, site, layer, positions, tensors, identity, rows))
-    makers = {edit.model.get("fingerprint"): edit.model for edit in edits if edit.model}
+    return Edit(tuple(parts), _maker(edits), len(edits))
+
+
+def _maker(edits: Sequence[Edit]) -> Mapping[str, Any]:
+    """The one model that edits were made with, as far as they say."""
+    makers = {edit.model["fingerprint"]: edit.model for edit in edits if edit.model.get("fingerprint")}
     if len(makers) > 1:
-        raise SteerlabError(f"the edits of a stack were made with different models: {sorted(map(str, makers))}")
-    return Edit(tuple(sorted(parts, key=lambda part: part.layer)), next(iter(makers.values()), {}))
+        raise SteerlabError(f"the edits were made with different models: {', '.join(sorted(makers))}")
+    return next(iter(makers.values()), {})
 
 
 def _join(tensors: list[Tensor]) -> Tensor:
@@ -253,8 +270,10 @@ def _number(name: str, value: float | None) -> float:
     return float(value)
 
 
-def _counting(touched: Touched) -> Callable:
+def _counting(touched: Touched, rows: int | None) -> Callable:
     def count(h: Tensor, where: Any) -> None:
+        if rows is not None and (last := int(where.rows.max())) >= rows:
+            raise SteerlabError(f"the batch has {last + 1} rows or more and the stack {rows} edits; give each row one")
         touched.passes += 1
 
     return count
@@ -287,30 +306,35 @@ def _change(part: Part, touched: Touched) -> Callable[[Tensor, Any], Tensor | No
             given = {k: t[index[index >= 0].to(h.device)] for k, t in tensors.items()}
             mask, rows = mask[picked], rows[picked]
         x = (h if picked is None else h[picked]).float()
-        delta = CHANGES[part.operator](x, given) * mask[..., None]
+        delta = CHANGES[part.operator](x, given)
         generated = where.generated if picked is None else where.generated[picked]
         ratio = delta.norm(dim=-1) / x.norm(dim=-1).clamp(min=1e-30)
-        touched.record(part.layer, rows, mask, generated, ratio)
+        touched.record(part.layer, rows, mask, generated, ratio.detach())
         if part.identity:
             return None
+        changed = (x + delta).to(h.dtype)
         if picked is None:
-            return (x + delta).to(h.dtype)
+            return torch.where(mask[..., None], changed, h)
         new = h.clone()
-        new[picked] = (x + delta).to(h.dtype)
+        new[picked] = torch.where(mask[..., None], changed, h[picked])
         return new
 
     return change
 
 
-def _lens_hook(part: Part) -> Callable:
+def _lens_hook(part: Part, edits: int | None) -> Callable:
     def hook(h: Tensor, hook: Any = None) -> Tensor | None:
         if part.identity:
             return None
         tensors = {k: t.to(h.device) for k, t in part.tensors.items()}
-        delta = CHANGES[part.operator](h.float(), tensors)
-        if h.shape[1] > 1:
-            delta = delta.clone()
-            delta[:, 0] = 0
-        return (h.float() + delta).to(h.dtype)
+        rows: Tensor | slice = slice(None)
+        if part.rows is not None:
+            rows = part.rows.to(h.device)
+            if edits != len(h):
+                raise SteerlabError(f"the batch has {len(h)} rows and the stack {edits} edits; give each row one")
+        new, first = h.clone(), 1 if h.shape[1] > 1 else 0
+        x = h[rows, first:].float()
+        new[rows, first:] = (x + CHANGES[part.operator](x, tensors)).to(h.dtype)
+        return new
 
     return hook

@@ -20,6 +20,7 @@ def diffmean(moments: Moments, *, read: str = "tokens") -> Directions:
     """
     if read not in ("tokens", "last"):
         raise SteerlabError(f"diffmean reads 'tokens' or 'last', not {read!r}")
+    moments.need_texts()
     means = (moments.mean if read == "tokens" else moments.last).float()
     return _directions(moments, means, f"diffmean {read}" if read == "last" else "diffmean")
 
@@ -31,6 +32,8 @@ def lda(moments: Moments, *, shrinkage: float | None = None) -> Directions:
     a Ledoit and Wolf's (2004) for the sampled tokens, unless `shrinkage` gives it. Equal to scikit-learn's
     `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=a)`. Needs `scatter`, and `sample` for the shrinkage.
     """
+    if shrinkage is not None and not 0 <= shrinkage <= 1:
+        raise SteerlabError(f"the shrinkage is {shrinkage}; give a share from 0 to 1, or none for Ledoit and Wolf's")
     covariance, vectors = moments.covariance(), []
     for place in range(len(moments.layers)):
         a = _ledoit_wolf(moments, place) if shrinkage is None else shrinkage
@@ -109,6 +112,9 @@ def _directions(moments: Moments, vectors: Tensor, estimator: str, **settings: o
 
 def _from_pairs(moments: Moments, estimator: str, rank: Callable[[Tensor, int], int], **settings: object) -> Directions:
     pairs = moments.need("pairs")
+    numbers = dict(zip(pairs.langs, pairs.count.tolist(), strict=True))
+    if missing := [iso for iso, number in numbers.items() if not number and iso != pairs.source]:
+        raise SteerlabError(f"the pairs hold nothing of {', '.join(missing)}; add some: moments.pairs.update(means)")
     shape = (len(moments.langs), len(moments.layers), moments.width)
     vectors = torch.zeros(shape)
     found: dict[tuple[int, int], Tensor] = {}
@@ -140,6 +146,7 @@ def _from_pairs(moments: Moments, estimator: str, rank: Callable[[Tensor, int], 
 def _sampled(moments: Moments, place: int) -> tuple[Tensor, Tensor]:
     """(tokens [token width], language of each) of the reservoir at one layer, in double precision."""
     sample = moments.need("sample")
+    moments.need_texts()
     by_lang = [sample.of(lang)[:, place].double() for lang in range(len(moments.langs))]
     labels = [torch.full((len(tokens),), lang) for lang, tokens in enumerate(by_lang)]
     return torch.cat(by_lang), torch.cat(labels)

@@ -67,6 +67,10 @@ def decode(
 ) -> Decoded:
     """Like `generate`, with what each row took and what was touched."""
     model = load(model)
+    if not temperature >= 0:
+        raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
+    if max_new_tokens < 1:
+        raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
     ids = encode(model.tokenizer, prompts)
     longest = max(map(len, ids), default=0) + max_new_tokens
     if longest > model.context:

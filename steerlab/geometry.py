@@ -81,7 +81,7 @@ def kinship(
     random = np.random.default_rng(seed)
     labels = np.stack([names, *(random.permutation(names) for _ in range(permutations))])
     has_kin = np.array([(names == name).sum() > 1 for name in names])
-    if not has_kin.any():
+    if not have_kin(langs):
         raise SteerlabError(f"no two of {' '.join(langs)} share a family; add relatives")
     with_kin = np.isin(labels, names[has_kin])
     hits = np.stack([(labels[:, row] == labels) & with_kin for row in near], 1).sum(-1) / has_kin.sum()
@@ -93,6 +93,11 @@ def kinship(
         float(np.quantile(best[1:], 0.95)),
         int(has_kin.sum()),
     )
+
+
+def have_kin(langs: Sequence[str]) -> bool:
+    """Whether any two of the languages share a family, so that `kinship` can be asked."""
+    return len(set(families(langs))) < len(langs)
 
 
 def within_script(langs: Sequence[str], script: str = "Latn") -> list[int]:

@@ -80,6 +80,9 @@ class Model:
 
             shared = {id(t): t for t in (*self.hf.parameters(), *self.hf.buffers())}
             twin = copy.deepcopy(self.hf, shared)
+            for module in twin.modules():  # an edit that is attached just now would stay on the copy for good
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
             self._tl = TransformerBridge.boot_transformers(
                 str(self.name), hf_model=twin, tokenizer=self.tokenizer, device=str(self.device), dtype=self.dtype
             )
@@ -130,13 +133,13 @@ class Model:
 
     def _watcher(self, state: dict[str, Where]) -> Callable:
         def watch(_: Any, args: tuple, kwargs: dict) -> None:
-            ids = kwargs.get("input_ids", args[0] if args else None)
-            if ids is None:
+            ids = kwargs.get("input_ids", kwargs.get("input", args[0] if args else None))
+            if not isinstance(ids, Tensor) or ids.is_floating_point():
                 raise SteerlabError("an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings")
             state["where"] = where(
                 ids,
                 kwargs.get("attention_mask"),
-                past=_length(kwargs.get("past_key_values")),
+                past=_length(kwargs.get("past_key_values"), kwargs.get("past_kv_cache")),
                 prompt_length=self.prompt_length,
                 bos=self.tokenizer.bos_token_id,
                 rows=self.rows,
@@ -154,7 +157,6 @@ class LensModel(Model):
         self.hf = self._tl = tl.eval()
         self.rows, self.prompt_length = None, 0
         self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
-        self._state: dict[str, Where] = {}
 
     @property
     def context(self) -> int:
@@ -163,9 +165,6 @@ class LensModel(Model):
     def forward(
         self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row total"], *, past: Any = None, last: bool = False
     ) -> tuple[Float[Tensor, "row out vocab"], Any]:
-        self._state["where"] = where(
-            ids, mask, past=0, prompt_length=self.prompt_length, bos=self.tokenizer.bos_token_id, rows=self.rows
-        )
         logits = self._tl(ids, attention_mask=mask.long(), return_type="logits")
         return (logits[:, -1:] if last else logits), None
 
@@ -174,16 +173,28 @@ class LensModel(Model):
 
     @contextmanager
     def attached(self, changes: Sequence[tuple[str, int, Change]]) -> Iterator[None]:
+        state: dict[str, Where] = {}
         hooks = []
         for site, layer, change in changes:
             self.need_layer(layer)
-            hooks.append((hook_name(site, layer), self._hook(change)))
-        with self._tl.hooks(fwd_hooks=hooks):
-            yield
+            hooks.append((hook_name(site, layer), self._hook(change, state)))
+        before = self._tl.register_forward_pre_hook(self._watcher(state), with_kwargs=True)
+        after = self._tl.register_forward_hook(lambda *_: state.clear(), always_call=True)
+        try:
+            with self._tl.hooks(fwd_hooks=hooks):
+                yield
+        finally:
+            before.remove()
+            after.remove()
 
-    def _hook(self, change: Change) -> Callable:
+    def _hook(self, change: Change, state: dict[str, Where]) -> Callable:
         def hook(h: Tensor, hook: Any) -> Tensor | None:
-            return change(h, self._state["where"])
+            if "where" not in state:
+                raise SteerlabError(
+                    f"{self.name}'s own generate does not say which tokens it runs, so an edit cannot tell BOS and "
+                    "padding; use steerlab's generate, or edit.hooks(model)"
+                )
+            return change(h, state["where"])
 
         return hook
 
@@ -296,7 +307,10 @@ def _attach(block: torch.nn.Module, site: str, change: Change, state: dict[str, 
     raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
 
 
-def _length(past: Any) -> int:
+def _length(past: Any, lens: Any = None) -> int:
+    """Positions in a cache, of Hugging Face or of a `HookedTransformer`."""
+    if lens is not None:
+        return int(lens[0].past_keys.shape[1])
     return 0 if past is None else int(past.get_seq_length())
 
 

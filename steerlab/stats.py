@@ -2,13 +2,19 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlab.terms import SteerlabError, hook_name, language
+
+
+class Activations(Protocol):
+    """Tensors by hook name: a dict, or a TransformerLens `ActivationCache`, which is no `Mapping`."""
+
+    def __getitem__(self, name: str, /) -> Tensor: ...
 
 
 class Reservoir:
@@ -44,7 +50,11 @@ class Reservoir:
         self.seen[lang] += len(rest)
 
     def merge(self, other: "Reservoir") -> None:
-        """Take over another shard's sample, each side in proportion to what it saw."""
+        """Take over another shard's sample, each side in proportion to what it saw; both must be of one size."""
+        if self.size != other.size:
+            raise SteerlabError(
+                f"samples of {self.size} and {other.size} tokens cannot be merged; collect with one size"
+            )
         for lang in range(len(self.seen)):
             mine, theirs = self.of(lang).clone(), other.of(lang)
             total = self.seen[lang] + other.seen[lang]
@@ -52,7 +62,8 @@ class Reservoir:
                 self.update(lang, theirs)
                 continue
             share = self.seen[lang] / total
-            take = min(len(mine), max(self.size - len(theirs), round(self.size * share)))
+            drawn = int(self.size * share + torch.rand((), generator=self._random, dtype=torch.float64))
+            take = min(len(mine), max(self.size - len(theirs), drawn))  # rounded up or down by chance: no bias
             pick = lambda pool, n: pool[torch.randperm(len(pool), generator=self._random)[:n]]  # noqa: E731
             kept = torch.cat([pick(mine, take), pick(theirs, self.size - take)])
             self.vectors[lang, : len(kept)] = kept
@@ -126,7 +137,7 @@ class Moments:
         self.provenance = dict(provenance or {})
 
     def update(
-        self, lang: str, activations: Mapping[str, Tensor], mask: Bool[Tensor, "row pos"]
+        self, lang: str, activations: Activations, mask: Bool[Tensor, "row pos"]
     ) -> Float[Tensor, "row layer width"]:
         """Add texts of one language, and give back each text's mean.
 
@@ -135,8 +146,9 @@ class Moments:
         """
         if lang not in self.langs:
             raise SteerlabError(f"these moments have no {lang!r}; they are for {' '.join(self.langs)}")
+        mask = mask.cpu()
         place, stacked = self.langs.index(lang), self._stacked(activations, mask)
-        if not mask.any(1).all():
+        if not len(mask) or not mask.any(1).all():
             raise SteerlabError(f"a text of {lang!r} has no token that counts; give texts with at least one token")
         tokens = stacked[mask]
         if not torch.isfinite(tokens).all():
@@ -147,10 +159,10 @@ class Moments:
             self.rows[place] + len(ends)
         )
         self.rows[place] += len(ends)
-        weights = mask.float() / mask.sum(1, keepdim=True)
-        return torch.einsum("rplw,rp->rlw", stacked, weights)
+        counted = stacked.masked_fill(~mask[:, :, None, None], 0)  # padding may hold anything, NaN too
+        return counted.sum(1) / mask.sum(1)[:, None, None]
 
-    def _stacked(self, activations: Mapping[str, Tensor], mask: Tensor) -> Float[Tensor, "row pos layer width"]:
+    def _stacked(self, activations: Activations, mask: Tensor) -> Float[Tensor, "row pos layer width"]:
         found = []
         for layer in self.layers:
             name = hook_name(self.site, layer)
@@ -183,11 +195,9 @@ class Moments:
 
     def merge(self, other: "Moments") -> "Moments":
         """Add what another shard or machine saw."""
-        mine, theirs = (self.langs, self.layers, self.site), (other.langs, other.layers, other.site)
-        if mine != theirs:
-            raise SteerlabError(
-                f"moments of different languages, layers or sites cannot be merged: {mine} and {theirs}"
-            )
+        mine, theirs = self._kind(), other._kind()
+        if differing := [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]:
+            raise SteerlabError(f"moments of a different kind cannot be merged: {'; '.join(differing)}")
         total = self.count + other.count
         step = other.mean - self.mean
         share = torch.where(total > 0, other.count / total.clamp(min=1), 0.0)[:, None, None]
@@ -198,13 +208,29 @@ class Moments:
         rows = (other.rows / (self.rows + other.rows).clamp(min=1))[:, None, None]
         self.last += (other.last - self.last) * rows
         self.count, self.rows = total, self.rows + other.rows
-        for part in ("sample", "pairs"):
-            if getattr(self, part) is not None and getattr(other, part) is not None:
-                getattr(self, part).merge(getattr(other, part))
+        if self.sample is not None and other.sample is not None:
+            self.sample.merge(other.sample)
+        if self.pairs is not None and other.pairs is not None:
+            self.pairs.merge(other.pairs)
         return self
 
+    def _kind(self) -> dict[str, Any]:
+        """What must be equal in two moments for their sum to mean something."""
+        return {
+            "languages": self.langs,
+            "layers": self.layers,
+            "site": self.site,
+            "width": self.width,
+            "scatter": self.within is not None,
+            "sample": self.sample and self.sample.size,
+            "pairs from": self.pairs and self.pairs.source,
+            "model": self.provenance.get("model", {}).get("fingerprint"),
+        }
+
     def at(self, *layers: int) -> "Moments":
-        """A view of some layers, for estimators: it shares memory and is not to be updated."""
+        """A view of some layers, for estimators: it shares some memory and is not to be updated."""
+        if not layers:
+            raise SteerlabError(f"name at least one of the layers {', '.join(map(str, self.layers))}")
         for layer in layers:
             if layer not in self.layers:
                 raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}")
@@ -223,7 +249,15 @@ class Moments:
         """The pooled within-language covariance; raises where scatter was not collected."""
         if self.within is None:
             raise SteerlabError("these moments hold no scatter; collect(..., also=['scatter']) gathers it")
+        self.need_texts()
         return self.within / self.count.sum()
+
+    def need_texts(self) -> None:
+        """Raise and name the languages of which nothing was read: their mean is no mean."""
+        if missing := [iso for iso, count in zip(self.langs, self.count.tolist(), strict=True) if not count]:
+            raise SteerlabError(
+                f"these moments hold no text of {', '.join(missing)}; update them with some, or leave it out"
+            )
 
     def need(self, part: str) -> Any:
         """The `sample` or `pairs`; raises and says how to collect it."""

@@ -23,27 +23,17 @@ from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
 from steerlab.evaluation import DISTRACTORS
 from steerlab.figures import cophenetic, cosines, dendrogram, dose_curves, families, heatmap, separation
-from steerlab.geometry import Kinship, kinship, unigrams, within_script
+from steerlab.geometry import Kinship, have_kin, kinship, unigrams, within_script
 from steerlab.geometry import separation as separate
 from steerlab.langid import identifier
 from steerlab.model import Model, load
+from steerlab.plans import MAIN, SEEDS, Plan, spread_layers
 from steerlab.stats import Moments
 from steerlab.summaries import at, choose, curve, difference, result, stronger
-from steerlab.sweeps import GRIDS, NEW_TOKENS, Bench, Cell, method_name
-from steerlab.terms import SteerlabError, language
+from steerlab.sweeps import NEW_TOKENS, Bench, Cell, method_name
+from steerlab.terms import SteerlabError
 
-MAIN = "diffmean"
-METHODS = (
-    ("diffmean", "add"),
-    ("lda", "add"),
-    ("pca", "add"),
-    ("probe", "add"),
-    ("eigengap", "add"),
-    ("diffmean", "rotate"),
-)
-STRENGTHS = {"add": (1.0, 1.5, 2.0), "rotate": (0.5, 1.0, 1.5)}
-SEEDS = 5
-DEV_TARGETS, DEV_LINES, TEST_LINES = 8, 16, 48
+DEV_LINES, TEST_LINES = 16, 48
 ESTIMATE_LINES, SEPARATION_LINES = 240, 96  # of a large corpus
 
 
@@ -82,10 +72,19 @@ class Study:
             self.corpus[iso]
         if self.source in self.targets:
             raise SteerlabError(f"the source {self.source!r} is among the targets; a direction needs two languages")
-        self.layers = settings.layers or self._spread_layers()
+        self.layers = settings.layers or spread_layers(self.model.n_layers, quick=settings.quick, full=settings.full)
         for layer in self.layers:
             self.model.need_layer(layer)
         self.identifier = identifier(settings.lid)
+        self.plan = Plan(
+            self.source,
+            self.targets,
+            self.layers,
+            settings.prompt,
+            wrong=len(self.corpus.langs) > 2,
+            quick=settings.quick,
+            full=settings.full,
+        )
         self.manifest = self._manifest(command)
         self._write("manifest.json", self.manifest)
 
@@ -103,11 +102,11 @@ class Study:
             {"dev": None if self.settings.full else DEV_LINES, "test": self.settings.limit},
             self.folder / "cells",
         )
-        dev = self._say("choosing on dev", bench, self._dev_cells())
+        dev = self._say("choosing on dev", bench, self.plan.dev())
         choices = choose(dev)
         bench.fluency = True
-        test = self._say("reporting on test", bench, self._test_cells(choices))
-        removal = self._say("removing", bench, self._removal_cells(choices[MAIN][0]))
+        test = self._say("reporting on test", bench, self.plan.test(choices))
+        removal = self._say("removing", bench, self.plan.removal(choices[MAIN][0]))
         rows = pd.concat([dev, test, removal], ignore_index=True)
         kin = self._kinships(moments)
         self._draw(dev, test, removal, moments, fits[MAIN], kin, choices)
@@ -126,7 +125,7 @@ class Study:
     def _fit(self, moments: Moments) -> dict[str, Directions]:
         chosen = {MAIN: steerlab.estimate.diffmean(moments)}
         some = moments.at(*self.layers)
-        for name, _ in self._methods():
+        for name, _ in self.plan.methods:
             if name not in chosen:
                 chosen[name] = getattr(steerlab.estimate, name)(some)
         (self.folder / "directions").mkdir(exist_ok=True)
@@ -134,99 +133,24 @@ class Study:
             fitted.save(self.folder / "directions" / f"{name}.safetensors")
         main, covariance = chosen[MAIN].at(*self.layers), some.covariance().float()
         for seed in range(SEEDS):
+            if "wrong" in self.plan.controls:
+                chosen[f"wrong {seed}"] = controls.wrong(main, source=self.source, seed=seed)
             chosen[f"random isotropic {seed}"] = controls.random(main, seed=seed)
             chosen[f"random covariance {seed}"] = controls.random(main, seed=seed, covariance=covariance)
             chosen[f"shuffled {seed}"] = controls.shuffled(main, seed=seed)
-            chosen[f"wrong {seed}"] = controls.wrong(main, source=self.source, seed=seed)
         return chosen
 
     def _say(self, title: str, bench: Bench, cells: list[Cell]) -> pd.DataFrame:
         self.console.print(f"{title}: {len(cells)} cells")
         return bench.run(cells, title=title, progress=self.progress)
 
-    # ------------------------------------------------------------------------------------------------- the grid
-
-    def _methods(self) -> tuple[tuple[str, str], ...]:
-        return METHODS[:1] if self.settings.quick else METHODS
-
-    def _spread_layers(self) -> tuple[int, ...]:
-        if self.settings.full:
-            return tuple(range(self.model.n_layers))
-        count = min(2 if self.settings.quick else 4, self.model.n_layers)
-        last = self.model.n_layers - 1
-        return tuple(sorted({round(last * (i + 1) / count) for i in range(count)}))
-
-    def _dev_targets(self) -> tuple[str, ...]:
-        """Eight targets, one of each family in turn."""
-        if self.settings.full:
-            return self.targets
-        by_family: dict[str, list[str]] = {}
-        for iso in self.targets:
-            by_family.setdefault(language(iso).family, []).append(iso)
-        turns = max(map(len, by_family.values()))
-        order = [group[turn] for turn in range(turns) for group in by_family.values() if turn < len(group)]
-        return tuple(order[: 3 if self.settings.quick else DEV_TARGETS])
-
-    def _cells(
-        self, method: str, operator: str, fits: Sequence[str], settings: Any, split: str, targets: Any
-    ) -> list[Cell]:
-        return [
-            Cell(method, operator, layer, strength, self.source, target, split, tuple(fits), self.settings.prompt)
-            for layer, strength in settings
-            for target in targets
-        ]
-
-    def _control_fits(self) -> dict[str, list[str]]:
-        return {
-            "random": [f"random {kind} {seed}" for kind in ("isotropic", "covariance") for seed in range(SEEDS)],
-            "shuffled": [f"shuffled {seed}" for seed in range(SEEDS)],
-            "wrong": [f"wrong {seed}" for seed in range(SEEDS)],
-        }
-
-    def _strengths(self, operator: str) -> tuple[float, ...]:
-        if self.settings.full:
-            return GRIDS[operator]
-        return STRENGTHS[operator][:2] if self.settings.quick else STRENGTHS[operator]
-
-    def _dev_cells(self) -> list[Cell]:
-        cells, targets = [], self._dev_targets()
-        for estimator, operator in self._methods():
-            grid = [(layer, strength) for layer in self.layers for strength in self._strengths(operator)]
-            cells += self._cells(method_name(estimator, operator), operator, [estimator], grid, "dev", targets)
-        grid = [(layer, strength) for layer in self.layers for strength in self._strengths("add")]
-        for name, fits in self._control_fits().items():
-            cells += self._cells(name, "add", fits, grid, "dev", targets)
-        return cells
-
-    def _test_cells(self, choices: dict[str, tuple[int, float]]) -> list[Cell]:
-        """Each method at its choice; each control at the main method's cell and at its own choice."""
-        cells = []
-        for estimator, operator in self._methods():
-            name = method_name(estimator, operator)
-            cells += self._cells(name, operator, [estimator], [choices[name]], "test", self.targets)
-        for name, fits in self._control_fits().items():
-            cells += self._cells(name, "add", fits, {choices[MAIN], choices[name]}, "test", self.targets)
-        for name, form in (("unsteered", self.settings.prompt), ("prompt", "instructed")):
-            cells += [Cell(name, "none", -1, 0.0, self.source, iso, "test", (), form) for iso in self.targets]
-        return cells
-
-    def _removal_cells(self, layer: int) -> list[Cell]:
-        """Continue each language's own lines while its direction is removed: does the language go?"""
-        cells = []
-        for iso in self._dev_targets():
-            cells.append(Cell("removal none", "none", -1, 0.0, iso, iso, "dev", (), self.settings.prompt))
-            for fraction in GRIDS["ablate"]:
-                for name, fits in (("ablate", [MAIN]), ("random", self._control_fits()["random"])):
-                    cell = Cell(
-                        f"removal {name}", "ablate", layer, fraction, iso, iso, "dev", tuple(fits), self.settings.prompt
-                    )
-                    cells.append(cell)
-        return cells
-
     # ------------------------------------------------------------------------------------------------- the results
 
     def _kinships(self, moments: Moments) -> dict[str, Kinship]:
+        """Family accuracy of the means, and of what shared tokens alone would give; empty if no two are kin."""
         part, langs = self._estimate_lines(), self.corpus.langs
+        if not have_kin(langs):
+            return {}
         means = moments.mean.transpose(0, 1).numpy()
         embedded = collect(self.model, part, layers=[0], site="resid_pre", also=[]).mean[:, 0].numpy()
         found = {
@@ -235,7 +159,7 @@ class Study:
             "embedding layer": kinship(embedded[None], langs, layers=[-1]),
         }
         latin = within_script(langs)
-        if len({language(langs[i]).family for i in latin}) > 1:
+        if have_kin([langs[i] for i in latin]):
             found["within Latin script"] = kinship(means[:, latin], [langs[i] for i in latin])
         return found
 
@@ -251,7 +175,7 @@ class Study:
     ) -> None:
         main = dev[dev["method"] == MAIN]
         strength = choices[MAIN][1]
-        layer = kin["main"].layers[kin["main"].best]
+        layer = kin["main"].layers[kin["main"].best] if kin else choices[MAIN][0]
         apart = separate(moments, text_means(self.model, self.corpus.split("dev").take(SEPARATION_LINES)))
         drawn: dict[str, go.Figure] = {
             "heatmap": heatmap(main[main["strength"] == strength], note=f"dev lines, strength {strength:g}"),
@@ -270,10 +194,11 @@ class Study:
                 note="dev lines continued in their own language; at 0 nothing is removed",
             ),
             "separation": separation(apart, chance=1 / len(moments.langs), note=f"n = {apart['n'].iloc[0]} dev lines"),
-            "families": families(self._family_table(kin)),
             "dendrogram": dendrogram(directions.at(layer)),
             "cosines": cosines(directions.at(layer).vectors[:, 0], directions.langs, layer=layer),
         }
+        if kin:
+            drawn["families"] = families(self._family_table(kin))
         (self.folder / "figures").mkdir(exist_ok=True)
         for name, figure in drawn.items():
             figure.write_json(self.folder / "figures" / f"{name}.json")
@@ -298,10 +223,10 @@ class Study:
         test = rows[rows["split"] == "test"]
         ours = at(test, MAIN, choices[MAIN])
         results, differences = {}, {}
-        for estimator, operator in self._methods():
+        for estimator, operator in self.plan.methods:
             name = method_name(estimator, operator)
             results[name] = result(at(test, name, choices[name]), seed=self.settings.seed)
-        for name in ("unsteered", *self._control_fits(), "prompt"):
+        for name in ("unsteered", *self.plan.controls, "prompt"):
             if name in choices:
                 variants = {
                     "at the method's cell": at(test, name, choices[MAIN]),
@@ -313,7 +238,6 @@ class Study:
                 shown = test[test["method"] == name]
                 results[name] = result(shown, seed=self.settings.seed)
             differences[name] = difference(ours, shown, seed=self.settings.seed)
-        best = kin["main"].best
         summary: dict[str, Any] = {
             "format": 1,
             "model": self.model.name,
@@ -331,26 +255,29 @@ class Study:
             "differences": differences,
             "choices": {name: {"layer": layer, "strength": strength} for name, (layer, strength) in choices.items()},
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
-            "families": {
-                "layer": kin["main"].layers[best],
-                "nearest_neighbour": kin["main"].accuracy[best],
-                "p": kin["main"].p,
-                "n": kin["main"].n,
-                "cophenetic": cophenetic(main.at(kin["main"].layers[best]).vectors[:, 0]),
-                "unigram_nearest_neighbour": kin["token unigrams"].accuracy[0],
-                "embedding_nearest_neighbour": kin["embedding layer"].accuracy[0],
-            },
+            "families": self._families(kin, main),
         }
-        if "within Latin script" in kin:
-            latin = kin["within Latin script"]
-            summary["families"] |= {
-                "latin_nearest_neighbour": max(latin.accuracy),
-                "latin_p": latin.p,
-                "latin_n": latin.n,
-            }
         rows.to_parquet(self.folder / "rows.parquet")
         rows.to_csv(self.folder / "rows.csv", index=False)
         self._write("summary.json", summary)
+
+    def _families(self, kin: dict[str, Kinship], directions: Directions) -> dict[str, Any]:
+        if not kin:
+            return {}
+        main, best = kin["main"], kin["main"].best
+        found = {
+            "layer": main.layers[best],
+            "nearest_neighbour": main.accuracy[best],
+            "p": main.p,
+            "n": main.n,
+            "cophenetic": cophenetic(directions.at(main.layers[best]).vectors[:, 0]),
+            "unigram_nearest_neighbour": kin["token unigrams"].accuracy[0],
+            "embedding_nearest_neighbour": kin["embedding layer"].accuracy[0],
+        }
+        if "within Latin script" in kin:
+            latin = kin["within Latin script"]
+            found |= {"latin_nearest_neighbour": max(latin.accuracy), "latin_p": latin.p, "latin_n": latin.n}
+        return found
 
     # ------------------------------------------------------------------------------------------------- the folder
 

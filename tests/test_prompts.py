@@ -1,0 +1,85 @@
+"""Each prompt form is what its name says, with one BOS and never without tokens."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from steerlab.model import PACKAGED
+from steerlab.prompts import FORMS, encode, pad, prompt
+from steerlab.terms import SteerlabError
+
+WITH_BOS = "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
+POLYGLOT = AutoTokenizer.from_pretrained(PACKAGED)
+
+
+def chatty(template: str) -> Any:
+    tokenizer = copy.deepcopy(POLYGLOT)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def without_bos() -> Any:
+    tokenizer = copy.deepcopy(POLYGLOT)
+    tokenizer.bos_token = None
+    return tokenizer
+
+
+def test_forms() -> None:
+    assert prompt(POLYGLOT, "line", "It rains.") == "It rains.\n"
+    asked = prompt(POLYGLOT, "instructed", "Es regnet.", source="de", target="ja")
+    assert asked == "German: Es regnet.\nJapanese:"
+    template = WITH_BOS + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    assert prompt(chatty(template), "chat", "It rains.") == "<s>[user] It rains.\n[assistant]"
+
+
+def test_wrong_forms_say_what_to_do() -> None:
+    with pytest.raises(SteerlabError, match=f"no prompt form 'lines'; the forms are {', '.join(FORMS)}"):
+        prompt(POLYGLOT, "lines", "It rains.")
+    with pytest.raises(SteerlabError, match="'instructed' names the target language; give target="):
+        prompt(POLYGLOT, "instructed", "It rains.")
+    with pytest.raises(SteerlabError, match="unknown language code 'xx'; known codes"):
+        prompt(POLYGLOT, "instructed", "It rains.", target="xx")
+    with pytest.raises(SteerlabError, match="no chat template; use the prompt form 'line' or 'instructed'"):
+        prompt(POLYGLOT, "chat", "It rains.")
+
+
+def test_exactly_one_bos_also_when_the_template_brings_its_own() -> None:
+    bos = POLYGLOT.bos_token_id
+    given = [prompt(chatty(WITH_BOS), "chat", "It rains."), prompt(POLYGLOT, "line", "It rains."), "<s><s>It rains."]
+    assert POLYGLOT(given[0]).input_ids.count(bos) >= 1, "the template's own BOS is a token"
+    for ids in encode(POLYGLOT, given):
+        assert (ids[0], ids.count(bos)) == (bos, 1)
+        assert len(ids) > 2
+
+
+def test_the_text_comes_back() -> None:
+    lines = ["It rains.\n", "Идёт дождь.\n", "雨が降る。\n"]
+    assert [POLYGLOT.decode(ids[1:]) for ids in encode(POLYGLOT, lines)] == lines
+
+
+def test_no_bos_where_the_tokenizer_has_none() -> None:
+    plain = encode(without_bos(), ["It rains.\n"])[0]
+    assert [POLYGLOT.bos_token_id, *plain] == encode(POLYGLOT, ["It rains.\n"])[0]
+
+
+@pytest.mark.parametrize("text", ["", "<s>", "<s><s>"])
+def test_a_prompt_without_tokens_is_refused(text: str) -> None:
+    with pytest.raises(SteerlabError, match=f"the prompt '{text}' has no tokens; give some text"):
+        encode(POLYGLOT, ["It rains.", text])
+
+
+def test_an_empty_prompt_is_refused_without_a_bos_too() -> None:
+    with pytest.raises(SteerlabError, match="has no tokens"):
+        encode(without_bos(), [""])
+    assert encode(without_bos(), []) == []
+
+
+@pytest.mark.parametrize("padding", [9, None])
+def test_padding_stands_on_the_left(padding: int | None) -> None:
+    tokens, mask = pad([[1, 2, 3], [4]], padding, torch.device("cpu"))
+    fill = padding or 0
+    assert tokens.tolist() == [[1, 2, 3], [fill, fill, 4]]
+    assert mask.tolist() == [[True, True, True], [False, False, True]]

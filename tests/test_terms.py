@@ -1,0 +1,33 @@
+"""The table of languages is whole, and wrong words raise and say which are right."""
+
+import pytest
+
+from steerlab.terms import LANGUAGES, SITES, SteerlabError, families, hook_name, language
+
+
+def test_codes_are_unique_and_of_their_standard_length() -> None:
+    assert {len(entry.iso) for entry in LANGUAGES.values()} == {2}
+    assert {len(entry.iso3) for entry in LANGUAGES.values()} == {3}
+    assert {len(entry.script) for entry in LANGUAGES.values()} == {4}
+    for name in ("iso", "iso3", "name"):
+        assert len({getattr(entry, name) for entry in LANGUAGES.values()}) == len(LANGUAGES), name
+    assert all(iso == entry.iso for iso, entry in LANGUAGES.items())
+
+
+def test_families_are_in_order_and_known() -> None:
+    assert families(["de", "es", "ru", "sv"]) == ["Germanic", "Romance", "Slavic", "Germanic"]
+    assert (language("uk").name, language("uk").iso3, language("uk").script) == ("Ukrainian", "ukr", "Cyrl")
+
+
+@pytest.mark.parametrize("code", ["xx", "EN", "", "eng"])
+def test_an_unknown_code_lists_the_known_ones(code: str) -> None:
+    with pytest.raises(SteerlabError, match=f"unknown language code '{code}'; known codes: en de nl .* th$"):
+        language(code)
+    with pytest.raises(SteerlabError, match="unknown language code"):
+        families(["en", code])
+
+
+def test_hook_names_are_those_of_transformer_lens() -> None:
+    assert [hook_name(site, 5) for site in SITES] == ["blocks.5.hook_resid_pre", "blocks.5.hook_resid_post"]
+    with pytest.raises(SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"):
+        hook_name("resid_mid", 5)
