@@ -158,8 +158,12 @@ class Directions:
         header = {"format": FORMAT, "about": json.dumps(about), "provenance": json.dumps(dict(self.provenance))}
         header["sha256"] = _digest(tensors, header)
         file, fresh = Path(file), Path(f"{file}.new")
-        save_file(tensors, fresh, metadata=header)
-        os.replace(fresh, file)
+        try:
+            save_file(tensors, fresh, metadata=header)
+            os.replace(fresh, file)
+        except (SafetensorError, OSError) as error:
+            fresh.unlink(missing_ok=True)
+            raise SteerlabError(f"could not write {file} ({error}); make room, or give a folder that exists") from error
         return file
 
     @classmethod

@@ -10,6 +10,8 @@ from steerlab.stats import Moments
 from steerlab.terms import SteerlabError
 
 __all__ = ["diffmean", "eigengap", "lda", "pca", "probe"]
+# What `collect(also=...)` has to gather for each, beside count and mean.
+NEEDS = {"eigengap": ("pairs",), "lda": ("scatter", "sample"), "pca": ("pairs",), "probe": ("sample",)}
 
 
 def diffmean(moments: Moments, *, read: str = "tokens") -> Directions:
@@ -57,10 +59,9 @@ def probe(moments: Moments, *, inverse_penalty: float = 1.0) -> Directions:
         x, y = _sampled(moments, place)
         scaler = StandardScaler().fit(x)
         fit = LogisticRegression(C=inverse_penalty, max_iter=200, tol=1e-3).fit(scaler.transform(x), y)
-        weights = fit.coef_ / scaler.scale_
-        if len(weights) == 1:  # two languages: scikit-learn gives one row, for the second
-            weights = [-weights[0], weights[0]]
-        vectors.append(torch.tensor(weights, dtype=torch.float32))
+        weights = torch.tensor(fit.coef_ / scaler.scale_, dtype=torch.float32)
+        # Of two languages scikit-learn gives one row, for the second.
+        vectors.append(torch.cat([-weights, weights]) if len(weights) == 1 else weights)
     return _directions(moments, torch.stack(vectors, 1), "probe", inverse_penalty=inverse_penalty, tokens=sample.size)
 
 
@@ -83,12 +84,15 @@ def eigengap(moments: Moments, *, largest: int = 12) -> Directions:
     gap in the zero part of the spectrum and so always finds its own mask's size. Needs `pairs`; from their source only.
     """
 
+    # σ comes from dᵀd in single precision: what is this small beside the largest σ cannot be told from zero.
+    zero = (moments.width * torch.finfo(torch.float32).eps) ** 0.5
+
     def rank(values: Tensor, count: int) -> int:
         squares = values.square()
         share = (squares / squares.sum()).clamp(min=1e-12)
         effective = torch.exp(-(share * share.log()).sum()).ceil().int().item()
         real = values[: min(count, len(values))]
-        real = real[real > values[0] * 1e-4][: largest + 1]
+        real = real[real > values[0] * zero][: largest + 1]
         gap = 1 if len(real) < 2 else int((real[:-1] / real[1:]).argmax()) + 1
         return max(1, min(int(effective), gap))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from steerlab.terms import SITES, SteerlabError, hook_name
@@ -241,7 +242,7 @@ def load(
         raise SteerlabError(f"load takes a Hub id, a folder, or a TransformerLens model, not {type(source).__name__}")
     name = "polyglot" if source is None or str(source) == "polyglot" else str(source)
     folder = str(PACKAGED) if name == "polyglot" else name
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     hf, tokenizer = _pretrained(folder, _dtype(dtype, device), revision)
     model = Model(hf.to(device), tokenizer, name=name, revision=revision)
     for key, value in hf.state_dict().items():
@@ -255,16 +256,36 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
 
     transformers.utils.logging.disable_progress_bar()
     try:
-        hf = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, revision=revision)
+        hf, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, revision=revision, output_loading_info=True
+        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
     except (OSError, ValueError) as error:
         raise SteerlabError(
             f"could not load {folder!r}: it is no folder with a causal language model, and it could not be fetched "
             f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the id, or connect once"
         ) from error
+    except (SafetensorError, RuntimeError) as error:
+        raise SteerlabError(
+            f"the weights of {folder!r} are truncated, altered or of another shape than config.json says "
+            f"({str(error).splitlines()[0]}); fetch the model again"
+        ) from error
+    if found["missing_keys"]:  # transformers would leave them random
+        raise SteerlabError(f"{folder!r} has no weights for {min(found['missing_keys'])}; fetch the model again")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return hf, tokenizer
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        told = str(error).splitlines()[0]
+        raise SteerlabError(f"there is no device {device!r} here ({told}); use cpu, or cuda with a GPU") from error
+    return device
 
 
 def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:

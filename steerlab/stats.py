@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from torch import Tensor
 from steerlab.terms import SteerlabError, hook_name, language
 
 
+@runtime_checkable
 class Activations(Protocol):
     """Tensors by hook name: a dict, or a TransformerLens `ActivationCache`, which is no `Mapping`."""
 

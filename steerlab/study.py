@@ -75,6 +75,7 @@ class Study:
         self.layers = settings.layers or spread_layers(self.model.n_layers, quick=settings.quick, full=settings.full)
         for layer in self.layers:
             self.model.need_layer(layer)
+        self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
         self.plan = Plan(
             self.source,
@@ -117,7 +118,10 @@ class Study:
         self.console.print(f"{self.model.name}: reading {len(self.corpus)} lines in {len(self.corpus.langs)} languages")
         layers = range(self.model.n_layers)
         part = self._estimate_lines()
-        return collect(self.model, part, layers=layers, source=self.source, form="line", progress=self.progress)
+        also = {need for name, _ in self.plan.methods for need in steerlab.estimate.NEEDS.get(name, ())} | {"scatter"}
+        return collect(
+            self.model, part, layers=layers, also=sorted(also), source=self.source, form="line", progress=self.progress
+        )
 
     def _estimate_lines(self) -> Corpus:
         return self.corpus.split("estimate").take(None if self.settings.full else ESTIMATE_LINES)
@@ -311,6 +315,8 @@ class Study:
                 raise SteerlabError(
                     f"{self.folder} holds a run with other settings ({told}); give another --out or delete it"
                 )
+        elif self.folder.is_dir() and {path.name for path in self.folder.iterdir()} - {"manifest.json.new"}:
+            raise SteerlabError(f"{self.folder} holds files, but no run; give an empty or a new folder as --out")
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
@@ -327,4 +333,9 @@ def run(
     Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and figures/;
     `report.write_report` makes the page from them.
     """
-    return Study(settings or Settings(), Path(out), command=command, progress=progress).run()
+    try:
+        return Study(settings or Settings(), Path(out), command=command, progress=progress).run()
+    except OSError as error:
+        raise SteerlabError(
+            f"could not write the run folder {out} ({error}); finished cells are kept: make room and run again"
+        ) from error

@@ -106,7 +106,10 @@ class Bench:
     def _finished(self, keys: Mapping[str, Cell]) -> dict[str, pd.DataFrame]:
         done: dict[str, pd.DataFrame] = {}
         for file in sorted(self.folder.glob("*.parquet")) if self.folder else []:
-            found = pd.read_parquet(file)
+            try:
+                found = pd.read_parquet(file)
+            except (OSError, ValueError) as error:
+                raise SteerlabError(f"{file} is truncated or no parquet file ({error}); delete it, run again") from error
             done |= {str(key): rows for key, rows in found.groupby("cell", sort=False) if key in keys}
         return done
 
@@ -203,7 +206,6 @@ def sweep(
         corpus[iso]
     if source in asked:
         raise SteerlabError(f"the source {source!r} is among the targets; a direction needs two languages")
-    fits = fit(model, corpus, estimators, layers=chosen, source=source, form=form)
     cells = [
         Cell(method_name(estimator, operator), operator, layer, strength, source, target, split, (estimator,), form)
         for estimator in estimators
@@ -212,6 +214,9 @@ def sweep(
         for strength in grid(operator, strengths)
         for target in asked
     ]
+    if not cells:
+        raise SteerlabError("the grid is empty; give at least one estimator, operator, layer, strength and target")
+    fits = fit(model, corpus, estimators, layers=chosen, source=source, form=form)
     folder = Path(out) if out is not None else None
     bench = Bench(model, corpus, fits, identifier(lid), {split: limit}, folder, batch)
     return bench.run(cells, title=f"{len(cells)} cells", progress=progress)
@@ -230,5 +235,6 @@ def fit(
     """Directions by estimator name, from one pass over the `estimate` split."""
     if unknown := [name for name in estimators if name not in steerlab.estimate.__all__]:
         raise SteerlabError(f"there is no estimator {unknown[0]!r}; there are {', '.join(steerlab.estimate.__all__)}")
-    moments = collect(model, corpus.split("estimate"), layers=layers, source=source, form=form)
+    also = sorted({part for name in estimators for part in steerlab.estimate.NEEDS.get(name, ())})
+    moments = collect(model, corpus.split("estimate"), layers=layers, source=source, form=form, also=also)
     return {name: getattr(steerlab.estimate, name)(moments) for name in estimators}

@@ -98,7 +98,7 @@ def hooked(polyglot: Model) -> Any:
 
     warnings.simplefilter("ignore", DeprecationWarning)  # version 4 of TransformerLens has no HookedTransformer
     official = loading.get_official_model_name
-    loading.get_official_model_name = lambda name: name  # it knows only names, not folders
+    loading.get_official_model_name = lambda model_name: model_name  # it knows only names, not folders
     try:
         return HookedTransformer.from_pretrained_no_processing(
             str(PACKAGED), hf_model=load().hf, tokenizer=polyglot.tokenizer, device="cpu", dtype=torch.float32

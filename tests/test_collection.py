@@ -16,7 +16,7 @@ from steerlab.terms import SITES, SteerlabError, hook_name
 
 
 @pytest.fixture(scope="module")
-def few(lines) -> Corpus:
+def few(lines: Corpus) -> Corpus:
     return lines.split("estimate").take(7)
 
 
@@ -52,9 +52,9 @@ def test_collect_is_reading_text_by_text(site, polyglot, few):
         within += torch.einsum("nlw,nlv->lwv", centred, centred)
         if iso != "en":
             pairs = torch.stack([b.mean(0) - a.mean(0) for a, b in zip(read["en"], read[iso], strict=True)]).double()
-            torch.testing.assert_close(moments.pairs.total[place], pairs.sum(0), atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(moments.need("pairs").total[place], pairs.sum(0), atol=1e-3, rtol=1e-3)
             square = torch.einsum("nlw,nlv->lwv", pairs, pairs).float()
-            torch.testing.assert_close(moments.pairs.square[place], square, atol=1e-2, rtol=1e-3)
+            torch.testing.assert_close(moments.need("pairs").square[place], square, atol=1e-2, rtol=1e-3)
     torch.testing.assert_close(moments.within, within, atol=0.05, rtol=1e-3)
     assert moments.provenance["tokens"] == moments.count.sum()
     assert moments.provenance["model"]["fingerprint"] == polyglot.fingerprint
@@ -67,7 +67,7 @@ def test_batch_size_does_not_matter(polyglot, few):
     for name in ("mean", "last", "within"):
         a, b = getattr(whole, name), getattr(small, name)
         torch.testing.assert_close(a, b, atol=1e-4 * a.abs().max().item(), rtol=0)
-    torch.testing.assert_close(whole.pairs.total, small.pairs.total, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(whole.need("pairs").total, small.need("pairs").total, atol=1e-3, rtol=1e-4)
 
 
 def test_text_means_are_the_texts_means(polyglot, few):
@@ -92,7 +92,7 @@ def test_also_names_what_is_gathered(polyglot, few):
     some = collect(polyglot, few, layers=[1], also=["sample"])
     assert some.within is None
     assert some.pairs is None
-    assert some.sample.filled(0) == min(some.count[0], collection.SAMPLE)
+    assert some.need("sample").filled(0) == min(some.count[0], collection.SAMPLE)
     with pytest.raises(SteerlabError, match="no statistic 'median'; also= takes scatter, sample, pairs"):
         collect(polyglot, few, also=["median"])
     with pytest.raises(SteerlabError, match=r"corpus '.*' has no 'tr'; it has en de es fr ru"):
@@ -167,7 +167,7 @@ def test_nan_in_saved_weights_is_told_on_loading(tmp_path):
 def test_nan_in_activations(tiny, few):
     model = load(tiny("llama"))
     with torch.no_grad():
-        model.blocks[1].mlp.up_proj.weight[0] = float("nan")
+        model.hf.get_parameter("model.layers.1.mlp.up_proj.weight")[0] = float("nan")
     with pytest.raises(SteerlabError, match="activations of 'en' hold NaN or infinity; the model's weights are broken"):
         collect(model, few)
     collect(model, few, layers=[0])  # what is above the damage is whole

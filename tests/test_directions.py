@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -30,6 +30,7 @@ def directions(*, source: str | None = None, seed: int = 0, rank: int = 2) -> Di
 
 
 @given(st.permutations(LANGS), st.integers(0, 20))
+@settings(deadline=None, max_examples=30)
 def test_between_is_antisymmetric(order: list[str], seed: int) -> None:
     fitted, (a, b) = directions(seed=seed), order[:2]
     there, back = fitted.between(a, b), fitted.between(b, a)
@@ -99,7 +100,7 @@ def test_unknown_and_absent_languages_and_equal_ends() -> None:
 def test_a_fit_on_pairs_refuses_another_source() -> None:
     fitted = directions(source="en")
     assert fitted.between("en", "de").source == "en"
-    with pytest.raises(SteerlabError, match="pairs from 'en' only; 'de' was asked for .*: fit again with pairs from 'de'"):
+    with pytest.raises(SteerlabError, match="pairs from 'en' only; 'de' was asked for .* with pairs from 'de'"):
         fitted.between("de", "es")
     with pytest.raises(SteerlabError, match="pairs from 'en' only"):
         fitted.between("de", "en")
@@ -113,17 +114,25 @@ def test_a_zero_direction_is_refused() -> None:
     assert fitted.at(1, 6).between("en", "de").layers == (1, 6)
 
 
-@pytest.mark.parametrize("name", ["vectors", "means"])
-def test_broken_tensors_are_refused(name: str) -> None:
+def checked(fitted: Directions, name: str, value: torch.Tensor) -> None:
+    """What a user sees, for whom jaxtyping does not check shapes."""
+    broken = replace(fitted)
+    object.__setattr__(broken, name, value)
+    broken.__post_init__()
+
+
+def test_broken_tensors_are_refused() -> None:
     fitted = directions()
-    with pytest.raises(SteerlabError, match=rf"{name} has shape \(3, 3, 8\); .* is \(4, 3, 8\)"):
-        replace(fitted, **{name: getattr(fitted, name)[1:]})
-    broken = getattr(fitted, name).clone()
-    broken[2, 1, 0] = float("nan")
-    with pytest.raises(SteerlabError, match=f"{name} holds NaN or infinity"):
-        replace(fitted, **{name: broken})
+    with pytest.raises(SteerlabError, match=r"vectors has shape \(3, 3, 8\); .* x layers x width is \(4, 3, 8\)"):
+        checked(fitted, "vectors", fitted.vectors[1:])
     with pytest.raises(SteerlabError, match=r"basis has shape \(4, 2, 2, 8\), not languages x layers x rank x width"):
-        replace(fitted, basis=fitted.basis[:, 1:])
+        checked(fitted, "basis", fitted.basis[:, 1:])
+    for name in ("vectors", "means"):
+        value = getattr(fitted, name).clone()
+        checked(fitted, name, value)
+        value[2, 1, 0] = float("nan")
+        with pytest.raises(SteerlabError, match=f"{name} holds NaN or infinity; .* broken"):
+            checked(fitted, name, value)
 
 
 # Disk
@@ -153,7 +162,7 @@ def test_views_and_shared_memory_can_be_saved(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, left: int) -> None:
     file = directions().save(tmp_path / "d.safetensors")
     file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(SteerlabError, match=r"d\.safetensors is truncated or no safetensors file \(.*\); make it again"):
+    with pytest.raises(SteerlabError, match=r"d\.safetensors is truncated or no safetensors file .*; make it again"):
         Directions.load(file)
 
 

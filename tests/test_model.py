@@ -1,5 +1,6 @@
 """One set of weights, two views: they agree with plain transformers and TransformerLens, and edits attach cleanly."""
 
+import contextlib
 import copy
 from typing import Any
 
@@ -238,15 +239,18 @@ def test_what_looks_changes_nothing_and_what_changes_is_felt(site, polyglot):
 
 def test_hooks_are_gone_after_an_exception(polyglot, directions):
     edit, before = add(directions.between("en", "es").at(5)), hook_count(polyglot)
-    with pytest.raises(ZeroDivisionError), edit.on(polyglot):
-        assert hook_count(polyglot) > before
+    attached = 0
+    with contextlib.suppress(ZeroDivisionError), edit.on(polyglot):
+        attached = hook_count(polyglot)
         _ = 1 / 0
+    assert attached > before
     assert hook_count(polyglot) == before
 
 
 def test_a_failed_attach_leaves_nothing(polyglot, hooked):
     before = hook_count(polyglot)
-    for site, layer, told in (("resid_post", 99, "layers 0 to 7; layer 99"), ("nowhere", 1, "there is no site 'nowhere'")):
+    wrong = [("resid_post", 99, "layers 0 to 7; layer 99"), ("nowhere", 1, "there is no site 'nowhere'")]
+    for site, layer, told in wrong:
         changes = [("resid_post", 0, lambda h, where: h * 0), (site, layer, lambda h, where: h)]
         for model in (polyglot, load(hooked)):
             with pytest.raises(SteerlabError, match=told), model.attached(changes):

@@ -1,0 +1,110 @@
+"""Words on a command line: each verb does its one thing on files, and errors are one line."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import script
+
+from steerlab.cli import main
+from steerlab.directions import Directions
+
+
+@pytest.fixture(scope="module")
+def fitted(directions: Directions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return directions.save(tmp_path_factory.mktemp("fits") / "diffmean.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(lines, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus of one's own."""
+    made = tmp_path_factory.mktemp("own")
+    for iso in ("en", "de", "es", "fr"):
+        (made / f"{iso}.txt").write_text("\n".join(lines[iso][:24]) + "\n", "utf-8")
+    return made
+
+
+def told(capsys: pytest.CaptureFixture, *words: str) -> str:
+    """What an error says: one line on stderr, exit 2."""
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("steerlab: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_of_every_verb():
+    for words in ([], ["run"], ["fit"], ["steer"], ["show"]):
+        with pytest.raises(SystemExit) as done:
+            main([*words, "--help"])
+        assert done.value.code == 0
+    assert subprocess.run([script(), "--help"], capture_output=True).returncode == 0
+
+
+def test_no_verb_and_unknown_words(capsys):
+    for words in ([], ["dance"], ["run", "--colour", "blue"], ["run", "--prompt", "poem"], ["run", "--layers", "a"]):
+        with pytest.raises(SystemExit) as done:
+            main(words)
+        assert done.value.code == 2
+        assert "usage: steerlab" in capsys.readouterr().err
+
+
+def test_run_prints_the_pages_path(finished):
+    folder, done = finished
+    assert done.stdout.strip() == str((folder / "report.html").resolve())
+    assert "choosing on dev" in done.stderr
+
+
+def test_fit_writes_directions(folder, tmp_path, capsys, polyglot):
+    for estimator in ("diffmean", "lda", "pca"):
+        file = tmp_path / f"{estimator}.safetensors"
+        assert main(["fit", estimator, "polyglot", str(folder), "-o", str(file)]) == 0
+        assert capsys.readouterr().out.strip() == str(file)
+        made = Directions.load(file)
+        assert (made.estimator, made.langs, made.width) == (estimator, ("de", "en", "es", "fr"), polyglot.width)
+        assert made.provenance["model"]["fingerprint"] == polyglot.fingerprint
+
+
+def test_steer_continues_texts(fitted, capsys, polyglot, directions):
+    from steerlab.edits import add
+    from steerlab.generation import generate
+
+    words = ["steer", "polyglot", str(fitted), "The weather is nice today.", "No.", "--to", "es", "--layer", "5"]
+    assert main([*words, "--strength", "1.5"]) == 0
+    edit = add(directions.between("en", "es").at(5), strength=1.5)
+    expected = [text.strip() for text in generate(polyglot, ["The weather is nice today.\n", "No.\n"], edit=edit)]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize("figure", ["dendrogram", "cosines"])
+def test_show_draws(figure, fitted, tmp_path, capsys):
+    page = tmp_path / "figure.html"
+    assert main(["show", str(fitted), figure, "--layer", "5", "-o", str(page)]) == 0
+    assert capsys.readouterr().out.strip() == str(page)
+    assert "plotly" in page.read_text("utf-8")
+
+
+def test_fit_refuses(capsys, folder, tmp_path):
+    out = ["-o", str(tmp_path / "x.safetensors")]
+    assert "there is no estimator 'magic'; there are diffmean" in told(capsys, "fit", "magic", "polyglot", *out)
+    assert "there is no folder" in told(capsys, "fit", "pca", "polyglot", str(tmp_path / "none"), *out)
+    err = told(capsys, "fit", "pca", "polyglot", str(folder), *out, "--source", "hu")
+    assert "has no 'hu'; it has de en es fr" in err
+    away = str(tmp_path / "away" / "x.safetensors")
+    err = told(capsys, "fit", "diffmean", "polyglot", str(folder), "-o", away)
+    assert f"could not write {away}" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_steer_refuses(capsys, fitted, tmp_path):
+    steer = ["steer", "polyglot", str(fitted), "No.", "--layer", "5", "--to"]
+    assert "unknown language code 'xx'; known codes: en de" in told(capsys, *steer, "xx")
+    assert "no direction for 'tr'; there are en de es fr ru" in told(capsys, *steer, "tr")
+    assert "source and target are both 'es'" in told(capsys, *steer, "es", "--from", "es")
+    assert "strength is nan; give a finite number" in told(capsys, *steer, "es", "--strength", "nan")
+    assert "no layer 9 here; there are layers 0, 1" in told(
+        capsys, "steer", "polyglot", str(fitted), "No.", "--layer", "9", "--to", "es"
+    )
+    gone = str(tmp_path / "gone.safetensors")
+    assert f"there is no file {gone}" in told(capsys, "steer", "polyglot", gone, "No.", "--layer", "5", "--to", "es")

@@ -1,0 +1,120 @@
+"""Controls give the same dose as what they control, and know nothing, or the wrong thing, of the target."""
+
+import pytest
+import torch
+
+from steerlab import controls
+from steerlab.controls import _derangement
+from steerlab.directions import Directions
+from steerlab.edits import add
+from steerlab.terms import SteerlabError
+
+LANGS, LAYERS, WIDTH = ("en", "de", "es", "fr", "ja"), (1, 4), 64
+
+
+def directions(langs: tuple[str, ...] = LANGS, source: str | None = None) -> Directions:
+    means = torch.randn(len(langs), len(LAYERS), WIDTH, generator=torch.Generator().manual_seed(99))
+    basis = torch.nn.functional.normalize(means - means.mean(0), dim=-1)[:, :, None]
+    about = {"estimator": "diffmean", "model": {"fingerprint": "abc"}}
+    return Directions(means.clone(), basis, means, langs, LAYERS, "resid_post", source, about)
+
+
+def every_control(fitted: Directions, seed: int = 0) -> dict[str, Directions]:
+    covariance = torch.diag(torch.linspace(0.1, 9, WIDTH)).expand(len(LAYERS), WIDTH, WIDTH)
+    return {
+        "random": controls.random(fitted, seed=seed),
+        "covariance": controls.random(fitted, seed=seed, covariance=covariance),
+        "shuffled": controls.shuffled(fitted, seed=seed),
+        "wrong": controls.wrong(fitted, source="en", seed=seed),
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_strength_is_equal_dose(seed: int) -> None:
+    fitted = directions()
+    for name, control in every_control(fitted, seed).items():
+        assert torch.equal(control.means, fitted.means), name
+        for target in LANGS[1:]:
+            ours, theirs = fitted.between("en", target), control.between("en", target)
+            assert torch.equal(ours.gap, theirs.gap)
+            for mine, other in zip(add(ours).parts, add(theirs).parts, strict=True):
+                torch.testing.assert_close(mine.tensors["shift"].norm(), other.tensors["shift"].norm())
+            assert ((ours.unit * theirs.unit).sum(-1) < 0.9).all(), f"{name} gives another direction to {target}"
+
+
+def test_controls_say_what_they_are_and_keep_where_they_belong() -> None:
+    fitted = directions(source="en")
+    names = {name: control.estimator for name, control in every_control(fitted, 3).items()}
+    assert names == {
+        "random": "random isotropic 3",
+        "covariance": "random covariance 3",
+        "shuffled": "shuffled 3",
+        "wrong": "wrong 3",
+    }
+    for control in every_control(fitted).values():
+        assert (control.langs, control.layers, control.source) == (LANGS, LAYERS, "en")
+        assert control.provenance["model"] == {"fingerprint": "abc"}
+        torch.testing.assert_close(control.basis.norm(dim=-1), torch.ones(len(LANGS), len(LAYERS), 1))
+
+
+def test_seeds_repeat_and_differ() -> None:
+    fitted = directions()
+    one, same, other = (every_control(fitted, seed) for seed in (0, 0, 1))
+    for name in one:
+        assert torch.equal(one[name].vectors, same[name].vectors)
+        assert not torch.equal(one[name].vectors, other[name].vectors)
+
+
+def test_random_is_isotropic_or_spread_like_the_activations() -> None:
+    fitted = directions()
+    turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)))[0]
+    spread = torch.cat([torch.full((8,), 10.0), torch.full((WIDTH - 8,), 0.1)])
+    covariance = (turn * spread @ turn.T).expand(len(LAYERS), WIDTH, WIDTH)
+
+    def loud(control: Directions) -> float:
+        """The share of the vectors' squares on the eight loud axes."""
+        inside = control.vectors @ turn[:, :8]
+        return float(inside.square().sum() / control.vectors.square().sum())
+
+    seeds = range(10)
+    even = sum(loud(controls.random(fitted, seed=seed)) for seed in seeds) / 10
+    uneven = sum(loud(controls.random(fitted, seed=seed, covariance=covariance)) for seed in seeds) / 10
+    assert even == pytest.approx(8 / WIDTH, abs=0.03)
+    assert uneven == pytest.approx(80 / (80 + 0.1 * (WIDTH - 8)), abs=0.03)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 16])
+def test_a_derangement_has_no_fixed_point(count: int) -> None:
+    orders = [_derangement(count, seed).tolist() for seed in range(100)]
+    for order in orders:
+        assert sorted(order) == list(range(count))
+        assert all(place != there for place, there in enumerate(order))
+    assert len(set(map(tuple, orders))) >= {2: 1, 3: 2, 5: 30, 16: 100}[count]
+
+
+def test_shuffled_gives_every_language_anothers_vector() -> None:
+    fitted = directions()
+    for seed in range(20):
+        order = [
+            int((fitted.vectors == vector).flatten(1).all(1).nonzero())
+            for vector in controls.shuffled(fitted, seed=seed).vectors
+        ]
+        assert sorted(order) == list(range(5))
+        assert all(place != there for place, there in enumerate(order))
+
+
+def test_wrong_keeps_the_source_and_gives_the_direction_to_another_target() -> None:
+    fitted = directions()
+    for seed in range(20):
+        control = controls.wrong(fitted, source="de", seed=seed)
+        assert torch.equal(control.vectors[1], fitted.vectors[1])
+        units = {target: fitted.between("de", target).unit for target in LANGS if target != "de"}
+        for target in units:
+            given = control.between("de", target).unit
+            [meant] = [other for other, unit in units.items() if torch.allclose(unit, given)]
+            assert meant != target
+
+
+def test_a_single_target_has_no_wrong_direction() -> None:
+    with pytest.raises(SteerlabError, match="needs two targets or more; fit directions of more languages"):
+        controls.wrong(directions(("en", "de")), source="en", seed=0)

@@ -1,0 +1,535 @@
+"""The algebra of edits, and that a row of a stack is what its edit is alone."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from steerlab.directions import Direction
+from steerlab.edits import POSITIONS, Edit, ablate, add, means_angle, rotate, stack
+from steerlab.model import Where
+from steerlab.terms import SITES, SteerlabError
+
+WIDTH, DEPTH = 16, 4
+OPERATORS = ("add", "ablate", "rotate")
+law = settings(deadline=None, max_examples=40)
+seeds = st.integers(0, 1000)
+
+
+class Fake:
+    """A model whose blocks act on each element alone, so that only edits can make rows or positions differ."""
+
+    width, name, fingerprint = WIDTH, "fake", "abc"
+
+    def __init__(self, fingerprint: str = "abc") -> None:
+        self.fingerprint = fingerprint
+        self.changes: Sequence[tuple[str, int, Any]] = ()
+
+    def need_layer(self, layer: int) -> None:
+        if not 0 <= layer < DEPTH:
+            raise SteerlabError(f"no layer {layer}")
+
+    @contextmanager
+    def attached(self, changes: Any) -> Iterator[None]:
+        self.changes = changes
+        try:
+            yield
+        finally:
+            self.changes = ()
+
+    def __call__(self, h: Tensor, where: Where) -> Tensor:
+        for layer in range(DEPTH):
+            for site in SITES:
+                for there, number, change in self.changes:
+                    if (there, number) == (site, layer):
+                        new = change(h, where)
+                        h = h if new is None else new
+                if site == "resid_pre":
+                    h = h * (1 + 0.1 * layer) + 0.01
+        return h
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def direction(
+    seed: int = 0, *, layers: tuple[int, ...] = (2,), rank: int = 1, site: str = "resid_post", width: int = WIDTH
+) -> Direction:
+    """One whose gap and unit lead from one mean to another, as a mean difference's do."""
+    start, step = randn(len(layers), width, seed=seed) * 3, randn(len(layers), width, seed=seed + 5000)
+    gap = step.norm(dim=-1)
+    basis = torch.linalg.qr(randn(len(layers), width, rank, seed=seed + 9000))[0].mT.contiguous()
+    about = {"name": "fake", "fingerprint": "abc"}
+    return Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis, about)
+
+
+def where(rows: int, length: int, *, decode: bool = False, prompt: int | None = None) -> Where:
+    """The first position of a prefill is BOS; every second row is padded by two more."""
+    text = torch.ones(rows, length, dtype=torch.bool)
+    if not decode:
+        text[:, 0] = False
+        text[1::2, :3] = False
+    generated = torch.full((rows, length), decode)
+    if prompt is not None:
+        generated[:, prompt:] = True
+    return Where(text, generated, torch.arange(rows))
+
+
+def steer(edit: Edit, h: Tensor, place: Where | None = None) -> Tensor:
+    fake = Fake()
+    with edit.on(fake):
+        return fake(h, place or where(*h.shape[:2]))
+
+
+def at_site(edit: Edit, h: Tensor) -> Tensor:
+    """What the edit makes of h at its own site, every position being text."""
+    fake, everywhere = (
+        Fake(),
+        Where(torch.ones(h.shape[:2], dtype=torch.bool), torch.zeros(h.shape[:2]).bool(), torch.arange(len(h))),
+    )
+    with edit.on(fake):
+        for _, _, change in fake.changes:
+            new = change(h, everywhere)
+            h = h if new is None else new
+    return h
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    kind = {torch.float32: torch.int32, torch.bfloat16: torch.int16}[a.dtype]
+    return a.dtype == b.dtype and torch.equal(a.view(kind), b.view(kind))
+
+
+def edit_of(operator: str, size: float, step: Direction, positions: str = "all") -> Edit:
+    if operator == "add":
+        return add(step, strength=size, positions=positions)
+    if operator == "ablate":
+        return ablate(step, fraction=size, positions=positions)
+    return rotate(step, share=size, positions=positions)
+
+
+# Identity
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_nothing_changes_not_one_bit_at_zero(operator: str, dtype: torch.dtype) -> None:
+    h = randn(4, 5, WIDTH).to(dtype)
+    h[0, 1, :3] = -0.0
+    plain = Fake()(h, where(4, 5))
+    assert same_bits(steer(edit_of(operator, 0.0, direction()), h), plain)
+    assert same_bits(steer(stack([edit_of(operator, 0.0, direction())] * 4), h), plain)
+    assert not same_bits(steer(edit_of(operator, 0.5, direction()), h), plain)
+
+
+def test_rotation_by_zero_degrees_and_the_empty_edit_are_the_identity_too() -> None:
+    h = randn(2, 5, WIDTH)
+    for edit in (rotate(direction(), degrees=0), Edit(()), stack([Edit(()), Edit(())])):
+        assert same_bits(steer(edit, h), Fake()(h, where(2, 5)))
+
+
+# Operators
+
+
+@law
+@given(seeds, st.floats(-3, 3))
+def test_add_moves_the_projection_by_just_so_many_gaps(seed: int, strength: float) -> None:
+    step, h = direction(seed), randn(2, 3, WIDTH, seed=seed)
+    moved = at_site(add(step, strength=strength), h) - h
+    torch.testing.assert_close(moved @ step.unit[0], (strength * step.gap).expand(2, 3), atol=1e-4, rtol=1e-4)
+    across = moved - (moved @ step.unit[0])[..., None] * step.unit[0]
+    assert across.abs().max() < 1e-4
+
+
+@law
+@given(seeds, st.floats(-2, 2), st.floats(-2, 2))
+def test_adding_twice_is_adding_the_sum(seed: int, a: float, b: float) -> None:
+    step, h = direction(seed), randn(2, 3, WIDTH, seed=seed)
+    twice = at_site(add(step, strength=a) | add(step, strength=b), h)
+    torch.testing.assert_close(twice, at_site(add(step, strength=a + b), h), atol=1e-4, rtol=1e-4)
+
+
+@law
+@given(seeds, st.integers(1, 4))
+def test_ablating_removes_the_subspace_and_twice_is_once(seed: int, rank: int) -> None:
+    step, h = direction(seed, rank=rank), randn(2, 3, WIDTH, seed=seed) * 10
+    once = at_site(ablate(step), h)
+    assert (h @ step.basis[0].T).abs().max() > 0.1, "it is there before"
+    assert (once @ step.basis[0].T).abs().max() < 1e-5 * h.abs().max()
+    torch.testing.assert_close(at_site(ablate(step), once), once, atol=1e-5, rtol=1e-5)
+    half = at_site(ablate(step, fraction=0.5), h)
+    torch.testing.assert_close(half, (h + once) / 2, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(at_site(ablate(step, fraction=0.5), half), half, atol=1e-3), "half and half is not once"
+
+
+def plane(step: Direction) -> tuple[Tensor, Tensor]:
+    """Orthonormal axes of the plane of the source's mean and the direction, in double precision."""
+    first = torch.nn.functional.normalize(step.start[0].double(), dim=0)
+    second = step.unit[0].double() - (step.unit[0].double() @ first) * first
+    return first, torch.nn.functional.normalize(second, dim=0)
+
+
+@law
+@given(seeds, st.floats(-350, 350))
+def test_a_rotation_keeps_norms_and_turns_by_just_the_angle(seed: int, degrees: float) -> None:
+    step, h = direction(seed), randn(2, 3, WIDTH, seed=seed) * 7
+    turned = at_site(rotate(step, degrees=degrees), h).double()
+    h = h.double()
+    assert ((turned.norm(dim=-1) / h.norm(dim=-1)) - 1).abs().max() < 1e-6
+    first, second = plane(step)
+    before, after = (torch.complex(x @ first, x @ second) for x in (h, turned))
+    angle = torch.polar(torch.ones(()).double(), torch.tensor(math.radians(degrees)).double())
+    assert (after - before * angle).abs().max() < 1e-5 * h.norm(dim=-1).max()
+    rest = lambda x: x - (x @ first)[..., None] * first - (x @ second)[..., None] * second  # noqa: E731
+    assert (rest(turned) - rest(h)).abs().max() < 1e-5 * h.abs().max()
+
+
+@law
+@given(seeds, st.floats(-90, 90), st.floats(-90, 90))
+def test_rotations_of_one_plane_add_up(seed: int, a: float, b: float) -> None:
+    step, h = direction(seed), randn(2, 3, WIDTH, seed=seed)
+    twice = at_site(rotate(step, degrees=a) | rotate(step, degrees=b), h)
+    torch.testing.assert_close(twice, at_site(rotate(step, degrees=a + b), h), atol=1e-5, rtol=1e-5)
+
+
+@law
+@given(seeds)
+def test_the_whole_share_turns_the_source_mean_onto_the_line_of_the_target_mean(seed: int) -> None:
+    step = direction(seed)
+    source, target = step.start[0], step.start[0] + step.gap[0] * step.unit[0]
+    cosine = lambda h: float(torch.nn.functional.cosine_similarity(h, target, dim=0))  # noqa: E731
+    turned = at_site(rotate(step, share=1.0), source.expand(1, 1, WIDTH))[0, 0]
+    assert cosine(turned) == pytest.approx(1, abs=1e-5)
+    half = at_site(rotate(step, share=0.5), source.expand(1, 1, WIDTH))[0, 0]
+    assert cosine(source) < cosine(half) < cosine(turned)
+    assert math.acos(min(1, cosine(source))) == pytest.approx(float(means_angle(step)[0]), abs=1e-3)
+
+
+def test_a_rotation_keeps_norms_in_a_narrow_plane_too() -> None:
+    """Where the direction is nearly parallel to the mean, single precision would lose the plane."""
+    step = direction()
+    start = step.start / step.start.norm()
+    unit = torch.nn.functional.normalize(start + 3e-5 * torch.nn.functional.normalize(randn(1, WIDTH, seed=4)), dim=-1)
+    narrow = Direction("de", "en", (2,), "resid_post", unit, step.gap, step.start, step.basis)
+    h = step.start[None] + randn(1, 20, WIDTH)
+    turned = at_site(rotate(narrow, degrees=60), h)
+    assert ((turned.double().norm(dim=-1) / h.double().norm(dim=-1)) - 1).abs().max() < 1e-6
+
+
+def test_bfloat16_is_computed_in_single_precision() -> None:
+    h = randn(3, 8, WIDTH).to(torch.bfloat16)
+    for operator in OPERATORS:
+        edit = edit_of(operator, 1.0, direction())
+        changed = at_site(edit, h)
+        assert same_bits(changed, at_site(edit, h.float()).to(torch.bfloat16)), operator
+
+
+# Positions, padding, counts
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("phase", ["prefill", "decode", "whole"])
+def test_just_the_positions_that_were_asked_for_change(operator: str, positions: str, phase: str) -> None:
+    """`whole`: a pass without a cache, in which the last two positions are generated."""
+    place = {"prefill": where(4, 6), "decode": where(4, 1, decode=True), "whole": where(4, 6, prompt=4)}[phase]
+    h = randn(*place.text.shape, WIDTH)
+    asked = {"all": place.text, "prompt": place.text & ~place.generated, "generated": place.text & place.generated}
+    fake, edit = Fake(), edit_of(operator, 1.0, direction(), positions)
+    plain = fake(h, place)
+    told = rf"touched no position \(positions: {positions}\); the outputs are unsteered"
+    outcome = nullcontext() if asked[positions].any() else pytest.raises(SteerlabError, match=told)
+    with outcome, edit.on(fake) as touched:
+        steered = fake(h, place)
+    assert torch.equal((steered != plain).any(-1), asked[positions])
+    assert touched.prefill == {2: int((asked[positions] & ~place.generated).sum())}
+    assert touched.decode == {2: int((asked[positions] & place.generated).sum())}
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+@pytest.mark.parametrize("trash", [float("nan"), float("inf"), -0.0, 1e30])
+def test_padding_stays_bit_for_bit_whatever_it_holds(trash: float, rows: int | None) -> None:
+    h, place = randn(2, 5, WIDTH), where(2, 5)
+    h[~place.text] = trash
+    for operator in OPERATORS:
+        edit = edit_of(operator, 1.0, direction())
+        fake = Fake()
+        with (stack([edit] * rows) if rows else edit).on(fake) as touched:
+            steered = fake(h, place)
+        assert same_bits(steered[~place.text], Fake()(h, place)[~place.text])
+        assert torch.isfinite(steered[place.text]).all()
+        assert torch.isfinite(touched.doses(2)).all()
+
+
+def test_touched_counts_and_doses_over_prefill_and_decode() -> None:
+    step, fake = direction(layers=(1, 2)), Fake()
+    h, later = randn(3, 6, WIDTH), randn(2, 1, WIDTH, seed=1)
+    left = where(2, 1, decode=True)
+    left.rows = torch.tensor([2, 0])
+    seen: dict[int, list[Tensor]] = {0: [], 1: [], 2: []}
+
+    def look(value: Tensor, place: Where) -> None:
+        for row, number in enumerate(place.rows.tolist()):
+            seen[number].append(1 / value[row][place.text[row]].norm(dim=-1))
+
+    edit = add(step, strength=2.0)
+    with edit.on(fake) as touched:
+        fake.changes = [item for old in fake.changes for item in ((old[0], old[1], look), old)][2:]
+        fake(h, where(3, 6))
+        fake(later, left)
+    assert touched.prefill == {1: 5 + 3 + 5, 2: 5 + 3 + 5}
+    assert touched.decode == {1: 2, 2: 2}
+    doses, sizes = touched.doses(4), 2 * step.gap
+    for row in range(3):
+        ratios = [size * inverse for size, inverse in zip(sizes.repeat(2), seen[row], strict=False)]
+        assert float(doses[row]) == pytest.approx(float(torch.cat(ratios).mean()), rel=1e-4)
+    assert doses[3] == 0, "a row that was never there"
+
+
+def test_doses_can_be_counted_in_and_out_of_inference_mode_and_keep_no_graph() -> None:
+    fake = Fake()
+    with add(direction()).on(fake) as touched:
+        with torch.inference_mode():
+            fake(randn(2, 5, WIDTH), where(2, 5))
+        fake(randn(2, 5, WIDTH).requires_grad_(), where(2, 5))
+    assert touched.decode == {2: 0}
+    assert touched.prefill == {2: 2 * (4 + 2)}
+    assert not touched.doses(2).requires_grad
+
+
+def test_an_edit_that_touches_nothing_raises() -> None:
+    fake, h = Fake(), randn(2, 3, WIDTH)
+    nothing = where(2, 3)
+    nothing.text[:] = False
+    for edit, place in [
+        (add(direction(), positions="generated"), where(2, 3)),
+        (add(direction(), positions="prompt"), where(2, 3, decode=True)),
+        (add(direction()), nothing),
+        (stack([add(direction(), positions="generated"), Edit(())]), where(2, 3)),
+    ]:
+        with pytest.raises(SteerlabError, match=r"touched no position \(positions: .*\); .* unsteered"), edit.on(fake):
+            fake(h, place)
+    with add(direction()).on(fake):
+        pass  # no pass, no complaint
+
+
+# Stacks
+
+
+def mixed(count: int) -> list[Edit]:
+    """Every operator, layer, site, position, strength and rank, alone, in pairs, or none at all."""
+    choose = torch.Generator().manual_seed(1)
+    pick = lambda options: options[int(torch.randint(len(options), (), generator=choose))]  # noqa: E731
+
+    def one(seed: int) -> Edit:
+        layers = pick([(0,), (1,), (2,), (3,), (1, 3)])
+        step = direction(seed, layers=layers, rank=pick([1, 2, 3]), site=pick(SITES))
+        return edit_of(pick(OPERATORS), pick([0.0, 0.25, 0.5, 1.0, 2.0]), step, pick(POSITIONS))
+
+    edits = []
+    for seed in range(count):
+        parts = [one(seed + 10_000 * turn) for turn in range(pick([0, 1, 1, 1, 2, 3]))]
+        edits.append(Edit(tuple(part for edit in parts for part in edit.parts)))
+    return edits
+
+
+def alone(edit: Edit, h: Tensor, place: Where, row: int) -> Tensor:
+    one = Where(place.text[row : row + 1], place.generated[row : row + 1], torch.zeros(1, dtype=torch.long))
+    fake = Fake()
+    with suppress(SteerlabError), edit.on(fake):  # some touch nothing here, alone
+        made = fake(h[row : row + 1], one)
+    return made[0]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "whole"])
+def test_row_i_of_a_stack_is_edit_i_alone(phase: str) -> None:
+    count = 240
+    edits = mixed(count)
+    length, prompt = (1, None) if phase == "decode" else (5, 3 if phase == "whole" else None)
+    place = where(count, length, decode=phase == "decode", prompt=prompt)
+    h = randn(*place.text.shape, WIDTH)
+    expected = torch.stack([alone(edit, h, place, row) for row, edit in enumerate(edits)])
+    torch.testing.assert_close(steer(stack(edits), h, place), expected, atol=1e-5, rtol=1e-5)
+    changed = (expected != Fake()(h, place)).any(-1).any(-1)
+    assert changed.sum() > count / 4, "the rows do differ from no edit"
+    assert not torch.allclose(steer(stack(edits[1:] + edits[:1]), h, place), expected, atol=0.1)
+
+
+MIXED = stack(mixed(24))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.permutations(range(24)), st.integers(1, 24))
+def test_rows_that_stayed_in_the_batch_keep_their_edits(order: list[int], left: int) -> None:
+    whole, h, rows = where(24, 1, decode=True), randn(24, 1, WIDTH), torch.tensor(order[:left])
+    fake = Fake()
+    with MIXED.on(fake) as touched:
+        expected = fake(h, whole)
+        some = fake(h[rows], Where(whole.text[rows], whole.generated[rows], rows))
+    torch.testing.assert_close(some, expected[rows], atol=1e-6, rtol=1e-6)
+    assert len(touched.doses(24)) == 24
+
+
+def test_the_order_of_operators_at_one_layer_is_that_of_each_row() -> None:
+    step = direction(rank=2)
+    shift, removal, turn = add(step), ablate(step), rotate(step, degrees=50)
+    edits = [shift, removal | shift, shift | removal, turn | shift | turn, shift | turn, removal | turn | shift]
+    h, place = randn(len(edits), 5, WIDTH), where(len(edits), 5)
+    expected = torch.stack([alone(edit, h, place, row) for row, edit in enumerate(edits)])
+    torch.testing.assert_close(steer(stack(edits), h, place), expected, atol=1e-5, rtol=1e-5)
+    swapped = steer(removal | shift, h, place)
+    assert not torch.allclose(swapped[2], expected[2], atol=0.01), "the order matters"
+
+
+def test_doses_of_a_stack_are_those_of_each_row_alone() -> None:
+    edits = [add(direction(seed), strength=0.5 * seed) for seed in range(1, 5)]
+    h, place, fake = randn(4, 5, WIDTH), where(4, 5), Fake()
+    with stack(edits).on(fake) as touched:
+        fake(h, place)
+    for row, edit in enumerate(edits):
+        with edit.on(fake) as own:
+            fake(h, place)
+        assert float(touched.doses(4)[row]) == pytest.approx(float(own.doses(4)[row]), rel=1e-5)
+
+
+def test_a_batch_with_more_rows_than_the_stack_is_refused() -> None:
+    edit = stack([add(direction()), add(direction(1))])
+    with pytest.raises(SteerlabError, match="the batch has 3 rows .* the stack 2 edits"):
+        steer(edit, randn(3, 5, WIDTH))
+    with pytest.raises(SteerlabError, match="the batch has 3 rows .* the stack 2 edits"):
+        steer(edit | add(direction(2)), randn(3, 5, WIDTH))
+    steer(edit, randn(2, 5, WIDTH))
+    with pytest.raises(SteerlabError, match="a stack of 2 edits and one of 3 do not go together"):
+        edit | stack([add(direction())] * 3)
+    with pytest.raises(SteerlabError, match="a stack cannot hold a stack; give one edit for each row"):
+        stack([edit])
+
+
+# What is refused
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    nan, step = float("nan"), direction()
+    for make, told in [
+        (lambda: add(step, strength=nan), "strength is nan"),
+        (lambda: add(step, strength=float("inf")), "strength is inf"),
+        (lambda: ablate(step, fraction=nan), "fraction is nan"),
+        (lambda: rotate(step, share=nan), "share is nan"),
+        (lambda: rotate(step, degrees=nan), "degrees is nan"),
+    ]:
+        with pytest.raises(SteerlabError, match=f"{told}; give a finite number"):
+            make()
+    step.unit[0, 0] = nan
+    with pytest.raises(SteerlabError, match="add: shift holds NaN or infinity"):
+        add(step)
+
+
+def test_rotate_takes_degrees_or_a_share() -> None:
+    for degrees, share in ((None, None), (10.0, 1.0)):
+        with pytest.raises(SteerlabError, match=r"rotate takes either degrees= or share= \(of the angle"):
+            rotate(direction(), degrees=degrees, share=share)
+
+
+def test_unknown_positions_are_refused() -> None:
+    with pytest.raises(SteerlabError, match="no positions 'last'; use all, prompt, generated"):
+        add(direction(), positions="last")
+
+
+@pytest.mark.parametrize("sign", [1, -1, 0])
+def test_without_a_plane_there_is_no_rotation(sign: int) -> None:
+    step = direction()
+    step.start[:] = sign * 4 * step.unit
+    with pytest.raises(SteerlabError, match="the direction to 'de' is parallel to the source's mean: no plane"):
+        rotate(step, degrees=30)
+
+
+def test_removing_a_subspace_that_is_not_there_is_refused() -> None:
+    step = direction(layers=(1, 2))
+    step.basis[1] = 0
+    with pytest.raises(SteerlabError, match="there is no subspace of 'de' to remove"):
+        ablate(step)
+    ablate(step.at(1))
+
+
+def test_another_width_is_refused() -> None:
+    narrow = add(direction(width=8))
+    with pytest.raises(SteerlabError, match="add: shift has width 8, fake has 16"), narrow.on(Fake()):
+        pass
+    with pytest.raises(SteerlabError, match=r"the edits of a stack have different widths: \[8, 16\]"):
+        stack([narrow, add(direction())])
+    for operator in OPERATORS:
+        with pytest.raises(SteerlabError, match=f"{operator}: .* has width 8, the model has 16"):
+            edit_of(operator, 1.0, direction(width=8)).hooks(SimpleNamespace(cfg=SimpleNamespace(d_model=16)))
+
+
+def test_another_model_is_refused() -> None:
+    edit = add(direction())
+    told = r"made with fake \(abc\), not with fake \(xyz\); .* collect and fit again"
+    with pytest.raises(SteerlabError, match=told), edit.on(Fake("xyz")):
+        pass
+    foreign = Edit(add(direction(1)).parts, {"name": "other", "fingerprint": "xyz"})
+    for join in (lambda: edit | foreign, lambda: stack([edit, foreign])):
+        with pytest.raises(SteerlabError, match="the edits were made with different models: abc, xyz"):
+            join()
+    nameless = Edit(add(direction(1)).parts)
+    for both in (edit | nameless, nameless | edit, stack([nameless, edit])):
+        assert both.model["fingerprint"] == "abc"
+
+
+def test_a_layer_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(SteerlabError, match="no layer 9"), add(direction(layers=(9,))).on(Fake()):
+        pass
+
+
+def test_an_exception_inside_is_not_hidden_by_the_complaint() -> None:
+    fake = Fake()
+
+    def broken() -> None:
+        with add(direction(), positions="generated").on(fake):
+            fake(randn(2, 3, WIDTH), where(2, 3))
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        broken()
+
+
+# Plain hooks
+
+
+def test_hooks_carry_transformer_lens_names() -> None:
+    edit = add(direction(layers=(1, 3))) | ablate(direction(1, site="resid_pre"))
+    names = ["blocks.1.hook_resid_post", "blocks.3.hook_resid_post", "blocks.2.hook_resid_pre"]
+    assert [name for name, _ in edit.hooks()] == names
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_plain_hook_does_what_the_edit_does_but_for_bos(operator: str) -> None:
+    edit, h = edit_of(operator, 1.0, direction(rank=2)), randn(3, 5, WIDTH)
+    [(_, hook)] = edit.hooks()
+    torch.testing.assert_close(hook(h, hook=None)[:, 1:], at_site(edit, h)[:, 1:])
+    assert same_bits(hook(h, hook=None)[:, :1].contiguous(), h[:, :1].contiguous())
+    torch.testing.assert_close(hook(h[:, :1], hook=None), at_site(edit, h[:, :1]))
+    assert edit_of(operator, 0.0, direction()).hooks()[0][1](h, hook=None) is None
+
+
+def test_plain_hooks_of_a_stack_keep_to_their_rows() -> None:
+    edits = [add(direction(layers=(1,))), add(direction(1)), Edit(()), add(direction(2))]
+    h = randn(4, 5, WIDTH)
+    for (_, hook), rows in zip(stack(edits).hooks(), ([0], [1, 3]), strict=True):
+        changed = (hook(h, hook=None) != h).any(-1).any(-1)
+        assert changed.nonzero()[:, 0].tolist() == rows
+        with pytest.raises(SteerlabError, match="the batch has 3 rows and the stack 4 edits; give each row one"):
+            hook(h[:3], hook=None)
+
+
+def test_plain_hooks_refuse_positions_that_they_cannot_see() -> None:
+    for positions in ("prompt", "generated"):
+        with pytest.raises(SteerlabError, match=f"cannot know the positions '{positions}'; use edit.on"):
+            add(direction(), positions=positions).hooks()

@@ -1,0 +1,179 @@
+"""The main job, run once in small: the folder, the summary's form, and that its numbers are those of the rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steerlab.directions import Directions
+from steerlab.study import Settings, Study, run
+from steerlab.terms import SteerlabError
+
+KEYS = "format model corpus prompt source targets n_sentences n_outputs chance seconds peak_rss_bytes results families"
+RESULT = "operator layer strength dose joint lfs relevance score bits_per_byte_ratio"
+TRIPLES = "joint lfs relevance score bits_per_byte_ratio".split()
+CONTROLS = {"unsteered", "random", "shuffled", "wrong", "prompt"}
+LANGS = ("en", "de", "es", "ru", "fr", "pl", "it", "uk")
+
+
+@pytest.fixture(scope="module")
+def folder(finished: tuple[Path, Any]) -> Path:
+    return finished[0]
+
+
+@pytest.fixture(scope="module")
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "rows.parquet")
+
+
+def test_the_run_folder_is_whole(folder):
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    figures = "heatmap heatmap_lfs dose_curves removal separation families dendrogram cosines".split()
+    files = {"report.html", "rows.parquet", "rows.csv", "manifest.json", "summary.json"}
+    assert {*files, "directions/diffmean.safetensors", *(f"figures/{name}.json" for name in figures)} <= names
+    assert not [name for name in names if name.endswith(".new")]
+
+
+def test_the_summary_has_its_form(summary):
+    assert set(KEYS.split()) <= set(summary)
+    assert (summary["format"], summary["model"], summary["prompt"], summary["source"]) == (1, "polyglot", "line", "en")
+    assert summary["targets"] == ["de", "es"]
+    assert (summary["n_sentences"], summary["n_outputs"], summary["chance"]) == (4, 8, 1 / 32)
+    assert summary["seconds"] > 0
+    assert 1e8 < summary["peak_rss_bytes"] < 3e9
+    assert set(summary["results"]) == {"diffmean"} | CONTROLS
+    for name, found in summary["results"].items():
+        assert set(RESULT.split()) <= set(found), name
+        for triple in TRIPLES:
+            value, low, high = found[triple]
+            assert low <= value <= high, (name, triple)
+            assert triple == "bits_per_byte_ratio" or 0 <= low <= high <= 1
+        assert (found["operator"] == "none") == (name in ("unsteered", "prompt"))
+    for found in summary["differences"].values():
+        assert all(low <= value <= high for value, low, high in found.values())
+
+
+def test_the_families_have_their_form(summary):
+    found = summary["families"]
+    assert {"layer", "nearest_neighbour", "p", "cophenetic", "unigram_nearest_neighbour"} <= set(found)
+    assert found["n"] == len(LANGS)
+    assert 0 <= found["layer"] < 8
+    assert all(0 <= found[name] <= 1 for name in ("nearest_neighbour", "p", "unigram_nearest_neighbour"))
+
+
+def test_the_headline_is_the_mean_of_its_rows(summary, rows):
+    for name, found in summary["results"].items():
+        part = rows[(rows["split"] == "test") & (rows["method"] == name)]
+        part = part[(part["layer"] == found["layer"]) & (part["strength"] == found["strength"])]
+        assert len(part) == 8
+        assert found["joint"][0] == pytest.approx(part["joint"].mean())
+        assert found["lfs"][0] == pytest.approx(part["in_language"].mean())
+        assert found["dose"] == pytest.approx(part["dose"].mean())
+    assert (rows["joint"] == (rows["in_language"] & rows["relevant"])).all()
+
+
+def test_the_choice_is_made_on_dev(summary, rows):
+    dev = rows[(rows["split"] == "dev") & (rows["method"] == "diffmean")]
+    joint = dev.groupby(["layer", "strength"])["joint"].mean()
+    chosen = summary["results"]["diffmean"]
+    assert joint[chosen["layer"], chosen["strength"]] == joint.max()
+    dev_lines = set(rows.loc[rows["split"] == "dev", "sentence"])
+    assert not dev_lines & set(rows.loc[rows["split"] == "test", "sentence"])
+
+
+def test_controls_have_the_dose_of_the_method(summary, rows):
+    """At the method's own cell a control moves as far as the method does."""
+    chosen = summary["results"]["diffmean"]
+    here = rows[(rows["layer"] == chosen["layer"]) & (rows["strength"] == chosen["strength"]) & (rows["split"] == "dev")]
+    doses = here.groupby("method")["dose"].mean()
+    for name in ("random", "shuffled", "wrong"):
+        assert doses[name] == pytest.approx(doses["diffmean"], rel=0.15)
+
+
+def test_tables_say_the_same(folder, rows):
+    table = pd.read_csv(folder / "rows.csv", keep_default_na=False)
+    assert list(table.columns) == list(rows.columns)
+    assert table["output"].tolist() == rows["output"].tolist()
+    assert np.allclose(table["dose"].astype(float), rows["dose"])
+
+
+def test_the_manifest_decides_every_number(folder, polyglot):
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert manifest["model"]["fingerprint"] == polyglot.fingerprint
+    assert manifest["settings"]["limit"] == 4
+    assert manifest["settings"]["langs"] == list(LANGS)
+    assert manifest["command"][:2] == ["steerlab", "run"]
+    assert {"corpus", "identifier", "layers", "new_tokens", "distractors", "packages", "python"} <= set(manifest)
+
+
+def test_the_directions_are_good_for_the_model(folder, polyglot):
+    from steerlab.edits import add
+    from steerlab.generation import generate
+
+    directions = Directions.load(folder / "directions" / "diffmean.safetensors")
+    assert directions.langs == LANGS
+    assert directions.layers == tuple(range(8))
+    assert generate(polyglot, ["No.\n"], edit=add(directions.between("en", "es").at(5)), max_new_tokens=2)
+
+
+def test_figures_are_plotly_figures(folder):
+    for file in (folder / "figures").glob("*.json"):
+        drawn = json.loads(file.read_text("utf-8"))
+        assert drawn["data"], file.name
+        assert drawn["layout"], file.name
+
+
+def test_the_report_stands_alone(folder, summary):
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert "plotly" in page.lower()
+    assert 'src="http' not in page
+    assert all(name in page for name in ("unsteered", "shuffled", "polyglot"))
+
+
+def test_a_finished_run_is_not_run_again(folder, rows, monkeypatch):
+    settings = json.loads((folder / "manifest.json").read_text("utf-8"))["settings"]
+    for name in ("langs", "targets"):
+        settings[name] = tuple(settings[name])
+    cells = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+    monkeypatch.setattr("steerlab.sweeps.decode", lambda *_, **__: 1 / 0)
+    assert run(Settings(**settings), out=folder, progress=False) == folder
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == cells
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "rows.parquet"), rows)
+
+
+def test_settings_are_checked_before_anything_is_run(tmp_path, tiny):
+    def refused(told: str, **settings: Any) -> None:
+        with pytest.raises(SteerlabError, match=told):
+            Study(Settings(model=str(tiny("llama")), **settings), tmp_path / "run", progress=False)
+
+    refused("unknown language code 'xx'; known codes", targets=("xx",))
+    refused(r"has no tl\.txt; it has bg de en", langs=("en", "tl"))
+    refused("has no 'fr'; it has en de", langs=("en", "de"), targets=("fr",))
+    refused("the source 'en' is among the targets", targets=("en", "de"))
+    refused("has layers 0 to 2; layer 3 was asked for", layers=(1, 3))
+    refused("a limit of 0 lines leaves nothing; give 1 or more", limit=0)
+    refused("there is no language identifier at", lid="nowhere.bin")
+    refused("there is no folder nowhere", corpus="nowhere")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_another_run_in_the_folder(folder):
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(SteerlabError, match=r"holds a run with other settings \(.*limit 4 there, 48 here.*\); give"):
+        Study(Settings(quick=True), folder, progress=False)
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_a_folder_of_other_things(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine", "utf-8")
+    with pytest.raises(SteerlabError, match="holds files, but no run; give an empty or a new folder as --out"):
+        Study(Settings(), tmp_path, progress=False)

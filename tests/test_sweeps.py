@@ -1,0 +1,210 @@
+"""Grids: every cell is run once, also after a stop, and gives what the steps by hand give."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import steerlab.collection
+import steerlab.estimate
+from steerlab import sweeps
+from steerlab.collection import collect
+from steerlab.corpora import Corpus, corpus
+from steerlab.edits import add, rotate
+from steerlab.generation import decode, generate
+from steerlab.model import Model
+from steerlab.scores import first_line
+from steerlab.stats import Moments
+from steerlab.sweeps import Bench, Cell, fit, grid, sweep
+from steerlab.terms import SteerlabError
+
+GRID: dict[str, Any] = {"targets": ["es", "de"], "layers": [3, 5], "strengths": [1.0], "limit": 2, "batch": 4}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Corpus:
+    return corpus().select(["en", "de", "es"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once() -> Iterator[None]:
+    """The same corpus at the same layers is collected once: it is not what is tested here."""
+    known: dict[tuple, Moments] = {}
+
+    def cached(model: Model, part: Corpus, *, layers: list[int], also: list[str], **given: str) -> Moments:
+        key = (model.fingerprint, part.hash, *layers, *also)
+        if key not in known:
+            known[key] = collect(model, part, layers=layers, also=also, **given)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps, "collect", cached)
+        yield
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each call of decode was given."""
+    calls: list[int] = []
+
+    def count(model, prompts, **options):
+        calls.append(len(prompts))
+        return decode(model, prompts, **options)
+
+    monkeypatch.setattr(sweeps, "decode", count)
+    return calls
+
+
+def same(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    pd.testing.assert_frame_equal(a, b, check_exact=False, rtol=1e-4)
+    return True
+
+
+def test_a_sweep_is_the_steps_by_hand(polyglot, pair):
+    rows = sweep(polyglot, pair, operators=["add", "rotate"], **GRID)
+    assert len(rows) == 2 * 2 * 2 * 2
+    assert list(rows.groupby("method").size().items()) == [("diffmean", 8), ("diffmean_rotate", 8)]
+    directions = fit(polyglot, pair, ["diffmean"], layers=[3, 5], source="en")["diffmean"]
+    dev = pair.split("dev").take(2)
+    for row in rows.to_dict("records"):
+        text = dev["en"][dev.numbers.index(row["sentence"])]
+        step = directions.between("en", row["target"]).at(row["layer"])
+        edit = add(step, strength=1.0) if row["operator"] == "add" else rotate(step, share=1.0)
+        assert row["prompt"] == f"{text}\n"
+        assert row["output"] == first_line(generate(polyglot, [row["prompt"]], edit=edit)[0])
+        assert row["in_language"] == (row["language"] == row["target"])
+        assert row["dose"] > 0
+    assert set(rows["split"]) == {"dev"}
+
+
+def test_columns(polyglot, pair):
+    rows = sweep(polyglot, pair, **GRID)
+    words = "method estimator operator layer strength split source target sentence seed cell prompt output language"
+    numbers = "in_language relevant joint chrf bits_per_byte_ratio repetition dose tokens"
+    assert {*words.split(), *numbers.split()} <= set(rows.columns)
+    for name in ("in_language", "relevant", "joint"):
+        assert rows[name].dtype == bool
+    assert rows["tokens"].between(0, sweeps.NEW_TOKENS).all()
+    assert not rows.duplicated(["cell", "sentence"]).any()
+
+
+def test_a_finished_cell_is_never_run_again(polyglot, pair, tmp_path, decoded):
+    first = sweep(polyglot, pair, out=tmp_path, **GRID)
+    assert decoded == [4, 4]  # 8 rows, 4 a batch
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert len(files) == 2
+    assert same(sweep(polyglot, pair, out=tmp_path, **GRID), first)
+    assert decoded == [4, 4]
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == files
+    more = sweep(polyglot, pair, out=tmp_path, **GRID | {"strengths": [1.0, 1.5]})
+    assert decoded == [4, 4, 4, 4]
+    assert len(more) == 16
+    assert same(more[more["strength"] == 1.0].reset_index(drop=True), first)
+
+
+def test_a_stopped_sweep_goes_on(polyglot, pair, tmp_path, decoded, monkeypatch):
+    whole = sweep(polyglot, pair, **GRID)
+    judge = sweeps.judge
+    monkeypatch.setattr(sweeps, "judge", lambda *given: judge(*given) if len(decoded) < 4 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sweep(polyglot, pair, out=tmp_path, **GRID)
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+    monkeypatch.setattr(sweeps, "judge", judge)
+    assert same(sweep(polyglot, pair, out=tmp_path, **GRID), whole)
+    assert decoded == [4, 4] + [4, 4] + [4]  # whole, up to the stop, the rest
+
+
+def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions):
+    cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
+
+    def key(cell: Cell = cell, **changes) -> str:
+        given = {
+            "model": polyglot,
+            "corpus": pair,
+            "directions": {"diffmean": directions, "other": directions},
+            "identifier": sweeps.identifier(),
+            "limits": {"dev": 2, "test": 2},
+        }
+        return Bench(**given | changes).key(cell)
+
+    assert key() == key(batch=7)
+    others = [
+        key(model=sweeps.load(tiny("llama"))),
+        key(corpus=pair.select(["en", "es"])),
+        key(directions={"diffmean": directions.at(3)}),
+        key(limits={"dev": 3}),
+        key(fluency=True),
+        key(Cell("diffmean", "add", 3, 1.5, "en", "es", "dev", ("diffmean",))),
+        key(Cell("diffmean", "add", 3, 1.0, "en", "es", "test", ("diffmean",))),
+        key(Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",), "instructed")),
+    ]
+    assert len({key(), *others}) == len(others) + 1
+
+
+def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
+    fits = {"a": directions, "b": directions, "c": directions}
+    cell = Cell("random", "add", 3, 1.0, "en", "es", "dev", ("a", "b", "c"))
+    bench = Bench(polyglot, pair, fits, sweeps.identifier(), {"dev": 4})
+    rows = bench.run([cell])
+    assert rows["estimator"].tolist() == ["a", "b", "c", "a"]
+    assert rows["seed"].tolist() == [0, 1, 2, 0]
+
+
+def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
+    cells = [
+        Cell("unsteered", "none", -1, 0.0, "en", "es", "dev"),
+        Cell("unsteered", "none", -1, 0.0, "en", "de", "dev"),
+        Cell("prompt", "none", -1, 0.0, "en", "es", "dev", (), "instructed"),
+        Cell("removal", "ablate", 3, 1.0, "es", "es", "dev", ("diffmean",)),
+        Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",)),
+    ]
+    bench = Bench(polyglot, pair, {"diffmean": directions}, sweeps.identifier(), {"dev": 3}, fluency=True)
+    rows = bench.run(cells)
+    by = {name: part for name, part in rows.groupby("method")}
+    assert rows["method"].tolist() == [cell.method for cell in cells for _ in range(3)]  # in the order of the cells
+    assert (by["unsteered"]["dose"] == 0).all()
+    spoken = by["unsteered"].groupby("target")["output"].apply(list)
+    assert spoken["es"] == spoken["de"]  # nothing was asked of the model
+    texts = by["unsteered"]["prompt"].drop_duplicates().tolist()
+    assert spoken["es"] == [first_line(text) for text in generate(polyglot, texts)]
+    assert by["prompt"]["prompt"].str.contains("\nSpanish:").all()
+    assert by["removal"]["prompt"].tolist() == [f"{line}\n" for line in bench.lines(cells[3])["es"]]
+    assert np.isfinite(rows.loc[rows["output"] != "", "bits_per_byte_ratio"]).all()
+
+
+@pytest.mark.parametrize("estimator", steerlab.estimate.__all__)
+def test_what_an_estimator_needs_is_collected_however_large(estimator, polyglot, pair, monkeypatch):
+    monkeypatch.setattr(steerlab.collection, "FREE_BYTES", 0)
+    assert fit(polyglot, pair, [estimator], layers=[5], source="en")[estimator].estimator == estimator
+
+
+def test_grids_of_the_operators():
+    assert grid("add") == (0.5, 1.0, 1.5, 2.0)
+    assert grid("rotate") == (0.25, 0.5, 1.0, 1.5)
+    assert grid("rotate", [1]) == (1,)
+
+
+def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
+    def refused(told: str, **changes):
+        with pytest.raises(SteerlabError, match=told):
+            sweep(polyglot, pair, **GRID | changes)
+
+    refused("there is no estimator 'magic'; there are diffmean, eigengap, lda, pca, probe", estimators=["magic"])
+    refused("a sweep steers with add or rotate, not with 'multiply'", operators=["multiply"])
+    refused("unknown language code 'xx'; known codes: en de", targets=["xx"])
+    refused("corpus 'parallel' has no 'ru'; it has en de es", targets=["ru"])
+    refused("the source 'en' is among the targets", targets=["de", "en"])
+    refused("layers 0 to 7; layer 8 was asked for", layers=[8])
+    refused("a limit of 0 lines leaves nothing", limit=0)
+    refused("there is no split 'train'; the splits are estimate, dev, test", split="train")
+    for empty in ("targets", "estimators", "operators", "layers", "strengths"):
+        refused("the grid is empty; give at least one", **{empty: []})
+    (tmp_path / "0.parquet").write_bytes(b"PAR1 and no more")
+    refused(r"0\.parquet is truncated or no parquet file .*; delete it, run again", out=tmp_path)
+
+
+def test_a_limit_takes_the_same_lines_for_every_cell(polyglot, pair):
+    rows = sweep(polyglot, pair, **GRID)
+    assert {tuple(part["sentence"]) for _, part in rows.groupby("cell")} == {pair.split("dev").take(2).numbers}
