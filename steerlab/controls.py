@@ -8,6 +8,7 @@ from steerlab.directions import Directions
 from steerlab.terms import SteerlabError
 
 __all__ = ["random", "shuffled", "wrong"]
+SALT = 20_261_121  # so that no one else's generator of seed 0 draws the same numbers
 
 
 def random(
@@ -17,7 +18,7 @@ def random(
 
     Isotropic, or with `covariance` spread like the activations are.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SALT + seed)
     vectors = torch.randn(directions.means.shape, generator=generator)
     if covariance is not None:
         values, axes = torch.linalg.eigh(covariance.double())

@@ -109,7 +109,9 @@ class Bench:
             try:
                 found = pd.read_parquet(file)
             except (OSError, ValueError) as error:
-                raise SteerlabError(f"{file} is truncated or no parquet file ({error}); delete it, run again") from error
+                raise SteerlabError(
+                    f"{file} is truncated or no parquet file ({error}); delete it, run again"
+                ) from error
             done |= {str(key): rows for key, rows in found.groupby("cell", sort=False) if key in keys}
         return done
 

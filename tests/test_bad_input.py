@@ -165,7 +165,9 @@ def test_directions_of_another_model(directions, tiny, tmp_path):
     with refused(r"add: shift has width 256, .* has 32"), edit.on(load(tiny("qwen2"))):
         pass
     twin = load(save_tiny(tmp_path / "twin", "llama", width=256, layers=8))
-    told = r"this edit was made with polyglot \([0-9a-f]{16}\), not with .*twin \([0-9a-f]{16}\); directions of one model"
+    told = (
+        r"this edit was made with polyglot \([0-9a-f]{16}\), not with .*twin \([0-9a-f]{16}\); directions of one model"
+    )
     with refused(told), edit.on(twin):
         pass
     assert generate(twin, ["No.\n"], max_new_tokens=1)  # nothing is left attached
@@ -173,7 +175,10 @@ def test_directions_of_another_model(directions, tiny, tmp_path):
 
 def test_directions_deeper_than_the_model(directions, tmp_path):
     shallow = load(save_tiny(tmp_path / "shallow", "llama", width=256, layers=3))
-    with refused(r"shallow has layers 0 to 2; layer 5 was asked for"), add(directions.between("en", "es").at(5)).on(shallow):
+    with (
+        refused(r"shallow has layers 0 to 2; layer 5 was asked for"),
+        add(directions.between("en", "es").at(5)).on(shallow),
+    ):
         pass
 
 

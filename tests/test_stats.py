@@ -258,6 +258,11 @@ def test_a_reservoir_is_a_uniform_sample() -> None:
     assert uniformity(skewed, 40, 8) < 1e-6, "the test sees a skew"
 
 
+def test_a_reservoir_of_one_is_any_of_five() -> None:
+    samples = [sampled(seed, size=1, count=5, block=2).of(0).flatten().int().tolist() for seed in range(1000)]
+    assert uniformity(samples, 5, 1) > 1e-3
+
+
 def test_merged_reservoirs_are_a_uniform_sample_too() -> None:
     samples = []
     for seed in range(1000):

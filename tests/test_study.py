@@ -92,7 +92,9 @@ def test_the_choice_is_made_on_dev(summary, rows):
 def test_controls_have_the_dose_of_the_method(summary, rows):
     """At the method's own cell a control moves as far as the method does."""
     chosen = summary["results"]["diffmean"]
-    here = rows[(rows["layer"] == chosen["layer"]) & (rows["strength"] == chosen["strength"]) & (rows["split"] == "dev")]
+    here = rows[
+        (rows["layer"] == chosen["layer"]) & (rows["strength"] == chosen["strength"]) & (rows["split"] == "dev")
+    ]
     doses = here.groupby("method")["dose"].mean()
     for name in ("random", "shuffled", "wrong"):
         assert doses[name] == pytest.approx(doses["diffmean"], rel=0.15)
