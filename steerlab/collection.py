@@ -58,7 +58,7 @@ def collect(
         pairs_from=source if "pairs" in parts else None,
         provenance=provenance,
     )
-    with Progress(disable=not progress, transient=True) as bar:
+    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
         task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
         for start in range(0, len(corpus), batch):
             means = {}

@@ -256,9 +256,8 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
 
     transformers.utils.logging.disable_progress_bar()
     try:
-        hf, found = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, revision=revision, output_loading_info=True
-        )
+        make: Any = transformers.AutoModelForCausalLM.from_pretrained
+        hf, found = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
     except (OSError, ValueError) as error:
         raise SteerlabError(

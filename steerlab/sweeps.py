@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from rich.progress import Progress
 
 import steerlab.estimate
@@ -91,7 +92,7 @@ class Bench:
         keys = {self.key(cell): cell for cell in cells}
         done = self._finished(keys)
         todo = [(key, cell) for key, cell in keys.items() if key not in done]
-        with Progress(disable=not progress, transient=True) as bar:
+        with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
             task = bar.add_task(title, total=len(todo))
             while todo:
                 count, rows = 0, 0

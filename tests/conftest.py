@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,25 @@ QUICK = "run --quick --limit 4 --langs en,de,es,ru,fr,pl,it,uk --targets de,es -
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of one small finished `steerlab run`, and how the command ended."""
     folder = tmp_path_factory.mktemp("runs") / "small"
+    return folder, _run(folder)
+
+
+@pytest.fixture(scope="session")
+def small(tiny: Callable[[str], Path]) -> list[str]:
+    """The words of the same run with a tiny random model: how a run stops does not depend on what it says."""
+    return [*QUICK, "--model", str(tiny("llama"))]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with the tiny model, to compare with runs that were stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    _run(folder, small)
+    return folder
+
+
+def _run(folder: Path, words: Sequence[str] = QUICK) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    done = subprocess.run([script(), *QUICK, "--out", str(folder)], capture_output=True, text=True, env=env)
+    done = subprocess.run([script(), *words, "--out", str(folder)], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    return folder, done
+    return done

@@ -7,6 +7,7 @@ import pytest
 from conftest import script
 
 from steerlab.cli import main
+from steerlab.corpora import Corpus
 from steerlab.directions import Directions
 
 
@@ -16,7 +17,7 @@ def fitted(directions: Directions, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def folder(lines, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(lines: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small corpus of one's own."""
     made = tmp_path_factory.mktemp("own")
     for iso in ("en", "de", "es", "fr"):

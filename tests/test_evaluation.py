@@ -9,7 +9,7 @@ from conftest import SHAPES
 
 from steerlab.evaluation import DISTRACTORS, bits_per_byte, fluency, judge
 from steerlab.langid import identifier
-from steerlab.model import load
+from steerlab.model import Model, load
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_numbers_are_those_of_the_file(dev):
 
 
 @torch.inference_mode()
-def naive_bits(model, text: str) -> float:
+def naive_bits(model: Model, text: str) -> float:
     tokenizer = model.tokenizer
     ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids]])
     chances = model.hf(input_ids=ids).logits[0, :-1].double().log_softmax(-1)

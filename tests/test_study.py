@@ -141,15 +141,15 @@ def test_the_report_stands_alone(folder, summary):
     assert all(name in page for name in ("unsteered", "shuffled", "polyglot"))
 
 
-def test_a_finished_run_is_not_run_again(folder, rows, monkeypatch):
-    settings = json.loads((folder / "manifest.json").read_text("utf-8"))["settings"]
-    for name in ("langs", "targets"):
-        settings[name] = tuple(settings[name])
-    cells = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
+def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
+    rows = pd.read_parquet(uninterrupted / "rows.parquet")
+    settings = json.loads((uninterrupted / "manifest.json").read_text("utf-8"))["settings"]
+    settings |= {name: tuple(settings[name]) for name in ("langs", "targets")}
+    cells = {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()}
     monkeypatch.setattr("steerlab.sweeps.decode", lambda *_, **__: 1 / 0)
-    assert run(Settings(**settings), out=folder, progress=False) == folder
-    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()} == cells
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / "rows.parquet"), rows)
+    assert run(Settings(**settings), out=uninterrupted, progress=False) == uninterrupted
+    assert {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()} == cells
+    pd.testing.assert_frame_equal(pd.read_parquet(uninterrupted / "rows.parquet"), rows)
 
 
 def test_settings_are_checked_before_anything_is_run(tmp_path, tiny):

@@ -9,12 +9,13 @@ import pytest
 
 import steerlab.collection
 import steerlab.estimate
-from steerlab import sweeps
+from steerlab import evaluation, sweeps
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
 from steerlab.edits import add, rotate
 from steerlab.generation import decode, generate
-from steerlab.model import Model
+from steerlab.langid import identifier
+from steerlab.model import Model, load
 from steerlab.scores import first_line
 from steerlab.stats import Moments
 from steerlab.sweeps import Bench, Cell, fit, grid, sweep
@@ -33,7 +34,7 @@ def read_once() -> Iterator[None]:
     """The same corpus at the same layers is collected once: it is not what is tested here."""
     known: dict[tuple, Moments] = {}
 
-    def cached(model: Model, part: Corpus, *, layers: list[int], also: list[str], **given: str) -> Moments:
+    def cached(model: Model, part: Corpus, *, layers: list[int], also: list[str], **given: Any) -> Moments:
         key = (model.fingerprint, part.hash, *layers, *also)
         if key not in known:
             known[key] = collect(model, part, layers=layers, also=also, **given)
@@ -106,32 +107,31 @@ def test_a_finished_cell_is_never_run_again(polyglot, pair, tmp_path, decoded):
 
 def test_a_stopped_sweep_goes_on(polyglot, pair, tmp_path, decoded, monkeypatch):
     whole = sweep(polyglot, pair, **GRID)
-    judge = sweeps.judge
-    monkeypatch.setattr(sweeps, "judge", lambda *given: judge(*given) if len(decoded) < 4 else 1 / 0)
+    monkeypatch.setattr(sweeps, "judge", lambda *given: evaluation.judge(*given) if len(decoded) < 4 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sweep(polyglot, pair, out=tmp_path, **GRID)
     assert len(list(tmp_path.glob("*.parquet"))) == 1
-    monkeypatch.setattr(sweeps, "judge", judge)
+    monkeypatch.setattr(sweeps, "judge", evaluation.judge)
     assert same(sweep(polyglot, pair, out=tmp_path, **GRID), whole)
-    assert decoded == [4, 4] + [4, 4] + [4]  # whole, up to the stop, the rest
+    assert decoded == [4, 4, 4, 4, 4]  # the whole took two, the stopped one two, the rest one
 
 
 def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions):
     cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
 
-    def key(cell: Cell = cell, **changes) -> str:
-        given = {
+    def key(cell: Cell = cell, **changes: Any) -> str:
+        given: dict[str, Any] = {
             "model": polyglot,
             "corpus": pair,
             "directions": {"diffmean": directions, "other": directions},
-            "identifier": sweeps.identifier(),
+            "identifier": identifier(),
             "limits": {"dev": 2, "test": 2},
         }
         return Bench(**given | changes).key(cell)
 
     assert key() == key(batch=7)
     others = [
-        key(model=sweeps.load(tiny("llama"))),
+        key(model=load(tiny("llama"))),
         key(corpus=pair.select(["en", "es"])),
         key(directions={"diffmean": directions.at(3)}),
         key(limits={"dev": 3}),
@@ -146,7 +146,7 @@ def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions
 def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
     fits = {"a": directions, "b": directions, "c": directions}
     cell = Cell("random", "add", 3, 1.0, "en", "es", "dev", ("a", "b", "c"))
-    bench = Bench(polyglot, pair, fits, sweeps.identifier(), {"dev": 4})
+    bench = Bench(polyglot, pair, fits, identifier(), {"dev": 4})
     rows = bench.run([cell])
     assert rows["estimator"].tolist() == ["a", "b", "c", "a"]
     assert rows["seed"].tolist() == [0, 1, 2, 0]
@@ -160,9 +160,9 @@ def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
         Cell("removal", "ablate", 3, 1.0, "es", "es", "dev", ("diffmean",)),
         Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",)),
     ]
-    bench = Bench(polyglot, pair, {"diffmean": directions}, sweeps.identifier(), {"dev": 3}, fluency=True)
+    bench = Bench(polyglot, pair, {"diffmean": directions}, identifier(), {"dev": 3}, fluency=True)
     rows = bench.run(cells)
-    by = {name: part for name, part in rows.groupby("method")}
+    by = dict(list(rows.groupby("method")))
     assert rows["method"].tolist() == [cell.method for cell in cells for _ in range(3)]  # in the order of the cells
     assert (by["unsteered"]["dose"] == 0).all()
     spoken = by["unsteered"].groupby("target")["output"].apply(list)
@@ -187,7 +187,7 @@ def test_grids_of_the_operators():
 
 
 def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
-    def refused(told: str, **changes):
+    def refused(told: str, **changes: Any) -> None:
         with pytest.raises(SteerlabError, match=told):
             sweep(polyglot, pair, **GRID | changes)
 
