@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def steering(model: Model, lines: list[str]) -> tuple[Callable, Callable]:
     """Decoding without an edit, against the same under one: 1 means that steering is free."""
     directions = sl.diffmean(sl.collect(model, sl.corpus().split("estimate"), layers=[4], also=[]))
     edit = sl.add(directions.between("en", "es").at(4))
-    options = {"max_new_tokens": NEW_TOKENS, "one_line": False}
+    options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "one_line": False}
     return lambda: sl.generate(model, lines, **options), lambda: sl.generate(model, lines, edit=edit, **options)
 
 

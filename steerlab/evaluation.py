@@ -44,11 +44,15 @@ def judge(
 
 
 @torch.inference_mode()
-def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int = 128) -> np.ndarray:
-    """Bits per UTF-8 byte of each text alone, after BOS, under the model as it is; NaN for an empty text."""
-    model = load(model)
-    distinct = sorted({text for text in texts if text.strip()}, key=len)
-    known: dict[str, float] = {}
+def bits_per_byte(
+    model: Any, texts: Sequence[str], *, known: dict[str, float] | None = None, batch: int = 128
+) -> np.ndarray:
+    """Bits per UTF-8 byte of each text alone, after BOS, under the model as it is; NaN for an empty text.
+
+    `known` is filled with every text's bits, and what it holds is not computed again.
+    """
+    model, known = load(model), {} if known is None else known
+    distinct = sorted({text for text in texts if text.strip() and text not in known}, key=len)
     for start in range(0, len(distinct), batch):
         part = distinct[start : start + batch]
         for text, nats in zip(part, _nats(model, part), strict=True):
@@ -65,6 +69,9 @@ def _nats(model: Model, texts: Sequence[str]) -> Tensor:
     return (nats * (mask[:, 1:] & mask[:, :-1])).sum(1).cpu()
 
 
-def fluency(model: Any, outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+def fluency(
+    model: Any, outputs: Sequence[str], references: Sequence[str], *, known: dict[str, float] | None = None
+) -> np.ndarray:
     """Bits per byte of each output over that of its reference under the unsteered model: 1 is as fluent as the text."""
-    return bits_per_byte(model, outputs) / bits_per_byte(model, references)
+    known = {} if known is None else known
+    return bits_per_byte(model, outputs, known=known) / bits_per_byte(model, references, known=known)

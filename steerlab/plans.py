@@ -16,7 +16,7 @@ METHODS = (
     ("diffmean", "rotate"),
 )
 STRENGTHS = {"add": (0.5, 1.0, 1.5), "rotate": (0.5, 1.0, 1.5)}
-SEEDS, DEV_TARGETS = 5, 8
+SEEDS, DEV_TARGETS, CONTROL_TARGETS = 5, 8, 4
 
 Setting = tuple[int, float]  # layer and strength
 
@@ -70,13 +70,14 @@ class Plan:
         return tuple(order[: 3 if self.quick else DEV_TARGETS])
 
     def dev(self) -> list[Cell]:
-        """Every method and control at every layer and strength."""
+        """Every method and control at every layer and strength; the controls on half of the targets."""
         cells = []
         for estimator, operator in self.methods:
             grid = self._grid(operator)
-            cells += self._cells(method_name(estimator, operator), operator, [estimator], grid, "dev")
+            cells += self._cells(method_name(estimator, operator), operator, [estimator], grid, "dev", self.dev_targets)
         for name, fits in self.controls.items():
-            cells += self._cells(name, "add", fits, self._grid("add"), "dev")
+            targets = self.dev_targets if self.full else self.dev_targets[:CONTROL_TARGETS]
+            cells += self._cells(name, "add", fits, self._grid("add"), "dev", targets)
         return cells
 
     def test(self, choices: Mapping[str, Setting]) -> list[Cell]:
@@ -84,9 +85,9 @@ class Plan:
         cells = []
         for estimator, operator in self.methods:
             name = method_name(estimator, operator)
-            cells += self._cells(name, operator, [estimator], [choices[name]], "test")
+            cells += self._cells(name, operator, [estimator], [choices[name]], "test", self.targets)
         for name, fits in self.controls.items():
-            cells += self._cells(name, "add", fits, sorted({choices[MAIN], choices[name]}), "test")
+            cells += self._cells(name, "add", fits, sorted({choices[MAIN], choices[name]}), "test", self.targets)
         for name, form in (("unsteered", self.form), ("prompt", "instructed")):
             cells += [Cell(name, "none", -1, 0.0, self.source, iso, "test", (), form) for iso in self.targets]
         return cells
@@ -107,9 +108,14 @@ class Plan:
         return [(layer, strength) for layer in self.layers for strength in (GRIDS[operator] if self.full else few)]
 
     def _cells(
-        self, method: str, operator: str, fits: Sequence[str], settings: Sequence[Setting], split: str
+        self,
+        method: str,
+        operator: str,
+        fits: Sequence[str],
+        settings: Sequence[Setting],
+        split: str,
+        targets: Sequence[str],
     ) -> list[Cell]:
-        targets = self.dev_targets if split == "dev" else self.targets
         return [
             Cell(method, operator, layer, strength, self.source, target, split, tuple(fits), self.form)
             for layer, strength in settings

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class Bench:
     folder: Path | None = None
     batch: int = 512
     fluency: bool = False
+    _bits: dict[str, float] = field(default_factory=dict)  # of texts that come again: references, frequent outputs
 
     def __post_init__(self) -> None:
         if self.folder is not None:
@@ -157,7 +158,7 @@ class Bench:
         return rows
 
     def _fluency(self, table: pd.DataFrame) -> Any:
-        return fluency(self.model, table["output"].tolist(), table["reference"].tolist())
+        return fluency(self.model, table["output"].tolist(), table["reference"].tolist(), known=self._bits)
 
     def _save(self, table: pd.DataFrame) -> None:
         if self.folder is None:
