@@ -30,7 +30,7 @@ def table(summary: dict) -> str:
         lines.append("| " + " | ".join([label, *setting, *scores, f"{row['dose']:.2f}"]) + " |")
     less = ", ".join(f"{name} {triple(row['joint'])}" for name, row in summary["differences"].items())
     kin = summary["families"]
-    p = "p < 0.0001" if kin["p"] < 1e-4 else f"p = {kin['p']:.4f}"
+    p = f"p = {kin['p']:.4f}"
     return f"""
 `make run`: {summary["model"]}, {summary["source"]} to {len(summary["targets"])} languages, {summary["n_sentences"]}
 test sentences, {summary["n_outputs"]} outputs a method, {summary["seconds"]:.0f} seconds and
