@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steerlab.sweeps import GRIDS, Cell, method_name
+from steerlab.sweeps import GRIDS, RUN, Cell, method_name
 from steerlab.terms import language
 
 MAIN = "diffmean"
@@ -93,14 +93,14 @@ class Plan:
         return cells
 
     def removal(self, layer: int) -> list[Cell]:
-        """Continue each language's own lines while its direction is removed: does the language go?"""
+        """Continue a run of two lines of each language while its direction is removed: does the language go?"""
         cells = []
         for iso in self.dev_targets:
-            cells.append(Cell("removal none", "none", -1, 0.0, iso, iso, "dev", (), self.form))
+            cells.append(Cell("removal none", "none", -1, 0.0, iso, iso, "dev", (), RUN))
             for fraction in GRIDS["ablate"]:
                 for name, fits in (("ablate", [MAIN]), ("random", self.controls["random"])):
                     method = f"removal {name}"
-                    cells.append(Cell(method, "ablate", layer, fraction, iso, iso, "dev", tuple(fits), self.form))
+                    cells.append(Cell(method, "ablate", layer, fraction, iso, iso, "dev", tuple(fits), RUN))
         return cells
 
     def _grid(self, operator: str) -> list[Setting]:

@@ -195,7 +195,7 @@ class Study:
                 curve(removal, x="strength", value="in_language", by="method"),
                 x_label="fraction removed",
                 value_label="share still in the prompt's language",
-                note="dev lines continued in their own language; at 0 nothing is removed",
+                note="after two dev lines of a language; at 0 nothing is removed",
             ),
             "separation": separation(apart, chance=1 / len(moments.langs), note=f"n = {apart['n'].iloc[0]} dev lines"),
             "dendrogram": dendrogram(directions.at(layer)),

@@ -27,6 +27,7 @@ from steerlab.terms import SteerlabError
 OPERATORS = ("add", "rotate")
 GRIDS = {"add": (0.5, 1.0, 1.5, 2.0), "rotate": (0.25, 0.5, 1.0, 1.5), "ablate": (0.5, 1.0)}
 NEW_TOKENS = 32
+RUN = "run of lines"  # a form of prompt: another sentence of the language stands above the sentence
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,11 @@ class Bench:
         rows, lines = [], self.lines(cell)
         wanted = lines[cell.target]
         told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form")}
-        for i, (number, text) in enumerate(zip(lines.numbers, lines[cell.source], strict=True)):
-            given = prompt(self.model.tokenizer, cell.form, text, source=cell.source, target=cell.target)
+        texts, form = lines[cell.source], cell.form
+        if form == RUN:
+            texts, form = tuple(f"{texts[i - 1]}\n{text}" for i, text in enumerate(texts)), "line"
+        for i, (number, text) in enumerate(zip(lines.numbers, texts, strict=True)):
+            given = prompt(self.model.tokenizer, form, text, source=cell.source, target=cell.target)
             fit = cell.fits[i % len(cell.fits)] if cell.fits else ""
             more = {"sentence": number, "estimator": fit, "seed": i % max(1, len(cell.fits)), "cell": key}
             rows.append(told | more | {"prompt": given, "reference": wanted[i], "edit": cell.edit(self.directions, i)})
