@@ -20,7 +20,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def _shift(h: Tensor, p: Tensors) -> Tensor:
-    return p["shift"][:, None].expand_as(h)
+    return p["shift"][:, None]
 
 
 def _removal(h: Tensor, p: Tensors) -> Tensor:
@@ -35,7 +35,8 @@ def _turn(h: Tensor, p: Tensors) -> Tensor:
     return (a * cos - b * sin - a) * first + (a * sin + b * cos - b) * second
 
 
-# What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis of 1 or n.
+# What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis of 1 or n; the sum
+# may have one position for all.
 CHANGES: dict[str, Callable[[Tensor, Tensors], Tensor]] = {"add": _shift, "ablate": _removal, "rotate": _turn}
 
 
@@ -59,28 +60,44 @@ class Touched:
         self.passes = 0
         self.prefill: dict[int, int] = {}
         self.decode: dict[int, int] = {}
-        self._ratio: dict[int, tuple[Tensor, Tensor]] = {}
+        self._sums = torch.zeros(2, 0)  # of each row: its doses added up, and how many they are
 
-    def record(self, layer: int, rows: Tensor, mask: Tensor, generated: Tensor, ratio: Tensor) -> None:
-        """Count the touched positions `mask` [row pos] of batch rows `rows`; `ratio` [row pos] is their dose."""
-        for name, here in (("prefill", mask & ~generated), ("decode", mask & generated)):
-            count = getattr(self, name)
-            count[layer] = count.get(layer, 0) + int(here.sum())
-        need = int(rows.max()) + 1
-        total, number = self._ratio.get(layer, (torch.zeros(0), torch.zeros(0)))
-        if len(total) < need:
-            more = torch.zeros(need - len(total))
-            total, number = torch.cat([total, more]), torch.cat([number, more])
-        # Not in place: what inference mode made cannot be changed outside of it.
-        total = total.index_add(0, rows.cpu(), ratio.masked_fill(~mask, 0).sum(1).cpu())
-        self._ratio[layer] = (total, number.index_add(0, rows.cpu(), mask.sum(1).float().cpu()))
+    def record(self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, ratio: Tensor) -> None:
+        """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None; `ratio` is their dose.
+
+        `generated` [row pos] says which of them count as decoded.
+        """
+        ratio = ratio.expand_as(generated)
+        if mask is None:
+            self._count(self.decode, layer, ratio.numel())
+            sums = torch.stack([ratio.sum(1), torch.full_like(ratio[:, 0], ratio.shape[1])])
+        else:
+            self._count(self.prefill, layer, int((mask & ~generated).sum()))
+            self._count(self.decode, layer, int((mask & generated).sum()))
+            sums = torch.stack([ratio.masked_fill(~mask, 0).sum(1), mask.sum(1).to(ratio.dtype)])
+        self._sums.index_add_(1, rows, sums.to(self._sums.device))
+
+    def make_room(self, rows: int, device: torch.device) -> None:
+        """Be ready to count rows below `rows`."""
+        if rows > self._sums.shape[1]:
+            with torch.inference_mode(mode=False):  # what inference mode made cannot be changed outside of it
+                more = torch.zeros(2, rows - self._sums.shape[1], device=device)
+                self._sums = torch.cat([self._sums.to(device), more], 1)
+
+    def mark(self) -> tuple[Any, ...]:
+        """What was touched until now, for `undo`."""
+        return self.passes, dict(self.prefill), dict(self.decode), self._sums.clone()
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Forget what came after a mark: a batch that failed did nothing."""
+        self.passes, self.prefill, self.decode, self._sums = mark
+
+    def _count(self, counts: dict[int, int], layer: int, number: int) -> None:
+        counts[layer] = counts.get(layer, 0) + number
 
     def doses(self, rows: int) -> Float[Tensor, " row"]:
         """Mean dose of each row over its touched positions; 0 where nothing was touched."""
-        total, number = torch.zeros(rows), torch.zeros(rows)
-        for t, n in self._ratio.values():
-            total[: len(t)] += t[:rows]
-            number[: len(n)] += n[:rows]
+        total, number = torch.nn.functional.pad(self._sums, (0, max(0, rows - self._sums.shape[1])))[:, :rows].cpu()
         return total / number.clamp(min=1)
 
 
@@ -114,15 +131,22 @@ class Edit:
         """Attach to a model for the length of a `with`; a run in which no position was touched raises at its end."""
         self._need(model)
         touched = Touched()
-        changes = [(part.site, part.layer, _change(part, touched)) for part in self.parts]
-        if self.parts:
-            first = self.parts[0]
-            changes.insert(0, (first.site, min(part.layer for part in self.parts), _counting(touched, self.rows)))
+        changes = [(part.site, part.layer, _Change(part, touched, self.rows)) for part in self.parts]
         with model.attached(changes):
             yield touched
         if self.parts and touched.passes and not any((*touched.prefill.values(), *touched.decode.values())):
             kinds = ", ".join(sorted({part.positions for part in self.parts}))
             raise SteerlabError(f"the edit touched no position (positions: {kinds}); the outputs are unsteered")
+
+    def joins(self, rows: Sequence[int], end: int) -> list[int]:
+        """The depth above which each row of a prompt's pass is as if unedited: a block's number, or `end` after all."""
+        shared = [_depth(part) for part in self.parts if part.rows is None and part.positions != "generated"]
+        first: dict[int, int] = {}
+        for part in self.parts:
+            if part.rows is not None and part.positions != "generated":
+                for row in part.rows.tolist():
+                    first[row] = min(first.get(row, end), _depth(part))
+        return [min(first.get(row, end), *shared, end) for row in rows]
 
     def hooks(self, model: Any = None) -> list[tuple[str, Callable]]:
         """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
@@ -270,56 +294,71 @@ def _number(name: str, value: float | None) -> float:
     return float(value)
 
 
-def _counting(touched: Touched, rows: int | None) -> Callable:
-    def count(h: Tensor, where: Any) -> None:
-        if rows is not None and (last := int(where.rows.max())) >= rows:
-            raise SteerlabError(f"the batch has {last + 1} rows or more and the stack {rows} edits; give each row one")
-        touched.passes += 1
-
-    return count
+def _depth(part: Part) -> int:
+    return part.layer + (part.site == "resid_post")
 
 
-def _mask(part: Part, where: Any) -> Tensor:
-    if part.positions == "prompt":
-        return where.text & ~where.generated
-    return where.text & where.generated if part.positions == "generated" else where.text
+class _Change:
+    """The function that a model attaches for a part: finds its rows in the batch, changes them, records its doses."""
 
+    def __init__(self, part: Part, touched: Touched, edits: int | None):
+        self.part, self.touched, self.edits = part, touched, edits
+        self.rows: Tensor | None = None  # those of the batch for which the places below were looked up
 
-def _change(part: Part, touched: Touched) -> Callable[[Tensor, Any], Tensor | None]:
-    """The function that a model attaches: finds its rows in the batch, changes them, records what it touched."""
-    tensors: dict[str, Tensor] = {}
-    place = None
-    if part.rows is not None:
-        place = torch.full((int(part.rows.max()) + 1,), -1)
-        place[part.rows] = torch.arange(len(part.rows))
-
-    def change(h: Tensor, where: Any) -> Tensor | None:
-        if not tensors or next(iter(tensors.values())).device != h.device:
-            tensors.update({k: t.to(h.device) for k, t in part.tensors.items()})
-        mask, rows, picked, given = _mask(part, where), where.rows, None, tensors
-        if place is not None:
-            known = rows.cpu().clamp(max=len(place) - 1)
-            index = torch.where(rows.cpu() < len(place), place[known], -1)
-            picked = (index >= 0).nonzero()[:, 0].to(h.device)
-            if not len(picked):
-                return None
-            given = {k: t[index[index >= 0].to(h.device)] for k, t in tensors.items()}
-            mask, rows = mask[picked], rows[picked]
-        x = (h if picked is None else h[picked]).float()
-        delta = CHANGES[part.operator](x, given)
-        generated = where.generated if picked is None else where.generated[picked]
-        ratio = delta.norm(dim=-1) / x.norm(dim=-1).clamp(min=1e-30)
-        touched.record(part.layer, rows, mask, generated, ratio.detach())
-        if part.identity:
+    def __call__(self, h: Tensor, where: Any) -> Tensor | None:
+        self.touched.passes += 1
+        if self.rows is not where.rows:
+            self._look_up(where.rows, h.device)
+        if not len(self.names) or (where.step and self.part.positions == "prompt"):
+            return None
+        found = h[self.pick]
+        mask = None if where.step else self._mask(where)
+        x = found.float()
+        delta = CHANGES[self.part.operator](x, self.tensors)
+        norm = torch.linalg.vector_norm
+        ratio = norm(delta, dim=-1) / norm(x, dim=-1).clamp(min=1e-30)
+        self.touched.record(self.part.layer, self.names, mask, where.generated[self.pick], ratio.detach())
+        if self.part.identity:
             return None
         changed = (x + delta).to(h.dtype)
-        if picked is None:
-            return torch.where(mask[..., None], changed, h)
+        if mask is not None:
+            changed = torch.where(mask[..., None], changed, found)
+        if self.pick == slice(None):
+            return changed
         new = h.clone()
-        new[picked] = torch.where(mask[..., None], changed, h[picked])
+        new[self.pick] = changed
         return new
 
-    return change
+    def _look_up(self, rows: Tensor, device: torch.device) -> None:
+        """Where this part's rows are in a batch of the rows `rows`, and the tensors of each."""
+        names, last = rows.tolist(), int(rows.max())
+        if self.edits is not None and last >= self.edits:
+            raise SteerlabError(
+                f"the batch has {last + 1} rows or more and the stack {self.edits} edits; give each row one"
+            )
+        self.rows, self.pick, index = rows, slice(None), None
+        if self.part.rows is not None:
+            place = {row: i for i, row in enumerate(self.part.rows.tolist())}
+            here = [i for i, name in enumerate(names) if name in place]
+            index = torch.tensor([place[names[i]] for i in here], dtype=torch.long)
+            if len(here) < len(names):
+                self.pick = _span(here, device)
+        self.names = rows[self.pick]
+        self.tensors = {k: (t if index is None else t[index]).to(device) for k, t in self.part.tensors.items()}
+        self.touched.make_room(last + 1, device)
+
+    def _mask(self, where: Any) -> Tensor:
+        text, generated = where.text[self.pick], where.generated[self.pick]
+        if self.part.positions == "prompt":
+            return text & ~generated
+        return text & generated if self.part.positions == "generated" else text
+
+
+def _span(places: list[int], device: torch.device) -> Any:
+    """A slice where the places follow each other, for then no copy is made."""
+    if places and places[-1] - places[0] + 1 == len(places):
+        return slice(places[0], places[-1] + 1)
+    return torch.tensor(places, dtype=torch.long, device=device)
 
 
 def _lens_hook(part: Part, edits: int | None) -> Callable:

@@ -1,4 +1,4 @@
-"""Cached, batched decoding under an edit."""
+"""Cached, batched decoding under an edit: rows that share a prompt run it once, and rows that have ended leave."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -6,22 +6,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+import steerlab.batches as batches
+from steerlab.branching import Branch
 from steerlab.edits import Edit, Touched
-from steerlab.model import Model, load
+from steerlab.model import Model, keep_rows, load
 from steerlab.prompts import encode, pad
 from steerlab.terms import SteerlabError
+
+LEAVE = 1 / 8  # rows that have ended leave when they are this share of the batch: leaving copies the cache
 
 
 @dataclass
 class Decoded:
-    """Texts in the order of the prompts, how many tokens each took, and what the edit touched."""
+    """Texts in the order of the prompts, how many tokens each took, what the edit touched, and the plan of batches."""
 
     texts: list[str]
     tokens: list[int]
     touched: Touched
+    plan: batches.Plan
     dose: list[float] = field(default_factory=list)
 
 
@@ -34,11 +39,12 @@ def generate(
     seed: int = 0,
     one_line: bool = True,
     edit: Edit | None = None,
-    batch: int = 256,
+    batch: int | None = None,
 ) -> list[str]:
     """Continue each prompt: greedy at temperature 0, else sampled with the seed; under `edit`, or inside `edit.on`.
 
     `one_line` stops a row at the first line break after some text. A stacked edit needs one row for each prompt.
+    `batch` is the most rows that run together; without it, as many as speed and memory advise.
     """
     decoded = decode(
         model,
@@ -63,9 +69,9 @@ def decode(
     seed: int = 0,
     one_line: bool = True,
     edit: Edit | None = None,
-    batch: int = 256,
+    batch: int | None = None,
 ) -> Decoded:
-    """Like `generate`, with what each row took and what was touched."""
+    """Like `generate`, with what each row took, what was touched, and which rows ran together."""
     model = load(model)
     if not temperature >= 0:
         raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
@@ -78,89 +84,113 @@ def decode(
             f"a prompt of {longest - max_new_tokens} tokens and {max_new_tokens} new ones make {longest}; {model.name} "
             f"was made for {model.context}: shorten the prompt or max_new_tokens"
         )
-    random = torch.Generator().manual_seed(seed)
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))  # rows of like length pad little
-    texts, counts, dose = [""] * len(ids), [0] * len(ids), [0.0] * len(ids)
+    stacked = edit is not None and edit.rows is not None
+    depth = edit.joins(range(len(ids)), model.n_layers) if edit else [0] * len(ids)
+    plan = batches.plan(model, ids, depth, new=max_new_tokens, batch=batch)
+    decoding = _Decoding(model, ids, max_new_tokens, _Stops.of(model, one_line=one_line), temperature, seed)
+    if stacked and model.branches and not model.attachments:
+        decoding.depth = depth
     with edit.on(model) if edit else nullcontext(Touched()) as touched:
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            new = _decode_batch(
-                model, [ids[r] for r in rows], rows, max_new_tokens, temperature, random, one_line=one_line
+        plan = batches.run(plan, decoding.run, touched.mark, touched.undo)
+    texts = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in decoding.new]
+    dose = touched.doses(len(ids)).tolist() if edit else [0.0] * len(ids)
+    return Decoded(texts, [len(tokens) for tokens in decoding.new], touched, plan, dose)
+
+
+class _Decoding:
+    """One call of `decode`: the tokens of all rows, filled batch by batch."""
+
+    def __init__(self, model: Model, ids: list[list[int]], steps: int, stops: "_Stops", temperature: float, seed: int):
+        self.model, self.ids, self.steps, self.stops, self.temperature = model, ids, steps, stops, temperature
+        self.new: list[list[int]] = [[] for _ in ids]
+        self.depth: Sequence[int] | None = None  # where rows join the prompt that they share; None: each runs its own
+        self.chances = None  # one number for each row and step, so that what is sampled does not depend on the batches
+        if temperature:
+            self.chances = torch.rand(len(ids), steps, generator=torch.Generator().manual_seed(seed))
+
+    def run(self, rows: Sequence[int]) -> None:
+        """Fill in the new tokens of some rows; a row that has ended leaves the batch and its cache."""
+        model = self.model
+        prompts, branch = self._branch(rows)
+        names = torch.tensor(rows, device=model.device) if branch is None else branch.names
+        feed, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
+        made = torch.full((len(rows), self.steps), -1, device=model.device)
+        active = torch.arange(len(rows), device=model.device)  # of the rows, those still in the batch
+        live = torch.ones(len(rows), dtype=torch.bool, device=model.device)  # of the batch, those that have not ended
+        said = ~live
+        try:
+            model.rows = names if branch is None else torch.full((len(prompts),), -1, device=model.device)
+            logits, past = model.forward(feed, mask, last=True, room=self.steps, branch=branch)
+            mask = mask if branch is None else mask[branch.parent]
+            for step in range(self.steps):
+                chosen = self._choose(logits[:, -1], names[active], step)
+                said = said | ~self.stops.blank[chosen]
+                ended = self.stops.end[chosen]
+                made[active, step] = torch.where(live & ~ended, chosen, -1)
+                live = live & ~(ended | (self.stops.line[chosen] & said))
+                left = int(live.sum())
+                if not left or step + 1 == self.steps:
+                    break
+                if len(live) - left >= max(1, LEAVE * len(live)):
+                    keep = live.nonzero()[:, 0]
+                    active, live, said, mask, chosen = (part[keep] for part in (active, live, said, mask, chosen))
+                    keep_rows(past, keep)
+                    model.rows = names[active]
+                elif not step:
+                    model.rows = names
+                model.live = None if left == len(live) else live
+                mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
+                logits, past = model.forward(chosen[:, None], mask, past=past, last=True)
+        finally:
+            model.rows = model.live = None
+        for name, tokens in zip(names.tolist(), made.tolist(), strict=True):
+            self.new[name] = [token for token in tokens if token >= 0]
+
+    def _branch(self, rows: Sequence[int]) -> tuple[list[list[int]], Branch | None]:
+        """The prompts to run, and how rows join them; no branch where no two rows share a prompt."""
+        prompts = list(dict.fromkeys(tuple(self.ids[row]) for row in rows))
+        if self.depth is None or len(prompts) == len(rows):
+            return [self.ids[row] for row in rows], None
+        place = {prompt: number for number, prompt in enumerate(prompts)}
+        depth, device = self.depth, self.model.device
+        order = sorted(rows, key=lambda row: depth[row])
+        parent = torch.tensor([place[tuple(self.ids[row])] for row in order], device=device)
+        names = torch.tensor(order, device=device)
+        return [list(prompt) for prompt in prompts], Branch(
+            parent, tuple(depth[row] for row in order), names, len(prompts)
+        )
+
+    def _choose(self, logits: Float[Tensor, "row vocab"], names: Tensor, step: int) -> Int[Tensor, " row"]:
+        best, chosen = logits.max(-1)
+        if not torch.isfinite(best).all():
+            raise SteerlabError(
+                "the model's logits hold NaN or infinity; its weights are broken, or the edit is too strong"
             )
-            for row, tokens in zip(rows, new, strict=True):
-                texts[row] = model.tokenizer.decode(tokens, skip_special_tokens=True)
-                counts[row] = len(tokens)
-    if edit:
-        dose = touched.doses(len(ids)).tolist()
-    return Decoded(texts, counts, touched, dose)
+        if self.chances is None:
+            return chosen
+        share = torch.softmax(logits.float() / self.temperature, -1).cumsum(-1)
+        chance = self.chances[names.cpu(), step].to(share.device)[:, None] * share[:, -1:]
+        return torch.searchsorted(share, chance, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
-def _decode_batch(
-    model: Model,
-    ids: list[list[int]],
-    rows: list[int],
-    max_new_tokens: int,
-    temperature: float,
-    random: torch.Generator,
-    *,
-    one_line: bool,
-) -> list[list[int]]:
-    """New tokens of each row; a row that has finished leaves the batch and its cache."""
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
-    active, names = torch.arange(len(ids)), torch.tensor(rows)
-    new: list[list[int]] = [[] for _ in ids]
-    breaks, blank = _line_breaks(model) if one_line else (set(), set())
-    said = [False] * len(ids)
-    past, model.prompt_length = None, tokens.shape[1]
-    try:
-        feed = tokens
-        for _ in range(max_new_tokens):
-            model.rows = names[active].to(model.device)
-            logits, past = model.forward(feed, mask, past=past, last=True)
-            chosen = _choose(logits[:, -1], temperature, random)
-            stay = []
-            for place, (row, token) in enumerate(zip(active.tolist(), chosen.tolist(), strict=True)):
-                if token == model.tokenizer.eos_token_id:
-                    continue
-                new[row].append(token)
-                said[row] = said[row] or token not in blank
-                if not (token in breaks and said[row]):
-                    stay.append(place)
-            if not stay:
-                break
-            keep = torch.tensor(stay, device=model.device)
-            active, mask, chosen = active[stay], mask[keep], chosen[keep]
-            mask = torch.cat([mask, mask.new_ones(len(stay), 1)], 1)
-            if past is None:
-                tokens = feed = torch.cat([tokens[keep], chosen[:, None]], 1)
-            else:
-                if len(stay) < logits.shape[0]:
-                    past.batch_select_indices(keep)
-                feed = chosen[:, None]
-    finally:
-        model.rows, model.prompt_length = None, 0
-    return new
+@dataclass(frozen=True)
+class _Stops:
+    """For every token of the vocabulary: does it end the text, hold a line break, hold nothing but space?"""
 
+    end: Bool[Tensor, " vocab"]
+    line: Bool[Tensor, " vocab"]
+    blank: Bool[Tensor, " vocab"]
 
-def _choose(logits: Float[Tensor, "row vocab"], temperature: float, random: torch.Generator) -> Int[Tensor, " row"]:
-    if not torch.isfinite(logits).all():
-        raise SteerlabError(
-            "the model's logits hold NaN or infinity; its weights are broken, or the edit is too strong"
-        )
-    if temperature == 0:
-        return logits.argmax(-1)
-    probabilities = torch.softmax(logits.float().cpu() / temperature, -1)
-    return torch.multinomial(probabilities, 1, generator=random)[:, 0].to(logits.device)
-
-
-def _line_breaks(model: Model) -> tuple[set[int], set[int]]:
-    """(tokens that hold a line break, tokens that hold nothing but space), of the model's vocabulary."""
-    found = getattr(model, "_breaks", None)
-    if found is None:
-        decoded = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
-        found = (
-            {i for i, text in enumerate(decoded) if "\n" in text},
-            {i for i, text in enumerate(decoded) if not text.strip()},
-        )
-        model._breaks = found  # type: ignore[attr-defined]
-    return found
+    @classmethod
+    def of(cls, model: Model, *, one_line: bool) -> "_Stops":
+        known: dict[bool, _Stops] = model.__dict__.setdefault("_stops", {})
+        if one_line not in known:
+            size = max(len(model.tokenizer), int(model.vocabulary))
+            end, line, blank = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
+            end[[token for token in model.ends if token < size]] = True
+            if one_line:
+                texts = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
+                for token, text in enumerate(texts):
+                    line[token], blank[token] = "\n" in text, not text.strip()
+            known[one_line] = cls(*(part.to(model.device) for part in (end, line, blank)))
+        return known[one_line]

@@ -281,7 +281,7 @@ def test_touched_counts_and_doses_over_prefill_and_decode() -> None:
 
     edit = add(step, strength=2.0)
     with edit.on(fake) as touched:
-        fake.changes = [item for old in fake.changes for item in ((old[0], old[1], look), old)][2:]
+        fake.changes = [item for old in fake.changes for item in ((old[0], old[1], look), old)]
         fake(h, where(3, 6))
         fake(later, left)
     assert touched.prefill == {1: 5 + 3 + 5, 2: 5 + 3 + 5}

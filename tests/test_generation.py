@@ -110,11 +110,12 @@ def test_counts_of_touched_positions(polyglot, step):
         assert all(dose > 0 for dose in made.dose)
 
 
-def test_counts_are_the_same_without_a_cache(polyglot, step):
+def test_a_bridge_counts_the_same(polyglot, step):
     edit = add(step.at(5), strength=0.5, positions="generated")
-    theirs = decode(polyglot.tl, PROMPTS[:2], edit=edit, max_new_tokens=4, one_line=False).touched
-    assert theirs.prefill == {5: 0}
-    assert theirs.decode == {5: (0 + 1 + 2 + 3) * 2}  # each pass runs the whole sequence again
+    made = decode(polyglot.tl, PROMPTS[:2], edit=edit, max_new_tokens=4, one_line=False)
+    assert made.touched.prefill == {5: 0}
+    assert made.touched.decode == {5: 3 * 2}
+    assert made.texts == generate(polyglot, PROMPTS[:2], edit=edit, max_new_tokens=4, one_line=False)
 
 
 def test_an_edit_that_touches_nothing_raises(polyglot, step):
