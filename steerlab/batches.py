@@ -12,6 +12,7 @@ from rich.console import Console
 from steerlab.terms import SteerlabError
 
 ROWS = 512  # more does not pay, measured by `make bench`
+TOKENS = 4096  # of a batch that keeps the logits of every position
 SHARE = 0.5  # of the memory of the device, which is all that a run plans to take
 
 
@@ -41,21 +42,27 @@ def plan(
     `depth` is where each row joins its prompt; `new` tokens will follow; `every` keeps the logits of every position.
     Raises where not even one row fits.
     """
+    if batch is not None and batch < 1:
+        raise SteerlabError(f"a batch of {batch} rows is none; give 1 or more")
     longest = max(map(len, ids), default=0)
-    need = row_bytes(model, longest, new=new, every=every)
-    budget = memory(model.device) * SHARE - model.bytes
-    if ids and need > budget:
+    advised = advise(model, longest, new=new, every=every)
+    rows = advised if batch is None else batch
+    order = sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row], depth[row]))
+    batches = tuple(tuple(order[start : start + rows]) for start in range(0, len(order), rows))
+    return Plan(batches, rows, row_bytes(model, longest, new=new, every=every))
+
+
+def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> int:
+    """The rows of a batch: as many as pay and as half of the memory holds; raises where not even one fits."""
+    need, budget = row_bytes(model, longest, new=new, every=every), memory(model.device) * SHARE - model.bytes
+    if need > budget:
         raise SteerlabError(
             f"a row of {longest} tokens and {new} new ones needs about {need / 2**30:.1f} GiB beside the weights of "
             f"{model.name}, and {max(0.0, budget) / 2**30:.1f} GiB are planned for on {model.device}: shorten the "
             "prompt, take another dtype or a larger device"
         )
-    if batch is not None and batch < 1:
-        raise SteerlabError(f"a batch of {batch} rows is none; give 1 or more")
-    rows = batch or max(1, min(ROWS, int(budget // max(need, 1))))
-    order = sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row], depth[row]))
-    batches = tuple(tuple(order[start : start + rows]) for start in range(0, len(order), rows))
-    return Plan(batches, rows, need)
+    most = max(1, TOKENS // max(longest, 1)) if every else ROWS
+    return max(1, min(most, int(budget // need)))
 
 
 def row_bytes(model: Any, length: int, *, new: int = 0, every: bool = False) -> int:

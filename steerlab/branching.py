@@ -1,7 +1,7 @@
 """One forward pass in which many edited rows share a prompt: each joins the batch where its edit first acts."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,13 @@ class Branch:
     """Rows in the order of the depth at which they join; depth d is before block d, or after the last block.
 
     `parent`: the place of each row's prompt in the batch of prompts. `names`: which row of the whole each one is.
+    `order`: the place that each had in what was asked for.
     """
 
     parent: Int[Tensor, " row"]
     depth: tuple[int, ...]
     names: Int[Tensor, " row"]
+    order: tuple[int, ...]
     prompts: int
 
     def joined(self, depth: int) -> int:
@@ -57,6 +59,20 @@ class Branch:
     @property
     def _clean(self) -> Tensor:
         return torch.arange(self.prompts, device=self.parent.device)
+
+
+def branch(
+    ids: Sequence[Sequence[int]], depth: Sequence[int], names: Sequence[int], device: torch.device
+) -> tuple[list[list[int]], Branch | None]:
+    """The prompts to run for rows of tokens, and how the rows join them; no branch where no two share a prompt."""
+    place: dict[tuple[int, ...], int] = {}
+    parent = [place.setdefault(tuple(row), len(place)) for row in ids]
+    if len(place) == len(ids):
+        return [list(row) for row in ids], None
+    order = sorted(range(len(ids)), key=lambda row: depth[row])
+    rows = torch.tensor([[parent[row], names[row]] for row in order], device=device)
+    joined = Branch(rows[:, 0], tuple(depth[row] for row in order), rows[:, 1], tuple(order), len(place))
+    return [list(prompt) for prompt in place], joined
 
 
 @contextmanager

@@ -2,17 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+import steerlab.batches as batches
+from steerlab.branching import branch
 from steerlab.corpora import Corpus
+from steerlab.edits import Edit, Touched, stack
 from steerlab.langid import Identifier
 from steerlab.model import Model, load
 from steerlab.prompts import encode, pad
 from steerlab.scores import first_line, relevance, repetition
+from steerlab.terms import SteerlabError
 
 DISTRACTORS = 31
 
@@ -43,30 +49,72 @@ def judge(
     }
 
 
-@torch.inference_mode()
+def cross_entropy(
+    model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
+) -> Float[Tensor, "edit text"]:
+    """Mean nats per token of each text alone, after BOS, under each edit; `Edit(())` is the model as it is.
+
+    A text runs once below the edits, and each edit's row joins it at its own depth, so that n edits cost less than n
+    forward passes. NaN for a text of one token without BOS.
+    """
+    model = load(model)
+    ids = encode(model.tokenizer, texts)
+    nats = _nats(model, ids, edits, batch=batch)
+    return nats / torch.tensor([len(tokens) - 1 or math.nan for tokens in ids])
+
+
 def bits_per_byte(
-    model: Any, texts: Sequence[str], *, known: dict[str, float] | None = None, batch: int = 128
+    model: Any, texts: Sequence[str], *, known: dict[str, float] | None = None, batch: int | None = None
 ) -> np.ndarray:
     """Bits per UTF-8 byte of each text alone, after BOS, under the model as it is; NaN for an empty text.
 
     `known` is filled with every text's bits, and what it holds is not computed again.
     """
     model, known = load(model), {} if known is None else known
-    distinct = sorted({text for text in texts if text.strip() and text not in known}, key=len)
-    for start in range(0, len(distinct), batch):
-        part = distinct[start : start + batch]
-        for text, nats in zip(part, _nats(model, part), strict=True):
-            known[text] = float(nats) / math.log(2) / len(text.encode())
+    distinct = list(dict.fromkeys(text for text in texts if text.strip() and text not in known))
+    if distinct:
+        nats = _nats(model, encode(model.tokenizer, distinct), [Edit(())], batch=batch)[0].tolist()
+        known |= {text: n / math.log(2) / len(text.encode()) for text, n in zip(distinct, nats, strict=True)}
     return np.array([known.get(text, math.nan) for text in texts])
 
 
-def _nats(model: Model, texts: Sequence[str]) -> Tensor:
-    """Negative log-likelihood of each text [row], BOS given where there is one, else the first token."""
-    ids, mask = pad(encode(model.tokenizer, texts), model.tokenizer.pad_token_id, model.device)
-    logits, _ = model.forward(ids, mask)
-    logits = logits[:, :-1].float()
-    nats = logits.logsumexp(-1) - logits.gather(2, ids[:, 1:, None])[..., 0]
-    return (nats * (mask[:, 1:] & mask[:, :-1])).sum(1).cpu()
+@torch.inference_mode()
+def _nats(
+    model: Model, ids: list[list[int]], edits: Sequence[Edit], *, batch: int | None = None
+) -> Float[Tensor, "edit text"]:
+    """Negative log-likelihood of each text's tokens after the first, under each edit."""
+    if too_long := [len(row) for row in ids if len(row) > model.context]:
+        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
+    edit, count = stack(edits), len(edits)
+    depth = edit.joins(range(count), model.n_layers)
+    rows = [ids[row // count] for row in range(len(ids) * count)]  # row = text · count + edit
+    plan = batches.plan(model, rows, depth * len(ids), every=True, batch=batch)
+    found = torch.zeros(len(rows))
+
+    def work(chosen: Sequence[int]) -> None:
+        names, order = [row % count for row in chosen], list(chosen)
+        prompts, joined = [rows[row] for row in chosen], None
+        if model.branches:
+            prompts, joined = branch(prompts, [depth[name] for name in names], names, model.device)
+        if joined is not None:
+            order = [chosen[place] for place in joined.order]
+        tokens, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
+        model.rows = torch.tensor(names, device=model.device) if joined is None else torch.full_like(tokens[:, 0], -1)
+        try:
+            logits, _ = model.forward(tokens, mask, branch=joined)
+        finally:
+            model.rows = None
+        parents = range(len(order)) if joined is None else joined.parent.tolist()
+        for place, (row, parent) in enumerate(zip(order, parents, strict=True)):
+            said = len(rows[row]) - 1  # a row by itself is in the cache, a whole batch of logits is not
+            if said:
+                found[row] = torch.nn.functional.cross_entropy(
+                    logits[place, -said - 1 : -1].float(), tokens[parent, -said:], reduction="sum"
+                )
+
+    with edit.on(model) if edit.parts else nullcontext(Touched()) as touched:
+        batches.run(plan, work, touched.mark, touched.undo)
+    return found.reshape(len(ids), count).T
 
 
 def fluency(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.batches as batches
-from steerlab.branching import Branch
+from steerlab.branching import branch
 from steerlab.edits import Edit, Touched
 from steerlab.model import Model, keep_rows, load
 from steerlab.prompts import encode, pad
@@ -111,17 +111,19 @@ class _Decoding:
     def run(self, rows: Sequence[int]) -> None:
         """Fill in the new tokens of some rows; a row that has ended leaves the batch and its cache."""
         model = self.model
-        prompts, branch = self._branch(rows)
-        names = torch.tensor(rows, device=model.device) if branch is None else branch.names
+        prompts, joined = [self.ids[row] for row in rows], None
+        if self.depth is not None:
+            prompts, joined = branch(prompts, [self.depth[row] for row in rows], rows, model.device)
+        names = torch.tensor(rows, device=model.device) if joined is None else joined.names
         feed, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
         made = torch.full((len(rows), self.steps), -1, device=model.device)
         active = torch.arange(len(rows), device=model.device)  # of the rows, those still in the batch
         live = torch.ones(len(rows), dtype=torch.bool, device=model.device)  # of the batch, those that have not ended
         said = ~live
         try:
-            model.rows = names if branch is None else torch.full((len(prompts),), -1, device=model.device)
-            logits, past = model.forward(feed, mask, last=True, room=self.steps, branch=branch)
-            mask = mask if branch is None else mask[branch.parent]
+            model.rows = names if joined is None else torch.full((len(prompts),), -1, device=model.device)
+            logits, past = model.forward(feed, mask, last=True, room=self.steps, branch=joined)
+            mask = mask if joined is None else mask[joined.parent]
             for step in range(self.steps):
                 chosen = self._choose(logits[:, -1], names[active], step)
                 said = said | ~self.stops.blank[chosen]
@@ -145,20 +147,6 @@ class _Decoding:
             model.rows = model.live = None
         for name, tokens in zip(names.tolist(), made.tolist(), strict=True):
             self.new[name] = [token for token in tokens if token >= 0]
-
-    def _branch(self, rows: Sequence[int]) -> tuple[list[list[int]], Branch | None]:
-        """The prompts to run, and how rows join them; no branch where no two rows share a prompt."""
-        prompts = list(dict.fromkeys(tuple(self.ids[row]) for row in rows))
-        if self.depth is None or len(prompts) == len(rows):
-            return [self.ids[row] for row in rows], None
-        place = {prompt: number for number, prompt in enumerate(prompts)}
-        depth, device = self.depth, self.model.device
-        order = sorted(rows, key=lambda row: depth[row])
-        parent = torch.tensor([place[tuple(self.ids[row])] for row in order], device=device)
-        names = torch.tensor(order, device=device)
-        return [list(prompt) for prompt in prompts], Branch(
-            parent, tuple(depth[row] for row in order), names, len(prompts)
-        )
 
     def _choose(self, logits: Float[Tensor, "row vocab"], names: Tensor, step: int) -> Int[Tensor, " row"]:
         best, chosen = logits.max(-1)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import steerlab.estimate
+from steerlab.batches import advise
 from steerlab.collection import collect
 from steerlab.corpora import Corpus
 from steerlab.directions import Directions
@@ -27,12 +28,14 @@ from steerlab.terms import SteerlabError
 OPERATORS = ("add", "rotate")
 GRIDS = {"add": (0.5, 1.0, 1.5, 2.0), "rotate": (0.25, 0.5, 1.0, 1.5), "ablate": (0.5, 1.0)}
 NEW_TOKENS = 32
+GROUP = 4  # batches whose rows are made and written together, so that a prompt meets many edits in a batch
+LONGEST = 256  # tokens of a prompt that the rows of a batch are planned for
 RUN = "run of lines"  # a form of prompt: another sentence of the language stands above the sentence
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of the grid, run on every sentence of a split.
+    """One setting of the grid, run on every sentence of a split, or on those at the places `lines` of it.
 
     `fits` names the directions to use; sentence i takes the (i mod n)-th, so that a control of several seeds costs as
     much as one run.
@@ -47,6 +50,7 @@ class Cell:
     split: str
     fits: tuple[str, ...] = ()
     form: str = "line"
+    lines: tuple[int, ...] | None = None
 
     def edit(self, directions: Mapping[str, Directions], sentence: int) -> Edit:
         """The edit for the i-th sentence of the split; `none` is the empty edit."""
@@ -71,18 +75,25 @@ class Bench:
     identifier: Identifier
     limits: Mapping[str, int | None]
     folder: Path | None = None
-    batch: int = 512
+    batch: int | None = None  # rows that run together; by default what memory and speed advise
     fluency: bool = False
     _bits: dict[str, float] = field(default_factory=dict)  # of texts that come again: references, frequent outputs
 
     def __post_init__(self) -> None:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+        if self.batch is None:
+            self.batch = advise(self.model, min(LONGEST, self.model.context), new=NEW_TOKENS)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How rows are put together: what decides a result's last bits beside the cell itself."""
+        return {"rows": self.batch, "group": GROUP, "order": "length, prompt, depth"}
 
     def key(self, cell: Cell) -> str:
         """A hash of everything that decides the cell's rows."""
         fits = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in cell.fits]
-        shared = [self.model.about, self.corpus.hash, self.identifier.name, self.limits[cell.split], NEW_TOKENS]
+        shared = [self.model.about, self.corpus.hash, self.identifier.name, self.limits[cell.split], NEW_TOKENS, self.plan]
         told = json.dumps([asdict(cell), fits, shared, self.fluency], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -93,18 +104,26 @@ class Bench:
         """Tidy rows of all the cells, in their order; finished ones are read from the folder."""
         keys = {self.key(cell): cell for cell in cells}
         done = self._finished(keys)
-        todo = [(key, cell) for key, cell in keys.items() if key not in done]
         with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-            task = bar.add_task(title, total=len(todo))
-            while todo:
-                count, rows = 0, 0
-                while count < len(todo) and rows < self.batch:
-                    rows += len(self.lines(todo[count][1]))
-                    count += 1
-                part, todo = todo[:count], todo[count:]
-                done |= self._run_batch(part)
-                bar.advance(task, count)
+            task = bar.add_task(title, total=len(keys))
+            for group in self._groups(keys):
+                if todo := [(key, cell) for key, cell in group if key not in done]:
+                    done |= self._run_group(todo)
+                bar.advance(task, len(group))
         return pd.concat([done[key] for key in keys], ignore_index=True) if keys else pd.DataFrame()
+
+    def _groups(self, keys: Mapping[str, Cell]) -> Iterator[list[tuple[str, Cell]]]:
+        """The cells in parts of about `GROUP` batches, whatever is finished: a run that goes on has the same batches."""
+        group: list[tuple[str, Cell]] = []
+        rows = 0
+        for key, cell in keys.items():
+            group.append((key, cell))
+            rows += len(self.lines(cell) if cell.lines is None else cell.lines)
+            if rows >= GROUP * self.plan["rows"]:
+                yield group
+                group, rows = [], 0
+        if group:
+            yield group
 
     def _finished(self, keys: Mapping[str, Cell]) -> dict[str, pd.DataFrame]:
         done: dict[str, pd.DataFrame] = {}
@@ -118,8 +137,8 @@ class Bench:
             done |= {str(key): rows for key, rows in found.groupby("cell", sort=False) if key in keys}
         return done
 
-    def _run_batch(self, batch: Sequence[tuple[str, Cell]]) -> dict[str, pd.DataFrame]:
-        table = pd.DataFrame([row for key, cell in batch for row in self._rows(key, cell)])
+    def _run_group(self, group: Sequence[tuple[str, Cell]]) -> dict[str, pd.DataFrame]:
+        table = pd.DataFrame([row for key, cell in group for row in self._rows(key, cell)])
         texts, table["tokens"], table["dose"] = self._decode(table["prompt"].tolist(), table.pop("edit").tolist())
         for split, rows in table.groupby("split"):
             scores = judge(
@@ -138,9 +157,10 @@ class Bench:
 
     def _decode(self, prompts: list[str], edits: list[Edit]) -> tuple[list[str], list[int], list[float]]:
         """(texts, tokens, doses); rows of one prompt without an edit are decoded once."""
-        place: dict[tuple[str, int], int] = {}
-        rows = [place.setdefault((given, i if edits[i].parts else -1), len(place)) for i, given in enumerate(prompts)]
-        first = [rows.index(row) for row in range(len(place))]
+        distinct = [(given, i if edit.parts else -1) for i, (given, edit) in enumerate(zip(prompts, edits, strict=True))]
+        place = {row: number for number, row in enumerate(dict.fromkeys(distinct))}
+        rows = [place[row] for row in distinct]
+        first = [rows.index(number) for number in range(len(place))]
         edit = stack([edits[i] for i in first])
         options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "batch": self.batch}
         made = decode(self.model, [prompts[i] for i in first], edit=edit if edit.parts else None, **options)
@@ -150,11 +170,12 @@ class Bench:
     def _rows(self, key: str, cell: Cell) -> list[dict[str, Any]]:
         rows, lines = [], self.lines(cell)
         wanted = lines[cell.target]
-        told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form")}
+        told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form", "lines")}
         texts, form = lines[cell.source], cell.form
         if form == RUN:
             texts, form = tuple(f"{texts[i - 1]}\n{text}" for i, text in enumerate(texts)), "line"
-        for i, (number, text) in enumerate(zip(lines.numbers, texts, strict=True)):
+        for i in range(len(lines)) if cell.lines is None else cell.lines:
+            number, text = lines.numbers[i], texts[i]
             given = prompt(self.model.tokenizer, form, text, source=cell.source, target=cell.target)
             fit = cell.fits[i % len(cell.fits)] if cell.fits else ""
             more = {"sentence": number, "estimator": fit, "seed": i % max(1, len(cell.fits)), "cell": key}
@@ -198,7 +219,7 @@ def sweep(
     form: str = "line",
     lid: str | Path | None = None,
     out: str | Path | None = None,
-    batch: int = 512,
+    batch: int | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Steer every (estimator, operator, layer, strength, source → target) and score every sentence of a split.
