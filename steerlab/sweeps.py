@@ -93,7 +93,14 @@ class Bench:
     def key(self, cell: Cell) -> str:
         """A hash of everything that decides the cell's rows."""
         fits = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in cell.fits]
-        shared = [self.model.about, self.corpus.hash, self.identifier.name, self.limits[cell.split], NEW_TOKENS, self.plan]
+        shared = [
+            self.model.about,
+            self.corpus.hash,
+            self.identifier.name,
+            self.limits[cell.split],
+            NEW_TOKENS,
+            self.plan,
+        ]
         told = json.dumps([asdict(cell), fits, shared, self.fluency], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -113,7 +120,7 @@ class Bench:
         return pd.concat([done[key] for key in keys], ignore_index=True) if keys else pd.DataFrame()
 
     def _groups(self, keys: Mapping[str, Cell]) -> Iterator[list[tuple[str, Cell]]]:
-        """The cells in parts of about `GROUP` batches, whatever is finished: a run that goes on has the same batches."""
+        """The cells in parts of about `GROUP` batches, the same ones whatever is finished."""
         group: list[tuple[str, Cell]] = []
         rows = 0
         for key, cell in keys.items():
@@ -157,7 +164,9 @@ class Bench:
 
     def _decode(self, prompts: list[str], edits: list[Edit]) -> tuple[list[str], list[int], list[float]]:
         """(texts, tokens, doses); rows of one prompt without an edit are decoded once."""
-        distinct = [(given, i if edit.parts else -1) for i, (given, edit) in enumerate(zip(prompts, edits, strict=True))]
+        distinct = [
+            (given, i if edit.parts else -1) for i, (given, edit) in enumerate(zip(prompts, edits, strict=True))
+        ]
         place = {row: number for number, row in enumerate(dict.fromkeys(distinct))}
         rows = [place[row] for row in distinct]
         first = [rows.index(number) for number in range(len(place))]

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class Slab(DynamicLayer):
     """Keys and values [row head pos dim] of one layer, with room for the positions that will follow."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor, room: int):
         super().__init__()

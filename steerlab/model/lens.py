@@ -1,0 +1,95 @@
+"""A model of TransformerLens that the user brings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from steerlab.branching import Branch
+from steerlab.model.past import length
+from steerlab.model.positions import Change
+from steerlab.model.views import Model
+from steerlab.terms import SteerlabError, hook_name
+
+
+class LensModel(Model):
+    """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own hooks and cache."""
+
+    branches = False
+
+    def __init__(self, tl: Any, *, name: str):
+        self.tokenizer, self.name, self.revision = tl.tokenizer, name, None
+        self.config, self.n_layers, self.width = tl.cfg, tl.cfg.n_layers, tl.cfg.d_model
+        self.hf = self._tl = tl.eval()
+        self.rows, self.live, self.attachments = None, None, 0
+        self._where, self._ours = None, False
+        self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
+
+    @property
+    def context(self) -> int:
+        return int(self.config.n_ctx)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "row pos"],
+        mask: Bool[Tensor, "row total"],
+        *,
+        past: Any = None,
+        last: bool = False,
+        room: int | None = None,
+        branch: Branch | None = None,
+    ) -> tuple[Float[Tensor, "out_row out vocab"], Any]:
+        told: dict[str, Any] = {"attention_mask": mask.long(), "return_type": "logits"}
+        bridge = hasattr(self._tl, "original_model")
+        if past is not None or room is not None:
+            if bridge:
+                told |= {"use_cache": True, "past_key_values": past, "return_type": "logits_and_cache"}
+            else:
+                past = self._new_cache(len(ids)) if past is None else past
+                told |= {"attention_mask": mask[:, -ids.shape[1] :].long(), "past_kv_cache": past}
+        with self._pass(ids, mask, past=None if past is None or not length(past) else past):
+            logits = self._tl(ids, **told)
+        if told["return_type"] == "logits_and_cache":
+            logits, past = logits
+        return (logits[:, -1:] if last else logits), past
+
+    def _new_cache(self, rows: int) -> Any:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        return TransformerLensKeyValueCache.init_cache(self.config, self.device, rows)
+
+    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+        self.forward(ids, mask)
+
+    @contextmanager
+    def attached(self, changes: Sequence[tuple[str, int, Change]]) -> Iterator[None]:
+        hooks = []
+        for site, layer, change in changes:
+            self.need_layer(layer)
+            hooks.append((hook_name(site, layer), self._hook(change)))
+        before = self._tl.register_forward_pre_hook(self._watch, with_kwargs=True)
+        after = self._tl.register_forward_hook(self._forget, always_call=True)
+        self.attachments += 1
+        try:
+            with self._tl.hooks(fwd_hooks=hooks):
+                yield
+        finally:
+            self.attachments -= 1
+            before.remove()
+            after.remove()
+
+    def _forget(self, *_: Any) -> None:
+        self._where = None
+
+    def _hook(self, change: Change) -> Callable:
+        def hook(h: Tensor, hook: Any) -> Tensor | None:
+            if self._where is None:
+                raise SteerlabError(
+                    f"{self.name}'s own generate does not say which tokens it runs, so an edit cannot tell BOS and "
+                    "padding; use steerlab's generate, or edit.hooks(model)"
+                )
+            return change(h, self._where)
+
+        return hook
