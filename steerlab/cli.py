@@ -78,6 +78,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--quick", action="store_true", help="DiffMean only, a small grid: a minute")
     run.add_argument("--full", action="store_true", help="every layer, strength, target and dev line")
+    run.add_argument("--race", action="store_true", help="choose by successive halving: a third of the grid's cost")
     run.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
 
 
@@ -101,9 +102,10 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         quick=options.quick,
         full=options.full,
+        race=options.race,
     )
     names = [Path(options.model).name, Path(options.corpus or "parallel").name]
-    names += [word for word in ("quick", "full") if getattr(options, word)]
+    names += [word for word in ("quick", "full", "race") if getattr(options, word)]
     folder = options.out or Path("runs") / "-".join(names)
     page = write_report(run(settings, out=folder, command=["steerlab", *sys.argv[1:]])).resolve()
     print(page)

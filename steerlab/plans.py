@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steerlab.sweeps import GRIDS, RUN, Cell, method_name
+from steerlab.cells import RUN, Cell
+from steerlab.sweeps import GRIDS, method_name
 from steerlab.terms import language
 
 MAIN = "diffmean"

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from steerlab.cells import Bench, Cell
 from steerlab.intervals import by_sentence, paired_difference
 from steerlab.summaries import SETTING, ranking
-from steerlab.sweeps import Bench, Cell
 from steerlab.terms import SteerlabError
 
 FIRST = 8  # the first round reads the n-th part of the lines, each later one twice as many
-KEEP = 3  # the n-th part of the settings goes on
+KEEP = 2  # the n-th part of the settings goes on
 
 Setting = tuple[int, float]
 
@@ -30,12 +30,12 @@ class Race:
 
 
 def race(bench: Bench, cells: Sequence[Cell], *, seed: int = 0, title: str = "race", progress: bool = False) -> Race:
-    """Run the cells of each method on a few lines, then the better third of its settings on twice as many, and so on.
+    """Run the cells of each method on a few lines, then the better half of its settings on twice as many, and so on.
 
     A setting is one layer and strength, on all of its cells' targets. After each round those go on that are among the
-    better third by `joint` (at least two), unless their paired 95 % interval lies wholly below the leader's; whoever
-    is left reads every line. `seed` is the order of the lines. Source: successive halving (Jamieson and Talwalkar,
-    2016), with a third for the half.
+    better half by `joint` (at least two), unless their paired difference from the leader has a 95 % interval wholly
+    below 0; whoever is left reads every line. `seed` is the order of the lines. Source: successive halving (Jamieson
+    and Talwalkar, 2016).
     """
     left: dict[str, dict[Setting, list[Cell]]] = {}
     for cell in cells:

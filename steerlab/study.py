@@ -18,6 +18,7 @@ from rich.console import Console
 
 import steerlab.controls as controls
 import steerlab.estimate
+from steerlab.cells import NEW_TOKENS, Bench, Cell
 from steerlab.collection import collect, text_means
 from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
@@ -28,9 +29,10 @@ from steerlab.geometry import separation as separate
 from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.plans import MAIN, SEEDS, Plan, spread_layers
+from steerlab.racing import race
 from steerlab.stats import Moments
 from steerlab.summaries import at, choose, curve, difference, result, stronger
-from steerlab.sweeps import NEW_TOKENS, Bench, Cell, method_name
+from steerlab.sweeps import method_name
 from steerlab.terms import SteerlabError
 
 DEV_LINES, TEST_LINES = 16, 48
@@ -55,6 +57,7 @@ class Settings:
     seed: int = 0
     quick: bool = False
     full: bool = False
+    race: bool = False
 
 
 class Study:
@@ -103,7 +106,8 @@ class Study:
             {"dev": None if self.settings.full else DEV_LINES, "test": self.settings.limit},
             self.folder / "cells",
         )
-        dev = self._say("choosing on dev", bench, self.plan.dev())
+        self._write("manifest.json", self.manifest | {"batches": bench.plan})
+        dev, raced = self._choose(bench)
         choices = choose(dev)
         bench.fluency = True
         test = self._say("reporting on test", bench, self.plan.test(choices))
@@ -111,8 +115,18 @@ class Study:
         rows = pd.concat([dev, test, removal], ignore_index=True)
         kin = self._kinships(moments)
         self._draw(dev, test, removal, moments, fits[MAIN], kin, choices)
-        self._summarise(rows, choices, kin, fits[MAIN])
+        self._summarise(rows, choices, kin, fits[MAIN], raced)
         return self.folder
+
+    def _choose(self, bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """The rows on dev that choices are made from; of a race also how far each setting went."""
+        cells = self.plan.dev()
+        if not self.settings.race:
+            return self._say("choosing on dev", bench, cells), None
+        self.console.print(f"racing on dev: {len(cells)} cells at most")
+        raced = race(bench, cells, seed=self.settings.seed, title="racing", progress=self.progress)
+        raced.settings.to_csv(self.folder / "race.csv", index=False)
+        return raced.rows, raced.settings
 
     def _collect(self) -> Moments:
         self.console.print(f"{self.model.name}: reading {len(self.corpus)} lines in {len(self.corpus.langs)} languages")
@@ -180,16 +194,17 @@ class Study:
         main = dev[dev["method"] == MAIN]
         strength = choices[MAIN][1]
         layer = kin["main"].layers[kin["main"].best] if kin else choices[MAIN][0]
+        read = "raced dev lines (n differs)" if self.settings.race else "dev lines"
         apart = separate(moments, text_means(self.model, self.corpus.split("dev").take(SEPARATION_LINES)))
         drawn: dict[str, go.Figure] = {
-            "heatmap": heatmap(main[main["strength"] == strength], note=f"dev lines, strength {strength:g}"),
+            "heatmap": heatmap(main[main["strength"] == strength], note=f"{read}, strength {strength:g}"),
             "heatmap_lfs": heatmap(
-                main[main["strength"] == strength], value="in_language", note=f"dev lines, strength {strength:g}"
+                main[main["strength"] == strength], value="in_language", note=f"{read}, strength {strength:g}"
             ),
             "dose_curves": dose_curves(
                 curve(dev[dev["operator"] == "add"], x="strength", value="joint", by="method"),
                 chance=1 / (DISTRACTORS + 1),
-                note="dev lines, mean over layers; natural gaps",
+                note=f"{read}, mean over layers; natural gaps",
             ),
             "removal": dose_curves(
                 curve(removal, x="strength", value="in_language", by="method"),
@@ -222,7 +237,12 @@ class Study:
         return pd.DataFrame(rows)
 
     def _summarise(
-        self, rows: pd.DataFrame, choices: dict[str, tuple[int, float]], kin: dict[str, Kinship], main: Directions
+        self,
+        rows: pd.DataFrame,
+        choices: dict[str, tuple[int, float]],
+        kin: dict[str, Kinship],
+        main: Directions,
+        raced: pd.DataFrame | None,
     ) -> None:
         test = rows[rows["split"] == "test"]
         ours = at(test, MAIN, choices[MAIN])
@@ -261,6 +281,10 @@ class Study:
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
             "families": self._families(kin, main),
         }
+        if raced is not None:
+            summary["race"] = {"settings": len(raced), "read whole": int(raced["kept"].sum())}
+            behind = raced[~raced["kept"]].drop(columns="kept").astype(object)
+            summary["race"]["not read whole"] = behind.where(behind.notna(), None).to_dict("records")
         rows.to_parquet(self.folder / "rows.parquet")
         rows.to_csv(self.folder / "rows.csv", index=False)
         self._write("summary.json", summary)

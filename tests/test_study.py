@@ -146,7 +146,7 @@ def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
     settings = json.loads((uninterrupted / "manifest.json").read_text("utf-8"))["settings"]
     settings |= {name: tuple(settings[name]) for name in ("langs", "targets")}
     cells = {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()}
-    monkeypatch.setattr("steerlab.sweeps.decode", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("steerlab.cells.decode", lambda *_, **__: 1 / 0)
     assert run(Settings(**settings), out=uninterrupted, progress=False) == uninterrupted
     assert {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()} == cells
     pd.testing.assert_frame_equal(pd.read_parquet(uninterrupted / "rows.parquet"), rows)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import steerlab.collection
 import steerlab.batches as batches
+import steerlab.collection
 import steerlab.estimate
-from steerlab import evaluation, sweeps
+from steerlab import cells, evaluation, sweeps
+from steerlab.cells import Bench, Cell
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
 from steerlab.edits import add, rotate
@@ -19,7 +20,7 @@ from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.scores import first_line
 from steerlab.stats import Moments
-from steerlab.sweeps import Bench, Cell, fit, grid, sweep
+from steerlab.sweeps import fit, grid, sweep
 from steerlab.terms import SteerlabError
 
 GRID: dict[str, Any] = {"targets": ["es", "de"], "layers": [3, 5], "strengths": [1.0], "limit": 2, "batch": 4}
@@ -43,7 +44,7 @@ def read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweeps, "collect", cached)
-        patch.setattr(sweeps, "GROUP", 1)  # so that a few rows are several groups
+        patch.setattr(cells, "GROUP", 1)  # so that a few rows are several groups
         yield
 
 
@@ -56,7 +57,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(prompts))
         return decode(model, prompts, **options)
 
-    monkeypatch.setattr(sweeps, "decode", count)
+    monkeypatch.setattr(cells, "decode", count)
     return calls
 
 
@@ -89,7 +90,7 @@ def test_columns(polyglot, pair):
     assert {*words.split(), *numbers.split()} <= set(rows.columns)
     for name in ("in_language", "relevant", "joint"):
         assert rows[name].dtype == bool
-    assert rows["tokens"].between(0, sweeps.NEW_TOKENS).all()
+    assert rows["tokens"].between(0, cells.NEW_TOKENS).all()
     assert not rows.duplicated(["cell", "sentence"]).any()
 
 
@@ -109,11 +110,11 @@ def test_a_finished_cell_is_never_run_again(polyglot, pair, tmp_path, decoded):
 
 def test_a_stopped_sweep_goes_on(polyglot, pair, tmp_path, decoded, monkeypatch):
     whole = sweep(polyglot, pair, **GRID)
-    monkeypatch.setattr(sweeps, "judge", lambda *given: evaluation.judge(*given) if len(decoded) < 4 else 1 / 0)
+    monkeypatch.setattr(cells, "judge", lambda *given: evaluation.judge(*given) if len(decoded) < 4 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sweep(polyglot, pair, out=tmp_path, **GRID)
     assert len(list(tmp_path.glob("*.parquet"))) == 1
-    monkeypatch.setattr(sweeps, "judge", evaluation.judge)
+    monkeypatch.setattr(cells, "judge", evaluation.judge)
     assert same(sweep(polyglot, pair, out=tmp_path, **GRID), whole)
     assert decoded == [4, 4, 4, 4, 4]  # the whole took two, the stopped one two, the rest one
 

@@ -62,8 +62,20 @@ def account(summary: Mapping[str, Any], manifest: Mapping[str, Any], rows: pd.Da
     return (
         f"<pre>{escape(line)}</pre>{_facts(facts)}"
         + _folded("What was chosen on dev", summary.get("choices"), by_method=True)
+        + _folded("What the race did not read whole", _raced(summary))
         + _folded("The manifest: everything that decides a number", rest)
     )
+
+
+def _raced(summary: Mapping[str, Any]) -> dict[str, str]:
+    """How far each setting went that a race dropped, and its score there."""
+    told = {}
+    for row in (summary.get("race") or {}).get("not read whole", []):
+        known = row["low"] is not None  # one line has no interval
+        score = f"joint {row['joint']:.2f}" + (f" [{row['low']:.2f}, {row['high']:.2f}]" if known else "")
+        name = f"{readable(row['method'])}, layer {row['layer']}, strength {row['strength']:g}"
+        told[name] = f"{row['lines']} of {row['of']} dev lines; {score}"
+    return told
 
 
 # ----------------------------------------------------------------------------------------------------------- figures
