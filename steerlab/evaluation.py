@@ -58,6 +58,8 @@ def cross_entropy(
     forward passes. NaN for a text of one token without BOS.
     """
     model = load(model)
+    if any(part.positions == "generated" for edit in edits for part in edit.parts):
+        raise SteerlabError("nothing is generated when texts are read; give edits of the positions 'all' or 'prompt'")
     ids = encode(model.tokenizer, texts)
     nats = _nats(model, ids, edits, batch=batch)
     return nats / torch.tensor([len(tokens) - 1 or math.nan for tokens in ids])

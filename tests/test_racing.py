@@ -1,0 +1,115 @@
+"""A race reads fewer lines than the grid, ends with the same choice where one setting is plainly best, and says all."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steerlab import racing
+from steerlab.cells import Bench, Cell
+from steerlab.corpora import Corpus, corpus
+from steerlab.racing import race
+from steerlab.summaries import choose
+from steerlab.sweeps import sweep
+from steerlab.terms import SteerlabError
+
+SETTINGS = [(layer, strength) for layer in range(4) for strength in (0.5, 1.0, 1.5)]
+
+
+class Table(Bench):
+    """A bench whose rows are drawn: the chance of a joint output is that of the setting."""
+
+    def __init__(self, chances: dict[tuple[int, float], float], lines: int = 16):
+        self.count, self.asked = lines, 0
+        draws = np.random.default_rng(0).random((lines, 4))
+        self.joint = {setting: draws < chance for setting, chance in chances.items()}
+
+    def lines(self, cell: Cell) -> Any:
+        return range(self.count if cell.split == "dev" else 1)
+
+    def run(self, cells: Iterable[Cell], *, title: str = "", progress: bool = False) -> pd.DataFrame:
+        rows = []
+        for cell in cells:
+            for line in cell.lines or range(self.count):
+                joint = bool(self.joint[cell.layer, cell.strength][line, int(cell.target)])
+                told = {"method": cell.method, "layer": cell.layer, "strength": cell.strength, "split": cell.split}
+                rows.append(told | {"sentence": line, "joint": joint, "in_language": joint, "dose": cell.strength})
+        self.asked += len(rows)
+        return pd.DataFrame(rows)
+
+
+def grid(method: str = "diffmean") -> list[Cell]:
+    return [
+        Cell(method, "add", layer, strength, "en", str(target), "dev", (method,))
+        for layer, strength in SETTINGS
+        for target in range(4)
+    ]
+
+
+def test_the_plainly_best_setting_wins_at_a_fraction_of_the_cost():
+    chances = dict.fromkeys(SETTINGS, 0.1) | {(2, 1.0): 0.9, (1, 1.0): 0.6}
+    for seed in range(5):
+        bench = Table(chances)
+        found = race(bench, grid(), seed=seed)
+        assert choose(found.rows) == {"diffmean": (2, 1.0)}
+        assert bench.asked == len(found.rows) < len(SETTINGS) * 16 * 4 / 3
+
+
+def test_every_setting_is_told_with_how_far_it_went():
+    bench = Table(dict.fromkeys(SETTINGS, 0.1) | {(2, 1.0): 0.9})
+    table = race(bench, grid()).settings
+    assert len(table) == len(SETTINGS)
+    assert (table["lines"] * 4).sum() == bench.asked
+    assert (table["of"] == 16).all()
+    assert (table["lines"][table["kept"]] == 16).all()
+    assert (table["lines"][~table["kept"]] < 16).all()
+    assert table[table["kept"]][["layer", "strength"]].to_numpy().tolist()[0] == [2, 1.0]
+    known = table[table["lines"] > 1]
+    assert ((known["low"] <= known["joint"]) & (known["joint"] <= known["high"])).all()
+
+
+def test_a_setting_that_is_plainly_behind_drops_even_among_the_better_half(monkeypatch):
+    chances = {(0, 0.5): 1.0, (0, 1.0): 0.0, (1, 0.5): 0.0, (1, 1.0): 0.0}
+    cells = [replace(grid()[0], layer=layer, strength=s, target=str(t)) for layer, s in chances for t in range(4)]
+    assert race(Table(chances), cells).settings["kept"].tolist() == [True, False, False, False]
+    monkeypatch.setattr(racing, "_behind", lambda *_: False)
+    assert race(Table(chances), cells).settings["kept"].sum() == 2
+
+
+def test_methods_race_apart_and_the_order_of_lines_is_the_seeds():
+    chances = dict.fromkeys(SETTINGS, 0.3)
+    both = race(Table(chances), [*grid(), *grid("lda")])
+    alone = race(Table(chances), grid())
+    mine = both.settings[both.settings["method"] == "diffmean"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine, alone.settings)
+    again, other = (race(Table(chances), grid(), seed=seed) for seed in (0, 1))
+    pd.testing.assert_frame_equal(again.rows, alone.rows)
+    assert set(other.rows["sentence"][: 2 * 48]) != set(alone.rows["sentence"][: 2 * 48])
+
+
+def test_one_split_at_a_time():
+    cells = [*grid(), replace(grid()[0], split="test")]
+    with pytest.raises(SteerlabError, match=r"a race needs cells of one split; these have \[1, 16\] lines"):
+        race(Table(dict.fromkeys(SETTINGS, 0.1)), cells)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Corpus:
+    return corpus().select(["en", "es"])
+
+
+def test_a_raced_sweep_is_part_of_the_whole_one(polyglot, pair, tmp_path):
+    options: dict[str, Any] = {"targets": ["es"], "layers": [2, 4, 6], "strengths": [0.5, 1.0], "limit": 8}
+    whole = sweep(polyglot, pair, **options)
+    raced = sweep(polyglot, pair, race=True, out=tmp_path, **options)
+    assert len(raced) < len(whole)
+    where = ["layer", "strength", "sentence"]
+    both = raced.merge(whole, on=where, suffixes=("", "_whole"))
+    assert len(both) == len(raced)
+    assert (both["output"] == both["output_whole"]).all()
+    told = pd.DataFrame(raced.attrs["race"])
+    assert told["lines"].sum() == len(raced)
+    pd.testing.assert_frame_equal(sweep(polyglot, pair, race=True, out=tmp_path, **options), raced, rtol=1e-4)
