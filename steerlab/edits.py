@@ -60,7 +60,7 @@ class Touched:
         self.passes = 0
         self.prefill: dict[int, int] = {}
         self.decode: dict[int, int] = {}
-        self._sums = torch.zeros(2, 0)  # of each row: its doses added up, and how many they are
+        self._sums = torch.zeros(0, 2)  # of each row: its doses added up, and how many they are
 
     def record(self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, ratio: Tensor) -> None:
         """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None; `ratio` is their dose.
@@ -70,19 +70,19 @@ class Touched:
         ratio = ratio.expand_as(generated)
         if mask is None:
             self._count(self.decode, layer, ratio.numel())
-            sums = torch.stack([ratio.sum(1), torch.full_like(ratio[:, 0], ratio.shape[1])])
+            number = torch.ones_like(ratio)
         else:
             self._count(self.prefill, layer, int((mask & ~generated).sum()))
             self._count(self.decode, layer, int((mask & generated).sum()))
-            sums = torch.stack([ratio.masked_fill(~mask, 0).sum(1), mask.sum(1).to(ratio.dtype)])
-        self._sums.index_add_(1, rows, sums.to(self._sums.device))
+            ratio, number = ratio.masked_fill(~mask, 0), mask.to(ratio.dtype)
+        self._sums.index_add_(0, rows, torch.stack([ratio, number], 2).sum(1))
 
     def make_room(self, rows: int, device: torch.device) -> None:
         """Be ready to count rows below `rows`."""
-        if rows > self._sums.shape[1]:
+        if rows > len(self._sums):
             with torch.inference_mode(mode=False):  # what inference mode made cannot be changed outside of it
-                more = torch.zeros(2, rows - self._sums.shape[1], device=device)
-                self._sums = torch.cat([self._sums.to(device), more], 1)
+                more = torch.zeros(rows - len(self._sums), 2, device=device)
+                self._sums = torch.cat([self._sums.to(device), more])
 
     def mark(self) -> tuple[Any, ...]:
         """What was touched until now, for `undo`."""
@@ -97,7 +97,8 @@ class Touched:
 
     def doses(self, rows: int) -> Float[Tensor, " row"]:
         """Mean dose of each row over its touched positions; 0 where nothing was touched."""
-        total, number = torch.nn.functional.pad(self._sums, (0, max(0, rows - self._sums.shape[1])))[:, :rows].cpu()
+        known = self._sums[:rows].cpu()
+        total, number = torch.nn.functional.pad(known, (0, 0, 0, rows - len(known))).T
         return total / number.clamp(min=1)
 
 
