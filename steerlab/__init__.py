@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from steerlab.directions import Directions
     from steerlab.edits import Edit, ablate, add, rotate, stack
     from steerlab.estimate import diffmean, eigengap, lda, pca, probe
+    from steerlab.evaluation import cross_entropy
     from steerlab.figures import cosines, dendrogram, dose_curves, heatmap, separation
     from steerlab.generation import generate
     from steerlab.langid import identifier
@@ -35,6 +36,7 @@ _HOME = {
     "lda": "estimate",
     "pca": "estimate",
     "probe": "estimate",
+    "cross_entropy": "evaluation",
     "cosines": "figures",
     "dendrogram": "figures",
     "dose_curves": "figures",
