@@ -72,7 +72,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("--prompt", default="line", choices=("line", "instructed", "chat"), help="the prompt form")
     run.add_argument("--lid", help="a fastText language identifier (default: lid.176, in the package's wheel)")
     run.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
-    run.add_argument("--dtype", help="float32, bfloat16 or float16")
+    run.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
     run.add_argument("--limit", type=int, default=None, help="test lines at most (default 48)")
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<model>-<corpus>)")
     run.add_argument("--seed", type=int, default=0)

@@ -335,6 +335,18 @@ def test_an_edit_needs_token_ids(polyglot, directions):
         polyglot.hf(inputs_embeds=embedded)
 
 
+def test_auto_is_bfloat16_where_the_cpu_has_it(monkeypatch):
+    for name in ("avx512_bf16", "amx_bf16", "bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True})
+        assert load(dtype="auto").dtype == torch.bfloat16
+        assert load().dtype == torch.float32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert load(dtype="auto").dtype == torch.float32
+    with pytest.warns(RuntimeWarning, match="no instructions for bfloat16 .* slower than in float32; use auto"):
+        load(dtype="bfloat16")
+
+
+@pytest.mark.filterwarnings("ignore:this CPU has no instructions for bfloat16")
 def test_dtype_and_fingerprint(polyglot):
     half = load(dtype="bfloat16")
     assert half.dtype == torch.bfloat16
