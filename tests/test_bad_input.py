@@ -123,7 +123,7 @@ def test_devices_and_dtypes_that_are_not_there():
     with refused(r"there is no device 'abacus' here .*; use cpu, or cuda with a GPU"):
         load(device="abacus")
     for dtype in ("float31", "int8"):
-        with refused(f"there is no dtype '{dtype}'; use float32, bfloat16 or float16"):
+        with refused(f"there is no dtype '{dtype}'; use float32, bfloat16, float16 or auto"):
             load(dtype=dtype)
 
 

@@ -1,5 +1,7 @@
 """Rows that branch off a shared prompt end where a whole pass of their own ends, and the blocks below run once."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,7 +38,7 @@ def edits_of(model: Model) -> list[Edit]:
 
 
 @pytest.fixture(params=["polyglot", *SHAPES])
-def model(request, polyglot, tiny) -> Model:
+def model(request: pytest.FixtureRequest, polyglot: Model, tiny: Callable[[str], Path]) -> Model:
     return polyglot if request.param == "polyglot" else load(tiny(request.param))
 
 
