@@ -185,8 +185,14 @@ def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") 
 
     Strength 1 is one natural gap, the distance between the two languages' means at that layer; 0 is the identity.
     """
-    size = _number("strength", strength) * direction.gap[:, None]
-    return _edit("add", direction, positions, {"shift": size * direction.unit}, identity=strength == 0)
+    shift = _number("strength", strength) * direction.gap[:, None] * direction.unit
+    far = (direction.gap != 0) & direction.unit.any(-1)
+    if strength and (none := [layer for layer, goes in zip(direction.layers, far.tolist(), strict=True) if not goes]):
+        raise SteerlabError(
+            f"the direction to {direction.target!r} is zero at layers {', '.join(map(str, none))}: adding it would "
+            "leave the model unsteered; leave these layers out"
+        )
+    return _edit("add", direction, positions, {"shift": shift}, identity=strength == 0)
 
 
 def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:

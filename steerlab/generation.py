@@ -85,6 +85,8 @@ def decode(
             f"was made for {model.context}: shorten the prompt or max_new_tokens"
         )
     stacked = edit is not None and edit.rows is not None
+    if edit is not None and stacked and edit.rows != len(ids):
+        raise SteerlabError(f"there are {len(ids)} prompts and the stack has {edit.rows} edits; give each prompt one")
     depth = edit.joins(range(len(ids)), model.n_layers) if edit else [0] * len(ids)
     plan = batches.plan(model, ids, depth, new=max_new_tokens, batch=batch)
     decoding = _Decoding(model, ids, max_new_tokens, _Stops.of(model, one_line=one_line), temperature, seed)

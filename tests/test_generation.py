@@ -125,8 +125,10 @@ def test_an_edit_that_touches_nothing_raises(polyglot, step):
 
 
 def test_a_stack_needs_an_edit_for_each_row(polyglot, step):
-    with pytest.raises(SteerlabError, match="the stack 2 edits; give each row one"):
-        generate(polyglot, PROMPTS, edit=stack([add(step.at(5)), add(step.at(4))]), max_new_tokens=2)
+    for given in (PROMPTS, PROMPTS[:1]):
+        told = f"there are {len(given)} prompts and the stack has 2 edits; give each prompt one"
+        with pytest.raises(SteerlabError, match=told):
+            generate(polyglot, given, edit=stack([add(step.at(5)), add(step.at(4))]), max_new_tokens=2)
 
 
 def test_sampling_is_seeded(polyglot):
