@@ -37,7 +37,7 @@ docs: $(READY) ## the documentation, into site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY) ## measure speed and memory
-	$(BIN)/python experiments/bench.py $(ARGS)
+	$(BIN)/python experiments/bench $(ARGS)
 
 # The first of these that is 3.11 or 3.12 is taken; PYTHON=... names another.
 PYTHON := python3 python3.12 python3.11

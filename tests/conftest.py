@@ -1,5 +1,6 @@
 """What several test files share: polyglot, its directions, tiny random models of other shapes, one finished run."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ PROMPTS = [
     "We eat bread with butter in the morning.\n",
 ]
 SHAPES = ("gemma2", "gpt2", "qwen2")
+ALL_SHAPES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "mixtral", "qwen3_moe")
 
 
 @pytest.fixture(scope="session")
@@ -54,57 +56,108 @@ def directions(moments: Moments) -> Directions:
 
 
 def tiny_config(shape: str, *, layers: int = 3, width: int = 32, context: int = 128) -> Any:
-    """The configuration of a tiny model with polyglot's vocabulary."""
-    from transformers import Gemma2Config, GPT2Config, LlamaConfig, Qwen2Config
+    """The configuration of a tiny model with polyglot's vocabulary; windows slide over fewer tokens than a prompt has.
 
-    shared: dict[str, Any] = {"vocab_size": 12288, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    if shape == "gpt2":
-        return GPT2Config(n_layer=layers, n_embd=width, n_head=2, n_positions=context, **shared)
-    shared |= {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
-    shared |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": context}
-    if shape == "gemma2":
-        return Gemma2Config(head_dim=width // 2, sliding_window=16, **shared)
-    return {"llama": LlamaConfig, "qwen2": Qwen2Config}[shape](**shared)
+    The embedding is not tied to the unembedding: such a random model would say its last token again and again.
+    """
+    from transformers import AutoConfig
+
+    sizes: dict[str, Any] = {"vocab_size": 12288, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    sizes |= {"tie_word_embeddings": False}
+    if shape == "gpt2":  # HookedTransformer asks for n_ctx, which transformers no longer writes
+        sizes |= {"n_layer": layers, "n_embd": width, "n_head": 4, "n_positions": context, "n_ctx": context}
+        return AutoConfig.for_model(shape, **sizes)
+    sizes |= {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context}
+    if shape in ("gemma2", "gemma3", "qwen3", "qwen3_moe"):
+        sizes |= {"head_dim": width // 4}
+    if shape in ("gemma2", "gemma3"):
+        kinds = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(layers)]
+        sizes |= {"sliding_window": 8, "layer_types": kinds}
+    if shape == "mixtral":
+        sizes |= {"num_local_experts": 4, "num_experts_per_tok": 2}
+    if shape == "qwen3_moe":
+        sizes |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": width}
+    return AutoConfig.for_model({"gemma3": "gemma3_text"}.get(shape, shape), **sizes)
 
 
-def save_tiny(folder: Path, shape: str, **sizes: int) -> Path:
-    """Write a random model of a shape, and polyglot's tokenizer, as a Hugging Face folder."""
+def save_tiny(folder: Path, shape: str, *, lively: bool = False, **sizes: int) -> Path:
+    """Write a random model of a shape, and polyglot's tokenizer, as a Hugging Face folder.
+
+    `lively`: with large weights and random norms and biases, so that rows say different things and nothing cancels.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(tiny_config(shape, **sizes)).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(tiny_config(shape, **sizes))
+    if lively:
+        with torch.no_grad():
+            for weight in model.parameters():
+                noise = torch.randn_like(weight)
+                weight.copy_(weight + 0.3 * noise if weight.ndim == 1 else 1.5 * noise / weight.shape[-1] ** 0.5)
+    model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(PACKAGED).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a tiny random model of a shape: llama, qwen2, gemma2 or gpt2."""
-    made: dict[str, Path] = {}
-
-    def folder(shape: str) -> Path:
-        if shape not in made:
-            made[shape] = save_tiny(tmp_path_factory.mktemp("tiny") / shape, shape)
-        return made[shape]
-
-    return folder
+    """The folder of a tiny random model of one of ALL_SHAPES."""
+    top = tmp_path_factory.mktemp("tiny")
+    return functools.cache(lambda shape: save_tiny(top / shape, shape))
 
 
 @pytest.fixture(scope="session")
-def hooked(polyglot: Model) -> Any:
-    """Polyglot as a `HookedTransformer` that a user would bring: unprocessed weights, a set of its own."""
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The same with weights that make rows differ; polyglot's folder for "polyglot"."""
+    top = tmp_path_factory.mktemp("lively")
+    nameless = lambda shape: top / str(ALL_SHAPES.index(shape))  # noqa: E731 -- HookedTransformer guesses from names
+    save = functools.cache(lambda shape: save_tiny(nameless(shape), shape, lively=True))
+    return lambda shape: PACKAGED if shape == "polyglot" else save(shape)
+
+
+@pytest.fixture(scope="session")
+def shaped(polyglot: Model, lively: Callable[[str], Path]) -> Callable[[str], Model]:
+    """Polyglot, or the lively model of a shape, loaded once: not to be changed."""
+    return functools.cache(lambda shape: polyglot if shape == "polyglot" else load(lively(shape)))
+
+
+@pytest.fixture(scope="session")
+def lens(shaped: Callable[[str], Model], lively: Callable[[str], Path]) -> Callable[[str, str], Any]:
+    """The TransformerLens view ("bridge" or "hooked") of what `shaped` gives, made once: not to be changed."""
+    make = functools.cache(lambda shape: hooked_transformer(lively(shape)))
+    return lambda shape, kind: shaped(shape).tl if kind == "bridge" else make(shape)
+
+
+@pytest.fixture(scope="session")
+def hooked(lens: Callable[[str, str], Any]) -> Any:
+    """Polyglot as a `HookedTransformer`."""
+    return lens("polyglot", "hooked")
+
+
+def hooked_transformer(folder: Path) -> Any:
+    """A folder as a `HookedTransformer` that a user would bring: unprocessed weights, a set of its own."""
     import transformer_lens.loading_from_pretrained as loading
     from transformer_lens import HookedTransformer
 
     warnings.simplefilter("ignore", DeprecationWarning)  # version 4 of TransformerLens has no HookedTransformer
-    official = loading.get_official_model_name
+    model, official = load(folder), loading.get_official_model_name
     loading.get_official_model_name = lambda model_name: model_name  # it knows only names, not folders
     try:
         return HookedTransformer.from_pretrained_no_processing(
-            str(PACKAGED), hf_model=load().hf, tokenizer=polyglot.tokenizer, device="cpu", dtype=torch.float32
+            str(folder), hf_model=model.hf, tokenizer=model.tokenizer, device="cpu", dtype=torch.float32
         )
     finally:
         loading.get_official_model_name = official
+
+
+def random_directions(model: Model, *, site: str = "resid_post", rank: int = 2, seed: int = 1) -> Directions:
+    """From "en" to "es" in random directions, at every layer, with gaps of the size of a tiny model's activations."""
+    random = torch.Generator().manual_seed(seed)
+    means = torch.randn(2, model.n_layers, model.width, generator=random)
+    basis = torch.randn(2, model.n_layers, model.width, rank, generator=random)
+    basis = torch.linalg.qr(basis)[0].mT.contiguous()
+    return Directions(means, basis, means, ("en", "es"), tuple(range(model.n_layers)), site)
 
 
 def script() -> str:

@@ -1,0 +1,61 @@
+"""What each operator costs a token, beside the dense matrix that a public implementation multiplies by."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measures import interleaved, spread
+from torch import Tensor
+
+from steerlab.edits import CHANGES
+
+WIDTH, TOKENS = 4096, 1024
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    random = torch.Generator().manual_seed(0)
+    h = torch.randn(1, TOKENS, WIDTH, generator=random)
+    first, second = torch.linalg.qr(torch.randn(WIDTH, 2, generator=random)).Q.T.contiguous()
+    rows = []
+    with torch.inference_mode():
+        for operator, (tensors, dense) in forms(first, second).items():
+            rows.append(_row(operator, h, tensors, dense, rounds=5 if quick else 15))
+    notes = [
+        f"h + change(h) on {TOKENS} tokens of width {WIDTH} in float32. Dense: h M with the same outcome, M made "
+        "beforehand (I - f BᵀB; the rotation of the plane); `add` has no dense form."
+    ]
+    return {"tables": [{"title": f"Width {WIDTH}", "rows": rows}], "notes": notes}
+
+
+def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], Tensor | None]]:
+    """Each operator's own tensors, and the d x d matrix M of the same change, h' = h M."""
+    angle = torch.tensor([math.radians(40)])
+    one = torch.eye(len(first))
+    a, b = torch.outer(first, first), torch.outer(second, second)
+    turn = (angle.cos() - 1) * (a + b) + angle.sin() * (torch.outer(first, second) - torch.outer(second, first))
+    return {
+        "add": ({"shift": first[None]}, None),
+        "ablate": ({"basis": first[None, None], "fraction": torch.ones(1)}, one - a),
+        "rotate": ({"first": first[None], "second": second[None], "angle": angle}, one + turn),
+    }
+
+
+def _row(operator: str, h: Tensor, tensors: dict[str, Tensor], dense: Tensor | None, *, rounds: int) -> dict[str, Any]:
+    change = CHANGES[operator]
+    actions: dict[str, Callable[[], Tensor]] = {"own": lambda: h + change(h, tensors)}
+    if dense is not None:
+        matrix = dense
+        actions["dense"] = lambda: h @ matrix
+    taken = interleaved(actions, rounds=rounds)
+    row: dict[str, Any] = {"operator": operator, "µs a token": _each(taken["own"])}
+    if dense is not None:
+        row |= {
+            "dense, µs a token": _each(taken["dense"]),
+            "largest difference": float((actions["own"]() - actions["dense"]()).abs().max()),
+        }
+    return row
+
+
+def _each(times: list[float]) -> dict[str, float]:
+    return spread([1e6 * spent / TOKENS for spent in times])

@@ -1,0 +1,207 @@
+"""Decoding and reading as plainly as can be, to hold the engine against: one row, no cache, formulas written out."""
+
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle, product
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerlab.directions import Direction, Directions
+from steerlab.edits import POSITIONS, Edit, ablate, add, rotate
+from steerlab.model import Model
+from steerlab.prompts import encode
+from steerlab.terms import SITES
+
+OPERATORS = ("add", "ablate", "rotate")
+TIE = 1e-3  # two tokens whose logits differ by less may change places when sums are rounded in another order
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator with its numbers, of which an edit can be made and which can be done by hand."""
+
+    operator: str
+    direction: Direction
+    size: float
+    positions: str = "all"
+
+    @property
+    def edit(self) -> Edit:
+        if self.operator == "add":
+            return add(self.direction, strength=self.size, positions=self.positions)
+        if self.operator == "ablate":
+            return ablate(self.direction, fraction=self.size, positions=self.positions)
+        return rotate(self.direction, share=self.size, positions=self.positions)
+
+    def by_hand(self, h: Tensor, place: int) -> Tensor:
+        """What becomes of h [pos width] at the direction's layer number `place`."""
+        unit, gap, start, basis = (
+            getattr(self.direction, name)[place].double() for name in ("unit", "gap", "start", "basis")
+        )
+        x = h.double()
+        if self.operator == "add":
+            return (x + self.size * gap * unit).to(h.dtype)
+        if self.operator == "ablate":
+            return (x - self.size * x @ basis.T @ basis).to(h.dtype)
+        first = start / start.norm()
+        second = unit - (unit @ first) * first
+        second = second / second.norm()
+        end = start + gap * unit
+        angle = self.size * torch.arccos(start @ end / start.norm() / end.norm())
+        before = torch.complex(x @ first, x @ second)
+        move = before * torch.polar(torch.ones_like(angle), angle) - before
+        return (x + move.real[:, None] * first + move.imag[:, None] * second).to(h.dtype)
+
+
+Row = Sequence[Step]
+
+
+def edit_of(row: Row) -> Edit:
+    """The steps of a row, one after the other."""
+    return functools.reduce(operator.or_, (step.edit for step in row), Edit(()))
+
+
+def rows_of(directions: Directions, count: int, *, targets: Sequence[str]) -> list[Row]:
+    """Rows of every operator, kind of positions and site, at many layers, sizes and targets; some of several steps.
+
+    The first row has none. Of each four, one has a second step anywhere and one a second step at the same place.
+    """
+    random, kinds = Random(0), cycle(product(OPERATORS, POSITIONS, SITES))
+
+    def draw(site: str, layers: Sequence[int]) -> Direction:
+        step = directions.between("en", random.choice(targets)).at(*layers)
+        return replace(step, site=site)
+
+    def size(operator: str) -> float:
+        return random.choice([0.5, 1.0] if operator == "ablate" else [0.3, 0.6, 1.0, 1.4])
+
+    rows: list[Row] = [[]]
+    while len(rows) < count:
+        kind, positions, site = next(kinds)
+        layers = random.sample(directions.layers, k=2 if len(rows) % 9 == 0 else 1)
+        row = [Step(kind, draw(site, layers), size(kind) / len(layers), positions)]
+        if len(rows) % 4 == 1:
+            kind, positions, site = random.choice(OPERATORS), random.choice(POSITIONS), random.choice(SITES)
+            row.append(Step(kind, draw(site, random.sample(directions.layers, k=1)), size(kind), positions))
+        elif len(rows) % 4 == 3:
+            kind = random.choice(OPERATORS)
+            row.append(Step(kind, draw(site, layers), size(kind) / len(layers), positions))
+        rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Said:
+    """The tokens of one row, and the logits [new vocab] that each was chosen from (one more if the row ended)."""
+
+    model: Model
+    tokens: list[int]
+    logits: Tensor
+
+    @property
+    def text(self) -> str:
+        return self._text(self.tokens)
+
+    def gap_to(self, text: str) -> float:
+        """How much less likely, in logits, the other text was where it leaves this one; infinite if it cannot.
+
+        0 for the same text. Only the 100 likeliest tokens of each step are looked at.
+        """
+        if text == self.text:
+            return 0.0
+        last = max(k for k in range(len(self.logits)) if text.startswith(self._whole(self.tokens[:k])))
+        values, tokens = self.logits[last].topk(100)
+        found = [
+            float(values[0] - value)
+            for value, token in zip(values[1:], tokens[1:].tolist(), strict=True)
+            if self._can_start(text, self.tokens[:last], token)
+        ]
+        return min(found, default=float("inf"))
+
+    def _can_start(self, text: str, before: list[int], token: int) -> bool:
+        if token == self.model.tokenizer.eos_token_id:
+            return text == self._text(before)
+        return text.startswith(self._whole([*before, token])) and self._text([*before, token]) != self._text(before)
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.model.tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _whole(self, tokens: list[int]) -> str:
+        """Without a last letter of which only some bytes are there."""
+        return self._text(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+@torch.inference_mode()
+def say(model: Model, prompt: str, row: Row, new: int) -> Said:
+    """Greedy tokens of one prompt with a row's steps done by hand, the whole sequence anew for each token."""
+    ids = torch.tensor(encode(model.tokenizer, [prompt]))
+    length, made, logits = ids.shape[1], list[int](), list[Tensor]()
+    with _steered(model, row, length):
+        while len(made) < new:
+            logits.append(model.hf(input_ids=ids, use_cache=False).logits[0, -1])
+            token = int(logits[-1].argmax())
+            if token == model.tokenizer.eos_token_id:
+                break
+            made.append(token)
+            ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    return Said(model, made, torch.stack(logits))
+
+
+@torch.inference_mode()
+def nats(model: Model, text: str, row: Row) -> float:
+    """Mean negative log-likelihood of a text's tokens after the first, with a row's steps done by hand."""
+    [ids] = encode(model.tokenizer, [text])
+    with _steered(model, row, len(ids)):
+        logits = model.hf(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
+    return float(-logits.double().log_softmax(-1)[range(len(ids) - 1), ids[1:]].mean())
+
+
+def differing(
+    model: Model, prompts: Sequence[str], rows: Sequence[Row], ours: Sequence[str], theirs: Sequence[str], new: int
+) -> list[int]:
+    """The rows whose texts of `new` tokens differ, each of which must be a near-tie of the run by hand."""
+    found = [row for row, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
+    for row in found:
+        said = say(model, prompts[row], rows[row], new)
+        gaps = [said.gap_to(text) for text in (ours[row], theirs[row])]
+        assert max(gaps) < TIE, f"row {row} is no near-tie: {gaps}, {ours[row]!r}, {theirs[row]!r}"
+    return found
+
+
+@contextmanager
+def _steered(model: Model, row: Row, length: int) -> Iterator[None]:
+    """Plain hooks that do a row's steps to one unpadded sequence whose prompt has `length` tokens, BOS excepted."""
+    spans = {"all": slice(1, None), "prompt": slice(1, length), "generated": slice(length, None)}
+
+    def change(step: Step, place: int, h: Tensor) -> Tensor:
+        span, new = spans[step.positions], h.clone()
+        new[0, span] = step.by_hand(h[0, span], place)
+        return new
+
+    def before(step: Step, place: int) -> Any:
+        return lambda _, args: (change(step, place, args[0]), *args[1:])
+
+    def after(step: Step, place: int) -> Any:
+        def hook(_: Any, __: Any, out: Any) -> Any:
+            return (change(step, place, out[0]), *out[1:]) if isinstance(out, tuple) else change(step, place, out)
+
+        return hook
+
+    with ExitStack() as handles:
+        for step in row:
+            for place, layer in enumerate(step.direction.layers):
+                block = model.blocks[layer]
+                early = step.direction.site == "resid_pre"
+                handle = (
+                    block.register_forward_pre_hook(before(step, place))
+                    if early
+                    else block.register_forward_hook(after(step, place))
+                )
+                handles.callback(handle.remove)
+        yield

@@ -1,0 +1,184 @@
+"""Views: an edit does the same on the Hugging Face view, a bridge and a HookedTransformer, at every site and shape."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from by_hand import OPERATORS, Row, Step, differing, edit_of, rows_of
+from conftest import ALL_SHAPES, PROMPTS, random_directions
+
+from steerlab.directions import Directions
+from steerlab.edits import stack
+from steerlab.generation import decode
+from steerlab.model import Model, load
+from steerlab.prompts import encode
+from steerlab.terms import SITES
+
+NEW = 8
+TOLERANCE = 1e-4  # of logits whose standard deviation is 1.5 to 5; the views differ by 1e-5
+UNKNOWN = "TransformerLens 3.9 makes no HookedTransformer of "
+NO_HOOKED = {
+    "gemma2": UNKNOWN + "a Gemma-2 or Gemma-3 of other than the official sizes",
+    "gemma3": UNKNOWN + "a Gemma-2 or Gemma-3 of other than the official sizes",
+    "qwen3_moe": UNKNOWN + "a Qwen3-MoE",
+}
+
+Shaped = Callable[[str], Model]
+Lens = Callable[[str, str], Any]
+
+
+def views(*shapes: str) -> Any:
+    """Every shape as a bridge and as a `HookedTransformer`, where there is one."""
+    marks = lambda shape: [pytest.mark.skip(reason=NO_HOOKED[shape])] if shape in NO_HOOKED else []  # noqa: E731
+    hooked = [pytest.param(shape, "hooked", marks=marks(shape)) for shape in shapes]
+    return pytest.mark.parametrize(("shape", "view"), [*((shape, "bridge") for shape in shapes), *hooked])
+
+
+def rows_at(directions: Directions, site: str) -> list[Row]:
+    """Each operator alone, each at a layer of its own; all three at one place; one at every layer."""
+    step = replace(directions.between("en", "es"), site=site)
+    last = max(step.layers)
+    every = [Step(operator, step.at(place % last), 0.8) for place, operator in enumerate(OPERATORS)]
+    here = [Step(operator, step.at(last), 0.8) for operator in reversed(OPERATORS)]
+    return [*([one] for one in every), here, [Step("add", step, 0.8 / len(step.layers))]]
+
+
+def feeds_of(model: Model, rows: int) -> Sequence[torch.Tensor]:
+    """A prompt of BOS and twelve tokens in each row, all different, and three single tokens to go on with.
+
+    No padding, which plain hooks cannot see.
+    """
+    text = " ".join(line.strip() for line in PROMPTS)
+    [ids] = encode(model.tokenizer, [text])
+    return torch.tensor([[ids[0], *ids[1 + row : 16 + row]] for row in range(rows)]).split([13, 1, 1, 1], 1)
+
+
+@torch.inference_mode()
+def passes(run: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]], feeds: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits [row pos vocab] of a prompt and of tokens fed one by one to the cache that it left."""
+    found, past = [], None
+    for feed in feeds:
+        logits, past = run(feed, past)
+        found.append(logits)
+    return torch.cat(found, 1)
+
+
+def hugging_face(model: Model) -> Any:
+    def run(ids: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+        out = model.hf(input_ids=ids, past_key_values=past, use_cache=True)
+        return out.logits, out.past_key_values
+
+    return run
+
+
+def lens_passes(tl: Any, view: str) -> Any:
+    """How a bridge or a `HookedTransformer` goes on from its own cache."""
+    if view == "bridge":
+        return lambda ids, past: tl(ids, past_key_values=past, use_cache=True, return_type="logits_and_cache")
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+    def run(ids: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+        past = past or TransformerLensKeyValueCache.init_cache(tl.cfg, ids.device, len(ids))
+        return tl(ids, past_kv_cache=past, return_type="logits"), past
+
+    return run
+
+
+# -------------------------------------------------------------------------------------------------------------- logits
+
+
+@views("polyglot", *ALL_SHAPES)
+def test_the_views_have_the_same_logits_at_every_site(
+    shape: str, view: str, shaped: Shaped, lens: Lens, directions: Directions
+) -> None:
+    """At every position of the prompt and of a cached decode, each row of a stack with an edit of its own."""
+    model, tl = shaped(shape), lens(shape, view)
+    known = directions if shape == "polyglot" else random_directions(model)
+    rows: list[Row] = [[], *(row for site in SITES for row in rows_at(known, site))]
+    edit, feeds = stack([edit_of(row) for row in rows]), feeds_of(model, len(rows))
+    with edit.on(model):
+        ours = passes(hugging_face(model), feeds)
+    with tl.hooks(fwd_hooks=edit.hooks(tl)):
+        theirs = passes(lens_passes(tl, view), feeds)
+    torch.testing.assert_close(theirs, ours, atol=TOLERANCE, rtol=TOLERANCE)
+    plain = passes(hugging_face(model), feeds)
+    apart = (plain - ours).abs().amax(-1)
+    assert apart[0].max() < TOLERANCE, "a row without an edit"
+    assert apart[1:, 1:].min() > 10 * TOLERANCE, "every edit is felt at every position after BOS"
+    assert apart[1:].amax(1).min() > 0.3
+    torch.testing.assert_close(passes(lens_passes(tl, view), feeds), plain, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("site", SITES)
+@views("llama", "gpt2", "mixtral")
+def test_one_edit_for_all_rows_does_the_same(
+    shape: str, view: str, site: str, operator: str, shaped: Shaped, lens: Lens
+) -> None:
+    """As plain hooks, and attached to the view itself."""
+    model, tl = shaped(shape), lens(shape, view)
+    step = replace(random_directions(model).between("en", "es").at(0, 2), site=site)
+    edit, feeds = Step(operator, step, 0.5).edit, feeds_of(model, 3)
+    with edit.on(model):
+        ours = passes(hugging_face(model), feeds)
+    for attached in (tl.hooks(fwd_hooks=edit.hooks(tl)), edit.on(load(tl))):
+        with attached:
+            theirs = passes(lens_passes(tl, view), feeds)
+        torch.testing.assert_close(theirs, ours, atol=TOLERANCE, rtol=TOLERANCE)
+    assert (passes(hugging_face(model), feeds) - ours).abs().amax((1, 2)).min() > 0.3
+
+
+@views("llama", "gpt2")
+def test_run_with_hooks_takes_the_hooks(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
+    """And a site's name means the same: what is edited at a layer's output is what the next layer reads."""
+    model, tl = shaped(shape), lens(shape, view)
+    step, [ids, *_] = random_directions(model).between("en", "es"), feeds_of(model, 2)
+    after = Step("add", step.at(0), 1.0).edit
+    before = Step("add", replace(step.at(0), layers=(1,), site="resid_pre"), 1.0).edit
+    with torch.inference_mode():
+        one, other = (tl.run_with_hooks(ids, fwd_hooks=edit.hooks(tl)) for edit in (after, before))
+        with after.on(model):
+            ours = model.hf(ids).logits
+    torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(one, ours, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+# -------------------------------------------------------------------------------------------------------------- tokens
+
+
+@views(*ALL_SHAPES)
+def test_the_views_own_generate_says_what_decode_says(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
+    model, tl = shaped(shape), lens(shape, view)
+    rows: list[Row] = [[], *(row for site in SITES for row in rows_at(random_directions(model), site))]
+    prompts = [PROMPTS[2]] * len(rows)  # of one length, so that there is no padding
+    edit, ids = stack([edit_of(row) for row in rows]), torch.tensor(encode(model.tokenizer, prompts))
+    ours = decode(model, prompts, edit=edit, max_new_tokens=NEW, one_line=False).texts
+    with torch.inference_mode(), tl.hooks(fwd_hooks=edit.hooks(tl)):
+        made = tl.generate(
+            ids, max_new_tokens=NEW, do_sample=False, stop_at_eos=False, return_type="tokens", verbose=False
+        )
+    theirs = [_until_the_end(model, row) for row in made[:, ids.shape[1] :].tolist()]
+    assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
+    assert sum(text == ours[0] for text in ours) <= 3, "the edits do change what is said"
+
+
+@views(*ALL_SHAPES)
+def test_decode_says_the_same_with_a_model_that_is_brought(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
+    """With padding, all kinds of positions, and rows that end."""
+    model = shaped(shape)
+    rows = rows_of(random_directions(model), 12, targets=["es"])
+    prompts = [PROMPTS[row * 7 % 4] for row in range(12)]
+    edit = stack([edit_of(row) for row in rows])
+    ours, theirs = (
+        decode(one, prompts, edit=edit, max_new_tokens=NEW, one_line=False).texts for one in (model, lens(shape, view))
+    )
+    assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
+    assert len(set(ours)) > 8, "the edits do change what is said"
+
+
+def _until_the_end(model: Model, tokens: list[int]) -> str:
+    end = model.tokenizer.eos_token_id
+    kept = tokens[: tokens.index(end)] if end in tokens else tokens
+    return str(model.tokenizer.decode(kept, skip_special_tokens=True))
