@@ -44,7 +44,7 @@ class Recorded(Bench):
         found = []
         for cell in cells:
             asked = [self.few[place] for place in cell.lines or range(len(self.few))]
-            rows: Any = self.rows.loc[(cell.layer, cell.strength, cell.target), :]  # type: ignore[index]
+            rows: Any = self.rows.loc[(cell.layer, cell.strength, cell.target), :]
             found.append(rows[rows["sentence"].isin(asked)])
         return pd.concat(found)
 
