@@ -147,52 +147,55 @@ class Moments:
         """
         if lang not in self.langs:
             raise SteerlabError(f"these moments have no {lang!r}; they are for {' '.join(self.langs)}")
-        mask = mask.cpu()
-        place, stacked = self.langs.index(lang), self._stacked(activations, mask)
+        found = [self._values(activations, layer, mask) for layer in self.layers]
         if not len(mask) or not mask.any(1).all():
             raise SteerlabError(f"a text of {lang!r} has no token that counts; give texts with at least one token")
-        tokens = stacked[mask]
-        if not torch.isfinite(tokens).all():
+        device, counts = found[0].device, mask.sum(1).cpu()
+        places, text = mask.flatten().nonzero()[:, 0].to(device), mask.nonzero()[:, 0].to(device)
+        ends = torch.arange(1, len(mask) + 1) * mask.shape[1] - 1 - mask.cpu().flip(1).long().argmax(1)
+        tokens, sums, last = [], [], []  # of each layer, on the device of the activations
+        for h in found:
+            flat = h.flatten(0, 1)
+            chosen = flat[places].float()
+            sums.append(torch.zeros(len(mask), self.width, device=device).index_add_(0, text, chosen))
+            last.append(flat[ends.to(device)].double().sum(0))
+            if self.within is not None or self.sample is not None:
+                tokens.append(chosen)
+        summed = torch.stack(sums, 1).cpu()
+        if not torch.isfinite(summed).all():
             raise SteerlabError(f"the activations of {lang!r} hold NaN or infinity; the model's weights are broken")
-        self._add_tokens(place, tokens)
-        ends = mask.long().cumsum(1).argmax(1)
-        self.last[place] += (stacked[torch.arange(len(ends)), ends].double().sum(0) - len(ends) * self.last[place]) / (
-            self.rows[place] + len(ends)
-        )
-        self.rows[place] += len(ends)
-        counted = stacked.masked_fill(~mask[:, :, None, None], 0)  # padding may hold anything, NaN too
-        return counted.sum(1) / mask.sum(1)[:, None, None]
+        place = self.langs.index(lang)
+        self._add(place, summed.double().sum(0), int(counts.sum()), tokens)
+        self.rows[place] += len(mask)
+        self.last[place] += (torch.stack(last).cpu() - len(mask) * self.last[place]) / self.rows[place]
+        return summed / counts[:, None, None]
 
-    def _stacked(self, activations: Activations, mask: Tensor) -> Float[Tensor, "row pos layer width"]:
-        found = []
-        for layer in self.layers:
-            name = hook_name(self.site, layer)
-            try:
-                value = activations[name]
-            except KeyError as error:
-                raise SteerlabError(
-                    f"the activations hold no {name!r}; cache it, or leave layer {layer} out"
-                ) from error
-            if value.shape != (*mask.shape, self.width):
-                raise SteerlabError(
-                    f"{name} has shape {tuple(value.shape)}, not mask x width {(*mask.shape, self.width)}"
-                )
-            found.append(value.detach().float().cpu())
-        return torch.stack(found, 2)
+    def _values(self, activations: Activations, layer: int, mask: Tensor) -> Float[Tensor, "row pos width"]:
+        name = hook_name(self.site, layer)
+        try:
+            value = activations[name].detach()
+        except KeyError as error:
+            raise SteerlabError(f"the activations hold no {name!r}; cache it, or leave layer {layer} out") from error
+        if value.shape != (*mask.shape, self.width):
+            raise SteerlabError(f"{name} has shape {tuple(value.shape)}, not mask x width {(*mask.shape, self.width)}")
+        return value
 
-    def _add_tokens(self, place: int, tokens: Float[Tensor, "token layer width"]) -> None:
-        """Chan, Golub and LeVeque's update of mean and scatter, stable for activations far from the origin."""
-        n, before = len(tokens), self.count[place].item()
-        mean = tokens.double().mean(0)
+    def _add(self, place: int, total: Tensor, n: int, tokens: list[Tensor]) -> None:
+        """Chan, Golub and LeVeque's update of mean and scatter, stable for activations far from the origin.
+
+        `total` [layer width] is the sum of n tokens; `tokens`, by layer [token width], is asked for by what needs them.
+        """
+        before, mean = self.count[place].item(), total / n
         step = mean - self.mean[place]
         if self.within is not None:
-            centred = (tokens - mean.float()).transpose(0, 1)
-            between = step[:, :, None] * step[:, None, :] * (before * n / (before + n))
-            self.within += (centred.mT @ centred).double() + between
+            for layer, found in enumerate(tokens):
+                centred = found - mean[layer].to(found)
+                self.within[layer] += (centred.mT @ centred).cpu()
+            self.within += step[:, :, None] * step[:, None, :] * (before * n / (before + n))
         self.mean[place] += step * (n / (before + n))
         self.count[place] += n
         if self.sample is not None:
-            self.sample.update(place, tokens)
+            self.sample.update(place, torch.stack(tokens, 1).cpu())
 
     def merge(self, other: "Moments") -> "Moments":
         """Add what another shard or machine saw."""
