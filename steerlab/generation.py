@@ -128,10 +128,12 @@ class _Decoding:
             mask = mask if joined is None else mask[joined.parent]
             for step in range(self.steps):
                 chosen = self._choose(logits[:, -1], names[active], step)
-                said = said | ~self.stops.blank[chosen]
-                ended = self.stops.end[chosen]
-                made[active, step] = torch.where(live & ~ended, chosen, -1)
-                live = live & ~(ended | (self.stops.line[chosen] & said))
+                going = live & ~self.stops.end[chosen]
+                made[active, step] = torch.where(going, chosen, -1)
+                if self.stops.one_line:
+                    said = said | ~self.stops.blank[chosen]
+                    going = going & ~(self.stops.line[chosen] & said)
+                live = going
                 left = int(live.sum())
                 if not left or step + 1 == self.steps:
                     break
@@ -166,7 +168,7 @@ class _Decoding:
 def _largest(logits: Float[Tensor, "row vocab"]) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
     """The largest logit of each row and its first place, as `max` gives them, in a third of its time on a CPU."""
     rows, size = logits.shape
-    if size % 128:
+    if rows < 16 or size % 128:
         best, chosen = logits.max(-1)
         return best, chosen
     parts = logits.reshape(rows, -1, 128)
@@ -182,6 +184,7 @@ class _Stops:
     end: Bool[Tensor, " vocab"]
     line: Bool[Tensor, " vocab"]
     blank: Bool[Tensor, " vocab"]
+    one_line: bool
 
     @classmethod
     def of(cls, model: Model, *, one_line: bool) -> "_Stops":
@@ -194,5 +197,5 @@ class _Stops:
                 texts = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
                 for token, text in enumerate(texts):
                     line[token], blank[token] = "\n" in text, not text.strip()
-            known[one_line] = cls(*(part.to(model.device) for part in (end, line, blank)))
+            known[one_line] = cls(end.to(model.device), line.to(model.device), blank.to(model.device), one_line)
         return known[one_line]
