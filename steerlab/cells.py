@@ -142,7 +142,8 @@ class Bench:
 
     def _run_group(self, group: Sequence[tuple[str, Cell]]) -> dict[str, pd.DataFrame]:
         table = pd.DataFrame([row for key, cell in group for row in self._rows(key, cell)])
-        texts, table["tokens"], table["dose"] = self._decode(table["prompt"].tolist(), table.pop("edit").tolist())
+        made = self._decode(table["prompt"].tolist(), table.pop("edit").tolist())
+        texts, table["tokens"], table["dose"], table["batch_rows"] = made
         for split, rows in table.groupby("split"):
             scores = judge(
                 [texts[i] for i in rows.index],
@@ -158,8 +159,8 @@ class Bench:
         self._save(table)
         return {str(key): rows for key, rows in table.groupby("cell", sort=False)}
 
-    def _decode(self, prompts: list[str], edits: list[Edit]) -> tuple[list[str], list[int], list[float]]:
-        """(texts, tokens, doses); rows of one prompt without an edit are decoded once."""
+    def _decode(self, prompts: list[str], edits: list[Edit]) -> tuple[list[str], list[int], list[float], int]:
+        """(texts, tokens, doses, rows of a batch as run); rows of one prompt without an edit are decoded once."""
         distinct = [
             (given, i if edit.parts else -1) for i, (given, edit) in enumerate(zip(prompts, edits, strict=True))
         ]
@@ -169,8 +170,8 @@ class Bench:
         edit = stack([edits[i] for i in first])
         options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "batch": self.batch}
         made = decode(self.model, [prompts[i] for i in first], edit=edit if edit.parts else None, **options)
-        doses = made.dose or [0.0] * len(first)
-        return [made.texts[r] for r in rows], [made.tokens[r] for r in rows], [doses[r] for r in rows]
+        texts, tokens, doses = made.texts, made.tokens, made.dose
+        return [texts[r] for r in rows], [tokens[r] for r in rows], [doses[r] for r in rows], made.plan.rows
 
     def _rows(self, key: str, cell: Cell) -> list[dict[str, Any]]:
         rows, lines = [], self.lines(cell)

@@ -92,11 +92,12 @@ def _nats(
     rows = [ids[row // count] for row in range(len(ids) * count)]  # row = text · count + edit
     plan = batches.plan(model, rows, depth * len(ids), every=True, batch=batch)
     found = torch.zeros(len(rows))
+    shared = model.branches and not model.attachments  # an edit that is already on is one of whole passes
 
     def work(chosen: Sequence[int]) -> None:
         names, order = [row % count for row in chosen], list(chosen)
         prompts, joined = [rows[row] for row in chosen], None
-        if model.branches:
+        if shared:
             prompts, joined = branch(prompts, [depth[name] for name in names], names, model.device)
         if joined is not None:
             order = [chosen[place] for place in joined.order]

@@ -188,8 +188,9 @@ class _Stops:
 
     @classmethod
     def of(cls, model: Model, *, one_line: bool) -> "_Stops":
-        known: dict[bool, _Stops] = model.__dict__.setdefault("_stops", {})
-        if one_line not in known:
+        known: dict[Any, _Stops] = model.__dict__.setdefault("_stops", {})
+        key = (one_line, frozenset(model.ends), model.device)
+        if key not in known:
             size = max(len(model.tokenizer), int(model.vocabulary))
             end, line, blank = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
             end[[token for token in model.ends if token < size]] = True
@@ -197,5 +198,5 @@ class _Stops:
                 texts = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
                 for token, text in enumerate(texts):
                     line[token], blank[token] = "\n" in text, not text.strip()
-            known[one_line] = cls(end.to(model.device), line.to(model.device), blank.to(model.device), one_line)
-        return known[one_line]
+            known[key] = cls(end.to(model.device), line.to(model.device), blank.to(model.device), one_line)
+        return known[key]

@@ -18,7 +18,8 @@ from rich.console import Console
 
 import steerlab.controls as controls
 import steerlab.estimate
-from steerlab.cells import NEW_TOKENS, Bench, Cell
+from steerlab.batches import row_bytes
+from steerlab.cells import LONGEST, NEW_TOKENS, Bench, Cell
 from steerlab.collection import collect, text_means
 from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
@@ -106,7 +107,10 @@ class Study:
             {"dev": None if self.settings.full else DEV_LINES, "test": self.settings.limit},
             self.folder / "cells",
         )
-        self._write("manifest.json", self.manifest | {"batches": bench.plan})
+        longest = min(LONGEST, self.model.context)
+        need = bench.plan["rows"] * row_bytes(self.model, longest, new=NEW_TOKENS)
+        self.console.print(f"batches of {bench.plan['rows']} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt")
+        self._write("manifest.json", self.manifest | {"batches": bench.plan | {"bytes estimated": need}})
         dev, raced = self._choose(bench)
         choices = choose(dev)
         bench.fluency = True

@@ -102,6 +102,17 @@ def test_cross_entropy_does_not_depend_on_the_batch(polyglot):
     assert torch.allclose(cross_entropy(polyglot.tl, PROMPTS[:1], edits[:3]), whole[:3, :1], atol=1e-4)
 
 
+def test_the_same_text_twice_and_an_edit_around(polyglot):
+    first, *_, last = directions(polyglot)
+    twice = cross_entropy(polyglot, [PROMPTS[0]] * 2, [Edit(()), add(last)])
+    assert torch.equal(twice[:, 0], twice[:, 1])
+    with add(first).on(polyglot):
+        inside = cross_entropy(polyglot, PROMPTS[:1], [Edit(()), add(last)])
+    around = cross_entropy(polyglot, PROMPTS[:1], [add(first), add(first) | add(last)])
+    assert torch.allclose(inside, around, atol=1e-5)
+    assert not torch.allclose(inside, twice[:, :1], atol=1e-2)
+
+
 def test_rows_of_one_prompt_each_do_not_branch(polyglot):
     ids = encode(polyglot.tokenizer, PROMPTS)
     prompts, joined = branch(ids, [0, 1, 2, 3], range(4), polyglot.device)

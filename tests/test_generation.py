@@ -131,6 +131,15 @@ def test_a_stack_needs_an_edit_for_each_row(polyglot, step):
             generate(polyglot, given, edit=stack([add(step.at(5)), add(step.at(4))]), max_new_tokens=2)
 
 
+def test_a_text_ends_where_the_model_says(polyglot, monkeypatch):
+    """Some chat models have several tokens that end a text, and they may be changed between two calls."""
+    whole = decode(polyglot, PROMPTS[:1], max_new_tokens=12, one_line=False)
+    third = polyglot.tokenizer(whole.texts[0], add_special_tokens=False).input_ids[2]
+    own = polyglot.tokenizer.eos_token_id
+    monkeypatch.setattr(polyglot.hf.generation_config, "eos_token_id", [own, third])
+    assert decode(polyglot, PROMPTS[:1], max_new_tokens=12, one_line=False).tokens[0] <= 2
+
+
 def test_sampling_is_seeded(polyglot):
     draw = lambda seed: generate(polyglot, PROMPTS, temperature=1.0, seed=seed, max_new_tokens=16)  # noqa: E731
     torch.manual_seed(5)

@@ -86,7 +86,7 @@ def test_a_sweep_is_the_steps_by_hand(polyglot, pair):
 def test_columns(polyglot, pair):
     rows = sweep(polyglot, pair, **GRID)
     words = "method estimator operator layer strength split source target sentence seed cell prompt output language"
-    numbers = "in_language relevant joint chrf bits_per_byte_ratio repetition dose tokens"
+    numbers = "in_language relevant joint chrf bits_per_byte_ratio repetition dose tokens batch_rows"
     assert {*words.split(), *numbers.split()} <= set(rows.columns)
     for name in ("in_language", "relevant", "joint"):
         assert rows[name].dtype == bool

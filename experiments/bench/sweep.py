@@ -87,7 +87,7 @@ class Plan:
 
 PLANS = {
     "polyglot": Plan(rounds=3, cells=32, natural=8, rows=(0, 1, PROMPTS, 64, 256)),
-    "random150": Plan(rounds=2, cells=8, natural=0, rows=(0, PROMPTS, 64), ours=192),
+    "random150": Plan(rounds=2, cells=4, natural=0, rows=(0, PROMPTS, 64), ours=192),
 }
 QUICK = {"polyglot": Plan(rounds=2, cells=4, natural=2, rows=(0, PROMPTS, 64), ours=96)}
 AIMS = {False: "3.5", True: "5"}  # of the best peer's time over ours, by natural ends

@@ -132,7 +132,7 @@ class Model:
     def _pass(self, ids: Tensor, mask: Tensor, *, past: Any = None, branch: Branch | None = None) -> Iterator[Tensor]:
         """Know the positions of a pass and let rows branch off; gives the position ids."""
         before = length(past)
-        if self.attachments:
+        if self.attachments or branch:
             self._where = self._positions(ids, mask, before)
         self._ours = True
         try:
