@@ -22,8 +22,8 @@ from steerlab.prompts import encode, pad
 from steerlab.terms import SITES, SteerlabError
 
 Shaped = Callable[[str], Model]
-law = settings(deadline=None, max_examples=12)
-slow_law = settings(deadline=None, max_examples=6, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # no shrinking
+law = settings(deadline=None, max_examples=8)
+slow_law = settings(deadline=None, max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # no shrinking
 ROWS, NEW = len(PROMPTS), 6
 
 
@@ -222,7 +222,6 @@ def test_decoded_rows_share_an_edit(model: Model, positions: str, row_words: Any
     same(model, prompts, whole, say_all(model, prompts, shared.edit | by_row), together)
 
 
-@pytest.mark.xfail(reason="rows branch off below an edit that is attached around them")
 @pytest.mark.parametrize("stacked", [False, True])
 def test_cross_entropy_inside_an_edit_is_that_of_both(model: Model, *, stacked: bool) -> None:
     step = direction_of(model, 0, "resid_post")
