@@ -343,13 +343,10 @@ class _Change:
             raise SteerlabError(
                 f"the batch has {last + 1} rows or more and the stack {self.edits} edits; give each row one"
             )
-        self.rows, self.pick, index = rows, slice(None), None
-        if self.part.rows is not None:
-            place = {row: i for i, row in enumerate(self.part.rows.tolist())}
-            here = [i for i, name in enumerate(names) if name in place]
-            index = torch.tensor([place[names[i]] for i in here], dtype=torch.long)
-            if len(here) < len(names):
-                self.pick = _span(here, device)
+        place = None if self.part.rows is None else {row: i for i, row in enumerate(self.part.rows.tolist())}
+        here = [i for i, name in enumerate(names) if (name >= 0 if place is None else name in place)]
+        index = None if place is None else torch.tensor([place[names[i]] for i in here], dtype=torch.long)
+        self.rows, self.pick = rows, slice(None) if len(here) == len(names) else _span(here, device)
         self.names = rows[self.pick]
         self.tensors = {k: (t if index is None else t[index]).to(device) for k, t in self.part.tensors.items()}
         self.touched.make_room(last + 1, device)

@@ -201,10 +201,7 @@ def test_decoded_rows_may_come_in_any_order(model: Model, row_words: Any, order:
     same(model, prompts, twice, say_all(model, prompts, stack([edit_of(row) for row in twice])), [*texts, *again])
 
 
-GENERATED = pytest.param("generated", marks=pytest.mark.xfail(reason="a part that all rows share is told of row -1"))
-
-
-@pytest.mark.parametrize("positions", [*POSITIONS[:2], GENERATED])
+@pytest.mark.parametrize("positions", POSITIONS)
 @slow_law
 @given(row_words=each_row, word=words)
 def test_decoded_rows_share_an_edit(model: Model, positions: str, row_words: Any, word: Words) -> None:

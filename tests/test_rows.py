@@ -284,3 +284,13 @@ def test_windows_slide_and_weights_are_lively(shaped: Callable[[str], Model]) ->
         if shape.startswith("gemma"):
             assert model.config.sliding_window < max(map(len, encode(model.tokenizer, PROMPTS)))
             assert {"sliding_attention", "full_attention"} == set(model.config.layer_types)
+
+
+def test_rows_that_have_ended_are_not_touched(polyglot: Model, rows: list[Row], prompts: list[str]) -> None:
+    """Some stay in the batch for a while after their end; with one row to a batch none does."""
+    edit = stack([edit_of(row) for row in rows[20:40]])
+    many, single = (decode(polyglot, prompts[20:40], edit=edit, max_new_tokens=NEW, batch=size) for size in (20, 1))
+    assert many.texts == single.texts
+    assert len(set(many.tokens)) > 3
+    assert (many.touched.prefill, many.touched.decode) == (single.touched.prefill, single.touched.decode)
+    assert many.dose == pytest.approx(single.dose, rel=1e-3, abs=1e-6)
