@@ -241,7 +241,13 @@ def test_a_full_disk_loses_nothing(small, uninterrupted, tmp_path):
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen([script(), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The command as from a terminal: what a shell starts in the background would ignore Ctrl-C, and so would this."""
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipe = subprocess.PIPE
+    return subprocess.Popen([script(), *words], stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
 
 def wait_for(process: subprocess.Popen[str], ready: Any) -> None:
