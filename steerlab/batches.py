@@ -13,7 +13,7 @@ from steerlab.terms import SteerlabError
 
 ROWS = 512  # more does not pay, measured by `make bench`
 TOKENS = 4096  # of a batch that keeps the logits of every position
-SHARE = 0.5  # of the memory of the device, which is all that a run plans to take
+SHARE = 0.5  # of the memory that the weights leave on the device, which is all that a run plans to take
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def plan(
     every: bool = False,
     batch: int | None = None,
 ) -> Plan:
-    """Cut rows of tokens `ids` into batches of at most `batch` rows, or of as many as half of the memory holds.
+    """Cut rows of tokens `ids` into batches of at most `batch` rows, or of as many as `advise` says.
 
     `depth` is where each row joins its prompt; `new` tokens will follow; `every` keeps the logits of every position.
     Raises where not even one row fits.
@@ -53,8 +53,8 @@ def plan(
 
 
 def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> int:
-    """The rows of a batch: as many as pay and as half of the memory holds; raises where not even one fits."""
-    need, budget = row_bytes(model, longest, new=new, every=every), memory(model.device) * SHARE - model.bytes
+    """The rows of a batch: as many as pay and as half of the free memory holds; raises where not even one fits."""
+    need, budget = row_bytes(model, longest, new=new, every=every), (memory(model.device) - model.bytes) * SHARE
     if need > budget:
         raise SteerlabError(
             f"a row of {longest} tokens and {new} new ones needs about {need / 2**30:.1f} GiB beside the weights of "

@@ -57,8 +57,8 @@ class Model:
 
     @property
     def bytes(self) -> int:
-        """Memory of the weights."""
-        return sum(t.numel() * t.element_size() for t in self.hf.parameters())
+        """Memory of the weights that lie on the model's device."""
+        return sum(t.numel() * t.element_size() for t in self.hf.parameters() if t.device == self.device)
 
     @property
     def ends(self) -> set[int]:
