@@ -11,7 +11,7 @@ from rich.console import Console
 
 from steerlab.terms import SteerlabError
 
-ROWS = 512  # more does not pay, measured by `make bench`
+ROWS = 512  # more does not pay on a CPU; the benchmark's section `profile` measures it
 TOKENS = 4096  # of a batch that keeps the logits of every position
 SHARE = 0.5  # of the memory that the weights leave on the device, which is all that a run plans to take
 

@@ -187,14 +187,15 @@ def grid(model: Model, targets: int) -> list[Cell]:
     return [(layer, unit, by) for layer in range(step - 1, model.n_layers, step) for unit in units for by in STRENGTHS]
 
 
-def ours(model: Model, prompts: list[str], cells: list[Cell]) -> list[str]:
+def ours(model: Model, prompts: list[str], cells: list[Cell], *, batch: int | None = None) -> list[str]:
     """All cells in one call."""
     edits = []
     for layer, unit, strength in cells:
         start, basis = torch.zeros(1, model.width), unit[None, None]
         step = Direction("x", None, (layer,), "resid_post", unit[None], torch.ones(1), start, basis)
         edits += [sl.add(step, strength=strength)] * len(prompts)
-    return sl.generate(model, prompts * len(cells), edit=sl.stack(edits), max_new_tokens=NEW_TOKENS, one_line=False)
+    options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "one_line": False, "batch": batch}
+    return sl.generate(model, prompts * len(cells), edit=sl.stack(edits), **options)
 
 
 @torch.inference_mode()

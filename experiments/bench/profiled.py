@@ -1,17 +1,19 @@
 """Where the time of our sweep goes, and how far it is from what the arithmetic alone would take."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from gpu import LAYERS, grid, ours, rates
 from machine import threads
-from measures import seconds
+from measures import interleaved, seconds, spread
 from shared import NEW_TOKENS, PROMPTS, STRENGTHS
 from torch.profiler import ProfilerActivity, profile
 
 import steerlab as sl
 
 TARGETS = 4
+ROWS = (128, 256, 512, 1024)  # of a batch; steerlab.batches.ROWS is what is taken
 KINDS = {
     "matrix products": ("mm", "linear", "matmul"),
     "attention": ("attention",),
@@ -44,7 +46,12 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "The arithmetic alone: two FLOPs for each weight and new token, at the rate of one large matrix product here "
         f"({rate / 1e9:.0f} GFLOP/s, {threads()} threads).",
     ]
-    return {"tables": [{"title": "A sweep's seconds", "rows": rows}], "notes": notes}
+    taken = interleaved(
+        {str(size): partial(ours, model, prompts, cells, batch=size) for size in ROWS}, rounds=1 if quick else 3
+    )
+    sizes = [{"rows of a batch": int(size), "s": spread(times)} for size, times in taken.items()]
+    tables = [{"title": "A sweep's seconds", "rows": rows}, {"title": "By the rows of a batch", "rows": sizes}]
+    return {"tables": tables, "notes": notes}
 
 
 def by_kind(times: dict[str, float]) -> dict[str, float]:
