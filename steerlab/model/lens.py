@@ -4,11 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from steerlab.branching import Branch
-from steerlab.model.past import length
 from steerlab.model.positions import Change
 from steerlab.model.views import Model
 from steerlab.terms import SteerlabError, hook_name
@@ -23,35 +21,24 @@ class LensModel(Model):
         self.tokenizer, self.name, self.revision = tl.tokenizer, name, None
         self.config, self.n_layers, self.width = tl.cfg, tl.cfg.n_layers, tl.cfg.d_model
         self.hf = self._tl = tl.eval()
-        self.rows, self.live, self.attachments = None, None, 0
-        self._where, self._ours = None, False
         self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
 
     @property
     def context(self) -> int:
         return int(self.config.n_ctx)
 
-    def forward(
-        self,
-        ids: Int[Tensor, "row pos"],
-        mask: Bool[Tensor, "row total"],
-        *,
-        past: Any = None,
-        last: bool = False,
-        room: int | None = None,
-        branch: Branch | None = None,
-    ) -> tuple[Float[Tensor, "out_row out vocab"], Any]:
+    def _run(
+        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
+    ) -> tuple[Tensor, Any]:
         told: dict[str, Any] = {"attention_mask": mask.long(), "return_type": "logits"}
         bridge = hasattr(self._tl, "original_model")
-        if past is not None or room is not None:
-            if bridge:
-                told |= {"use_cache": True, "past_key_values": past, "return_type": "logits_and_cache"}
-            else:
-                past = self._new_cache(len(ids)) if past is None else past
-                told |= {"attention_mask": mask[:, -ids.shape[1] :].long(), "past_kv_cache": past}
-        with self._pass(ids, mask, past=None if past is None or not length(past) else past):
-            logits = self._tl(ids, **told)
-        if told["return_type"] == "logits_and_cache":
+        if cached and bridge:
+            told |= {"use_cache": True, "past_key_values": past, "return_type": "logits_and_cache"}
+        elif cached:
+            past = self._new_cache(len(ids)) if past is None else past
+            told |= {"attention_mask": mask[:, -ids.shape[1] :].long(), "past_kv_cache": past}
+        logits = self._tl(ids, **told)
+        if cached and bridge:
             logits, past = logits
         return (logits[:, -1:] if last else logits), past
 

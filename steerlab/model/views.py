@@ -22,6 +22,11 @@ class Model:
 
     hf: Any  # a transformers model: torch types each of its attributes as a tensor or a module
     branches = True  # whether rows can join on the way through `forward`
+    rows: Tensor | None = None  # set by decoding: which row each of the batch is
+    live: Tensor | None = None  # set by decoding, while some rows of the batch have ended
+    attachments = 0  # how many `attached` are open
+    _where: Where | None = None  # of the pass in flight
+    _ours = False  # whether that pass is one of `forward` or `body`
 
     def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None):
         self.hf, self.tokenizer, self.name, self.revision = hf.eval(), tokenizer, name, revision
@@ -29,11 +34,6 @@ class Model:
         self.n_layers: int = self.config.num_hidden_layers
         self.width: int = self.config.hidden_size
         self.blocks = _blocks(hf, self.n_layers)
-        self.rows: Tensor | None = None  # set by decoding: which row each of the batch is
-        self.live: Tensor | None = None  # set by decoding, while some rows of the batch have ended
-        self.attachments = 0  # how many `attached` are open
-        self._where: Where | None = None  # of the pass in flight
-        self._ours = False  # whether that pass is one of `forward` or `body`
         self._tl: Any = None
         self.fingerprint = _fingerprint(hf)
 
@@ -107,21 +107,27 @@ class Model:
         With `branch` the ids are prompts, and its rows join them on the way: logits and cache are those of the rows.
         """
         with self._pass(ids, mask, past=past, branch=branch) as positions:
-            out = self.hf(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=past,
-                use_cache=past is not None or room is not None,
-                logits_to_keep=1 if last else 0,
-            )
-        past = out.past_key_values
-        if room is not None:
+            logits, past = self._run(ids, mask, positions, past, last=last, cached=past is not None or room is not None)
+        if room is not None and self.branches:
             from steerlab.model.slab import settle  # imports transformers
 
             rows = None if branch is None else [branch.final(block) for block in range(self.n_layers)]
             past = settle(past, room, rows)
-        return out.logits, past
+        return logits, past
+
+    def _run(
+        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
+    ) -> tuple[Tensor, Any]:
+        """One pass, with a cache to go on from if `cached`."""
+        out = self.hf(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=cached,
+            logits_to_keep=1 if last else 0,
+        )
+        return out.logits, out.past_key_values
 
     def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
         """Run the blocks for the sake of what is attached to them, without the unembedding."""
