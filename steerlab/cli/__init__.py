@@ -1,0 +1,35 @@
+"""Words on a command line: each verb is one library call on files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from steerlab.cli import files, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's error is told in one line (exit 2), a stop by Ctrl-C says how to go on (exit 130)."""
+    options = _parser().parse_args(arguments)
+    from steerlab.terms import SteerlabError
+
+    try:
+        return int(options.verb(options) or 0)
+    except SteerlabError as error:
+        print(f"steerlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nsteerlab: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"steerlab: {error}; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="steerlab", description="Find, measure and steer the language of a language model."
+    )
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for module in (run, files):
+        module.add_verbs(verbs)
+    return parser

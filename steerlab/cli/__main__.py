@@ -1,0 +1,7 @@
+"""`python -m steerlab.cli` is `steerlab`."""
+
+import sys
+
+from steerlab.cli import main
+
+sys.exit(main())

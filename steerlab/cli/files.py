@@ -1,0 +1,65 @@
+"""`steerlab fit`, `steer` and `show`: one step each, from file to file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_verbs(verbs: Any) -> None:
+    fit = verbs.add_parser("fit", help="estimate directions from a corpus into a file")
+    fit.add_argument("estimator", help="diffmean, lda, pca, probe or eigengap")
+    fit.add_argument("model", help="polyglot, a Hub id or a folder")
+    fit.add_argument("corpus", nargs="?", help="a folder of aligned <iso>.txt (default: the sentences in the package)")
+    fit.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
+    fit.add_argument("--source", default="en")
+    fit.set_defaults(verb=_fit)
+    steer = verbs.add_parser("steer", help="continue a text along a direction from a file")
+    steer.add_argument("model")
+    steer.add_argument("directions", type=Path)
+    steer.add_argument("text", nargs="+")
+    steer.add_argument("--from", dest="source", default="en")
+    steer.add_argument("--to", dest="target", required=True)
+    steer.add_argument("--layer", type=int, required=True)
+    steer.add_argument("--strength", type=float, default=1.0, help="in natural gaps")
+    steer.set_defaults(verb=_steer)
+    show = verbs.add_parser("show", help="draw directions from a file")
+    show.add_argument("directions", type=Path)
+    show.add_argument("figure", choices=("dendrogram", "cosines"))
+    show.add_argument("--layer", type=int, required=True)
+    show.add_argument("-o", "--out", type=Path, required=True, help="an .html file")
+    show.set_defaults(verb=_show)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from steerlab.corpora import corpus
+    from steerlab.model import load
+    from steerlab.sweeps import fit
+
+    model = load(options.model)
+    fits = fit(model, corpus(options.corpus), [options.estimator], layers=range(model.n_layers), source=options.source)
+    print(fits[options.estimator].save(options.out))
+
+
+def _steer(options: argparse.Namespace) -> None:
+    from steerlab.directions import Directions
+    from steerlab.edits import add
+    from steerlab.generation import generate
+    from steerlab.model import load
+
+    step = Directions.load(options.directions).between(options.source, options.target).at(options.layer)
+    edit = add(step, strength=options.strength)
+    for text in generate(load(options.model), [f"{text}\n" for text in options.text], edit=edit):
+        print(text.strip())
+
+
+def _show(options: argparse.Namespace) -> None:
+    import steerlab.figures as figures
+    from steerlab.directions import Directions
+
+    directions = Directions.load(options.directions).at(options.layer)
+    if options.figure == "dendrogram":
+        figure = figures.dendrogram(directions)
+    else:
+        figure = figures.cosines(directions.vectors[:, 0], directions.langs, layer=options.layer)
+    figure.write_html(options.out)
+    print(options.out)
