@@ -16,11 +16,13 @@ from steerlab.batches import advise
 from steerlab.corpora import Corpus
 from steerlab.directions import Directions
 from steerlab.edits import Edit, ablate, add, rotate, stack
-from steerlab.evaluation import fluency, judge
+from steerlab.evaluation import fluency
 from steerlab.generation import decode
+from steerlab.judges import Answer, Retrieval, score
 from steerlab.langid import Identifier
 from steerlab.model import Model
 from steerlab.prompts import prompt
+from steerlab.scores import first_line
 from steerlab.terms import SteerlabError
 
 NEW_TOKENS = 32
@@ -145,13 +147,10 @@ class Bench:
         made = self._decode(table["prompt"].tolist(), table.pop("edit").tolist())
         texts, table["tokens"], table["dose"], table["batch_rows"] = made
         for split, rows in table.groupby("split"):
-            scores = judge(
-                [texts[i] for i in rows.index],
-                rows["sentence"].tolist(),
-                rows["target"].tolist(),
-                self.corpus.split(str(split)),
-                self.identifier,
-            )
+            told = zip(rows.index, rows.prompt, rows.question, rows.sentence, rows.source, rows.target, strict=True)
+            answers = [Answer(first_line(texts[i]), *given) for i, *given in told]
+            judge = Retrieval(self.corpus.split(str(split)))
+            scores = score(answers, identifier=self.identifier, judge=judge)
             for name, values in scores.items():
                 table.loc[rows.index, name] = pd.Series(values, index=rows.index)
         table = table.astype({"in_language": bool, "relevant": bool, "joint": bool})
@@ -185,7 +184,16 @@ class Bench:
             given = prompt(self.model.tokenizer, form, text, source=cell.source, target=cell.target)
             fit = cell.fits[i % len(cell.fits)] if cell.fits else ""
             more = {"sentence": number, "estimator": fit, "seed": i % max(1, len(cell.fits)), "cell": key}
-            rows.append(told | more | {"prompt": given, "reference": wanted[i], "edit": cell.edit(self.directions, i)})
+            rows.append(
+                told
+                | more
+                | {
+                    "prompt": given,
+                    "question": lines[cell.source][i],
+                    "reference": wanted[i],
+                    "edit": cell.edit(self.directions, i),
+                }
+            )
         return rows
 
     def _fluency(self, table: pd.DataFrame) -> Any:

@@ -1,4 +1,4 @@
-"""What came of an edit: outputs to tidy scores, one row per output."""
+"""What a model makes of texts under an edit: cross-entropies, and how fluent outputs are."""
 
 import math
 from collections.abc import Sequence
@@ -12,41 +12,10 @@ from torch import Tensor
 
 import steerlab.batches as batches
 from steerlab.branching import branch
-from steerlab.corpora import Corpus
 from steerlab.edits import Edit, Touched, stack
-from steerlab.langid import Identifier
 from steerlab.model import Model, load
 from steerlab.prompts import encode, pad
-from steerlab.scores import first_line, relevance, repetition
 from steerlab.terms import SteerlabError
-
-DISTRACTORS = 31
-
-
-def judge(
-    outputs: Sequence[str], sentences: Sequence[int], targets: Sequence[str], references: Corpus, identifier: Identifier
-) -> dict[str, Any]:
-    """Columns of scores of outputs that were made from `references`' i-th sentence, with `targets` asked for.
-
-    `in_language`: the identifier's first label is the target. `relevant`: the own reference in the language that the
-    output is in is nearer by chrF than 31 fixed distractors; chance is 1/32. `joint`: both, so the output is in the
-    target language and nearest to its own target-language reference.
-    """
-    lines = [first_line(output) for output in outputs]
-    languages = identifier.identify(lines)
-    places = {number: place for place, number in enumerate(references.numbers)}
-    own = [places[sentence] for sentence in sentences]
-    relevant, chrf = relevance(lines, languages, own, references.lines, distractors=DISTRACTORS)
-    in_language = np.array([found == asked for found, asked in zip(languages, targets, strict=True)], dtype=bool)
-    return {
-        "output": lines,
-        "language": languages,
-        "in_language": in_language,
-        "relevant": relevant,
-        "joint": in_language & relevant,
-        "chrf": chrf,
-        "repetition": [repetition(line) for line in lines],
-    }
 
 
 def cross_entropy(

@@ -23,10 +23,10 @@ from steerlab.cells import LONGEST, NEW_TOKENS, Bench, Cell
 from steerlab.collection import collect, text_means
 from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
-from steerlab.evaluation import DISTRACTORS
 from steerlab.figures import cophenetic, cosines, dendrogram, dose_curves, families, heatmap, separation
 from steerlab.geometry import Kinship, have_kin, kinship, unigrams, within_script
 from steerlab.geometry import separation as separate
+from steerlab.judges import DISTRACTORS
 from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.plans import MAIN, SEEDS, Plan, spread_layers

@@ -10,12 +10,13 @@ import pytest
 import steerlab.batches as batches
 import steerlab.collection
 import steerlab.estimate
-from steerlab import cells, evaluation, sweeps
+from steerlab import cells, sweeps
 from steerlab.cells import Bench, Cell
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
 from steerlab.edits import add, rotate
 from steerlab.generation import decode, generate
+from steerlab.judges import score
 from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.scores import first_line
@@ -110,11 +111,11 @@ def test_a_finished_cell_is_never_run_again(polyglot, pair, tmp_path, decoded):
 
 def test_a_stopped_sweep_goes_on(polyglot, pair, tmp_path, decoded, monkeypatch):
     whole = sweep(polyglot, pair, **GRID)
-    monkeypatch.setattr(cells, "judge", lambda *given: evaluation.judge(*given) if len(decoded) < 4 else 1 / 0)
+    monkeypatch.setattr(cells, "score", lambda *a, **b: score(*a, **b) if len(decoded) < 4 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sweep(polyglot, pair, out=tmp_path, **GRID)
     assert len(list(tmp_path.glob("*.parquet"))) == 1
-    monkeypatch.setattr(cells, "judge", evaluation.judge)
+    monkeypatch.setattr(cells, "score", score)
     assert same(sweep(polyglot, pair, out=tmp_path, **GRID), whole)
     assert decoded == [4, 4, 4, 4, 4]  # the whole took two, the stopped one two, the rest one
 

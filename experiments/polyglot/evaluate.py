@@ -15,13 +15,14 @@ import torch
 from data import GIVEN_WEIGHT, HELD_OUT_SHARE, NAMES, VOCABULARY
 
 from steerlab.corpora import Corpus, corpus
-from steerlab.evaluation import bits_per_byte, judge
+from steerlab.evaluation import bits_per_byte
 from steerlab.generation import decode
 from steerlab.intervals import by_sentence
+from steerlab.judges import Answer, Retrieval, score
 from steerlab.langid import identifier
 from steerlab.model import PACKAGED, Model, load
 from steerlab.prompts import prompt
-from steerlab.scores import ChrfIndex
+from steerlab.scores import ChrfIndex, first_line
 
 PROMPTS, TOKENS, TEMPERATURE, GATE = 50, 24, 0.8, 5 / 32
 OTHERS = [iso for iso in NAMES if iso != "en"]
@@ -55,7 +56,9 @@ def translation(model: Model, lines: Corpus) -> dict[str, dict]:
     for iso in OTHERS:
         prompts = [prompt(model.tokenizer, "instructed", text, source="en", target=iso) for text in lines["en"]]
         texts = decode(model, prompts, max_new_tokens=32, batch=256).texts
-        table = judge(texts, lines.numbers, [iso] * len(lines), lines, identifier())
+        told = zip(texts, prompts, lines["en"], lines.numbers, strict=True)
+        answers = [Answer(first_line(text), given, line, number, "en", iso) for text, given, line, number in told]
+        table = score(answers, identifier=identifier(), judge=Retrieval(lines))
         scores = ChrfIndex(lines[iso]).score(table["output"])
         own = np.diag(scores)
         mismatched = (scores.sum(1) - own) / (len(lines) - 1)
