@@ -11,6 +11,11 @@ from steerlab.evaluation import bits_per_byte, fluency
 from steerlab.model import Model, load
 
 
+@pytest.fixture(scope="module")
+def dev(lines):
+    return lines.split("dev")
+
+
 @torch.inference_mode()
 def naive_bits(model: Model, text: str) -> float:
     tokenizer = model.tokenizer
