@@ -1,32 +1,34 @@
-"""Cells of a grid, many to a batch, each finished group a file: a run that was stopped goes on."""
+"""Cells of a grid, many to a batch; a run that is stopped at any moment goes on, alone or beside others."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import Progress
 
-from steerlab.batches import advise
+import steerlab.batches as batches
 from steerlab.corpora import Corpus
 from steerlab.directions import Directions
 from steerlab.edits import Edit, ablate, add, rotate, stack
-from steerlab.evaluation import fluency
+from steerlab.evaluation import bits_per_byte
 from steerlab.generation import decode
-from steerlab.judges import Answer, Retrieval, score
+from steerlab.judges import Answer, Judge, Retrieval, score
 from steerlab.langid import Identifier
+from steerlab.ledger import Ledger, Meter
 from steerlab.model import Model
-from steerlab.prompts import prompt
+from steerlab.prompts import encode, prompt
 from steerlab.scores import first_line
 from steerlab.terms import SteerlabError
 
 NEW_TOKENS = 32
-GROUP = 4  # batches whose rows are made and written together, so that a prompt meets many edits in a batch
+GROUP = 4  # batches whose rows are planned together, so that a prompt meets many edits in a batch
 LONGEST = 256  # tokens of a prompt that the rows of a batch are planned for
 RUN = "run of lines"  # a form of prompt: another sentence of the language stands above the sentence
 
@@ -36,7 +38,7 @@ class Cell:
     """One setting of the grid, run on every sentence of a split, or on those at the places `lines` of it.
 
     `fits` names the directions to use; sentence i takes the (i mod n)-th, so that a control of several seeds costs as
-    much as one run.
+    much as one run. `draw` numbers the samples of a temperature above 0.
     """
 
     method: str
@@ -49,6 +51,7 @@ class Cell:
     fits: tuple[str, ...] = ()
     form: str = "line"
     lines: tuple[int, ...] | None = None
+    draw: int = 0
 
     def edit(self, directions: Mapping[str, Directions], sentence: int) -> Edit:
         """The edit for the i-th sentence of the split; `none` is the empty edit."""
@@ -63,6 +66,33 @@ class Cell:
         return add(step, strength=self.strength)
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Rows that run together, as planned: (key of the cell, place of its line) each; `cells` by their keys."""
+
+    key: str
+    cells: Mapping[str, Cell]
+    rows: tuple[tuple[str, int], ...]
+
+    def keep(self, kept: Callable[[tuple[str, int]], bool]) -> "Unit":
+        """The same unit with some of its rows."""
+        rows = tuple(row for row in self.rows if kept(row))
+        return Unit(self.key, {key: self.cells[key] for key, _ in rows}, rows)
+
+    def of(self, cell: str) -> "Unit":
+        """The unit's rows of one cell."""
+        return self.keep(lambda row: row[0] == cell)
+
+
+Workers = Callable[["Bench", Iterable[Unit]], Iterator[tuple[Unit, dict[str, Any]]]]
+
+
+def here(bench: "Bench", units: Iterable[Unit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
+    """Say the units one by one in this process."""
+    for unit in units:
+        yield unit, bench.say(unit)
+
+
 @dataclass
 class Bench:
     """What every cell of a run shares; its hash is part of each cell's key."""
@@ -75,13 +105,18 @@ class Bench:
     folder: Path | None = None
     batch: int | None = None  # rows that run together; by default what memory and speed advise
     fluency: bool = False
-    _bits: dict[str, float] = field(default_factory=dict)  # of texts that come again: references, frequent outputs
+    judge: Judge | None = None  # by default retrieval among the references of the cell's split
+    new_tokens: int = NEW_TOKENS
+    one_line: bool = True
+    temperature: float = 0.0
+    workers: Workers = here
+    retry: bool = False  # run cells again that failed before
+    _known: dict[Any, Any] = field(default_factory=dict)  # prompts and their tokens; the bits of references
 
     def __post_init__(self) -> None:
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
         if self.batch is None:
-            self.batch = advise(self.model, min(LONGEST, self.model.context), new=NEW_TOKENS)
+            longest = min(LONGEST, max(1, self.model.context - self.new_tokens))
+            self.batch = batches.advise(self.model, longest, new=self.new_tokens)
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -90,125 +125,194 @@ class Bench:
 
     def key(self, cell: Cell) -> str:
         """A hash of everything that decides the cell's rows."""
-        fits = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in cell.fits]
-        shared = [
-            self.model.about,
-            self.corpus.hash,
-            self.identifier.name,
-            self.limits[cell.split],
-            NEW_TOKENS,
-            self.plan,
-        ]
-        told = json.dumps([asdict(cell), fits, shared, self.fluency], sort_keys=True)
+        told = json.dumps([asdict(cell), *self._shared(cell.fits, cell.split)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
+    def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
+        known = self._known.setdefault("shared", {})
+        told = (fits, split, self.fluency)
+        if told not in known:
+            vectors = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in fits]
+            decoding = [self.new_tokens, self.one_line, self.temperature]
+            judge = self.judged(split).name
+            about = [self.model.about, self.corpus.hash, self.identifier.name, judge, self.limits[split], self.plan]
+            known[told] = [vectors, about, decoding, self.fluency]
+        return known[told]
+
+    def judged(self, split: str) -> Judge:
+        """The judge of a split's outputs."""
+        return Retrieval(self.corpus.split(split)) if self.judge is None else self.judge
+
     def lines(self, cell: Cell) -> Corpus:
-        return self.corpus.split(cell.split).take(self.limits[cell.split])
+        known = self._known.setdefault("lines", {})
+        if cell.split not in known:
+            known[cell.split] = self.corpus.split(cell.split).take(self.limits[cell.split])
+        return known[cell.split]
+
+    # --------------------------------------------------------------------------------------- from cells to a table
 
     def run(self, cells: Iterable[Cell], *, title: str = "cells", progress: bool = False) -> pd.DataFrame:
-        """Tidy rows of all the cells, in their order; finished ones are read from the folder."""
+        """Tidy rows of all the cells, in their order; with a folder, finished ones are read from it.
+
+        A cell that fails leaves its error in the folder and in `rows.attrs["failed"]`; the rest go on. Other processes
+        may work in the same folder: each unit is claimed by one of them, and all end with the whole table.
+        """
         keys = {self.key(cell): cell for cell in cells}
-        done = self._finished(keys)
-        with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-            task = bar.add_task(title, total=len(keys))
-            for group in self._groups(keys):
-                if todo := [(key, cell) for key, cell in group if key not in done]:
-                    done |= self._run_group(todo)
-                bar.advance(task, len(group))
-        return pd.concat([done[key] for key in keys], ignore_index=True) if keys else pd.DataFrame()
-
-    def _groups(self, keys: Mapping[str, Cell]) -> Iterator[list[tuple[str, Cell]]]:
-        """The cells in parts of about `GROUP` batches, the same ones whatever is finished."""
-        group: list[tuple[str, Cell]] = []
-        rows = 0
-        for key, cell in keys.items():
-            group.append((key, cell))
-            rows += len(self.lines(cell) if cell.lines is None else cell.lines)
-            if rows >= GROUP * self.plan["rows"]:
-                yield group
-                group, rows = [], 0
-        if group:
-            yield group
-
-    def _finished(self, keys: Mapping[str, Cell]) -> dict[str, pd.DataFrame]:
-        done: dict[str, pd.DataFrame] = {}
-        for file in sorted(self.folder.glob("*.parquet")) if self.folder else []:
+        if not keys:
+            return pd.DataFrame()
+        waiting = self.units(keys)
+        ledger = Ledger(self.folder, keys, retry=self.retry)
+        with Meter(title, sum(len(unit.rows) for unit in waiting), shown=progress) as meter:
             try:
-                found = pd.read_parquet(file)
-            except (OSError, ValueError) as error:
-                raise SteerlabError(
-                    f"{file} is truncated or no parquet file ({error}); delete it, run again"
-                ) from error
-            done |= {str(key): rows for key, rows in found.groupby("cell", sort=False) if key in keys}
-        return done
+                while waiting := [unit for unit in waiting if ledger.left(unit).rows]:
+                    meter.show(ledger.count)
+                    for unit, record in self.workers(self, ledger.claimed(waiting)):
+                        ledger.add(unit.key, record)
+                        meter.show(ledger.count)
+                    ledger.wait(waiting)
+            finally:
+                ledger.release()
+        return ledger.table()
 
-    def _run_group(self, group: Sequence[tuple[str, Cell]]) -> dict[str, pd.DataFrame]:
-        table = pd.DataFrame([row for key, cell in group for row in self._rows(key, cell)])
-        made = self._decode(table["prompt"].tolist(), table.pop("edit").tolist())
-        texts, table["tokens"], table["dose"], table["batch_rows"] = made
+    def units(self, keys: Mapping[str, Cell]) -> list[Unit]:
+        """All rows of the cells in the batches that they run in, which do not depend on what is finished."""
+        units: list[Unit] = []
+        group: list[tuple[str, int]] = []
+        for key, cell in keys.items():
+            places = range(len(self.lines(cell))) if cell.lines is None else cell.lines
+            group += [(key, place) for place in places]
+            if len(group) >= GROUP * self.plan["rows"]:
+                units += self._cut(keys, group)
+                group = []
+        return [*units, *self._cut(keys, group)]
+
+    def _cut(self, cells: Mapping[str, Cell], group: list[tuple[str, int]]) -> Iterator[Unit]:
+        """A group's units; rows of one prompt without an edit run once, so they count as one."""
+        distinct: dict[Any, list[tuple[str, int]]] = {}
+        for number, (key, place) in enumerate(group):
+            cell = cells[key]
+            steered = cell.operator != "none" or self.temperature > 0
+            distinct.setdefault((self._prompt(cell, place), number if steered else -1), []).append((key, place))
+        ids = [self._encoded(text) for text, _ in distinct]
+        depth = [cells[rows[0][0]].layer for rows in distinct.values()]
+        together = list(distinct.values())
+        for batch in batches.plan(self.model, ids, depth, new=self.new_tokens, batch=self.batch).batches:
+            rows = tuple(row for number in batch for row in together[number])
+            told = json.dumps(rows).encode()
+            name = hashlib.sha256(told).hexdigest()[:16]
+            yield Unit(name, {key: cells[key] for key, _ in rows}, rows)
+
+    def prompts(self, unit: Unit) -> list[str]:
+        """What the model reads in each row of a unit."""
+        return [self._prompt(unit.cells[key], place) for key, place in unit.rows]
+
+    def length(self, unit: Unit) -> int:
+        """Tokens of all prompts of a unit."""
+        return sum(len(self._encoded(text)) for text in self.prompts(unit))
+
+    def _prompt(self, cell: Cell, place: int) -> str:
+        known = self._known.setdefault("prompts", {})
+        told = (cell.split, cell.form, cell.source, cell.target, place)
+        if told not in known:
+            texts, form = self.lines(cell)[cell.source], cell.form
+            text = texts[place]
+            if form == RUN:
+                text, form = f"{texts[place - 1]}\n{text}", "line"
+            known[told] = prompt(self.model.tokenizer, form, text, source=cell.source, target=cell.target)
+        return known[told]
+
+    def _encoded(self, text: str) -> list[int]:
+        known = self._known.setdefault("tokens", {})
+        if text not in known:
+            known[text] = encode(self.model.tokenizer, [text])[0]
+        return known[text]
+
+    # ----------------------------------------------------------------------------------------------- one unit
+
+    def say(self, unit: Unit) -> dict[str, Any]:
+        """A unit's record: columns of its rows, the errors of the cells that failed, and what it took."""
+        start = time.monotonic()
+        made, failed = self._attempt(unit)
+        record = {"unit": unit.key, "failed": failed, "worker": f"{socket.gethostname()}:{os.getpid()}"}
+        record["rows"] = self._scored(pd.concat(made, ignore_index=True)) if made else {}
+        return record | {"seconds": round(time.monotonic() - start, 3)}
+
+    def _attempt(self, unit: Unit) -> tuple[list[pd.DataFrame], dict[str, str]]:
+        """What the rows say; where one of them fails, each cell by itself, so that only the failing ones are lost."""
+        try:
+            return [self._decode(unit)], {}
+        except Exception as error:
+            if len(unit.cells) == 1:
+                told = str(error) if isinstance(error, SteerlabError) else f"{type(error).__name__}: {error}"
+                return [], {next(iter(unit.cells)): told}
+        parts = [self._attempt(unit.of(key)) for key in unit.cells]
+        return [table for made, _ in parts for table in made], {
+            k: told for _, lost in parts for k, told in lost.items()
+        }
+
+    def _decode(self, unit: Unit) -> pd.DataFrame:
+        """What the rows say, without scores; rows of one prompt without an edit are decoded once."""
+        table = pd.DataFrame([self._row(key, unit.cells[key], place) for key, place in unit.rows])
+        edits = [unit.cells[key].edit(self.directions, place) for key, place in unit.rows]
+        prompts = table["prompt"].tolist()
+        alone = [number if edit.parts or self.temperature else -1 for number, edit in enumerate(edits)]
+        place = {row: number for number, row in enumerate(dict.fromkeys(zip(prompts, alone, strict=True)))}
+        rows = [place[row] for row in zip(prompts, alone, strict=True)]
+        first = [rows.index(number) for number in range(len(place))]
+        edit = stack([edits[i] for i in first])
+        made = decode(
+            self.model,
+            [prompts[i] for i in first],
+            edit=edit if edit.parts else None,
+            max_new_tokens=self.new_tokens,
+            one_line=self.one_line,
+            temperature=self.temperature,
+            seed=[int(hashlib.sha256(f"{unit.rows[i]}".encode()).hexdigest()[:12], 16) for i in first],
+            batch=self.batch,
+        )
+        cut = first_line if self.one_line else str.strip
+        table["output"] = [cut(made.texts[row]) for row in rows]
+        table["tokens"] = [made.tokens[row] for row in rows]
+        table["dose"] = [made.dose[row] for row in rows]
+        table["batch_rows"] = made.plan.rows
+        return table
+
+    def _row(self, key: str, cell: Cell, place: int) -> dict[str, Any]:
+        lines = self.lines(cell)
+        told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form", "lines")}
+        fit = cell.fits[place % len(cell.fits)] if cell.fits else ""
+        told |= {
+            "place": place,
+            "sentence": lines.numbers[place],
+            "estimator": fit,
+            "seed": place % max(1, len(cell.fits)),
+        }
+        texts = {"question": lines[cell.source][place], "reference": lines[cell.target][place]}
+        return told | {"cell": key, "prompt": self._prompt(cell, place)} | texts
+
+    def _scored(self, table: pd.DataFrame) -> dict[str, list[Any]]:
+        """Columns of the rows with their scores, as JSON has them: None for NaN."""
         for split, rows in table.groupby("split"):
-            told = zip(rows.index, rows.prompt, rows.question, rows.sentence, rows.source, rows.target, strict=True)
-            answers = [Answer(first_line(texts[i]), *given) for i, *given in told]
-            judge = Retrieval(self.corpus.split(str(split)))
-            scores = score(answers, identifier=self.identifier, judge=judge)
-            for name, values in scores.items():
+            told = zip(rows.output, rows.prompt, rows.question, rows.sentence, rows.source, rows.target, strict=True)
+            answers = [Answer(*given) for given in told]
+            for name, values in score(answers, identifier=self.identifier, judge=self.judged(str(split))).items():
                 table.loc[rows.index, name] = pd.Series(values, index=rows.index)
         table = table.astype({"in_language": bool, "relevant": bool, "joint": bool})
         table["bits_per_byte_ratio"] = self._fluency(table) if self.fluency else float("nan")
-        self._save(table)
-        return {str(key): rows for key, rows in table.groupby("cell", sort=False)}
+        floats = {name for name in table.columns if table[name].dtype.kind == "f"}
+        return {
+            str(name): [None if name in floats and value != value else value for value in table[name].tolist()]
+            for name in table.columns
+        }
 
-    def _decode(self, prompts: list[str], edits: list[Edit]) -> tuple[list[str], list[int], list[float], int]:
-        """(texts, tokens, doses, rows of a batch as run); rows of one prompt without an edit are decoded once."""
-        distinct = [
-            (given, i if edit.parts else -1) for i, (given, edit) in enumerate(zip(prompts, edits, strict=True))
-        ]
-        place = {row: number for number, row in enumerate(dict.fromkeys(distinct))}
-        rows = [place[row] for row in distinct]
-        first = [rows.index(number) for number in range(len(place))]
-        edit = stack([edits[i] for i in first])
-        options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "batch": self.batch}
-        made = decode(self.model, [prompts[i] for i in first], edit=edit if edit.parts else None, **options)
-        texts, tokens, doses = made.texts, made.tokens, made.dose
-        return [texts[r] for r in rows], [tokens[r] for r in rows], [doses[r] for r in rows], made.plan.rows
-
-    def _rows(self, key: str, cell: Cell) -> list[dict[str, Any]]:
-        rows, lines = [], self.lines(cell)
-        wanted = lines[cell.target]
-        told = {k: v for k, v in asdict(cell).items() if k not in ("fits", "form", "lines")}
-        texts, form = lines[cell.source], cell.form
-        if form == RUN:
-            texts, form = tuple(f"{texts[i - 1]}\n{text}" for i, text in enumerate(texts)), "line"
-        for i in range(len(lines)) if cell.lines is None else cell.lines:
-            number, text = lines.numbers[i], texts[i]
-            given = prompt(self.model.tokenizer, form, text, source=cell.source, target=cell.target)
-            fit = cell.fits[i % len(cell.fits)] if cell.fits else ""
-            more = {"sentence": number, "estimator": fit, "seed": i % max(1, len(cell.fits)), "cell": key}
-            rows.append(
-                told
-                | more
-                | {
-                    "prompt": given,
-                    "question": lines[cell.source][i],
-                    "reference": wanted[i],
-                    "edit": cell.edit(self.directions, i),
-                }
-            )
-        return rows
-
-    def _fluency(self, table: pd.DataFrame) -> Any:
-        return fluency(self.model, table["output"].tolist(), table["reference"].tolist(), known=self._bits)
-
-    def _save(self, table: pd.DataFrame) -> None:
-        if self.folder is None:
-            return
-        name = hashlib.sha256("".join(sorted(set(table["cell"]))).encode()).hexdigest()[:16]
-        file = self.folder / f"{name}.parquet"
-        try:
-            table.to_parquet(file.with_suffix(".new"))
-            os.replace(file.with_suffix(".new"), file)
-        except OSError as error:
-            file.with_suffix(".new").unlink(missing_ok=True)
-            raise SteerlabError(
-                f"could not write {file} ({error.strerror or error}); finished cells are kept: make room and run again"
-            ) from error
+    def _fluency(self, table: pd.DataFrame) -> np.ndarray:
+        """Bits per byte of each output over its reference's; what is computed together follows from the unit."""
+        bits = bits_per_byte(self.model, table["output"].tolist(), batch=self.batch)
+        known = self._known.setdefault("bits", {})
+        for split, target in set(zip(table["split"], table["target"], strict=True)):
+            if (split, target) not in known:
+                part = self.corpus.split(split).take(self.limits[split])
+                found = bits_per_byte(self.model, part[target], batch=self.batch)
+                known[split, target] = dict(zip(part[target], found.tolist(), strict=True))
+        told = zip(table["split"], table["target"], table["reference"], strict=True)
+        return bits / np.array([known[split, target][reference] for split, target, reference in told])

@@ -1,4 +1,4 @@
-"""What a model makes of texts under an edit: cross-entropies, and how fluent outputs are."""
+"""What a model makes of texts, under an edit or not: cross-entropies, bits per byte."""
 
 import math
 from collections.abc import Sequence
@@ -34,19 +34,13 @@ def cross_entropy(
     return nats / torch.tensor([len(tokens) - 1 or math.nan for tokens in ids])
 
 
-def bits_per_byte(
-    model: Any, texts: Sequence[str], *, known: dict[str, float] | None = None, batch: int | None = None
-) -> np.ndarray:
-    """Bits per UTF-8 byte of each text alone, after BOS, under the model as it is; NaN for an empty text.
-
-    `known` is filled with every text's bits, and what it holds is not computed again.
-    """
-    model, known = load(model), {} if known is None else known
-    distinct = list(dict.fromkeys(text for text in texts if text.strip() and text not in known))
-    if distinct:
-        nats = _nats(model, encode(model.tokenizer, distinct), [Edit(())], batch=batch)[0].tolist()
-        known |= {text: n / math.log(2) / len(text.encode()) for text, n in zip(distinct, nats, strict=True)}
-    return np.array([known.get(text, math.nan) for text in texts])
+def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int | None = None) -> np.ndarray:
+    """Bits per UTF-8 byte of each text alone, after BOS, under the model as it is; NaN for an empty text."""
+    model = load(model)
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    nats = _nats(model, encode(model.tokenizer, distinct), [Edit(())], batch=batch)[0].tolist() if distinct else []
+    bits = {text: n / math.log(2) / len(text.encode()) for text, n in zip(distinct, nats, strict=True)}
+    return np.array([bits.get(text, math.nan) for text in texts])
 
 
 @torch.inference_mode()
@@ -87,11 +81,3 @@ def _nats(
     with edit.on(model) if edit.parts else nullcontext(Touched()) as touched:
         batches.run(plan, work, touched.mark, touched.undo)
     return found.reshape(len(ids), count).T
-
-
-def fluency(
-    model: Any, outputs: Sequence[str], references: Sequence[str], *, known: dict[str, float] | None = None
-) -> np.ndarray:
-    """Bits per byte of each output over that of its reference under the unsteered model: 1 is as fluent as the text."""
-    known = {} if known is None else known
-    return bits_per_byte(model, outputs, known=known) / bits_per_byte(model, references, known=known)

@@ -66,18 +66,25 @@ def decode(
     *,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     one_line: bool = True,
     edit: Edit | None = None,
     batch: int | None = None,
 ) -> Decoded:
-    """Like `generate`, with what each row took, what was touched, and which rows ran together."""
+    """Like `generate`, with what each row took, what was touched, and which rows ran together.
+
+    With a seed for each row, what a row says does not depend on which rows it is decoded with.
+    """
     model = load(model)
     if not temperature >= 0:
         raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
     if max_new_tokens < 1:
         raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
     ids = encode(model.tokenizer, prompts)
+    if not isinstance(seed, int) and len(seed) != len(ids):
+        raise SteerlabError(
+            f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each prompt"
+        )
     longest = max(map(len, ids), default=0) + max_new_tokens
     if longest > model.context:
         raise SteerlabError(
@@ -102,13 +109,21 @@ def decode(
 class _Decoding:
     """One call of `decode`: the tokens of all rows, filled batch by batch."""
 
-    def __init__(self, model: Model, ids: list[list[int]], steps: int, stops: "_Stops", temperature: float, seed: int):
+    def __init__(
+        self,
+        model: Model,
+        ids: list[list[int]],
+        steps: int,
+        stops: "_Stops",
+        temperature: float,
+        seed: int | Sequence[int],
+    ):
         self.model, self.ids, self.steps, self.stops, self.temperature = model, ids, steps, stops, temperature
         self.new: list[list[int]] = [[] for _ in ids]
         self.depth: Sequence[int] | None = None  # where rows join the prompt that they share; None: each runs its own
         self.chances = None  # one number for each row and step, so that what is sampled does not depend on the batches
         if temperature:
-            self.chances = torch.rand(len(ids), steps, generator=torch.Generator().manual_seed(seed))
+            self.chances = _chances(len(ids), steps, seed)
 
     def run(self, rows: Sequence[int]) -> None:
         """Fill in the new tokens of some rows; a row that has ended leaves the batch and its cache."""
@@ -163,6 +178,13 @@ class _Decoding:
         share = torch.softmax(logits.float() / self.temperature, -1).cumsum(-1)
         chance = self.chances[names.cpu(), step].to(share.device)[:, None] * share[:, -1:]
         return torch.searchsorted(share, chance, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+def _chances(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, "row step"]:
+    """Numbers from 0 to 1: of one seed for all rows, or of a seed for each."""
+    if isinstance(seed, int):
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(each)) for each in seed])
 
 
 def _largest(logits: Float[Tensor, "row vocab"]) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:

@@ -68,7 +68,7 @@ def _behind(rows: pd.DataFrame, setting: Setting, leader: Setting) -> bool:
     for layer, strength in (setting, leader):
         part = rows[(rows["layer"] == layer) & (rows["strength"] == strength)]
         sides += [part["joint"].to_numpy(float), part["sentence"].to_numpy()]
-    return len(set(sides[1])) > 1 and paired_difference(*sides)[2] < 0
+    return len(set(sides[1])) > 1 and bool(paired_difference(*sides)[2] < 0)
 
 
 def _table(rows: pd.DataFrame, left: Mapping[str, Mapping[Setting, object]], lines: int) -> pd.DataFrame:

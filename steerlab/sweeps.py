@@ -1,96 +1,229 @@
 """Sweeps over layers, languages, strengths, estimators and operators, whole or raced."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 import steerlab.estimate
 import steerlab.racing as racing
-from steerlab.cells import Bench, Cell
+from steerlab.cells import Bench, Cell, Workers, here
 from steerlab.collection import collect
-from steerlab.corpora import Corpus
+from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
+from steerlab.generation import decode
+from steerlab.grids import Grid
 from steerlab.langid import identifier
+from steerlab.ledger import Ledger
 from steerlab.model import Model, load
 from steerlab.terms import SteerlabError
 
-OPERATORS = ("add", "rotate")
-GRIDS = {"add": (0.5, 1.0, 1.5, 2.0), "rotate": (0.25, 0.5, 1.0, 1.5), "ablate": (0.5, 1.0)}
-
-
-def method_name(estimator: str, operator: str) -> str:
-    return estimator if operator == "add" else f"{estimator}_{operator}"
-
 
 def sweep(
-    model: Any,
-    corpus: Corpus,
+    model: Any = None,
+    corpus: Corpus | None = None,
     *,
-    source: str = "en",
-    targets: Sequence[str] | None = None,
-    estimators: Sequence[str] = ("diffmean",),
-    operators: Sequence[str] = ("add",),
-    layers: Sequence[int] | None = None,
-    strengths: Sequence[float] | None = None,
-    split: str = "dev",
-    limit: int | None = None,
-    form: str = "line",
-    lid: str | Path | None = None,
+    grid: Grid | None = None,
     out: str | Path | None = None,
-    race: bool = False,
-    seed: int = 0,
-    batch: int | None = None,
+    workers: Workers = here,
+    retry: bool = False,
     progress: bool = False,
+    **keys: Any,
 ) -> pd.DataFrame:
     """Steer every (estimator, operator, layer, strength, source → target) and score every sentence of a split.
 
-    Directions come from the corpus' `estimate` split. Without `strengths` each operator takes its own grid: `add` in
-    natural gaps, `rotate` in shares of the angle between the two means. With `out`, a folder, a finished cell is never
-    run twice. Gives one tidy row per output. With `race`, when only the best layer and strength are wanted, settings
-    that fall behind stop early, `seed` being the order of the lines; how far each one went is in `rows.attrs["race"]`.
+    The grid is a `Grid`, or its keys: `sweep(model, corpus, layers=[3, 5], targets=["es"])`. Directions come from the
+    corpus' `estimate` split. With `out`, a folder, every finished batch is kept: a run that was stopped at any moment
+    goes on, several processes may work in it at once, and all end with the same table. A cell that fails is left out,
+    with its error in `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
+    `race`, when only the best layer and strength are wanted, settings that fall behind stop early; how far each one
+    went is in `rows.attrs["race"]`.
     """
-    model = load(model)
-    chosen = list(range(model.n_layers)) if layers is None else list(layers)
-    asked = [iso for iso in corpus.langs if iso != source] if targets is None else list(targets)
-    for iso in [source, *asked]:
-        corpus[iso]
-    if source in asked:
-        raise SteerlabError(f"the source {source!r} is among the targets; a direction needs two languages")
-    cells = [
-        Cell(method_name(estimator, operator), operator, layer, strength, source, target, split, (estimator,), form)
-        for estimator in estimators
-        for operator in operators
-        for layer in chosen
-        for strength in grid(operator, strengths)
-        for target in asked
-    ]
-    if not cells:
-        raise SteerlabError("the grid is empty; give at least one estimator, operator, layer, strength and target")
-    fits = fit(model, corpus, estimators, layers=chosen, source=source, form=form)
-    folder = Path(out) if out is not None else None
-    bench = Bench(model, corpus, fits, identifier(lid), {split: limit}, folder, batch)
-    if not race:
-        return bench.run(cells, title=f"{len(cells)} cells", progress=progress)
-    raced = racing.race(bench, cells, seed=seed, title=f"{len(cells)} cells", progress=progress)
+    if grid is not None and keys:
+        raise SteerlabError(f"give a grid or its keys, not both; beside the grid there is {', '.join(keys)}")
+    grid = Grid.of(keys) if grid is None else grid
+    bench, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
+    title = f"{len(cells)} cells"
+    if not grid.race:
+        return bench.run(cells, title=title, progress=progress)
+    raced = racing.race(bench, cells, seed=grid.seed, title=title, progress=progress)
     raced.rows.attrs["race"] = raced.settings.to_dict("records")
     return raced.rows
 
 
-def grid(operator: str, strengths: Sequence[float] | None = None) -> tuple[float, ...]:
-    """An operator's own strengths, or the ones given."""
-    if operator not in OPERATORS:
-        raise SteerlabError(f"a sweep steers with {' or '.join(OPERATORS)}, not with {operator!r}")
-    return GRIDS[operator] if strengths is None else tuple(strengths)
+def prepare(
+    grid: Grid,
+    model: Any = None,
+    texts: Corpus | None = None,
+    *,
+    out: str | Path | None = None,
+    workers: Workers = here,
+    retry: bool = False,
+) -> tuple[Bench, list[Cell]]:
+    """The bench and the cells of a grid; with `out`, directions are fitted once for all who work in that folder."""
+    model, texts = _loaded(grid, model), _read(grid, texts)
+    cells = grid.cells(texts.langs, model.n_layers)
+    for layer in {cell.layer for cell in cells}:
+        model.need_layer(layer)
+    texts.split(grid.split).take(grid.limit)
+    bench = _bench(grid, model, texts)
+    bench.workers, bench.retry = workers, retry
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _claim(folder, grid, bench)
+        bench.folder = folder / "rows"
+    layers = sorted({cell.layer for cell in cells})
+    bench.directions = fit(model, texts, grid.estimators, layers=layers, source=grid.source, folder=folder)
+    if folder is not None:
+        told = {bench.key(cell): asdict(cell) | {"rows": len(bench.lines(cell))} for cell in cells}
+        _write(folder / "cells.json", _told(folder / "cells.json") | told)
+    return bench, cells
 
 
 def fit(
-    model: Model, corpus: Corpus, estimators: Sequence[str], *, layers: Sequence[int], source: str, form: str = "line"
+    model: Model,
+    texts: Corpus,
+    estimators: Sequence[str],
+    *,
+    layers: Sequence[int],
+    source: str,
+    form: str = "line",
+    folder: Path | None = None,
 ) -> dict[str, Directions]:
-    """Directions by estimator name, from one pass over the `estimate` split."""
+    """Directions by estimator name, from one pass over the `estimate` split; in a folder they are kept, and found."""
     if unknown := [name for name in estimators if name not in steerlab.estimate.__all__]:
         raise SteerlabError(f"there is no estimator {unknown[0]!r}; there are {', '.join(steerlab.estimate.__all__)}")
-    also = sorted({part for name in estimators for part in steerlab.estimate.NEEDS.get(name, ())})
-    moments = collect(model, corpus.split("estimate"), layers=layers, source=source, form=form, also=also)
+    part = texts.split("estimate")
+    if folder is None:
+        return _fitted(model, part, estimators, layers=layers, source=source, form=form)
+    (folder / "directions").mkdir(parents=True, exist_ok=True)
+    made = [model.fingerprint, str(model.dtype), part.hash, list(layers), source, form]
+    told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
+    files = {name: folder / "directions" / f"{name}-{told}.safetensors" for name in estimators}
+    with FileLock(folder / "directions" / "lock"):
+        if missing := [name for name, file in files.items() if not file.exists()]:
+            for name, found in _fitted(model, part, missing, layers=layers, source=source, form=form).items():
+                found.save(files[name])
+        return {name: Directions.load(file) for name, file in files.items()}
+
+
+def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict[str, Any]:
+    """What a sweep would take: cells, rows, batches, tokens at most, and seconds, from one batch that is run unsteered.
+
+    The time is for one process; fitting the directions comes on top.
+    """
+    model, texts = _loaded(grid, model), _read(grid, texts)
+    cells = grid.cells(texts.langs, model.n_layers)
+    bench = _bench(grid, model, texts)
+    units = bench.units({str(number): cell for number, cell in enumerate(cells)})
+    rows = sum(len(unit.rows) for unit in units)
+    read = sum(bench.length(unit) for unit in units)
+    unit = max(units, key=lambda unit: len(unit.rows))
+    start = time.monotonic()
+    decode(model, bench.prompts(unit), max_new_tokens=grid.new_tokens, one_line=grid.one_line, batch=bench.batch)
+    seconds = (time.monotonic() - start) * rows / len(unit.rows)
+    told = {"cells": len(cells), "rows": rows, "batches": len(units), "rows of a batch": bench.batch}
+    return told | {"prompt tokens": read, "new tokens at most": rows * grid.new_tokens, "seconds": seconds}
+
+
+def progress_of(out: str | Path) -> dict[str, Any]:
+    """What is done in a sweep's folder, without its model: cells, rows, failures, workers, damaged lines."""
+    folder = Path(out)
+    cells = _told(folder / "cells.json")
+    if not cells:
+        raise SteerlabError(f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made")
+    ledger = Ledger(folder / "rows", cells)
+    counts = ledger.counts()
+    lines = {key: cell["rows"] for key, cell in cells.items()}
+    return {
+        "cells": len(cells),
+        "finished": sum(counts.get(key, 0) >= lines[key] for key in cells),
+        "rows": sum(lines.values()),
+        "rows finished": ledger.count,
+        "failed": {_named(cells[key]): told for key, told in ledger.failed.items()},
+        "seconds of each worker": ledger.seconds,
+        "damaged": ledger.problems,
+    }
+
+
+def _named(cell: Mapping[str, Any]) -> str:
+    return f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} {cell['source']}→{cell['target']}"
+
+
+def _fitted(
+    model: Model, part: Corpus, estimators: Sequence[str], *, layers: Sequence[int], source: str, form: str
+) -> dict[str, Directions]:
+    also = sorted({need for name in estimators for need in steerlab.estimate.NEEDS.get(name, ())})
+    moments = collect(model, part, layers=layers, source=source, form=form, also=also)
     return {name: getattr(steerlab.estimate, name)(moments) for name in estimators}
+
+
+def _loaded(grid: Grid, model: Any) -> Model:
+    return (
+        load(grid.model, revision=grid.revision, dtype=grid.dtype, device=grid.device) if model is None else load(model)
+    )
+
+
+def _read(grid: Grid, texts: Corpus | None) -> Corpus:
+    found = corpus(grid.corpus, grid.langs) if texts is None else texts
+    for iso in (grid.source, *(grid.targets or ())):
+        found[iso]
+    return found
+
+
+def _bench(grid: Grid, model: Model, texts: Corpus) -> Bench:
+    judge = None
+    if grid.judge != "retrieval":
+        from steerlab.judges import judge_from
+
+        judge = judge_from(grid.judge, model=model, name=grid.judge_model, references=texts.split(grid.split))
+    return Bench(
+        model,
+        texts,
+        {},
+        identifier(grid.lid),
+        {grid.split: grid.limit},
+        None,
+        grid.batch,
+        fluency=grid.fluency,
+        judge=judge,
+        new_tokens=grid.new_tokens,
+        one_line=grid.one_line,
+        temperature=grid.temperature,
+    )
+
+
+def _claim(folder: Path, grid: Grid, bench: Bench) -> None:
+    """Take a folder that is empty or that a sweep of the same model made."""
+    file = folder / "sweep.json"
+    made = _told(file).get("model", {})
+    about = bench.model.about
+    if made and {key: made.get(key) for key in about} != about:
+        told = ", ".join(
+            f"{key} {made.get(key)} there, {value} here" for key, value in about.items() if made.get(key) != value
+        )
+        raise SteerlabError(f"{folder} holds a sweep of another model ({told}); give another folder")
+    if not made and folder.is_dir() and any(path.suffix != ".new" for path in folder.iterdir()):
+        raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = {"name": bench.corpus.name, "hash": bench.corpus.hash, "langs": list(bench.corpus.langs)}
+    plan = {"identifier": bench.identifier.name, "plan": bench.plan}
+    _write(file, {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus} | plan)
+
+
+def _told(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return found
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+    fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
+    os.replace(fresh, file)

@@ -23,6 +23,9 @@ class LensModel(Model):
         self.hf = self._tl = tl.eval()
         self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise SteerlabError(f"{self.name} lives in this process only; other processes need a Hub id or a folder")
+
     @property
     def context(self) -> int:
         return int(self.config.n_ctx)

@@ -44,6 +44,17 @@ def load(
     return model
 
 
+def reload(name: str, revision: str | None, dtype: torch.dtype, fingerprint: str) -> Model:
+    """The model that another process has, from the same place; another one raises."""
+    model = load(name, revision=revision, dtype=dtype)
+    if model.fingerprint != fingerprint:
+        raise SteerlabError(
+            f"{name!r} is another model here than where the work was planned (fingerprint {model.fingerprint} here, "
+            f"{fingerprint} there); give every machine the same files, and a model made in memory a folder"
+        )
+    return model
+
+
 def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any]:
     import transformers
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,13 @@ class Model:
         self.blocks = _blocks(hf, self.n_layers)
         self._tl: Any = None
         self.fingerprint = _fingerprint(hf)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the model itself."""
+        from steerlab.model.loading import reload
+
+        place = str(Path(self.name).resolve()) if Path(self.name).is_dir() else self.name
+        return reload, (place, self.revision, self.dtype, self.fingerprint)
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,73 @@
+"""`steerlab sweep`: a grid from a YAML file, resumed where it stopped, in one process, in several or on Ray."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_verbs(verbs: Any) -> None:
+    sweep = verbs.add_parser("sweep", help="run a grid from a .yaml file, or go on with it")
+    sweep.add_argument("grid", type=Path, help="a .yaml file of the keys of steerlab.Grid")
+    sweep.add_argument("--out", type=Path, help="the folder of results (default: runs/<name of the file>)")
+    sweep.add_argument("--dry-run", action="store_true", help="say how many cells, batches and tokens, and how long")
+    sweep.add_argument("--status", action="store_true", help="say what is done, and do nothing")
+    sweep.add_argument("--retry", action="store_true", help="run cells again that failed")
+    sweep.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address")
+    sweep.add_argument("--workers", type=int, help="Ray workers (default: one for each GPU, else for each --cpus)")
+    sweep.add_argument("--cpus", type=int, default=1, help="cores, and threads, of one Ray worker")
+    sweep.add_argument("--gpus", type=float, help="GPUs of one Ray worker (default: 1 where there are any)")
+    sweep.set_defaults(verb=_sweep)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from steerlab.grids import Grid
+    from steerlab.sweeps import forecast, progress_of, sweep
+
+    out = options.out or Path("runs") / options.grid.stem
+    if options.status:
+        _tell(progress_of(out))
+        return 0
+    grid = Grid.read(options.grid)
+    if options.dry_run:
+        _tell(forecast(grid))
+        return 0
+    more: dict[str, Any] = {}
+    if options.ray:
+        from steerlab.cluster import Ray
+
+        more["workers"] = Ray(options.ray, options.workers, options.cpus, options.gpus)
+    rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **more)
+    rows.to_parquet(out / "rows.parquet")
+    _best(rows)
+    print(out / "rows.parquet")
+    return 1 if rows.attrs.get("failed") else 0
+
+
+def _tell(found: dict[str, Any]) -> None:
+    """Names and values, a line each; times in words, lists below their name."""
+    from steerlab.ledger import span
+
+    for name, value in found.items():
+        if isinstance(value, (dict, list)):
+            told = [f"{key}: {entry}" for key, entry in value.items()] if isinstance(value, dict) else value
+            print(f"{name:22} {len(told)}", *(f"  {line}" for line in told), sep="\n")
+        else:
+            print(f"{name:22} {span(value) if name == 'seconds' else value}")
+
+
+def _best(rows: Any) -> None:
+    """Each method's best setting with its scores, as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from steerlab.summaries import at, ranking, result
+
+    table = Table("method", "layer", "strength", "joint", "LFS", "relevance", "dose", "n", box=None, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
+    for method, part in rows.groupby("method", sort=False):
+        found = result(at(part, str(method), ranking(part)[0]))
+        scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("joint", "lfs", "relevance")]
+        told = [str(found["layer"]), f"{found['strength']:g}", *scores, f"{found['dose']:.2f}", str(found["n"])]
+        table.add_row(str(method), *told)
+    Console(width=120).print(f"best setting of each method on {rows['split'].iloc[0]}, with 95 % intervals", table)

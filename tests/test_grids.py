@@ -1,0 +1,80 @@
+"""A grid's keys: what is wrong is named with its key, what was given and what is allowed."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from steerlab.grids import GRIDS, OPERATORS, Grid
+from steerlab.terms import SteerlabError
+
+
+def test_a_file_is_the_same_as_the_keys(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        "targets: [es, de]\nestimators: lda\noperators: {add: [0.5, 1], rotate: [1]}\nlayers: all\nlimit: 8\n"
+    )
+    grid = Grid.read(file)
+    keys: dict[str, Any] = {"targets": ["es", "de"], "estimators": ["lda"], "limit": 8}
+    assert grid == Grid.of(keys | {"operators": {"add": (0.5, 1.0), "rotate": (1.0,)}})
+    cells = grid.cells(("en", "de", "es", "fr"), 4)
+    assert len(cells) == 3 * 4 * 2  # strengths, layers, targets
+    assert {cell.method for cell in cells} == {"lda", "lda_rotate"}
+    assert {cell.target for cell in cells} == {"es", "de"}
+    assert len(set(cells)) == len(cells)
+
+
+def test_operators_bring_their_own_strengths_or_share_some():
+    assert Grid.of({"operators": list(OPERATORS)}).operators == {name: GRIDS[name] for name in OPERATORS}
+    assert Grid.of({"operators": ["add", "rotate"], "strengths": [1]}).operators == {"add": (1.0,), "rotate": (1.0,)}
+    assert Grid.of({}).operators == {"add": GRIDS["add"]}
+    assert Grid.of({}).cells(("en", "de"), 3) != Grid.of({"source": "de"}).cells(("en", "de"), 3)
+
+
+def test_draws_are_cells_of_their_own():
+    cells = Grid.of({"temperature": 0.7, "draws": 3, "targets": "es", "layers": 0, "strengths": 1}).cells(("en",), 1)
+    assert [cell.draw for cell in cells] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"layer": [1]}, "there is no key 'layer'; did you mean 'layers'\\? the keys are model, revision"),
+        ({"zzz": 1}, "there is no key 'zzz'; the keys are model"),
+        ({"layers": ["two"]}, r"layers\.0: .*valid integer.*, and 'two' was given"),
+        ({"layers": [-1]}, r"layers\.0: .*greater than or equal to 0, and -1 was given"),
+        ({"operators": {"add": ["strong"]}}, r"operators\.add\.0: .*valid number.*, and 'strong' was given"),
+        ({"operators": {"add": [float("inf")]}}, r"operators\.add\.0: .*finite number"),
+        ({"operators": ["multiply"]}, "a sweep steers with add or rotate.*, not with 'multiply'"),
+        ({"operators": {"add": [1]}, "strengths": [1]}, "strengths: the operators have their own; give one of the two"),
+        ({"estimators": ["magic"]}, "estimators: there is no estimator 'magic'; there are .*diffmean"),
+        ({"targets": ["xx"]}, "targets: unknown language code 'xx'"),
+        ({"targets": ["en"]}, "the source 'en' is among the targets"),
+        ({"targets": []}, "the grid is empty; give at least one estimator, operator, layer, strength and target"),
+        ({"operators": {"add": []}}, "the grid is empty"),
+        ({"split": "train"}, "split: input should be 'estimate', 'dev' or 'test', and 'train' was given"),
+        ({"temperature": -1}, "temperature: .*greater than or equal to 0"),
+        ({"draws": 2}, "draws: at temperature 0 every draw is the same"),
+        ({"limit": 0, "batch": 0}, "limit: .*; batch: "),
+        ([1, 2], "a grid is keys and values, not list"),
+    ],
+)
+def test_what_is_refused(keys, told):
+    with pytest.raises(SteerlabError, match=told):
+        Grid.of(keys)
+
+
+def test_a_file_that_is_no_grid(tmp_path):
+    with pytest.raises(SteerlabError, match=r"there is no grid to read at .*none\.yaml"):
+        Grid.read(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("layers: [1, 2\n")
+    with pytest.raises(SteerlabError, match=r"bad\.yaml is not YAML: .*line 2"):
+        Grid.read(tmp_path / "bad.yaml")
+    (tmp_path / "key.yaml").write_text("layers: [1]\nstrenghts: [1]\n")
+    with pytest.raises(SteerlabError, match=r"key\.yaml: there is no key 'strenghts'; did you mean"):
+        Grid.read(tmp_path / "key.yaml")
+
+
+def test_a_grid_is_not_changed():
+    with pytest.raises(ValidationError):
+        Grid.of({}).limit = 3  # type: ignore[misc]
