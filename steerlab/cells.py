@@ -27,6 +27,7 @@ from steerlab.prompts import encode, prompt
 from steerlab.scores import first_line
 from steerlab.terms import SteerlabError
 
+FORMAT = 2  # of a row's columns: another number, and finished cells are run again
 NEW_TOKENS = 32
 GROUP = 4  # batches whose rows are planned together, so that a prompt meets many edits in a batch
 LONGEST = 256  # tokens of a prompt that the rows of a batch are planned for
@@ -133,7 +134,7 @@ class Bench:
         told = (fits, split, self.fluency)
         if told not in known:
             vectors = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in fits]
-            decoding = [self.new_tokens, self.one_line, self.temperature]
+            decoding = [FORMAT, self.new_tokens, self.one_line, self.temperature]
             judge = self.judged(split).name
             about = [self.model.about, self.corpus.hash, self.identifier.name, judge, self.limits[split], self.plan]
             known[told] = [vectors, about, decoding, self.fluency]

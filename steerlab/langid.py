@@ -1,14 +1,19 @@
-"""Which language a text is in: any fastText model, by default the small lid.176 that the package installs."""
+"""Which language a text is in: any fastText model, by default the small lid.176 that is installed; or lingua."""
 
 import hashlib
 import mmap
 import struct
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import fasttext
+import numpy as np
+from jaxtyping import Float
 
 from steerlab.terms import LANGUAGES, SteerlabError
 
@@ -30,48 +35,135 @@ _SCRIPTS = {"zh": ("Hans", "Hant", "Hani"), "ko": ("Kore", "Hang")}
 _NO_LANGUAGE = ("zxx", "und", "mul")
 
 
-class Identifier:
-    """A fastText language identifier: texts in, codes out; `identifier` makes one.
+class Identifier(ABC):
+    """Texts in, codes of languages out; `identifier` makes one of a fastText file, `lingua` another kind.
 
-    `name` is the file's name with the start of its SHA-256, for manifests; `languages` are the codes of
-    `terms.LANGUAGES` that the model can name: a language that is not among them can never be recognised.
+    `name` says what decides an answer, for manifests; `languages` are the codes of `terms.LANGUAGES` that it can name:
+    a language that is not among them can never be recognised.
     """
 
+    name: str
+    languages: frozenset[str]
+
+    def identify(self, texts: Sequence[str]) -> list[str]:
+        """The language of each text: a code of `terms.LANGUAGES`, another language's own label, or "none".
+
+        The most probable label counts, without a threshold; newlines read as spaces. "none" is a text without any
+        letter (empty, digits, punctuation), one in which the identifier knows nothing, and a label that stands for no
+        language (zxx, und). A language in a script that is not its own keeps its script where the model has such
+        labels: romanised Hindi is "hin_Latn", not "hi".
+        """
+        return self.weigh(texts)[0]
+
+    def weigh(self, texts: Sequence[str]) -> tuple[list[str], Float[np.ndarray, " text"]]:
+        """What `identify` says of each text, and how probable the identifier finds it, `[text]`: 0 for "none"."""
+        if isinstance(texts, str):
+            raise SteerlabError(f"identify takes a list of texts, and was given the one string {texts[:40]!r}: wrap it")
+        lines = [text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8") for text in texts]
+        written = [place for place, line in enumerate(lines) if any(map(str.isalpha, line))]
+        found = dict(zip(written, self._weigh([lines[place] for place in written]), strict=True))
+        told = [found.get(place, (NONE, 0.0)) for place in range(len(lines))]
+        chances = [0.0 if code == NONE else min(chance, 1.0) for code, chance in told]
+        return [code for code, _ in told], np.array(chances, dtype=np.float64)
+
+    @abstractmethod
+    def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
+        """The code and the probability of each line, which has a letter and no line break."""
+
+
+class FastText(Identifier):
+    """A fastText language identifier; its `name` is the file's name with the start of its SHA-256."""
+
     def __init__(self, path: Path) -> None:
+        self._path = path
         digest, labels = _inspect(path)
         try:
             self._predict = fasttext.load_model(str(path)).f.predict
         except (ValueError, RuntimeError, MemoryError) as error:
             raise SteerlabError(f"fastText cannot read the language identifier {path}: {error}") from error
         self._codes = {label: _code(label) for label in labels}
-        self._nothing = self._top("")
+        self._nothing = self._top("")  # of a line of which the model knows no piece: English, for lid.176
         self.name = f"{path.name}@{digest[:12]}"
         self.languages = frozenset(self._codes.values()) & LANGUAGES.keys()
 
-    def identify(self, texts: Sequence[str]) -> list[str]:
-        """The language of each text: a code of `terms.LANGUAGES`, another language's own label, or "none".
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the file itself."""
+        return identifier, (self._path,)
 
-        The most probable label counts, without a threshold; newlines read as spaces. "none" is a text without any
-        letter (empty, digits, punctuation), one of which the model knows no piece (fastText then gives what it gives
-        to an empty line: English), and a label that stands for no language (zxx, und). A language in a script that is
-        not its own keeps its script: romanised Hindi is "hin_Latn", not "hi".
-        """
-        if isinstance(texts, str):
-            raise SteerlabError(f"identify takes a list of texts, and was given the one string {texts[:40]!r}: wrap it")
-        return [self._language(text) for text in texts]
+    def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
+        tops = map(self._top, lines)
+        return [(NONE, 0.0) if top == self._nothing else (self._codes[top[1]], top[0]) for top in tops]
 
-    def _language(self, text: str) -> str:
-        if not any(map(str.isalpha, text)):
-            return NONE
-        top = self._top(text)
-        return NONE if top == self._nothing else self._codes[top[1]]
-
-    def _top(self, text: str) -> tuple[float, str]:
+    def _top(self, line: str) -> tuple[float, str]:
         # The C++ call behind both `fasttext` and `fasttext-predict`: the Python `predict` of the first fails on
         # numpy 2, and lists fail in the second. It reads one line, and refuses half of a surrogate pair.
-        line = text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8")
         top: tuple[float, str] = self._predict(line + "\n", 1, 0.0, "strict")[0]
         return top
+
+
+class Lingua(Identifier):
+    """A second identifier, of another kind: lingua's n-gram models, to see where two disagree; `lingua` makes one.
+
+    Among all of its 75 languages, or only the `langs` given, of which every text then is one. It is a hundred times
+    slower than fastText, and all languages take about 1.2 GB of memory.
+    """
+
+    def __init__(self, langs: Iterable[str] | None = None) -> None:
+        try:
+            from lingua import IsoCode639_1, LanguageDetectorBuilder
+        except ImportError as error:
+            raise SteerlabError(
+                "the identifier lingua is not installed; install the extra, with pip install 'steerlab[lingua]'"
+            ) from error
+        ours: dict[str, list[Any]] = {}  # lingua has two Norwegians
+        for name in filter(str.isupper, dir(IsoCode639_1)):
+            ours.setdefault(_code(f"__label__{name.lower()}"), []).append(getattr(IsoCode639_1, name))
+        self.languages = frozenset(LANGUAGES.keys() & ours.keys())
+        self._among = None if langs is None else self._chosen(langs)
+        if self._among is None:
+            builder, among = LanguageDetectorBuilder.from_all_languages(), ""
+        else:
+            codes = [code for iso in self._among for code in ours[iso]]
+            builder, among = LanguageDetectorBuilder.from_iso_codes_639_1(*codes), f" among {' '.join(self._among)}"
+            self.languages = frozenset(self._among)
+        self._detector = builder.build()
+        self.name = f"lingua@{version('lingua-language-detector')}{among}"
+
+    def _chosen(self, langs: Iterable[str]) -> list[str]:
+        chosen = sorted(set(langs))
+        strange = [iso for iso in chosen if iso not in self.languages]
+        if strange or len(chosen) < 2:
+            raise SteerlabError(
+                f"lingua cannot choose among {' '.join(chosen) or 'no languages'}"
+                f"{', for it has no ' + strange[0] if strange else ''}; give two or more of: "
+                f"{' '.join(sorted(self.languages))}"
+            )
+        return chosen
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process builds its own."""
+        return lingua, (self._among,)
+
+    def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
+        return [_first(chances) for chances in self._detector.compute_language_confidence_values_in_parallel(lines)]
+
+
+def _first(chances: Sequence[Any]) -> tuple[str, float]:
+    """The likeliest language of lingua's list, which is in order; "none" where the first two tie."""
+    first, second = chances[0], chances[1]
+    if first.value <= second.value:
+        return NONE, 0.0
+    return _code(f"__label__{first.language.iso_code_639_1.name.lower()}"), float(first.value)
+
+
+def lingua(langs: Iterable[str] | None = None) -> Identifier:
+    """Lingua as an identifier, among all its languages or `langs`; the same languages are loaded once."""
+    return _lingua(None if langs is None else tuple(sorted(set(langs))))
+
+
+@lru_cache(maxsize=2)
+def _lingua(langs: tuple[str, ...] | None) -> Identifier:
+    return Lingua(langs)
 
 
 def identifier(path: str | Path | None = None) -> Identifier:
@@ -91,7 +183,7 @@ def identifier(path: str | Path | None = None) -> Identifier:
 
 @lru_cache(maxsize=4)
 def _read(path: Path) -> Identifier:
-    return Identifier(path)
+    return FastText(path)
 
 
 def _installed() -> Path:

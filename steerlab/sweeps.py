@@ -73,9 +73,9 @@ def prepare(
     for layer in {cell.layer for cell in cells}:
         model.need_layer(layer)
     texts.split(grid.split).take(grid.limit)
-    bench = _bench(grid, model, texts)
-    bench.workers, bench.retry = workers, retry
     folder = None if out is None else Path(out)
+    bench = _bench(grid, model, texts, folder)
+    bench.workers, bench.retry = workers, retry
     if folder is not None:
         _claim(folder, grid, bench)
         bench.folder = folder / "rows"
@@ -178,12 +178,18 @@ def _read(grid: Grid, texts: Corpus | None) -> Corpus:
     return found
 
 
-def _bench(grid: Grid, model: Model, texts: Corpus) -> Bench:
+def _bench(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) -> Bench:
     judge = None
     if grid.judge != "retrieval":
         from steerlab.judges import judge_from
 
-        judge = judge_from(grid.judge, model=model, name=grid.judge_model, references=texts.split(grid.split))
+        judge = judge_from(
+            grid.judge,
+            references=texts.split(grid.split),
+            model=model,
+            judge_model=grid.judge_model,
+            cache=None if folder is None else folder / "replies",
+        )
     return Bench(
         model,
         texts,

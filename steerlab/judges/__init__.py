@@ -1,40 +1,38 @@
 """Judges: whether an output is in its language, and how well it says its own thing."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from steerlab.confusion import columns
+from steerlab.judges.agreement import agreement, rejudge
+from steerlab.judges.answers import Answer, Judge
+from steerlab.judges.choice import JUDGES, judge_from
+from steerlab.judges.embeddings import Embeddings
+from steerlab.judges.endpoint import Endpoint
+from steerlab.judges.instruct import Instruct
+from steerlab.judges.likelihood import Likelihood
 from steerlab.judges.retrieval import DISTRACTORS, Retrieval
 from steerlab.langid import Identifier
 from steerlab.scores import repetition
 
-__all__ = ["DISTRACTORS", "Answer", "Judge", "Retrieval", "score"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An output and what it came from: the prompt as the model read it, and the question or sentence in it."""
-
-    output: str
-    prompt: str
-    question: str
-    sentence: int  # its number in the corpus' files
-    source: str
-    target: str
-    language: str = ""  # that the output is in, once it is identified
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """Rates what outputs say, whatever language they say it in; `name` holds everything that decides a rating."""
-
-    @property
-    def name(self) -> str: ...
-
-    def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """Columns of one value for each answer: `rating` from 0 to 1, NaN where none could be had, and its own."""
+__all__ = [
+    "DISTRACTORS",
+    "JUDGES",
+    "Answer",
+    "Embeddings",
+    "Endpoint",
+    "Instruct",
+    "Judge",
+    "Likelihood",
+    "Retrieval",
+    "agreement",
+    "judge_from",
+    "rejudge",
+    "score",
+]
 
 
 def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) -> dict[str, Any]:
@@ -56,4 +54,5 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
         "joint": in_language & relevant,
         **rated,
         "repetition": [repetition(answer.output) for answer in read],
+        **columns([answer.output for answer in read], [answer.target for answer in read], languages=languages),
     }

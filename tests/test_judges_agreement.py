@@ -1,0 +1,156 @@
+"""Agreement between judges, judging again, and the words that name a judge."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import cohen_kappa_score
+
+from steerlab.judges import Embeddings, Endpoint, Instruct, Judge, Likelihood, Retrieval, agreement, judge_from, rejudge
+from steerlab.judges.agreement import _resampled, kappa, spearman
+from steerlab.terms import SteerlabError
+
+
+@dataclass(frozen=True)
+class Given:
+    """Rates what it is given."""
+
+    ratings: tuple[float, ...]
+    name: str = "given"
+
+    def rate(self, answers):
+        return {"rating": np.array(self.ratings), "more": [answer.output for answer in answers]}
+
+
+def rows(count, **columns):
+    told = {
+        "output": [f"o{i}" for i in range(count)],
+        "prompt": "p",
+        "question": "q",
+        "sentence": np.arange(count) // 2,
+    }
+    return pd.DataFrame(told | {"source": "en", "target": "de", "language": "de", "in_language": True} | columns)
+
+
+def drawn(seed, levels, count=200, noise=0.4):
+    random_ = np.random.default_rng(seed)
+    a = random_.choice(levels, count)
+    b = np.where(random_.random(count) < noise, random_.choice(levels, count), a)
+    return a, b
+
+
+@pytest.mark.parametrize("levels", [(0, 0.5, 1), (0, 1)])
+def test_the_measures_are_those_of_scikit_learn_and_scipy(levels):
+    a, b = drawn(0, levels)
+    labels = (2 * a).astype(int), (2 * b).astype(int)
+    assert kappa(a, b) == pytest.approx(cohen_kappa_score(*labels, weights="quadratic", labels=[0, 1, 2]))
+    assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    if levels == (0, 1):
+        assert kappa(a, b) == pytest.approx(cohen_kappa_score(*labels)), "of two classes the weights say nothing"
+
+
+def test_equal_judges_agree_and_independent_ones_do_not():
+    a, b = drawn(1, (0, 0.5, 1), noise=1.0)
+    judges = {"a": Given(tuple(a)), "same": Given(tuple(a)), "other": Given(tuple(b))}
+    table = agreement(rows(200), judges, resamples=200)
+    assert list(zip(table.a, table.b, strict=True)) == [("a", "same"), ("a", "other"), ("same", "other")]
+    same, other = table.iloc[0], table.iloc[1]
+    assert (same.equal, same.kappa, same.spearman) == (1, 1, pytest.approx(1))
+    assert other.kappa_low < 0 < other.kappa_high
+    assert other.spearman_low < 0 < other.spearman_high
+    assert other.equal_low < 1 / 3 < other.equal_high
+
+
+def test_intervals_cover_a_planted_kappa():
+    """Ratings shared with chance 0.6 have kappa 0.6; eight rows that repeat each other are one sentence."""
+    covered, one_by_one = 0, 0
+    for seed in range(25):
+        a, b = (np.repeat(values, 8) for values in drawn(seed, (0, 1), count=60))
+        for sentences in (np.arange(480) // 8, np.arange(480)):
+            _, low, high = _resampled(kappa, a, b, sentences, resamples=100, seed=0, level=0.95)
+            if len(set(sentences)) == 60:
+                covered += low <= 0.6 <= high
+            else:
+                one_by_one += low <= 0.6 <= high
+    assert covered >= 20
+    assert one_by_one <= 17, "the control: rows taken one by one make the interval too narrow"
+
+
+def test_what_cannot_be_read_is_counted_and_left_out():
+    nan = float("nan")
+    table = agreement(rows(5), {"a": Given((1, nan, 0, nan, 1)), "b": Given((1, 0, nan, 1, 0))}, resamples=20).iloc[0]
+    assert (table.n, table.unreadable_a, table.unreadable_b, table.equal) == (2, 2, 1, 0.5)
+    empty = agreement(rows(2), {"a": Given((nan, nan)), "b": Given((1, 0))}).iloc[0]
+    assert (empty.n, empty.unreadable_a) == (0, 2)
+    assert np.isnan([empty.equal, empty.kappa, empty.spearman]).all()
+
+
+def test_where_nothing_varies_there_is_no_kappa():
+    table = agreement(rows(4), {"a": Given((1,) * 4), "b": Given((1,) * 4)}).iloc[0]
+    assert table.equal == 1
+    assert np.isnan([table.kappa, table.spearman, table.kappa_low]).all()
+
+
+def test_rows_are_judged_again_beside_or_in_place_of_what_is_there():
+    given = rows(3, rating=0.0, relevant=False, joint=False, in_language=[True, False, True])
+    judge = Given((1, 1, float("nan")))
+    beside = rejudge(given, judge, prefix="new_")
+    assert beside["new_relevant"].tolist() == [True, True, False]
+    assert beside["new_joint"].tolist() == [True, False, False]
+    assert not beside["relevant"].any()
+    assert beside["new_more"].tolist() == ["o0", "o1", "o2"]
+    instead = rejudge(given, judge)
+    assert instead["relevant"].tolist() == [True, True, False]
+    assert list(instead["output"]) == list(given["output"])
+    assert "rating" not in rejudge(given.drop(columns="rating"), judge, prefix="x_")
+
+
+def test_rows_without_a_column_and_a_single_judge_are_refused():
+    with pytest.raises(SteerlabError, match="need the column 'question'; they have output, prompt"):
+        rejudge(rows(2).drop(columns="question"), Given((1, 1)))
+    with pytest.raises(SteerlabError, match="two judges or more; 1 were given"):
+        agreement(rows(2), {"a": Given((1, 1))})
+
+
+def test_retrieval_and_likelihood_agree_on_gold_and_shuffled_outputs(polyglot, lines):
+    dev, made = lines.split("dev").take(40), []
+    for other in (0, 7):
+        for place in range(12):
+            text = dev["en"][place]
+            made.append((dev["es"][place + other], text + "\n", text, dev.numbers[place], "en", "es", "es"))
+    names = ["output", "prompt", "question", "sentence", "source", "target", "language"]
+    table = pd.DataFrame(made, columns=names)
+    judges: dict[str, Judge] = {"retrieval": Retrieval(dev), "likelihood": Likelihood(dev, polyglot, distractors=5)}
+    found = agreement(table, judges, resamples=100).iloc[0]
+    assert found.n == 24
+    assert found.kappa > 0.6
+    assert found.kappa_low > 0.3
+
+
+def test_words_for_judges(lines, tmp_path):
+    dev = lines.split("dev")
+    assert judge_from("retrieval", references=dev) == Retrieval(dev)
+    assert judge_from("likelihood", references=dev, model="polyglot") == Likelihood(dev, "polyglot")
+    assert judge_from("model:some/model") == Instruct("some/model")
+    assert judge_from("embeddings:a/b", references=dev) == Embeddings(dev, "a/b")
+    url = "http://127.0.0.1:8000/v1"
+    assert judge_from(url, judge_model="m", cache=tmp_path) == Endpoint(url, "m", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "options", "told"),
+    [
+        ("gpt", {}, "no judge 'gpt'; the judges are retrieval, likelihood, model:ID_OR_FOLDER, http"),
+        ("model:", {}, "no judge 'model:'"),
+        ("embeddings", {}, "no judge 'embeddings'"),
+        ("retrieval", {}, "compares with other sentences; give references"),
+        ("likelihood", {}, "compares with other sentences"),
+        ("model:a/b", {"judge_model": "m"}, "is named for a URL only; the judge is 'model:a/b'"),
+        ("http://127.0.0.1/v1", {}, "needs the name of a model; give --judge-model NAME"),
+    ],
+)
+def test_words_that_name_no_judge(word, options, told):
+    with pytest.raises(SteerlabError, match=told):
+        judge_from(word, **options)

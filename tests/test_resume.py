@@ -1,0 +1,167 @@
+"""A sweep that is killed at any moment, or shared by several processes, ends with the table of one that was let be."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import random_directions
+
+from steerlab import cells
+from steerlab.cells import Bench, Cell
+from steerlab.corpora import corpus
+from steerlab.edits import Edit
+from steerlab.langid import identifier
+from steerlab.ledger import Ledger
+from steerlab.model import load
+from steerlab.terms import SteerlabError
+
+LAYERS, STRENGTHS, DRAWS, LINES, KILLS = (0, 1), (0.5, 1.0), 6, 4, 20
+HEAVY = ["steerlab.cells", "transformers.models.llama.modeling_llama", "torch.distributed.tensor", "torch._dynamo"]
+
+
+def grid() -> list[Cell]:
+    plain = [Cell("unsteered", "none", -1, 0.0, "en", "es", "dev")]
+    return plain + [
+        Cell("made", "add", layer, strength, "en", "es", "dev", ("made",), draw=draw)
+        for layer in LAYERS
+        for strength in STRENGTHS
+        for draw in range(DRAWS)
+    ]
+
+
+def bench(model: str, folder: Path | None) -> Bench:
+    loaded = load(model)
+    lines = corpus(langs=["en", "es"])
+    fits = {"made": random_directions(loaded)}
+    limits: Mapping[str, int | None] = {"dev": LINES}
+    given: dict[str, Any] = {"fluency": True, "temperature": 0.7, "new_tokens": 8}
+    return Bench(loaded, lines, fits, identifier(), limits, folder, 4, **given)
+
+
+def work(model: str, folder: Path, begun: Any = None) -> None:
+    """What a process does: run the grid in the folder, and leave the table there."""
+    torch.set_num_threads(1)
+    made = bench(model, folder / "rows")
+    if begun is not None:
+        begun.set()
+    table = made.run(grid())
+    table.to_parquet(folder / f"table-{os.getpid()}.parquet")
+
+
+@pytest.fixture(scope="module")
+def spawn():
+    """Start `work` in a process of its own, from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+
+    def start(model: Path, folder: Path, begun: Any = None) -> Any:
+        process = context.Process(target=work, args=(str(model), folder, begun), daemon=True)
+        process.start()
+        return process
+
+    start.event = context.Event  # type: ignore[attr-defined]
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(lively, tmp_path_factory, spawn) -> Path:
+    """The table of a run that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = spawn(lively("llama"), folder)
+    process.join(120)
+    assert process.exitcode == 0
+    return next(folder.glob("table-*.parquet"))
+
+
+def lines(folder: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in (folder / "rows").glob("*.jsonl"))
+
+
+def test_killed_at_twenty_moments(lively, tmp_path, spawn, whole):
+    chance, seen = random.Random(0), []
+    for kill in range(KILLS):
+        before, begun = lines(tmp_path), spawn.event()
+        process = spawn(lively("llama"), tmp_path, begun)
+        assert begun.wait(60)
+        while kill % 2 and process.is_alive() and lines(tmp_path) == before:
+            time.sleep(0.005)  # every other kill falls into the work, however slow the machine is
+        time.sleep(chance.uniform(0, 0.1))
+        process.kill()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, "it was at work"
+        seen.append(lines(tmp_path))
+    assert len(set(seen)) > KILLS / 4, "the kills fell at different places of the work"
+    last = spawn(lively("llama"), tmp_path)
+    last.join(120)
+    assert last.exitcode == 0
+    assert (tmp_path / f"table-{last.pid}.parquet").read_bytes() == whole.read_bytes()
+
+
+def test_two_processes_share_the_work_and_both_end_with_all_of_it(lively, tmp_path, spawn, whole):
+    both = [spawn(lively("llama"), tmp_path) for _ in range(2)]
+    for process in both:
+        process.join(120)
+        assert process.exitcode == 0
+        assert (tmp_path / f"table-{process.pid}.parquet").read_bytes() == whole.read_bytes()
+    keys = {bench(str(lively("llama")), None).key(cell): cell for cell in grid()}
+    ledger = Ledger(tmp_path / "rows", keys)
+    assert sum(map(len, ledger._frames)) == len(grid()) * LINES  # no row was run twice
+    assert len(ledger.seconds) == 2, "both did a part"
+
+
+def test_a_sample_does_not_depend_on_the_rows_beside_it(lively):
+    made = bench(str(lively("llama")), None)
+    together, alone = made.run(grid()), made.run(grid()[4:5])
+    same = together[together["cell"].isin(alone["cell"])].reset_index(drop=True)
+    assert (same["output"] == alone["output"]).mean() >= 0.8  # but for ties, where another batch rounds otherwise
+    draws = together[together["method"] == "made"].groupby(["layer", "strength", "sentence"])["output"].nunique()
+    assert draws.mean() > DRAWS - 1  # each draw is a sample of its own
+
+
+def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeypatch, capsys):
+    edit = Cell.edit
+
+    def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
+        if cell.layer == 1 and cell.strength == 0.5:
+            raise SteerlabError("this edit cannot be made")
+        return edit(cell, directions, sentence)
+
+    monkeypatch.setattr(Cell, "edit", broken)
+    rows = bench(str(lively("llama")), tmp_path).run(grid())
+    assert len(rows) == (len(grid()) - DRAWS) * LINES
+    assert set(rows.attrs["failed"].values()) == {"this edit cannot be made"}
+    assert len(rows.attrs["failed"]) == DRAWS
+    assert "6 of 25 cells failed, the first with: this edit cannot be made" in capsys.readouterr().err
+    monkeypatch.undo()
+    again = bench(str(lively("llama")), tmp_path)
+    assert len(again.run(grid())) == len(rows)  # what failed is not run again unasked
+    again.retry = True
+    mended = again.run(grid())
+    assert len(mended) == len(grid()) * LINES
+    assert not mended.attrs
+
+
+def test_when_every_cell_fails_it_raises(lively, tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "decode", lambda *given, **options: 1 / 0)
+    with pytest.raises(SteerlabError, match="every one of 25 cells failed; the first said: ZeroDivisionError"):
+        bench(str(lively("llama")), tmp_path).run(grid())
+
+
+def test_a_damaged_line_is_run_again(lively, tmp_path, capsys):
+    first = bench(str(lively("llama")), tmp_path).run(grid())
+    file = next(tmp_path.glob("*.jsonl"))
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"dose":[', b'"dose":[9', 1)
+    file.write_bytes(b"".join(lines))
+    again = bench(str(lively("llama")), tmp_path).run(grid())
+    assert f"{file.name} line 3 is damaged" in capsys.readouterr().err.replace("\n", "")
+    pd.testing.assert_frame_equal(again, first)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
