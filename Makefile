@@ -30,8 +30,8 @@ notebooks: $(READY) ## execute every notebook, into build/notebooks
 		$(BIN)/jupyter-execute --inplace $$copy; \
 	done
 
-figures: $(READY) ## draw every figure of experiments/figures
-	set -e; for script in experiments/figures/*.py; do $(BIN)/python $$script; done
+figures: $(READY) ## draw every figure of experiments/figures, and the atlas (build/atlas)
+	set -e; for script in experiments/figures/*.py experiments/atlas.py; do $(BIN)/python $$script; done
 
 docs: $(READY) ## the documentation, into site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

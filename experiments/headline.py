@@ -1,8 +1,14 @@
 """Write a run's headline table into README.md: `python experiments/headline.py runs/polyglot-parallel`."""
 
 import json
+import re
 import sys
+import textwrap
+from html import unescape
 from pathlib import Path
+
+from steerlab.report.inference import power
+from steerlab.report.values import probability as html_probability
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- headline: experiments/headline.py writes what follows -->", "<!-- headline ends -->"
@@ -20,6 +26,37 @@ def triple(value: list[float] | None) -> str:
     return "" if value is None else f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
 
 
+def text(html: str) -> str:
+    """A note of the page as plain text."""
+    return unescape(re.sub("<[^>]*>", "", html))
+
+
+def wrapped(note: str) -> str:
+    """Lines of the README, broken at no space that holds."""
+    return textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False).replace("\xa0", " ")
+
+
+def probability(p: float) -> str:
+    return text(html_probability(p))
+
+
+def along(doses: dict) -> str:
+    """The least dose for LFS and the area under joint, a row for each method."""
+    lines = [f"| method | layer | least dose for LFS {doses['level']:g} | area under joint |", "|---" * 4 + "|"]
+    for name, row in doses["curves"].items():
+        least, dose = row["least"], row["least"]["dose"]
+        bound = "≤ " if least["said"] == "at the smallest dose" else ""
+        said = f"not reached (at most {least['highest']:.2f})" if dose is None else f"{bound}{dose:.2f}"
+        lines.append(f"| {NAMES.get(name, name)} | {row['layer']} | {said} | {triple(row['area'])} |")
+    if doses["range"] is None:
+        return "\n".join(lines)
+    low, high = doses["range"]
+    note = (
+        f"On dev lines, at each method's chosen layer; the area is the mean of joint at doses {low:.2f} to {high:.2f}."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def table(summary: dict) -> str:
     lines = ["| method | layer | strength | joint | LFS | relevance | bits per byte, ratio | dose |"]
     lines.append("|---" * 8 + "|")
@@ -28,18 +65,33 @@ def table(summary: dict) -> str:
         scores = [triple(row.get(key)) for key in ("joint", "lfs", "relevance", "bits_per_byte_ratio")]
         label = NAMES.get(name, f"*{name}*")
         lines.append("| " + " | ".join([label, *setting, *scores, f"{row['dose']:.2f}"]) + " |")
-    less = ", ".join(f"{name} {triple(row['joint'])}" for name, row in summary["differences"].items())
+    tested = summary["tests"]["pairs"]
+    less = ", ".join(
+        f"{name} {triple(row['joint'])} (p\xa0{probability(tested['diffmean'][name]['p_holm'])})"
+        for name, row in summary["differences"].items()
+    )
+    among = ", ".join(
+        f"{NAMES.get(name, name)} {row['diffmean']['difference']:+.2f} (p\xa0{probability(row['diffmean']['p_holm'])})"
+        for name, row in tested.items()
+        if "diffmean" in row
+    )
     kin = summary["families"]
     p = f"p = {kin['p']:.4f}"
+    less = wrapped(f"DiffMean's joint less each control's: {less}. The other methods less DiffMean: {among}.")
     return f"""
 `make run`: {summary["model"]}, {summary["source"]} to {len(summary["targets"])} languages, {summary["n_sentences"]}
 test sentences, {summary["n_outputs"]} outputs a method, {summary["seconds"]:.0f} seconds and
 {summary["peak_rss_bytes"] / 2**30:.1f} GiB on two cores without bf16. Chance for relevance is {summary["chance"]:.3f};
 controls in italics; brackets are 95 % intervals.
+Chosen {summary["choice"]}.
 
 {chr(10).join(lines)}
 
-DiffMean's joint less each control's: {less}.
+{less}
+
+{wrapped(text(power(summary)))}
+
+{along(summary["doses"])}
 
 Families, at layer {kin["layer"]}: the nearest neighbour of {kin["nearest_neighbour"]:.0%} of {kin["n"]} languages is of
 their own family ({p}, maximum over layers); from token unigrams alone {kin["unigram_nearest_neighbour"]:.0%}, from the

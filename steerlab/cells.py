@@ -16,7 +16,7 @@ import pandas as pd
 import steerlab.batches as batches
 from steerlab.corpora import Corpus
 from steerlab.directions import Directions
-from steerlab.edits import Edit, ablate, add, rotate, stack
+from steerlab.edits import Edit, stack, steer
 from steerlab.evaluation import bits_per_byte
 from steerlab.generation import decode
 from steerlab.judges import Answer, Judge, Retrieval, score
@@ -59,12 +59,7 @@ class Cell:
         if self.operator == "none":
             return Edit(())
         fit = directions[self.fits[sentence % len(self.fits)]]
-        if self.operator == "ablate":
-            return ablate(fit[self.target].at(self.layer), fraction=self.strength)
-        step = fit.between(self.source, self.target).at(self.layer)
-        if self.operator == "rotate":
-            return rotate(step, share=self.strength)
-        return add(step, strength=self.strength)
+        return steer(self.operator, fit, self.strength, source=self.source, target=self.target, layer=self.layer)
 
 
 @dataclass(frozen=True)
@@ -133,7 +128,7 @@ class Bench:
         known = self._known.setdefault("shared", {})
         told = (fits, split, self.fluency)
         if told not in known:
-            vectors = [hashlib.sha256(self.directions[fit].vectors.numpy().tobytes()).hexdigest() for fit in fits]
+            vectors = [self.directions[fit].digest for fit in fits]
             decoding = [FORMAT, self.new_tokens, self.one_line, self.temperature]
             judge = self.judged(split).name
             about = [self.model.about, self.corpus.hash, self.identifier.name, judge, self.limits[split], self.plan]

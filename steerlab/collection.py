@@ -12,11 +12,11 @@ from torch import Tensor
 from steerlab.corpora import Corpus
 from steerlab.model import Model, Where, load
 from steerlab.prompts import encode, pad, prompt
-from steerlab.stats import Moments
+from steerlab.stats import PAIRS, Moments, derangement
 from steerlab.terms import SteerlabError, hook_name
 
-PARTS = ("scatter", "sample", "pairs")
-SAMPLE = 256  # token vectors a language in the reservoir
+PARTS = ("scatter", "clouds", "sample", "pairs")
+SAMPLE = PAIRS  # token vectors a language in the reservoir
 FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered unasked
 
 
@@ -29,15 +29,18 @@ def collect(
     site: str = "resid_post",
     also: Sequence[str] | None = None,
     source: str = "en",
+    derange: int | None = None,
     form: str = "line",
     batch: int = 64,
     progress: bool = False,
 ) -> Moments:
     """Read every line of the corpus once and keep moments per language; BOS and padding do not count.
 
-    `also` names what to gather beside count and mean: `scatter` (width² per layer, for `lda`), `sample` (for `probe`
-    and the shrinkage of `lda`), `pairs` (from `source`; width² per layer and language, for `pca` and `eigengap`;
-    needs an aligned corpus). Without it, whatever fits in 256 MB. Larger requests print their memory first.
+    `also` names what to gather beside count and means: `scatter` (width² per layer, for `lda` and `leace`), `clouds`
+    (width² per layer and language, for `ellipsoid`), `sample` (for `probe` and the shrinkage of `lda`), `pairs` (from
+    `source`; width² per layer and language, for `pca` and `eigengap`; needs an aligned corpus). Without it, whatever
+    fits in 256 MB. Larger requests print their memory first. `derange`, a seed, pairs each sentence of the source with
+    the translation of another of its batch: what paired methods find without pairs.
     """
     model = load(model)
     chosen = _layers(model, layers)
@@ -48,12 +51,15 @@ def collect(
         "form": form,
         "excluded": "BOS and padding",
     }
+    if derange is not None:
+        provenance["deranged"] = derange
     moments = Moments(
         corpus.langs,
         chosen,
         model.width,
         site=site,
         scatter="scatter" in parts,
+        clouds="clouds" in parts,
         sample=SAMPLE if "sample" in parts else 0,
         pairs_from=source if "pairs" in parts else None,
         provenance=provenance,
@@ -70,7 +76,9 @@ def collect(
                     )
                     means[iso] = _read(model, moments, iso, ids)
                     bar.advance(task, len(lines))
-            if moments.pairs is not None:
+            if moments.pairs is not None and (derange is None or len(means[source]) > 1):
+                if derange is not None:
+                    means[source] = means[source][derangement(len(means[source]), derange + start)]
                 moments.pairs.update(means)
     moments.provenance["tokens"] = int(moments.count.sum())
     return moments
@@ -88,8 +96,9 @@ def _layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:
 def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str) -> tuple[str, ...]:
     sizes = {
         "scatter": 8 * layers * width**2,
+        "clouds": 4 * len(corpus.langs) * layers * width**2,
         "sample": 4 * SAMPLE * len(corpus.langs) * layers * width,
-        "pairs": 4 * len(corpus.langs) * layers * width**2,
+        "pairs": 4 * len(corpus.langs) * layers * width * (width + PAIRS),
     }
     if also is None:
         able = [part for part in PARTS if part != "pairs" or (corpus.aligned and source in corpus.langs)]

@@ -1,10 +1,13 @@
 """What a direction has to beat: directions of the same dose that know nothing, or the wrong thing, of the target."""
 
+from collections.abc import Mapping
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlab.directions import Directions
+from steerlab.stats import derangement
 from steerlab.terms import SteerlabError
 
 __all__ = ["random", "shuffled", "wrong"]
@@ -16,7 +19,8 @@ def random(
 ) -> Directions:
     """Random vectors for every language, with the true means and so the true gaps: equal strength is equal dose.
 
-    Isotropic, or with `covariance` spread like the activations are.
+    Isotropic, or with `covariance` spread like the activations are. Subspaces become random ones of the same rank, and
+    what only some operators ask for random too: as many dimensions, an ellipsoid as long, a projection of equal rank.
     """
     generator = torch.Generator().manual_seed(SALT + seed)
     vectors = torch.randn(directions.means.shape, generator=generator)
@@ -24,13 +28,15 @@ def random(
         values, axes = torch.linalg.eigh(covariance.double())
         root = (axes * values.clamp(min=0).sqrt()[:, None]).float()
         vectors = torch.einsum("klw,lvw->klv", vectors, root)
-    return _with(directions, vectors, f"random {'isotropic' if covariance is None else 'covariance'} {seed}")
+    kind, rank = "isotropic" if covariance is None else "covariance", directions.basis.shape[2]
+    basis = None if rank == 1 else _orthonormal(directions.basis, generator)
+    return _with(directions, vectors, f"random {kind} {seed}", basis=basis, extra=_blind(directions.extra, generator))
 
 
 def shuffled(directions: Directions, *, seed: int) -> Directions:
     """Every language gets another's vector (a derangement of the labels); the true gaps stay."""
-    order = _derangement(len(directions.langs), seed)
-    return _with(directions, directions.vectors[order], f"shuffled {seed}")
+    order = derangement(len(directions.langs), seed)
+    return _dealt(directions, order, f"shuffled {seed}")
 
 
 def wrong(directions: Directions, *, source: str, seed: int) -> Directions:
@@ -39,31 +45,55 @@ def wrong(directions: Directions, *, source: str, seed: int) -> Directions:
     if len(targets) < 2:
         raise SteerlabError("a wrong target's direction needs two targets or more; fit directions of more languages")
     order = list(range(len(directions.langs)))
-    for place, other in zip(targets, _derangement(len(targets), seed).tolist(), strict=True):
+    for place, other in zip(targets, derangement(len(targets), seed).tolist(), strict=True):
         order[place] = targets[other]
-    return _with(directions, directions.vectors[order], f"wrong {seed}")
+    return _dealt(directions, torch.tensor(order), f"wrong {seed}")
 
 
-def _derangement(count: int, seed: int) -> Tensor:
-    """A seeded permutation without a fixed point (of two or more things)."""
-    generator = torch.Generator().manual_seed(seed)
-    while count > 1:
-        order = torch.randperm(count, generator=generator)
-        if not (order == torch.arange(count)).any():
-            return order
-    return torch.arange(count)
+def _dealt(directions: Directions, order: Int[Tensor, " lang"], estimator: str) -> Directions:
+    """Language i gets what language `order[i]` has; what all share cannot be dealt and is left out."""
+    extra = {name: value[order] for name, value in directions.extra.items() if len(value) > 1}
+    return _with(directions, directions.vectors[order], estimator, basis=directions.basis[order], extra=extra)
 
 
-def _with(directions: Directions, vectors: Tensor, estimator: str) -> Directions:
-    centred = vectors - vectors.mean(0, keepdim=True)
-    basis = centred / centred.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+def _blind(extra: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    found = dict(extra)
+    for name in ("read", "axes"):
+        if name in extra:
+            found[name] = _orthonormal(extra[name], generator)
+    if "write" in found:
+        found["write"] = found["read"]
+    if "mask" in extra:
+        order = torch.rand(extra["mask"].shape[-1], generator=generator).argsort()
+        found |= {"mask": extra["mask"][..., order], "values": extra["values"][..., order]}
+    return found
+
+
+def _orthonormal(like: Float[Tensor, "lang layer rank width"], generator: torch.Generator) -> Tensor:
+    """Random orthonormal rows where there are rows, and zero ones where there are none."""
+    drawn = torch.randn(like.mT.shape, generator=generator)
+    return torch.linalg.qr(drawn)[0].mT * like.any(-1, keepdim=True)
+
+
+def _with(
+    directions: Directions,
+    vectors: Tensor,
+    estimator: str,
+    *,
+    basis: Tensor | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> Directions:
+    if basis is None:
+        centred = vectors - vectors.mean(0, keepdim=True)
+        basis = (centred / centred.norm(dim=-1, keepdim=True).clamp(min=1e-30))[:, :, None]
     return Directions(
         vectors=vectors,
-        basis=basis[:, :, None],
+        basis=basis,
         means=directions.means,
         langs=directions.langs,
         layers=directions.layers,
         site=directions.site,
         source=directions.source,
         provenance={**directions.provenance, "estimator": estimator},
+        extra=extra or {},
     )

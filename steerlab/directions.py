@@ -24,8 +24,8 @@ class Direction:
     """From one language (or, if `source` is None, from the other languages' mean) to another, at some layers.
 
     `unit` [layer width] points at the target; `gap` [layer] is the distance between the two means, the unit of
-    strength; `start` [layer width] is the mean that it sets out from; `basis` [layer rank width] is the target's
-    subspace.
+    strength; `start` [layer width] is the mean that it sets out from, `end` the target's; `basis` [layer rank width]
+    is the target's subspace; `extra` what only some operators ask for [layer ...].
     """
 
     target: str
@@ -37,6 +37,8 @@ class Direction:
     start: Float[Tensor, "layer width"]
     basis: Float[Tensor, "layer rank width"]
     model: Mapping[str, Any] = field(default_factory=dict)
+    end: Float[Tensor, "layer width"] | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, *layers: int) -> "Direction":
         """Only these layers."""
@@ -48,6 +50,8 @@ class Direction:
             gap=self.gap[keep],
             start=self.start[keep],
             basis=self.basis[keep],
+            end=None if self.end is None else self.end[keep],
+            extra={name: value[keep] for name, value in self.extra.items()},
         )
 
 
@@ -58,7 +62,8 @@ class Directions:
     `vectors` [lang layer width]: what the estimator says of each language; `between(a, b)` is the unit vector of
     their difference, so `between(a, b)` and `between(b, a)` are opposite. `basis` [lang layer rank width]: orthonormal
     rows, zero rows where a layer uses a smaller rank. `means` [lang layer width]. `source` is set when the fit is for
-    one source language only: then no other source may be asked for.
+    one source language only: then no other source may be asked for. `extra` holds what an estimator's own operator
+    needs beside these, by name [lang layer ...], or [1 layer ...] where all languages share it.
     """
 
     vectors: Float[Tensor, "lang layer width"]
@@ -69,6 +74,7 @@ class Directions:
     site: str
     source: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])
@@ -80,6 +86,10 @@ class Directions:
                 raise SteerlabError(f"{name} holds NaN or infinity; the model's activations or the fit are broken")
         if self.basis.ndim != 4 or (*self.basis.shape[:2], self.basis.shape[3]) != shape:
             raise SteerlabError(f"basis has shape {tuple(self.basis.shape)}, not languages x layers x rank x width")
+        for name, value in self.extra.items():
+            if tuple(value.shape[:2]) not in ((1, shape[1]), shape[:2]) or not torch.isfinite(value).all():
+                told = f"has shape {tuple(value.shape)}, not (languages or 1) x layers x ..., or is not finite"
+                raise SteerlabError(f"extra {name!r} {told}; fit again")
 
     @property
     def estimator(self) -> str:
@@ -93,7 +103,7 @@ class Directions:
         """Only these layers."""
         keep = _places(self.layers, layers)
         cut = {name: getattr(self, name)[:, keep] for name in ("vectors", "basis", "means")}
-        return replace(self, layers=layers, **cut)
+        return replace(self, layers=layers, extra={name: v[:, keep] for name, v in self.extra.items()}, **cut)
 
     def between(self, source: str, target: str) -> Direction:
         """The direction from `source` to `target`: the unit vector of the difference of their vectors."""
@@ -102,8 +112,8 @@ class Directions:
             raise SteerlabError(f"source and target are both {source!r}; a direction needs two languages")
         if self.source is not None and source != self.source:
             raise SteerlabError(
-                f"these directions were fitted on pairs from {self.source!r} only; {source!r} was asked for as the "
-                f"source: fit again with pairs from {source!r}"
+                f"these directions were fitted from {self.source!r} only; {source!r} was asked for as the source: "
+                f"fit again from {source!r}"
             )
         step = self.means[b] - self.means[a]
         return self._direction(source, target, self.vectors[b] - self.vectors[a], step, self.means[a])
@@ -137,6 +147,7 @@ class Directions:
         if not (size > 0).all():
             empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
             raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
+        place = self._place(target)
         return Direction(
             target=target,
             source=source,
@@ -145,15 +156,26 @@ class Directions:
             unit=vector / size,
             gap=step.norm(dim=-1),
             start=start,
-            basis=self.basis[self._place(target)],
+            basis=self.basis[place],
             model=self.provenance.get("model", {}),
+            end=self.means[place],
+            extra={name: value[place if len(value) > 1 else 0] for name, value in self.extra.items()},
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the edits made of it can read: its tensors, languages, layers and site."""
+        return _digest(self._tensors(), {"about": json.dumps([self.langs, self.layers, self.site, self.source])})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        extra = {f"extra.{name}": value for name, value in self.extra.items()}
+        return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
     def save(self, file: str | Path) -> Path:
         """Write safetensors whose header says what made it; the file appears whole or not at all."""
         # Copies, since safetensors refuses tensors that share memory.
-        names = ("vectors", "basis", "means")
-        tensors = {n: getattr(self, n).detach().cpu().clone(memory_format=torch.contiguous_format) for n in names}
+        kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
+        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
         about = {"langs": self.langs, "layers": self.layers, "site": self.site, "source": self.source}
         header = {"format": FORMAT, "about": json.dumps(about), "provenance": json.dumps(dict(self.provenance))}
         header["sha256"] = _digest(tensors, header)
@@ -182,8 +204,10 @@ class Directions:
         if _digest(tensors, header) != header.get("sha256"):
             raise SteerlabError(f"{file} was altered after it was written: its checksum does not match; make it again")
         about = json.loads(header["about"])
+        extra = {name.removeprefix("extra."): tensors.pop(name) for name in list(tensors) if name.startswith("extra.")}
         return cls(
             **tensors,
+            extra=extra,
             langs=tuple(about["langs"]),
             layers=tuple(about["layers"]),
             site=about["site"],

@@ -9,11 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 import steerlab.estimate
 from steerlab.cells import NEW_TOKENS, Cell
+from steerlab.edits import OPERATORS
 from steerlab.terms import SteerlabError, language
 
-# The operators that a sweep steers with, and the strengths of each where none are given.
-GRIDS = {"add": (0.5, 1.0, 1.5, 2.0), "rotate": (0.25, 0.5, 1.0, 1.5), "ablate": (0.5, 1.0)}
-OPERATORS = ("add", "rotate")
+# The operators that a sweep steers with, by themselves at one layer, and the strengths of each where none are given.
+STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes and not told.whole}
 
 Strength = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -30,9 +30,10 @@ def _every(value: Any) -> Any:
 class Grid(BaseModel):
     """Everything that decides a sweep; `Grid.read` takes it from a YAML file, where "all" is every layer or language.
 
-    `operators` maps each operator to its strengths: natural gaps for `add`, shares of the angle between the two means
-    for `rotate`; a list of names takes `strengths`, or each operator's own. `draws` is how many samples each prompt
-    gets at a temperature above 0.
+    `operators` maps each operator to its strengths, in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
+    of the angle between the two means for `rotate`; a list of names takes `strengths`, or each operator's own. One that
+    belongs to an estimator runs with that one only. `draws` is how many samples each prompt gets at a temperature
+    above 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -46,7 +47,7 @@ class Grid(BaseModel):
     source: str = "en"
     targets: Annotated[tuple[str, ...] | None, BeforeValidator(_every)] = None
     estimators: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("diffmean",)
-    operators: dict[str, tuple[Strength, ...]] = {"add": GRIDS["add"]}
+    operators: dict[str, tuple[Strength, ...]] = {"add": STEERING["add"]}
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_every)] = None
     split: Literal["estimate", "dev", "test"] = "dev"
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -79,7 +80,9 @@ class Grid(BaseModel):
         named = _listed(operators)
         for name in named:
             _operator(name)
-        return given | {"operators": {name: _listed(GRIDS[name] if strengths is None else strengths) for name in named}}
+        return given | {
+            "operators": {name: _listed(STEERING[name] if strengths is None else strengths) for name in named}
+        }
 
     @field_validator("operators")
     @classmethod
@@ -114,6 +117,9 @@ class Grid(BaseModel):
             found = self.operators.get(name, getattr(self, name, None))
             if found is not None and not found:
                 raise ValueError("the grid is empty; give at least one estimator, operator, layer, strength and target")
+        for name in self.operators:
+            if (needed := OPERATORS[name].estimator) not in (None, *self.estimators):
+                raise ValueError(f"operators.{name}: it belongs to the estimator {needed!r}, which is not asked for")
         if self.draws > 1 and not self.temperature:
             raise ValueError("draws: at temperature 0 every draw is the same; give a temperature or 1 draw")
         return self
@@ -156,6 +162,7 @@ class Grid(BaseModel):
             )
             for estimator in self.estimators
             for operator, strengths in self.operators.items()
+            if OPERATORS[operator].estimator in (None, estimator)
             for layer in (range(layers) if self.layers is None else self.layers)
             for strength in strengths
             for target in targets
@@ -169,8 +176,8 @@ def method_name(estimator: str, operator: str) -> str:
 
 
 def _operator(name: str) -> None:
-    if name not in OPERATORS:
-        raise ValueError(f"a sweep steers with {' or '.join(OPERATORS)}, not with {name!r}")
+    if name not in STEERING:
+        raise ValueError(f"a sweep steers with {', '.join(STEERING)}, not with {name!r}")
 
 
 def _told(error: Any) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steerlab.cells import RUN, Cell
-from steerlab.sweeps import GRIDS, method_name
+from steerlab.edits import OPERATORS
+from steerlab.grids import method_name
 from steerlab.terms import language
 
 MAIN = "diffmean"
@@ -46,6 +47,11 @@ class Plan:
     def methods(self) -> tuple[tuple[str, str], ...]:
         """(estimator, operator) of each method."""
         return METHODS[:1] if self.quick else METHODS
+
+    @property
+    def names(self) -> list[str]:
+        """What each method is called in the rows."""
+        return [method_name(*pair) for pair in self.methods]
 
     @property
     def controls(self) -> dict[str, list[str]]:
@@ -98,7 +104,7 @@ class Plan:
         cells = []
         for iso in self.dev_targets:
             cells.append(Cell("removal none", "none", -1, 0.0, iso, iso, "dev", (), RUN))
-            for fraction in GRIDS["ablate"]:
+            for fraction in OPERATORS["ablate"].grid:
                 for name, fits in (("ablate", [MAIN]), ("random", self.controls["random"])):
                     method = f"removal {name}"
                     cells.append(Cell(method, "ablate", layer, fraction, iso, iso, "dev", tuple(fits), RUN))
@@ -106,7 +112,9 @@ class Plan:
 
     def _grid(self, operator: str) -> list[Setting]:
         few = STRENGTHS[operator][1:] if self.quick else STRENGTHS[operator]
-        return [(layer, strength) for layer in self.layers for strength in (GRIDS[operator] if self.full else few)]
+        return [
+            (layer, strength) for layer in self.layers for strength in (OPERATORS[operator].grid if self.full else few)
+        ]
 
     def _cells(
         self,

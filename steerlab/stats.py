@@ -10,6 +10,18 @@ from torch import Tensor
 
 from steerlab.terms import SteerlabError, hook_name, language
 
+PAIRS = 256  # paired differences a language that are kept as they are
+
+
+def derangement(count: int, seed: int) -> Tensor:
+    """A seeded permutation without a fixed point (of two or more things)."""
+    generator = torch.Generator().manual_seed(seed)
+    while count > 1:
+        order = torch.randperm(count, generator=generator)
+        if not (order == torch.arange(count)).any():
+            return order
+    return torch.arange(count)
+
 
 @runtime_checkable
 class Activations(Protocol):
@@ -74,17 +86,25 @@ class Reservoir:
 class Paired:
     """What an uncentred SVD of paired differences needs, from one source language to every other.
 
-    Of the sentence means' differences `d` [pair width] per language and layer: their count, sum and `d.T @ d`.
+    Of the sentence means' differences `d` [pair width] per language and layer: their count, sum and `d.T @ d`, and a
+    `Reservoir` of `sample` of the differences themselves, from which a bootstrap draws.
     """
 
-    def __init__(self, source: str, langs: Sequence[str], layers: int, width: int):
+    def __init__(self, source: str, langs: Sequence[str], layers: int, width: int, *, sample: int = 0):
+        if source not in langs:
+            raise SteerlabError(f"the pairs' source {source!r} is none of {' '.join(langs)}; take it from these")
         self.source, self.langs = source, tuple(langs)
+        self.sample = Reservoir(len(langs), layers, width, size=sample)
         self.count = torch.zeros(len(langs), dtype=torch.float64)
         self.total = torch.zeros(len(langs), layers, width, dtype=torch.float64)
         self.square = torch.zeros(len(langs), layers, width, width)
 
     def update(self, means: Mapping[str, Float[Tensor, "row layer width"]]) -> None:
         """Add a block of aligned rows, the same sentences in every language."""
+        numbers = {iso: len(means.get(iso, ())) for iso in self.langs}
+        if len(set(numbers.values())) > 1:
+            told = ", ".join(f"{iso} {number}" for iso, number in numbers.items())
+            raise SteerlabError(f"the pairs are unequal: {told} sentences; give the same sentences in every language")
         for place, iso in enumerate(self.langs):
             if iso == self.source:
                 continue
@@ -93,6 +113,7 @@ class Paired:
             self.total[place] += difference.sum(0)
             by_layer = difference.transpose(0, 1)
             self.square[place] += by_layer.mT @ by_layer
+            self.sample.update(place, difference)
 
     def merge(self, other: "Paired") -> None:
         if (self.source, self.langs) != (other.source, other.langs):
@@ -100,14 +121,16 @@ class Paired:
         self.count += other.count
         self.total += other.total
         self.square += other.square
+        self.sample.merge(other.sample)
 
 
 class Moments:
     """Count and mean of token vectors per language and layer, in one pass; more on request.
 
-    `count` [lang] tokens; `mean` and `last` (of each text's last token) [lang layer width]; with `scatter=True`
-    also `within` [layer width width], the scatter about each language's own mean, pooled; with `sample` a
-    `Reservoir` of that many tokens a language; with `pairs_from` a `Paired` from that language.
+    `count` [lang] tokens; `mean` of all tokens, `pooled` of the texts' means and `last` of the texts' last tokens
+    [lang layer width]; with `scatter=True` also `within` [layer width width], the scatter about each language's own
+    mean, pooled; with `clouds=True` the same for each language [lang layer width width]; with `sample` a `Reservoir` of
+    that many tokens a language; with `pairs_from` a `Paired` from that language, which keeps as many differences.
     """
 
     def __init__(
@@ -118,6 +141,7 @@ class Moments:
         *,
         site: str = "resid_post",
         scatter: bool = False,
+        clouds: bool = False,
         sample: int = 0,
         pairs_from: str | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -131,10 +155,12 @@ class Moments:
         self.count = torch.zeros(len(self.langs), dtype=torch.float64)
         self.rows = torch.zeros(len(self.langs), dtype=torch.float64)
         self.mean = torch.zeros(shape, dtype=torch.float64)
+        self.pooled = torch.zeros(shape, dtype=torch.float64)
         self.last = torch.zeros(shape, dtype=torch.float64)
         self.within = torch.zeros(len(self.layers), width, width, dtype=torch.float64) if scatter else None
+        self.clouds = torch.zeros(*shape, width) if clouds else None
         self.sample = Reservoir(*shape, size=sample) if sample else None
-        self.pairs = Paired(pairs_from, self.langs, shape[1], width) if pairs_from else None
+        self.pairs = Paired(pairs_from, self.langs, shape[1], width, sample=sample or PAIRS) if pairs_from else None
         self.provenance = dict(provenance or {})
 
     def update(
@@ -159,7 +185,7 @@ class Moments:
             chosen = flat[places].float()
             sums.append(torch.zeros(len(mask), self.width, device=device).index_add_(0, text, chosen))
             last.append(flat[ends.to(device)].double().sum(0))
-            if self.within is not None or self.sample is not None:
+            if any(part is not None for part in (self.within, self.clouds, self.sample)):
                 tokens.append(chosen)
         summed = torch.stack(sums, 1).cpu()
         if not torch.isfinite(summed).all():
@@ -167,8 +193,10 @@ class Moments:
         place = self.langs.index(lang)
         self._add(place, summed.double().sum(0), int(counts.sum()), tokens)
         self.rows[place] += len(mask)
-        self.last[place] += (torch.stack(last).cpu() - len(mask) * self.last[place]) / self.rows[place]
-        return summed / counts[:, None, None]
+        means = summed / counts[:, None, None]
+        for kept, total in ((self.last, torch.stack(last).cpu()), (self.pooled, means.double().sum(0))):
+            kept[place] += (total - len(mask) * kept[place]) / self.rows[place]
+        return means
 
     def _values(self, activations: Activations, layer: int, mask: Tensor) -> Float[Tensor, "row pos width"]:
         name = hook_name(self.site, layer)
@@ -187,15 +215,22 @@ class Moments:
         """
         before, mean = self.count[place].item(), total / n
         step = mean - self.mean[place]
-        if self.within is not None:
+        scatters = [kept for kept in (self.within, self._cloud(place)) if kept is not None]
+        if scatters:
             for layer, found in enumerate(tokens):
                 centred = found - mean[layer].to(found)
-                self.within[layer] += (centred.mT @ centred).cpu()
-            self.within += step[:, :, None] * step[:, None, :] * (before * n / (before + n))
+                square = (centred.mT @ centred).cpu()
+                for kept in scatters:
+                    kept[layer] += square
+            for kept in scatters:
+                kept += step[:, :, None] * step[:, None, :] * (before * n / (before + n))
         self.mean[place] += step * (n / (before + n))
         self.count[place] += n
         if self.sample is not None:
             self.sample.update(place, torch.stack(tokens, 1).cpu())
+
+    def _cloud(self, place: int) -> Tensor | None:
+        return None if self.clouds is None else self.clouds[place]
 
     def merge(self, other: "Moments") -> "Moments":
         """Add what another shard or machine saw."""
@@ -208,9 +243,13 @@ class Moments:
         if self.within is not None and other.within is not None:
             weight = (self.count * other.count / total.clamp(min=1))[:, None, None]
             self.within += other.within + torch.einsum("klw,klv->lwv", step * weight, step)
+        if self.clouds is not None and other.clouds is not None:
+            weight = (self.count * other.count / total.clamp(min=1))[:, None, None]
+            self.clouds += other.clouds + torch.einsum("klw,klv->klwv", step * weight, step)
         self.mean += step * share
         rows = (other.rows / (self.rows + other.rows).clamp(min=1))[:, None, None]
         self.last += (other.last - self.last) * rows
+        self.pooled += (other.pooled - self.pooled) * rows
         self.count, self.rows = total, self.rows + other.rows
         if self.sample is not None and other.sample is not None:
             self.sample.merge(other.sample)
@@ -226,8 +265,10 @@ class Moments:
             "site": self.site,
             "width": self.width,
             "scatter": self.within is not None,
+            "clouds": self.clouds is not None,
             "sample": self.sample and self.sample.size,
             "pairs from": self.pairs and self.pairs.source,
+            "deranged": self.provenance.get("deranged"),
             "model": self.provenance.get("model", {}).get("fingerprint"),
         }
 
@@ -240,13 +281,17 @@ class Moments:
                 raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}")
         keep, view = [self.layers.index(layer) for layer in layers], copy.copy(self)
         view.layers, view.mean, view.last = tuple(layers), self.mean[:, keep], self.last[:, keep]
+        view.pooled = self.pooled[:, keep]
         view.within = None if self.within is None else self.within[keep]
+        view.clouds = None if self.clouds is None else self.clouds[:, keep]
         if self.sample is not None:
             view.sample = copy.copy(self.sample)
             view.sample.vectors = self.sample.vectors[:, :, keep]
         if self.pairs is not None:
             view.pairs = copy.copy(self.pairs)
             view.pairs.total, view.pairs.square = self.pairs.total[:, keep], self.pairs.square[:, keep]
+            view.pairs.sample = copy.copy(self.pairs.sample)
+            view.pairs.sample.vectors = self.pairs.sample.vectors[:, :, keep]
         return view
 
     def covariance(self) -> Float[Tensor, "layer width width"]:
@@ -256,6 +301,17 @@ class Moments:
         self.need_texts()
         return self.within / self.count.sum()
 
+    def spread(self) -> Float[Tensor, "layer width width"]:
+        """The covariance of all tokens about the mean of all: within languages and between them."""
+        share = (self.count / self.count.sum())[:, None, None]
+        centred = (self.mean - (share * self.mean).sum(0)) * share.sqrt()
+        return self.covariance() + torch.einsum("klw,klv->lwv", centred, centred)
+
+    def second_moment(self, lang: int, place: int) -> Float[Tensor, "width width"]:
+        """The mean of h hᵀ over a language's tokens, not centred, at the layer number `place`; needs `clouds`."""
+        mean = self.mean[lang, place]
+        return self.need("clouds")[lang, place].double() / self.count[lang] + torch.outer(mean, mean)
+
     def need_texts(self) -> None:
         """Raise and name the languages of which nothing was read: their mean is no mean."""
         if missing := [iso for iso, count in zip(self.langs, self.count.tolist(), strict=True) if not count]:
@@ -264,7 +320,7 @@ class Moments:
             )
 
     def need(self, part: str) -> Any:
-        """The `sample` or `pairs`; raises and says how to collect it."""
+        """The `clouds`, `sample` or `pairs`; raises and says how to collect it."""
         found = getattr(self, part)
         if found is None:
             raise SteerlabError(f"these moments hold no {part}; collect(..., also=['{part}']) gathers it")

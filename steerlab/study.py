@@ -32,8 +32,7 @@ from steerlab.model import Model, load
 from steerlab.plans import MAIN, SEEDS, Plan, spread_layers
 from steerlab.racing import race
 from steerlab.stats import Moments
-from steerlab.summaries import at, choose, curve, difference, result, stronger
-from steerlab.sweeps import method_name
+from steerlab.summaries import against, along, at, by_language, choose, curve, difference, result, stronger, together
 from steerlab.terms import SteerlabError
 
 DEV_LINES, TEST_LINES = 16, 48
@@ -106,6 +105,7 @@ class Study:
             self.identifier,
             {"dev": None if self.settings.full else DEV_LINES, "test": self.settings.limit},
             self.folder / "cells",
+            retry=True,
         )
         longest = min(LONGEST, self.model.context)
         need = bench.plan["rows"] * row_bytes(self.model, longest, new=NEW_TOKENS)
@@ -164,7 +164,13 @@ class Study:
 
     def _say(self, title: str, bench: Bench, cells: list[Cell]) -> pd.DataFrame:
         self.console.print(f"{title}: {len(cells)} cells")
-        return bench.run(cells, title=title, progress=self.progress)
+        rows = bench.run(cells, title=title, progress=self.progress)
+        if failed := rows.attrs.get("failed"):
+            raise SteerlabError(
+                f"{len(failed)} of {len(cells)} cells failed, the first with: {next(iter(failed.values()))}; "
+                "what is finished is kept: run again"
+            )
+        return rows
 
     # ------------------------------------------------------------------------------------------------- the results
 
@@ -248,24 +254,13 @@ class Study:
         main: Directions,
         raced: pd.DataFrame | None,
     ) -> None:
-        test = rows[rows["split"] == "test"]
-        ours = at(test, MAIN, choices[MAIN])
-        results, differences = {}, {}
-        for estimator, operator in self.plan.methods:
-            name = method_name(estimator, operator)
-            results[name] = result(at(test, name, choices[name]), seed=self.settings.seed)
-        for name in ("unsteered", *self.plan.controls, "prompt"):
-            if name in choices:
-                variants = {
-                    "at the method's cell": at(test, name, choices[MAIN]),
-                    "own choice on dev": at(test, name, choices[name]),
-                }
-                variant, shown = stronger(variants)
-                results[name] = result(shown, seed=self.settings.seed) | {"variant": variant}
-            else:
-                shown = test[test["method"] == name]
-                results[name] = result(shown, seed=self.settings.seed)
-            differences[name] = difference(ours, shown, seed=self.settings.seed)
+        tables, variants = self._tables(rows[rows["split"] == "test"], choices)
+        ours, seed = tables[MAIN], self.settings.seed
+        results = {name: result(table, seed=seed) for name, table in tables.items()}
+        for name, variant in variants.items():
+            results[name]["variant"] = variant
+        beside = [name for name in tables if name not in self.plan.names]
+        inferred = self._infer(tables, rows[rows["split"] == "dev"], choices)
         summary: dict[str, Any] = {
             "format": 1,
             "model": self.model.name,
@@ -280,10 +275,12 @@ class Study:
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
             "results": results,
-            "differences": differences,
+            "differences": {name: difference(ours, tables[name], seed=seed) for name in beside},
+            "choice": "on dev, one layer and strength for each method",
             "choices": {name: {"layer": layer, "strength": strength} for name, (layer, strength) in choices.items()},
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
             "families": self._families(kin, main),
+            **inferred,
         }
         if raced is not None:
             summary["race"] = {"settings": len(raced), "read whole": int(raced["kept"].sum())}
@@ -292,6 +289,36 @@ class Study:
         rows.to_parquet(self.folder / "rows.parquet")
         rows.to_csv(self.folder / "rows.csv", index=False)
         self._write("summary.json", summary)
+
+    def _tables(
+        self, test: pd.DataFrame, choices: dict[str, tuple[int, float]]
+    ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+        """The test rows of each method and control, and which variant of a control is shown: the stronger."""
+        tables, variants = {name: at(test, name, choices[name]) for name in self.plan.names}, {}
+        for name in ("unsteered", *self.plan.controls, "prompt"):
+            if name not in choices:
+                tables[name] = test[test["method"] == name]
+                continue
+            both = {
+                "at the method's cell": at(test, name, choices[MAIN]),
+                "own choice on dev": at(test, name, choices[name]),
+            }
+            variants[name], tables[name] = stronger(both)
+        return tables, variants
+
+    def _infer(
+        self, tables: dict[str, pd.DataFrame], dev: pd.DataFrame, choices: dict[str, tuple[int, float]]
+    ) -> dict[str, Any]:
+        """Tests of every comparison, scores along the dose, and what a choice for each language would gain."""
+        methods, seed = self.plan.names, self.settings.seed
+        found: dict[str, Any] = {"tests": {}, "by_language": {}}
+        if tables[MAIN]["sentence"].nunique() > 1:
+            beside = [name for name in tables if name not in methods]
+            found["tests"] = against(tables, methods, beside, main=MAIN, seed=seed)
+            found["tests"]["together"] = together(tables[MAIN])
+        if dev["sentence"].nunique() > 3 and not self.settings.race:  # a race dropped what some languages would take
+            found["by_language"] = by_language(dev, methods, seed=seed)
+        return found | {"doses": along(dev, {name: choices[name] for name in methods}, main=MAIN, seed=seed)}
 
     def _families(self, kin: dict[str, Kinship], directions: Directions) -> dict[str, Any]:
         if not kin:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from steerlab.directions import Direction, Directions
-from steerlab.edits import POSITIONS, Edit, ablate, add, rotate
+from steerlab.edits import POSITIONS, Edit, ablate, add, affine, conceptor, erase, overwrite, push, rotate
 from steerlab.model import Model
 from steerlab.prompts import encode
 from steerlab.terms import SITES
 
 OPERATORS = ("add", "ablate", "rotate")
+EVERY = (*OPERATORS, "affine", "push", "erase", "conceptor", "overwrite")  # the last three need `equipped` directions
 TIE = 1e-3  # two tokens whose logits differ by less may change places when sums are rounded in another order
 
 
@@ -33,11 +34,19 @@ class Step:
 
     @property
     def edit(self) -> Edit:
-        if self.operator == "add":
-            return add(self.direction, strength=self.size, positions=self.positions)
-        if self.operator == "ablate":
-            return ablate(self.direction, fraction=self.size, positions=self.positions)
-        return rotate(self.direction, share=self.size, positions=self.positions)
+        """Size 0 is the identity of each."""
+        step, size, where = self.direction, self.size, self.positions
+        made = {
+            "add": lambda: add(step, strength=size, positions=where),
+            "ablate": lambda: ablate(step, fraction=size, positions=where),
+            "rotate": lambda: rotate(step, share=size, positions=where),
+            "affine": lambda: affine(step, level=0.8, fraction=size, positions=where),
+            "push": lambda: push(step, strength=size, positions=where),
+            "erase": lambda: erase(step, fraction=size, positions=where),
+            "conceptor": lambda: conceptor(step, aperture=0.9, beta=1.2, fraction=size, positions=where),
+            "overwrite": lambda: overwrite(step, scale=0.7, fraction=size, positions=where),
+        }
+        return made[self.operator]()
 
     def by_hand(self, h: Tensor, place: int) -> Tensor:
         """What becomes of h [pos width] at the direction's layer number `place`."""
@@ -49,6 +58,8 @@ class Step:
             return (x + self.size * gap * unit).to(h.dtype)
         if self.operator == "ablate":
             return (x - self.size * x @ basis.T @ basis).to(h.dtype)
+        if self.operator != "rotate":
+            return self._more_by_hand(x, place).to(h.dtype)
         first = start / start.norm()
         second = unit - (unit @ first) * first
         second = second / second.norm()
@@ -57,6 +68,41 @@ class Step:
         before = torch.complex(x @ first, x @ second)
         move = before * torch.polar(torch.ones_like(angle), angle) - before
         return (x + move.real[:, None] * first + move.imag[:, None] * second).to(h.dtype)
+
+    def _more_by_hand(self, x: Tensor, place: int) -> Tensor:
+        """In double precision, with dense matrices where there are any."""
+        step, size = self.direction, self.size
+        extra = {name: value[place].double() for name, value in step.extra.items()}
+        unit, basis, one = step.unit[place].double(), step.basis[place].double(), torch.eye(x.shape[1]).double()
+        if self.operator == "affine":
+            assert step.end is not None
+            level = unit @ (0.2 * step.start[place].double() + 0.8 * step.end[place].double())
+            return x + size * (level - x @ unit)[:, None] * unit
+        if self.operator == "push":
+            return x + size * step.gap[place] * torch.nn.functional.normalize(x @ basis.T @ basis, dim=-1)
+        if self.operator == "erase":
+            return x - size * (x - extra["centre"]) @ extra["read"].T @ extra["write"]
+        if self.operator == "conceptor":
+            moment = extra["axes"].T * extra["spectrum"] @ extra["axes"]
+            return x + size * (1.2 * x @ torch.linalg.inv(moment + one / 0.9**2) @ moment - x)
+        new = x + size * extra["mask"] * (0.7 * extra["values"] - x)
+        return new * x.norm(dim=-1, keepdim=True) / new.norm(dim=-1, keepdim=True)
+
+
+def equipped(direction: Direction, seed: int = 0) -> Direction:
+    """The same direction with what every operator asks for, at random, and an end of its own."""
+    random, shape = torch.Generator().manual_seed(seed), direction.start.shape
+    width, rows = shape[1], lambda rank: torch.randn(shape[0], rank, shape[1], generator=random)
+    extra = {
+        "read": rows(3) / width**0.5,
+        "write": rows(3) / width**0.5,
+        "centre": rows(1)[:, 0],
+        "axes": torch.linalg.qr(rows(width * 3 // 4).mT)[0].mT.contiguous(),
+        "spectrum": torch.rand(shape[0], width * 3 // 4, generator=random).sort(descending=True).values * 5,
+        "mask": (torch.rand(*shape, generator=random) < 0.3).float().index_fill(1, torch.tensor([0]), 1),
+        "values": rows(1)[:, 0],
+    }
+    return replace(direction, end=direction.start + rows(1)[:, 0], extra=extra)
 
 
 Row = Sequence[Step]

@@ -46,6 +46,8 @@ def test_collect_is_reading_text_by_text(site, polyglot, few):
         assert moments.count[place] == len(tokens)
         assert moments.rows[place] == len(few)
         torch.testing.assert_close(moments.mean[place], tokens.mean(0), atol=1e-4, rtol=1e-4)
+        pooled = torch.stack([text.mean(0) for text in read[iso]]).double().mean(0)
+        torch.testing.assert_close(moments.pooled[place], pooled, atol=1e-4, rtol=1e-4)
         last = torch.stack([text[-1] for text in read[iso]]).double().mean(0)
         torch.testing.assert_close(moments.last[place], last, atol=1e-4, rtol=1e-4)
         centred = tokens - tokens.mean(0)
@@ -70,6 +72,23 @@ def test_batch_size_does_not_matter(polyglot, few):
     torch.testing.assert_close(whole.need("pairs").total, small.need("pairs").total, atol=1e-3, rtol=1e-4)
 
 
+def test_deranged_pairs_keep_the_mean_difference_and_nothing_of_the_pairing(polyglot, few):
+    whole = collect(polyglot, few, layers=[5], also=["pairs"])
+    deranged = collect(polyglot, few, layers=[5], also=["pairs"], derange=0)
+    read = text_means(polyglot, few, layers=[5])
+    pairs, others = whole.need("pairs"), deranged.need("pairs")
+    torch.testing.assert_close(others.total, pairs.total, atol=1e-3, rtol=1e-3)
+    for place, iso in enumerate(few.langs[1:], start=1):
+        assert others.square[place, 0].trace() > 1.01 * pairs.square[place, 0].trace(), "strangers are further apart"
+        partners = read[iso][:, 0] - others.sample.of(place)[:, 0]
+        found = torch.cdist(partners, read["en"][:, 0]).argmin(1)
+        assert sorted(map(int, found)) == list(range(len(few)))
+        assert all(int(row) != place for place, row in enumerate(found))
+    assert deranged.provenance["deranged"] == 0
+    with pytest.raises(SteerlabError, match="of a different kind cannot be merged: deranged None and 0"):
+        whole.merge(deranged)
+
+
 def test_text_means_are_the_texts_means(polyglot, few):
     read = one_by_one(polyglot, few, "resid_pre")
     means = text_means(polyglot, few, site="resid_pre")
@@ -88,12 +107,12 @@ def test_the_prompt_form_is_read_and_recorded(polyglot, few):
 
 def test_also_names_what_is_gathered(polyglot, few):
     bare = collect(polyglot, few, layers=[1], also=[])
-    assert (bare.within, bare.sample, bare.pairs) == (None, None, None)
+    assert (bare.within, bare.clouds, bare.sample, bare.pairs) == (None, None, None, None)
     some = collect(polyglot, few, layers=[1], also=["sample"])
     assert some.within is None
     assert some.pairs is None
     assert some.need("sample").filled(0) == min(some.count[0], collection.SAMPLE)
-    with pytest.raises(SteerlabError, match="no statistic 'median'; also= takes scatter, sample, pairs"):
+    with pytest.raises(SteerlabError, match="no statistic 'median'; also= takes scatter, clouds, sample, pairs"):
         collect(polyglot, few, also=["median"])
     with pytest.raises(SteerlabError, match=r"corpus '.*' has no 'tr'; it has en de es fr ru"):
         collect(polyglot, few, also=["pairs"], source="tr")
@@ -101,11 +120,11 @@ def test_also_names_what_is_gathered(polyglot, few):
 
 def test_without_also_what_fits_is_gathered(polyglot, few, monkeypatch):
     everything = collect(polyglot, few, layers=[1])
-    assert None not in (everything.within, everything.sample, everything.pairs)
+    assert None not in (everything.within, everything.clouds, everything.sample, everything.pairs)
     monkeypatch.setattr(collection, "FREE_BYTES", 600_000)  # scatter of one layer takes 8 * 256²
     little = collect(polyglot, few, layers=[1])
     assert little.within is not None
-    assert (little.sample, little.pairs) == (None, None)
+    assert (little.clouds, little.sample, little.pairs) == (None, None, None)
 
 
 def test_a_large_request_prints_its_memory(polyglot, few, monkeypatch, capsys):
@@ -113,7 +132,7 @@ def test_a_large_request_prints_its_memory(polyglot, few, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(collection, "FREE_BYTES", 100_000)
     collect(polyglot, few, layers=[1], also=["scatter", "pairs"])
-    size = (8 + 4 * len(few.langs)) * polyglot.width**2 / 2**30
+    size = ((8 + 4 * len(few.langs)) * polyglot.width**2 + 4 * len(few.langs) * 256 * polyglot.width) / 2**30
     assert f"the statistics scatter, pairs will take {size:.1f} GiB of memory" in capsys.readouterr().err
 
 

@@ -1,12 +1,14 @@
 """Controls give the same dose as what they control, and know nothing, or the wrong thing, of the target."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from steerlab import controls
-from steerlab.controls import _derangement
 from steerlab.directions import Directions
 from steerlab.edits import add
+from steerlab.stats import derangement
 from steerlab.terms import SteerlabError
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "fr", "ja"), (1, 4), 64
@@ -85,7 +87,7 @@ def test_random_is_isotropic_or_spread_like_the_activations() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5, 16])
 def test_a_derangement_has_no_fixed_point(count: int) -> None:
-    orders = [_derangement(count, seed).tolist() for seed in range(100)]
+    orders = [derangement(count, seed).tolist() for seed in range(100)]
     for order in orders:
         assert sorted(order) == list(range(count))
         assert all(place != there for place, there in enumerate(order))
@@ -118,3 +120,50 @@ def test_wrong_keeps_the_source_and_gives_the_direction_to_another_target() -> N
 def test_a_single_target_has_no_wrong_direction() -> None:
     with pytest.raises(SteerlabError, match="needs two targets or more; fit directions of more languages"):
         controls.wrong(directions(("en", "de")), source="en", seed=0)
+
+
+def equipped() -> Directions:
+    """Directions with subspaces of rank 3 and what every operator asks for."""
+    fitted, random = directions(), torch.Generator().manual_seed(3)
+    rows = lambda langs, rank: torch.randn(langs, len(LAYERS), rank, WIDTH, generator=random)  # noqa: E731
+    orthonormal = lambda langs, rank: torch.linalg.qr(rows(langs, rank).mT)[0].mT.contiguous()  # noqa: E731
+    extra = {
+        "read": rows(1, 4),
+        "write": rows(1, 4),
+        "centre": rows(1, 1)[:, :, 0],
+        "axes": orthonormal(5, 6),
+        "spectrum": torch.rand(5, len(LAYERS), 6, generator=random),
+        "mask": (rows(5, 1)[:, :, 0] > 1).float(),
+        "values": rows(5, 1)[:, :, 0],
+    }
+    basis = orthonormal(5, 3)
+    basis[1, 0, 2] = 0
+    return replace(fitted, basis=basis, extra=extra)
+
+
+def test_random_subspaces_have_the_same_rank_and_know_nothing() -> None:
+    fitted = equipped()
+    for covariance in (None, torch.eye(WIDTH).expand(len(LAYERS), -1, -1)):
+        control = controls.random(fitted, seed=0, covariance=covariance)
+        assert torch.equal(control.basis.any(-1), fitted.basis.any(-1))
+        gram = control.basis @ control.basis.mT
+        torch.testing.assert_close(gram, torch.diag_embed(control.basis.any(-1).float()), atol=1e-5, rtol=0)
+        overlap = (control.basis @ fitted.basis.mT).square().sum((2, 3)).mean()
+        assert overlap < 3 * (3 * 3 / WIDTH), "no more than by chance"
+        extra = control.extra
+        assert torch.equal(extra["read"], extra["write"])
+        torch.testing.assert_close(extra["read"] @ extra["read"].mT, torch.eye(4).expand(1, 2, 4, 4), atol=1e-5, rtol=0)
+        torch.testing.assert_close(extra["axes"] @ extra["axes"].mT, torch.eye(6).expand(5, 2, 6, 6), atol=1e-5, rtol=0)
+        assert torch.equal(extra["spectrum"], fitted.extra["spectrum"])
+        assert torch.equal(extra["mask"].sum(-1), fitted.extra["mask"].sum(-1))
+        assert not torch.equal(extra["mask"], fitted.extra["mask"])
+
+
+def test_dealt_labels_deal_subspaces_and_the_rest_too() -> None:
+    fitted = equipped()
+    for control in (controls.shuffled(fitted, seed=1), controls.wrong(fitted, source="en", seed=1)):
+        order = [int((fitted.vectors == v).flatten(1).all(1).nonzero()) for v in control.vectors]
+        assert torch.equal(control.basis, fitted.basis[order])
+        assert control.extra.keys() == {"axes", "spectrum", "mask", "values"}, "what all share cannot be dealt"
+        for name, value in control.extra.items():
+            assert torch.equal(value, fitted.extra[name][order])

@@ -100,9 +100,9 @@ def test_unknown_and_absent_languages_and_equal_ends() -> None:
 def test_a_fit_on_pairs_refuses_another_source() -> None:
     fitted = directions(source="en")
     assert fitted.between("en", "de").source == "en"
-    with pytest.raises(SteerlabError, match="pairs from 'en' only; 'de' was asked for .* with pairs from 'de'"):
+    with pytest.raises(SteerlabError, match="fitted from 'en' only; 'de' was asked for .* fit again from 'de'"):
         fitted.between("de", "es")
-    with pytest.raises(SteerlabError, match="pairs from 'en' only"):
+    with pytest.raises(SteerlabError, match="fitted from 'en' only"):
         fitted.between("de", "en")
 
 

@@ -3,22 +3,39 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from by_hand import EVERY, Step, equipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steerlab.directions import Direction
-from steerlab.edits import POSITIONS, Edit, ablate, add, means_angle, rotate, stack
+import steerlab.edits as edits
+from steerlab.directions import Direction, Directions
+from steerlab.edits import (
+    OPERATORS,
+    POSITIONS,
+    Edit,
+    ablate,
+    add,
+    affine,
+    conceptor,
+    detour,
+    erase,
+    means_angle,
+    overwrite,
+    push,
+    rotate,
+    stack,
+)
 from steerlab.model import Where
 from steerlab.terms import SITES, SteerlabError
 
 WIDTH, DEPTH = 16, 4
-OPERATORS = ("add", "ablate", "rotate")
 law = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 1000)
 
@@ -68,7 +85,7 @@ def direction(
     gap = step.norm(dim=-1)
     basis = torch.linalg.qr(randn(len(layers), width, rank, seed=seed + 9000))[0].mT.contiguous()
     about = {"name": "fake", "fingerprint": "abc"}
-    return Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis, about)
+    return equipped(Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis, about), seed)
 
 
 def where(rows: int, length: int, *, decode: bool = False, prompt: int | None = None) -> Where:
@@ -108,18 +125,14 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def edit_of(operator: str, size: float, step: Direction, positions: str = "all") -> Edit:
-    if operator == "add":
-        return add(step, strength=size, positions=positions)
-    if operator == "ablate":
-        return ablate(step, fraction=size, positions=positions)
-    return rotate(step, share=size, positions=positions)
+    return Step(operator, step, size, positions).edit
 
 
 # Identity
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", EVERY)
 def test_nothing_changes_not_one_bit_at_zero(operator: str, dtype: torch.dtype) -> None:
     h = randn(4, 5, WIDTH).to(dtype)
     h[0, 1, :3] = -0.0
@@ -225,7 +238,7 @@ def test_a_rotation_keeps_norms_in_a_narrow_plane_too() -> None:
 
 def test_bfloat16_is_computed_in_single_precision() -> None:
     h = randn(3, 8, WIDTH).to(torch.bfloat16)
-    for operator in OPERATORS:
+    for operator in EVERY:
         edit = edit_of(operator, 1.0, direction())
         changed = at_site(edit, h)
         assert same_bits(changed, at_site(edit, h.float()).to(torch.bfloat16)), operator
@@ -234,7 +247,7 @@ def test_bfloat16_is_computed_in_single_precision() -> None:
 # Positions, padding, counts
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", EVERY)
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("phase", ["prefill", "decode", "whole"])
 def test_just_the_positions_that_were_asked_for_change(operator: str, positions: str, phase: str) -> None:
@@ -258,7 +271,7 @@ def test_just_the_positions_that_were_asked_for_change(operator: str, positions:
 def test_padding_stays_bit_for_bit_whatever_it_holds(trash: float, rows: int | None) -> None:
     h, place = randn(2, 5, WIDTH), where(2, 5)
     h[~place.text] = trash
-    for operator in OPERATORS:
+    for operator in EVERY:
         edit = edit_of(operator, 1.0, direction())
         fake = Fake()
         with (stack([edit] * rows) if rows else edit).on(fake) as touched:
@@ -331,7 +344,7 @@ def mixed(count: int) -> list[Edit]:
     def one(seed: int) -> Edit:
         layers = pick([(0,), (1,), (2,), (3,), (1, 3)])
         step = direction(seed, layers=layers, rank=pick([1, 2, 3]), site=pick(SITES))
-        return edit_of(pick(OPERATORS), pick([0.0, 0.25, 0.5, 1.0, 2.0]), step, pick(POSITIONS))
+        return edit_of(pick(EVERY), pick([0.0, 0.25, 0.5, 1.0, 2.0]), step, pick(POSITIONS))
 
     edits = []
     for seed in range(count):
@@ -412,6 +425,187 @@ def test_a_batch_with_more_rows_than_the_stack_is_refused() -> None:
         stack([edit])
 
 
+# The operators of the subspaces, and the table of all
+
+
+@law
+@given(seeds, st.floats(-2, 2))
+def test_affine_puts_every_position_at_one_level(seed: int, level: float) -> None:
+    """At 0 and 1 the levels of the two means; `add` moves them all by the same and so keeps them apart."""
+    step, h = direction(seed), randn(2, 3, WIDTH, seed=seed) * 5
+    assert step.end is not None
+    unit = step.unit[0]
+    levels = (1 - level) * (step.start[0] @ unit) + level * (step.end[0] @ unit)
+    moved = at_site(affine(step, level=level), h)
+    torch.testing.assert_close(moved @ unit, levels.expand(2, 3), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(moved - (moved @ unit)[..., None] * unit, h - (h @ unit)[..., None] * unit)
+    assert (at_site(add(step), h) @ unit).std() > 0.1
+    torch.testing.assert_close(at_site(affine(step, level=level), moved), moved, atol=1e-4, rtol=1e-4)
+
+
+def test_affine_lands_on_the_means_of_a_difference_of_means() -> None:
+    """Where nothing says where the target's mean is, it is one gap from the source's."""
+    step = replace(direction(), end=None)
+    for level, place in ((0.0, step.start), (1.0, step.start + step.gap[:, None] * step.unit)):
+        landed = at_site(affine(step, level=level), randn(1, 4, WIDTH))
+        torch.testing.assert_close(landed @ step.unit[0], (place[0] @ step.unit[0]).expand(1, 4))
+
+
+@law
+@given(seeds, st.floats(-2, 2))
+def test_a_negative_fraction_puts_back_what_was_removed(seed: int, fraction: float) -> None:
+    step, h = direction(seed, rank=3), randn(2, 3, WIDTH, seed=seed)
+    inside = h @ step.basis[0].T
+    scaled = at_site(ablate(step, fraction=fraction), h)
+    torch.testing.assert_close(scaled @ step.basis[0].T, (1 - fraction) * inside, atol=1e-4, rtol=1e-4)
+    if abs(1 - fraction) > 0.2:
+        back = at_site(ablate(step, fraction=-fraction / (1 - fraction)), scaled)
+        torch.testing.assert_close(back, h, atol=1e-4, rtol=1e-4)
+
+
+@law
+@given(seeds, st.floats(-2, 2))
+def test_push_moves_every_position_equally_far_inside_the_subspace(seed: int, strength: float) -> None:
+    step, h = direction(seed, rank=3), randn(2, 3, WIDTH, seed=seed)
+    moved = at_site(push(step, strength=strength), h) - h
+    torch.testing.assert_close(moved.norm(dim=-1), (abs(strength) * step.gap).expand(2, 3), atol=1e-4, rtol=1e-4)
+    assert (moved - moved @ step.basis[0].T @ step.basis[0]).abs().max() < 1e-4
+    outside = h - h @ step.basis[0].T @ step.basis[0]
+    nowhere = replace(step, basis=step.basis[:, :1])
+    exact = outside - (outside @ step.basis[0, 0])[..., None] * step.basis[0, 0]
+    assert torch.isfinite(at_site(push(nowhere), exact * 0)).all(), "nothing in the subspace, nowhere to go"
+
+
+@law
+@given(seeds, st.floats(0.1, 2))
+def test_overwriting_sets_the_dimensions_and_keeps_the_length(seed: int, scale: float) -> None:
+    step, h = direction(seed), randn(2, 3, WIDTH, seed=seed) * 4
+    mask, values = step.extra["mask"][0].bool(), step.extra["values"][0]
+    new = at_site(overwrite(step, scale=scale), h)
+    torch.testing.assert_close(new.norm(dim=-1), h.norm(dim=-1), atol=1e-4, rtol=1e-4)
+    shrunk = (new[..., ~mask] / h[..., ~mask]).mean(-1, keepdim=True)
+    torch.testing.assert_close(new[..., ~mask], h[..., ~mask] * shrunk, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(new[..., mask], (scale * values[mask] * shrunk), atol=1e-3, rtol=1e-3)
+
+
+def test_a_conceptor_keeps_long_axes_and_drops_short_ones() -> None:
+    step, h = direction(), randn(2, 3, WIDTH)
+    axes, spectrum = torch.eye(WIDTH)[None], torch.cat([torch.full((4,), 1e4), torch.full((12,), 1e-4)])[None]
+    step = replace(step, extra={"axes": axes, "spectrum": spectrum})
+    sharp = at_site(conceptor(step, aperture=1.0, beta=1.0), h)
+    torch.testing.assert_close(sharp[..., :4], h[..., :4], atol=1e-3, rtol=1e-3)
+    assert sharp[..., 4:].abs().max() < 1e-3
+    wide = at_site(conceptor(step, aperture=1e6, beta=1.0), h)
+    torch.testing.assert_close(wide, h, atol=1e-3, rtol=1e-3)
+    doubled = at_site(conceptor(step, aperture=1.0, beta=2.0), h)
+    torch.testing.assert_close(doubled, 2 * sharp, atol=1e-4, rtol=1e-4)
+
+
+@law
+@given(seeds, st.floats(0.02, 0.9))
+def test_a_quota_is_the_mean_share_and_beta_keeps_the_targets_own_length(seed: int, quota: float) -> None:
+    turn = torch.linalg.qr(randn(WIDTH, WIDTH, seed=seed))[0]
+    spectrum = torch.logspace(3, -1, WIDTH)
+    step = replace(direction(), extra={"axes": turn[None], "spectrum": spectrum[None]})
+    [part] = conceptor(step, quota=quota, beta=1.0).parts
+    assert float(part.tensors["half"].square().sum()) / WIDTH == pytest.approx(quota, rel=1e-3)
+    own = randn(1, 4000, WIDTH, seed=seed) * spectrum.sqrt() @ turn
+    kept = at_site(conceptor(step, quota=quota), own).square().sum(-1).mean() / own.square().sum(-1).mean()
+    assert float(kept) == pytest.approx(1, abs=0.02)
+    assert at_site(conceptor(step, quota=quota, beta=1.0), own).square().mean() < own.square().mean()
+
+
+def test_a_detour_leaves_in_the_middle_and_returns_at_the_top() -> None:
+    step = direction(layers=tuple(range(28)), rank=2)
+    edit = detour(step, remove=0.3, restore=0.1)
+    told = {part.layer: float(part.tensors["fraction"]) for part in edit.parts}
+    assert told == pytest.approx(dict.fromkeys(range(10, 20), 0.3) | dict.fromkeys(range(20, 28), -0.1))
+    assert {part.layer for part in detour(step.at(5, 9, 18), depth=20).parts} == {9, 18}
+    with pytest.raises(
+        SteerlabError, match="none of the layers 5, 9 is in the top of 20; fit more layers, or name dep"
+    ):
+        detour(step.at(5, 9), depth=20)
+    with pytest.raises(SteerlabError, match="none of the layers 18 is in the middle of 20"):
+        detour(step.at(18), depth=20)
+
+
+def test_the_table_lists_every_operator_with_its_knob_and_its_identity() -> None:
+    step = direction(layers=(0, 1, 2, 3))
+    assert sorted(OPERATORS) == sorted(edits.__all__)
+    for name, told in OPERATORS.items():
+        assert told.make is getattr(edits, name)
+        for value in told.grid:
+            edit = told.make(step, **{told.knob: value})
+            assert edit.parts
+            assert not any(part.identity for part in edit.parts), (name, value)
+        given = {told.knob: told.grid[0]} | dict(told.identity)
+        assert all(part.identity for part in told.make(step, **given).parts), name
+        doses = []
+        for value in told.grid:
+            with told.make(step, **{told.knob: value}).on(fake := Fake()) as touched:
+                fake(randn(2, 5, WIDTH), where(2, 5))
+            doses.append(float(touched.doses(2).min()))
+        assert min(doses) > 0, f"{name} counts no dose"
+
+
+def test_steer_makes_the_edit_of_a_cell() -> None:
+    means = randn(3, DEPTH, WIDTH)
+    basis = torch.nn.functional.normalize(means - means.mean(0), dim=-1)[:, :, None]
+    fitted = Directions(means, basis, means, ("en", "de", "es"), tuple(range(DEPTH)), "resid_post")
+    h = randn(2, 5, WIDTH)
+    for name, made in (
+        ("add", add(fitted.between("en", "de").at(2), strength=1.5)),
+        ("ablate", ablate(fitted["de"].at(2), fraction=1.5)),
+        ("affine", affine(fitted.between("en", "de").at(2), level=1.5)),
+        ("detour", detour(fitted["de"], remove=1.5)),
+    ):
+        assert same_bits(steer(steer_cell(name, fitted), h), steer(made, h)), name
+    with pytest.raises(SteerlabError, match="there is no operator 'multiply'; there are add, rotate, ablate, affine"):
+        steer_cell("multiply", fitted)
+
+
+def steer_cell(name: str, fitted: Directions) -> Edit:
+    return edits.steer(name, fitted, 1.5, source="en", target="de", layer=2)
+
+
+def test_operators_say_which_fit_they_need() -> None:
+    bare = replace(direction(), extra={})
+    for make, told in [
+        (
+            lambda: erase(bare),
+            "erase needs the read, write, centre that leace fits, .* to 'de' has none: fit with leace",
+        ),
+        (lambda: conceptor(bare, quota=0.2), "conceptor needs the axes, spectrum that ellipsoid fits"),
+        (lambda: overwrite(bare), "overwrite needs the mask, values that sparse fits"),
+    ]:
+        with pytest.raises(SteerlabError, match=told):
+            make()
+
+
+def test_settings_of_the_new_operators_that_are_refused() -> None:
+    step, nan = direction(), float("nan")
+    empty = replace(step, extra={**step.extra, "mask": step.extra["mask"] * 0})
+    for make, told in [
+        (lambda: conceptor(step), r"conceptor takes either aperture= or quota="),
+        (lambda: conceptor(step, aperture=1.0, quota=0.2), r"conceptor takes either aperture= or quota="),
+        (lambda: conceptor(step, aperture=0.0), "aperture is 0.0; give a number above 0"),
+        (lambda: conceptor(step, aperture=1.0, beta=-1.0), "beta is -1.0; give a number above 0"),
+        (lambda: conceptor(step, quota=0.9), r"quota is 0.9; give a share above 0 and below 0.75, the axes that"),
+        (lambda: overwrite(empty), "there are no dimensions of 'de' to overwrite; its fit is from that language"),
+        (lambda: push(replace(step, basis=step.basis * 0)), "there is no subspace of 'de' to push along"),
+        (lambda: push(replace(step, gap=step.gap * 0)), "the means of 'de' and of its source are one: there is no gap"),
+        (lambda: affine(replace(step, unit=step.unit * 0)), "the direction to 'de' is zero: there is nothing to set"),
+        (lambda: affine(step, level=nan), "level is nan; give a finite number"),
+        (lambda: erase(step, fraction=nan), "fraction is nan; give a finite number"),
+        (lambda: overwrite(step, scale=nan), "scale is nan; give a finite number"),
+        (lambda: push(step, strength=nan), "strength is nan; give a finite number"),
+        (lambda: detour(direction(layers=(0, 1, 2, 3)), remove=nan), "remove is nan; give a finite number"),
+    ]:
+        with pytest.raises(SteerlabError, match=told):
+            make()
+    push(replace(step, gap=step.gap * 0), strength=0)
+
+
 # What is refused
 
 
@@ -464,7 +658,7 @@ def test_another_width_is_refused() -> None:
         pass
     with pytest.raises(SteerlabError, match=r"the edits of a stack have different widths: \[8, 16\]"):
         stack([narrow, add(direction())])
-    for operator in OPERATORS:
+    for operator in EVERY:
         with pytest.raises(SteerlabError, match=f"{operator}: .* has width 8, the model has 16"):
             edit_of(operator, 1.0, direction(width=8)).hooks(SimpleNamespace(cfg=SimpleNamespace(d_model=16)))
 
@@ -509,7 +703,7 @@ def test_hooks_carry_transformer_lens_names() -> None:
     assert [name for name, _ in edit.hooks()] == names
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", EVERY)
 def test_a_plain_hook_does_what_the_edit_does_but_for_bos(operator: str) -> None:
     edit, h = edit_of(operator, 1.0, direction(rank=2)), randn(3, 5, WIDTH)
     [(_, hook)] = edit.hooks()

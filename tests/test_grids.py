@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from steerlab.grids import GRIDS, OPERATORS, Grid
+from steerlab.edits import OPERATORS
+from steerlab.grids import STEERING, Grid
 from steerlab.terms import SteerlabError
 
 
@@ -25,10 +26,19 @@ def test_a_file_is_the_same_as_the_keys(tmp_path):
 
 
 def test_operators_bring_their_own_strengths_or_share_some():
-    assert Grid.of({"operators": list(OPERATORS)}).operators == {name: GRIDS[name] for name in OPERATORS}
+    some = ["add", "rotate", "affine"]
+    assert Grid.of({"operators": some}).operators == {name: OPERATORS[name].grid for name in some}
     assert Grid.of({"operators": ["add", "rotate"], "strengths": [1]}).operators == {"add": (1.0,), "rotate": (1.0,)}
-    assert Grid.of({}).operators == {"add": GRIDS["add"]}
+    assert Grid.of({}).operators == {"add": STEERING["add"]}
     assert Grid.of({}).cells(("en", "de"), 3) != Grid.of({"source": "de"}).cells(("en", "de"), 3)
+
+
+def test_an_operator_of_one_estimator_runs_with_that_one_only():
+    grid = Grid.of({"estimators": ["diffmean", "sparse"], "operators": ["add", "overwrite"], "layers": 0})
+    methods = {cell.method for cell in grid.cells(("en", "de"), 1)}
+    assert methods == {"diffmean", "sparse", "sparse_overwrite"}
+    with pytest.raises(SteerlabError, match=r"operators\.overwrite: it belongs to the estimator 'sparse'"):
+        Grid.of({"operators": ["overwrite"]})
 
 
 def test_draws_are_cells_of_their_own():
@@ -45,7 +55,7 @@ def test_draws_are_cells_of_their_own():
         ({"layers": [-1]}, r"layers\.0: .*greater than or equal to 0, and -1 was given"),
         ({"operators": {"add": ["strong"]}}, r"operators\.add\.0: .*valid number.*, and 'strong' was given"),
         ({"operators": {"add": [float("inf")]}}, r"operators\.add\.0: .*finite number"),
-        ({"operators": ["multiply"]}, "a sweep steers with add or rotate.*, not with 'multiply'"),
+        ({"operators": ["multiply"]}, "a sweep steers with add, rotate, .*, not with 'multiply'"),
         ({"operators": {"add": [1]}, "strengths": [1]}, "strengths: the operators have their own; give one of the two"),
         ({"estimators": ["magic"]}, "estimators: there is no estimator 'magic'; there are .*diffmean"),
         ({"targets": ["xx"]}, "targets: unknown language code 'xx'"),
@@ -77,4 +87,4 @@ def test_a_file_that_is_no_grid(tmp_path):
 
 def test_a_grid_is_not_changed():
     with pytest.raises(ValidationError):
-        Grid.of({}).limit = 3  # type: ignore[misc]
+        setattr(Grid.of({}), "limit", 3)  # noqa: B010 -- mypy would see what pydantic must

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from steerlab.intervals import by_sentence, harmonic, harmonic_by_sentence, paired_difference
+from steerlab.intervals import by_sentence, harmonic, harmonic_by_sentence, paired_difference, strata_of
 from steerlab.terms import SteerlabError
 
 SENTENCES, LANGUAGES = 60, 8
@@ -23,13 +23,76 @@ def share(hits: list[bool]) -> float:
     return sum(hits) / len(hits)
 
 
+def near(hits: list[bool], rate: float) -> bool:
+    """Whether this rate gives so many hits, but for one time in a thousand."""
+    low, high = binom.ppf([5e-4, 1 - 5e-4], len(hits), rate)
+    return bool(low <= sum(hits) <= high)
+
+
 def test_the_interval_covers_the_truth_and_resampling_rows_does_not() -> None:
     rng = np.random.default_rng(0)
-    samples = [simulate(rng) for _ in range(300)]
-    by_whole = [by_sentence(values, ROWS, resamples=400) for values in samples]
-    by_row = [by_sentence(values, np.arange(len(ROWS)), resamples=400) for values in samples]
-    assert 0.91 < share([low <= 0.4 <= high for _, low, high in by_whole]) < 0.99
+    samples = [simulate(rng) for _ in range(400)]
+    by_whole = [by_sentence(values, ROWS, resamples=300) for values in samples]
+    by_row = [by_sentence(values, np.arange(len(ROWS)), resamples=300) for values in samples]
+    assert near([low <= 0.4 <= high for _, low, high in by_whole], 0.95)
     assert share([low <= 0.4 <= high for _, low, high in by_row]) < 0.8
+
+
+def test_languages_without_common_sentences_are_drawn_within_each() -> None:
+    """Easy and hard languages: which ones were read is no accident, and drawing over them all would widen it."""
+    rng, easy = np.random.default_rng(8), np.repeat([0.05, 0.35, 0.65, 0.95], 20)
+    rows, strata = np.repeat(np.arange(80), 3), np.repeat(np.arange(80) // 20, 3)
+    within, over, widths = [], [], []
+    for _ in range(300):
+        chance = rng.beta(4 * easy, 4 * (1 - easy))
+        values = rng.random(len(rows)) < chance[rows]
+        (_, low, high), (_, least, most) = (
+            by_sentence(values, rows, strata=kinds, resamples=300) for kinds in (strata, None)
+        )
+        within.append(low <= 0.5 <= high)
+        over.append(least <= 0.5 <= most)
+        widths.append((high - low) / (most - least))
+    assert near(within, 0.95)
+    assert share(over) > 0.985
+    assert np.mean(widths) < 0.75
+
+
+def test_languages_that_share_sentences_are_one_stratum() -> None:
+    values, languages = simulate(np.random.default_rng(9)), np.tile(np.arange(LANGUAGES), SENTENCES)
+    plain = by_sentence(values, ROWS)
+    assert by_sentence(values, ROWS, strata=languages) == plain
+    kept = np.random.default_rng(10).random(len(ROWS)) < 0.7
+    assert by_sentence(values[kept], ROWS[kept], strata=languages[kept]) == by_sentence(values[kept], ROWS[kept])
+    assert strata_of(np.array([7, 7, 3, 5, 5, 9]), np.array(list("abaccd"))) == (0, 1, 0, 2)
+    own = ROWS % 2 * 1000 + ROWS, ROWS % 2  # two halves that share none
+    assert by_sentence(values, own[0], strata=own[1]) != plain
+    other = values[::-1]
+    assert paired_difference(values, ROWS, other, ROWS, strata=languages) == paired_difference(
+        values, ROWS, other, ROWS
+    )
+    assert harmonic_by_sentence(values, other, ROWS, strata=languages) == harmonic_by_sentence(values, other, ROWS)
+
+
+def test_a_stratum_of_one_sentence_has_no_interval() -> None:
+    values, sentences = np.array([0.0, 1, 1, 0, 1, 0.5]), np.arange(6)
+    languages = np.array(list("aabbbc"))
+    value, low, high = by_sentence(values, sentences, strata=languages)
+    assert value == pytest.approx(values.mean())
+    assert np.isnan([low, high]).all()
+    assert np.isnan(harmonic_by_sentence(values, values, sentences, strata=languages)[1:]).all()
+    assert np.isfinite(by_sentence(values[:5], sentences[:5], strata=languages[:5])).all()
+
+
+def test_where_each_language_agrees_with_itself_the_interval_has_width() -> None:
+    """Every output of one language is a hit and none of the other: not all sentences alike, and nothing to resample."""
+    values, languages = np.repeat([1.0, 0.0], 30), np.repeat([0, 1], 30)
+    value, low, high = by_sentence(values, np.arange(60), strata=languages)
+    unseen = by_sentence(np.zeros(60), np.arange(60))[2]
+    assert (value, low, high) == pytest.approx((0.5, 0.5 - unseen, 0.5 + unseen))
+    alone = (
+        0.5 * by_sentence(np.zeros(30), np.arange(30))[2]
+    )  # one language wrong in all that it can be, the other right
+    assert alone <= unseen
 
 
 def test_the_paired_interval_covers_and_is_narrower_than_an_unpaired_one() -> None:
@@ -159,5 +222,9 @@ def test_errors_say_what_to_do() -> None:
         by_sentence(np.ones(3), np.arange(2))
     with pytest.raises(SteerlabError, match=r"interval of no rows.*check the filter"):
         by_sentence(np.ones(0), np.arange(0))
+    with pytest.raises(
+        SteerlabError, match=r"strata have shape \(2,\), sentences \(3,\): give one stratum for each row"
+    ):
+        by_sentence(np.ones(3), np.arange(3), strata=np.arange(2))
     with pytest.raises(SteerlabError, match="1 of 3 values are not finite: drop"):
         by_sentence(np.array([1.0, np.nan, 0.0]), np.arange(3))

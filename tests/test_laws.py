@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import OPERATORS, Row, Step, differing, edit_of
+from by_hand import EVERY, Row, Step, differing, edit_of, equipped
 from conftest import ALL_SHAPES, PROMPTS, random_directions
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from steerlab.directions import Direction
-from steerlab.edits import POSITIONS, Edit, ablate, add, rotate, stack
+from steerlab.edits import POSITIONS, Edit, ablate, add, detour, rotate, stack
 from steerlab.evaluation import cross_entropy
 from steerlab.generation import decode, generate
 from steerlab.model import Model, load
@@ -34,13 +34,13 @@ def model(shaped: Shaped) -> Model:
 
 @functools.cache
 def direction_of(model: Model, seed: int, site: str) -> Direction:
-    return replace(random_directions(model, seed=seed).between("en", "es"), site=site)
+    return equipped(replace(random_directions(model, seed=seed).between("en", "es"), site=site), seed)
 
 
 # An edit in words; a test makes it of its model's directions.
 words = st.fixed_dictionaries(
     {
-        "operator": st.sampled_from(OPERATORS),
+        "operator": st.sampled_from(EVERY),
         "size": st.sampled_from([0.3, 0.7, 1.0]),
         "positions": st.sampled_from(POSITIONS[:2]),
         "site": st.sampled_from(SITES),
@@ -141,7 +141,7 @@ def test_nothing_says_what_was_said_without_it(model: Model) -> None:
     plain = decode(model, PROMPTS, max_new_tokens=8, one_line=False)
     step = direction_of(model, 0, "resid_post")
     zeros = [add(step, strength=0), ablate(step, fraction=0), rotate(step, degrees=0), Edit(())]
-    for edit in (*zeros, stack(zeros), zeros[0] | zeros[1] | zeros[2]):
+    for edit in (*zeros, stack(zeros), zeros[0] | zeros[1] | zeros[2], detour(step, remove=0, restore=0, depth=3)):
         same = decode(model, PROMPTS, edit=edit, max_new_tokens=8, one_line=False)
         assert (same.texts, same.tokens, same.dose) == (plain.texts, plain.tokens, [0.0] * ROWS)
     assert generate(model, PROMPTS, edit=add(step), max_new_tokens=8, one_line=False) != plain.texts

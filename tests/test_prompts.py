@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from steerlab.langid import identifier
 from steerlab.model import PACKAGED
-from steerlab.prompts import FORMS, encode, pad, prompt
-from steerlab.terms import SteerlabError
+from steerlab.prompts import FORMS, encode, instruction, pad, prompt, read_form
+from steerlab.terms import LANGUAGES, SteerlabError
 
 WITH_BOS = "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
 POLYGLOT = AutoTokenizer.from_pretrained(PACKAGED)
@@ -44,6 +45,62 @@ def test_wrong_forms_say_what_to_do() -> None:
         prompt(POLYGLOT, "instructed", "It rains.", target="xx")
     with pytest.raises(SteerlabError, match="no chat template; use the prompt form 'line' or 'instructed'"):
         prompt(POLYGLOT, "chat", "It rains.")
+
+
+SUFFIXED = {
+    "english": "Please write your answer in Japanese.",
+    "target": "回答は日本語で書いてください。",
+    "source": "Bitte schreibe deine Antwort in dieser Sprache: 日本語.",
+    "fr": "Merci de rédiger ta réponse dans cette langue : 日本語.",
+    "ja": "回答は日本語で書いてください。",
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXED)
+def test_an_instruction_stands_after_the_text(suffix: str) -> None:
+    told = {"source": "de", "target": "ja"}
+    asked = f"Warum regnet es? {SUFFIXED[suffix]}"
+    assert prompt(POLYGLOT, f"line+{suffix}", "Warum regnet es?", **told) == asked + "\n"
+    template = WITH_BOS + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    given = [prompt(chatty(template), form, "Warum regnet es?", **told) for form in (f"chat+{suffix}", "chat")]
+    assert given == [f"<s>[user] {asked}\n[assistant]", "<s>[user] Warum regnet es?\n[assistant]"]
+
+
+def test_the_language_of_an_instruction_is_free_of_source_and_target() -> None:
+    """No instruction, one in each language, and the four ways to name its language agree."""
+    assert prompt(POLYGLOT, "line+english", "Why?", source="ja", target="de") == prompt(
+        POLYGLOT, "line+en", "Why?", source="hu", target="de"
+    )
+    assert prompt(POLYGLOT, "line+source", "Why?", source="hu", target="de") == prompt(
+        POLYGLOT, "line+hu", "Why?", source="ja", target="de"
+    )
+    assert instruction("hu", "hu") == "Kérlek, magyarul írd meg a válaszodat."
+    with pytest.raises(SteerlabError, match="'line\\+target' asks for the target language; give target="):
+        prompt(POLYGLOT, "line+target", "Why?")
+
+
+@pytest.mark.parametrize("form", ["chat+", "chat+xx", "+target", "instructed+target", "line+target+de", "chat+Target"])
+def test_forms_that_do_not_exist_list_those_that_do(form: str) -> None:
+    allowed = "the forms are line, instructed, chat; to line and chat .* \\+english, \\+target, \\+source or \\+ and a"
+    with pytest.raises(SteerlabError, match=allowed):
+        prompt(chatty(WITH_BOS), form, "It rains.", target="de")
+    with pytest.raises(SteerlabError, match=allowed):
+        read_form(form)
+
+
+def test_every_language_asks_for_itself_and_for_others() -> None:
+    own = {iso: instruction(iso, iso) for iso in LANGUAGES}
+    other = {iso: instruction(iso, "ko" if iso != "ko" else "ja") for iso in LANGUAGES}
+    assert len(set(own.values())) == len(set(other.values())) == len(LANGUAGES)
+    assert all(
+        ("日本語" if iso == "ko" else "Korean" if iso == "en" else "한국어") in text for iso, text in other.items()
+    )
+    named = {iso: instruction("en", iso) for iso in LANGUAGES}
+    assert all(LANGUAGES[iso].name in text for iso, text in named.items())
+    found = dict(zip(own, identifier().identify(list(own.values())), strict=True))
+    # Of one short sentence the small identifier cannot tell these from their nearest relatives.
+    near = {"da": "sv", "no": "sv", "af": "nl", "sk": "cs"}
+    assert {iso: name for iso, name in found.items() if name != iso}.items() <= near.items()
 
 
 def test_exactly_one_bos_also_when_the_template_brings_its_own() -> None:

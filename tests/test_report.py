@@ -14,7 +14,7 @@ import pytest
 from steerlab import figures
 from steerlab.figures.style import CONTROLS, readable
 from steerlab.report import write_report
-from steerlab.report.values import cell, setting, share, triple
+from steerlab.report.values import cell, probability, setting, share, triple
 from steerlab.report.words import verdict
 from steerlab.terms import SteerlabError
 
@@ -130,9 +130,46 @@ def synthetic_summary() -> dict[str, Any]:
             "latin_nearest_neighbour": 0.7,
             "latin_p": 0.004,
         },
+        "choice": "on dev, one layer and strength for each method",
+        "tests": synthetic_tests(),
+        "doses": {"level": 0.9, "range": [0.3, 0.6], "dose": 0.41, "curves": synthetic_curves(around)},
+        "by_language": {
+            "alpha": 0.05,
+            "comparisons": len(METHODS),
+            "methods": {
+                name: {"per method": around(0.2), "per method and language": around(0.27), "test": compared(0.07, 0.02)}
+                | {"choices": {iso: [5, 1.5] for iso in TARGETS[::2]}}
+                for name in METHODS
+            },
+        },
         "counts": {"outputs": 1, "generated tokens": 2, "cells": 77},
         "choices": {name: {"layer": 5, "strength": 1.0, "joint_dev": 0.3} for name in METHODS},
     }
+
+
+def compared(difference: float, p_holm: float) -> dict[str, float | None]:
+    return {"difference": difference, "p": p_holm / 35, "p_holm": p_holm, "detects": 0.05, "detects_holm": 0.074}
+
+
+def synthetic_tests() -> dict[str, Any]:
+    pairs = {
+        name: {null: compared(rate - other, 0.0004 if null != "prompt" else 0.0321) for null, other in NULLS.items()}
+        for name, rate in METHODS.items()
+    }
+    pairs["lda"]["diffmean"] = compared(-0.03, 0.456) | {"detects": None, "detects_holm": 0.0912}
+    told = {"score": "joint", "family": "<6> methods less 5 controls", "comparisons": 31, "sentences": SENTENCES}
+    worth = {"outputs": 720.0, "effective": 345.9, "intraclass": 0.077, "design": 2.08}
+    return told | {"least": 1e-4, "alpha": 0.05, "power": 0.8, "pairs": pairs, "together": worth}
+
+
+def synthetic_curves(around: Callable[[float], list[float]]) -> dict[str, Any]:
+    curve = {"layer": 5, "doses": [0.2, 0.4, 0.6], "area": around(0.28), "at": around(0.31)}
+    least = {
+        "diffmean": {"dose": 0.55, "said": "interpolated", "highest": 0.95},
+        "lda": {"dose": 0.2, "said": "at the smallest dose", "highest": 0.98},
+        "pca": {"dose": None, "said": "not reached", "highest": 0.73},
+    }
+    return {name: curve | {"least": item} for name, item in least.items()}
 
 
 def synthetic_figures(rows: pd.DataFrame) -> dict[str, Any]:
@@ -301,6 +338,44 @@ def test_headline_has_intervals_variants_and_chance(page: str) -> None:
     assert "the stronger of the two is shown" in text
 
 
+def section(page: str, title: str) -> str:
+    """The text from a heading to the next."""
+    return words(page[page.index(title) + len(title) :].split("<h3>")[0]).replace("\xa0", " ")
+
+
+def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str) -> None:
+    text = section(page, "<h3>Paired tests")
+    assert "less unsteered less random direction" in text
+    assert "less prompt instruction less DiffMean" in text
+    assert "+0.33 p < 0.001 +0.32 p < 0.001" in text
+    assert "−0.03 p = 0.46" in text
+    assert "Holm's method over the family: <6> methods less 5 controls, 31 comparisons" in text
+    assert "With 80 % power one test by itself sees a difference of 0.050, by comparison" in text
+    assert "where Holm's correction is strictest, 0.074 to 0.091." in text
+    assert "The 720 outputs of DiffMean are worth 346 independent ones (intraclass correlation 0.08" in text
+    assert "Nothing here can pass" not in text
+    bold = re.findall(r"<td class='number best'>[^<]*<small>p&nbsp;=&nbsp;0.032", page)
+    assert len(bold) == len(METHODS), "below .05 after correction"
+    assert "<td class='number'>−0.03<small>p&nbsp;=&nbsp;0.46" in page
+
+
+def test_the_choice_is_named_and_one_for_each_language_is_folded(page: str) -> None:
+    assert "chosen on dev, one layer and strength for each method" in words(page)
+    text = section(page, "<summary>A choice for each method and language")
+    assert "0.20 [0.16, 0.24] 0.27 [0.23, 0.31] +0.07 p = 0.020" in text
+    assert "Method German Swedish French" in text
+    assert "DiffMean 5 × 1.5" in text
+
+
+def test_methods_stand_along_the_dose(page: str) -> None:
+    text = section(page, "<h3>Along the dose")
+    assert "Least dose for LFS 0.9 Joint at dose 0.41 Area under joint" in text
+    assert "DiffMean 5 0.20 to 0.60 0.55 0.31 [0.27, 0.35] 0.28 [0.24, 0.32]" in text
+    assert "LDA 5 0.20 to 0.60 ≤ 0.20 its smallest" in text
+    assert "PCA 5 0.20 to 0.60 not reached at most 0.73" in text
+    assert "the doses that all methods have, 0.30 to 0.60" in text
+
+
 def test_outputs_are_escaped(page: str) -> None:
     assert "&lt;script&gt;alert(&#x27;out&#x27;)" in page
     assert "<script>alert" not in page
@@ -320,7 +395,7 @@ def test_figures_are_drawn_with_title_and_caption_in_the_page(page: str, made: P
 
 
 def test_five_good_and_five_bad_samples_of_each_method(page: str) -> None:
-    for block in page.split("<details")[1:7]:
+    for block in page.split("What it wrote")[1].split("<details")[1:7]:
         good, bad = block.split("class='bad'")
         assert good.count("<li>") == 5
         assert bad.count("<li>") == 5
@@ -363,6 +438,34 @@ def test_a_run_with_little_in_it_still_makes_a_page(run: Path) -> None:
     assert "nothing to answer" in page
 
 
+def test_an_older_summary_has_no_tests_and_still_a_page(run: Path) -> None:
+    summary = synthetic_summary()
+    for key in ("tests", "doses", "by_language", "choice"):
+        del summary[key]
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert not re.search("Paired tests|Along the dose|A choice for each|; chosen", page)
+    assert "DiffMean less each control" in page
+
+
+def test_tests_that_nothing_can_pass_are_said(run: Path) -> None:
+    summary = synthetic_summary()
+    summary["tests"] |= {"sentences": 4, "least": 0.125}
+    for item in (item for row in summary["tests"]["pairs"].values() for item in row.values()):
+        item |= {"detects": None, "detects_holm": None}
+    summary["doses"] |= {"range": None, "dose": None}
+    for curve in summary["doses"]["curves"].values():
+        curve |= {"area": None, "at": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = write_report(run).read_text(encoding="utf-8")
+    text = section(page, "<h3>Paired tests")
+    assert "Nothing here can pass 0.05 : the least p of 4 sentences is 0.125, 1 after correction" in text
+    assert "power" not in text
+    assert "These doses have no range in common" in section(page, "<h3>Along the dose")
+    (run / "summary.json").write_text(json.dumps(summary | {"tests": {}}))
+    assert "A single test sentence allows no paired test" in write_report(run).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("joint", "lfs", "said"),
     [
@@ -388,6 +491,11 @@ def test_values() -> None:
     assert triple([0.1, 0.0, 0.2]) == (0.1, 0.0, 0.2)
     assert triple(0) == (0, 0, 0)
     assert triple([0.1, None, 0.2]) is triple(float("nan")) is triple("0.1") is None
+    assert [probability(p).replace("&nbsp;", " ") for p in (0.0004, 0.0123, 0.456)] == [
+        "&lt; 0.001",
+        "= 0.012",
+        "= 0.46",
+    ]
     assert cell(None) == '<td class="number">–</td>'
     assert cell(0.41) == '<td class="number">0.41</td>'
     assert share([0.931, 0.9, 0.96]).replace("&nbsp;", " ") == "93 % [90, 96]"

@@ -72,7 +72,7 @@ def spawn():
 
 
 @pytest.fixture(scope="module")
-def whole(lively, tmp_path_factory, spawn) -> Path:
+def whole(lively: Any, tmp_path_factory: pytest.TempPathFactory, spawn: Any) -> Path:
     """The table of a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("whole")
     process = spawn(lively("llama"), folder)

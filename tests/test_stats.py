@@ -67,11 +67,36 @@ def test_streaming_equals_all_at_once_also_far_from_the_origin(offset: float) ->
         np.testing.assert_allclose(made.mean[place], tokens(given, lang).mean(0), rtol=1e-6, atol=1e-5)
         lasts = [h[row, mask[row].nonzero().max()] for name, h, mask in given if name == lang for row in range(len(h))]
         np.testing.assert_allclose(made.last[place], torch.stack(lasts).double().mean(0), rtol=1e-6, atol=1e-5)
+        texts = [h[row][mask[row]].mean(0) for name, h, mask in given if name == lang for row in range(len(h))]
+        np.testing.assert_allclose(made.pooled[place], torch.stack(texts).double().mean(0), rtol=1e-6, atol=1e-5)
         assert made.rows[place] == len(lasts)
     scatter = two_pass_scatter(given)
     assert made.within is not None
     np.testing.assert_allclose(made.within, scatter, rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(made.covariance(), scatter / float(made.count.sum()), rtol=2e-3, atol=1e-4)
+
+
+def test_clouds_are_each_languages_own_scatter_and_add_up_to_all() -> None:
+    given = batches(12)
+    half = Moments(LANGS, LAYERS, WIDTH, scatter=True, clouds=True)
+    other = Moments(LANGS, LAYERS, WIDTH, scatter=True, clouds=True)
+    for number, (lang, h, mask) in enumerate(given):
+        (half if number < 5 else other).update(lang, cache(h), mask)
+    made = half.merge(other)
+    assert made.clouds is not None
+    for place, lang in enumerate(LANGS):
+        x = tokens(given, lang)
+        centred = x - x.mean(0)
+        np.testing.assert_allclose(
+            made.clouds[place], np.einsum("tlw,tlv->lwv", centred, centred), rtol=2e-3, atol=2e-3
+        )
+        np.testing.assert_allclose(made.second_moment(place, 1), x[:, 1].T @ x[:, 1] / len(x), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(made.clouds.sum(0) / float(made.count.sum()), made.covariance(), rtol=1e-3, atol=1e-3)
+    assert torch.equal(made.at(4).need("clouds"), made.clouds[:, 1:])
+    every = np.concatenate([tokens(given, lang) for lang in LANGS])
+    spread = np.stack([np.cov(every[:, place].T, bias=True) for place in range(2)])
+    np.testing.assert_allclose(made.spread(), spread, rtol=2e-3, atol=2e-3)
+    assert not np.allclose(made.spread(), made.covariance(), rtol=1e-2), "languages differ in their means"
 
 
 def test_the_textbook_formula_would_fail_far_from_the_origin() -> None:
@@ -89,7 +114,7 @@ def test_order_and_shards_do_not_matter(order: list[int], cut: int, seed: int) -
     whole = moments(given, sample=4)
     shuffled = [given[i] for i in order]
     merged = moments(shuffled[:cut], sample=4).merge(moments(shuffled[cut:], sample=4))
-    for part in ("count", "rows", "mean", "last", "within"):
+    for part in ("count", "rows", "mean", "pooled", "last", "within"):
         np.testing.assert_allclose(getattr(merged, part), getattr(whole, part), rtol=1e-4, atol=1e-4, err_msg=part)
     assert merged.sample is not None
     assert merged.sample.seen == [int(n) for n in whole.count]
@@ -190,6 +215,7 @@ def test_merging_what_does_not_belong_together_is_refused() -> None:
         (made(scatter=True), "scatter False and True"),
         (made(sample=5), "sample None and 5"),
         (made(pairs_from="en"), "pairs from None and en"),
+        (made(clouds=True), "clouds False and True"),
         (made(model="b"), "model a and b"),
     ]:
         with pytest.raises(SteerlabError, match=f"of a different kind cannot be merged: .*{told}"):
@@ -204,11 +230,12 @@ def test_a_view_of_some_layers() -> None:
     made.pairs.update({lang: torch.randn(5, 2, WIDTH, generator=random(3)) for lang in LANGS})
     view = made.at(4)
     assert (view.layers, view.langs, view.width) == ((4,), LANGS, WIDTH)
-    for part in ("mean", "last"):
+    for part in ("mean", "pooled", "last"):
         assert torch.equal(getattr(view, part), getattr(made, part)[:, 1:])
     assert torch.equal(view.covariance(), made.covariance()[1:])
     assert torch.equal(view.need("sample").of(1), made.need("sample").of(1)[:, 1:])
     assert torch.equal(view.need("pairs").square, made.pairs.square[:, 1:])
+    assert torch.equal(view.need("pairs").sample.of(1), made.pairs.sample.of(1)[:, 1:])
     assert torch.equal(made.at(4, 1).mean, made.mean[:, [1, 0]])
     with pytest.raises(SteerlabError, match="no layer 2 here; there are layers 1, 4"):
         made.at(1, 2)
@@ -311,3 +338,21 @@ def test_paired_is_the_uncentred_second_moment_of_differences() -> None:
     assert not torch.allclose(one.square[2], torch.einsum("rlw,rlv->lwv", centred, centred), rtol=0.1)
     with pytest.raises(SteerlabError, match="paired statistics of different sources or languages cannot be merged"):
         one.merge(Paired("en", langs, 2, WIDTH))
+
+
+def test_paired_keeps_differences_and_refuses_what_is_no_pair() -> None:
+    langs = ("en", "de")
+    means = {lang: torch.randn(6, 2, WIDTH, generator=random(i)) for i, lang in enumerate(langs)}
+    one, two = (Paired("en", langs, 2, WIDTH, sample=10) for _ in range(2))
+    one.update({lang: value[:4] for lang, value in means.items()})
+    two.update({lang: value[4:] for lang, value in means.items()})
+    one.merge(two)
+    torch.testing.assert_close(one.sample.of(1), means["de"] - means["en"])
+    assert one.sample.filled(0) == 0
+    for unequal, told in (({"en": means["en"][:5]}, "en 5, de 6"), ({"de": means["de"][:0]}, "en 6, de 0")):
+        with pytest.raises(SteerlabError, match=f"the pairs are unequal: {told} sentences; give the same sentences"):
+            one.update(means | unequal)
+    with pytest.raises(SteerlabError, match="the pairs are unequal: en 6, de 0 sentences"):
+        one.update({"en": means["en"]})
+    with pytest.raises(SteerlabError, match="the pairs' source 'fr' is none of en de; take it from these"):
+        Moments(langs, LAYERS, WIDTH, pairs_from="fr")

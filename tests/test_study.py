@@ -61,6 +61,42 @@ def test_the_summary_has_its_form(summary):
         assert all(low <= value <= high for value, low, high in found.values())
 
 
+def test_every_comparison_of_the_table_is_tested_in_one_family(summary):
+    told = summary["tests"]
+    assert (told["comparisons"], told["sentences"], told["least"]) == (5, 4, 1 / 8)
+    assert set(told["pairs"]) == {"diffmean"}
+    assert set(told["pairs"]["diffmean"]) == CONTROLS
+    for name, item in told["pairs"]["diffmean"].items():
+        assert item["difference"] == pytest.approx(summary["differences"][name]["joint"][0])
+        assert told["least"] <= item["p"] <= item["p_holm"] <= 1
+        assert item["detects"] is None, "four sentences can pass nothing"
+    assert told["together"]["outputs"] == 8
+
+
+def test_the_curve_along_the_dose_is_that_of_the_dev_rows(summary, rows):
+    told, chosen = summary["doses"], summary["choices"]["diffmean"]
+    dev = rows[(rows["split"] == "dev") & (rows["method"] == "diffmean") & (rows["layer"] == chosen["layer"])]
+    means = dev.groupby("strength")[["dose", "joint", "in_language"]].mean().sort_values("dose")
+    found = told["curves"]["diffmean"]
+    assert found["doses"] == pytest.approx(means["dose"].tolist())
+    assert told["range"] == pytest.approx([means["dose"].min(), means["dose"].max()])
+    expected = np.trapezoid(means["joint"], means["dose"]) / (told["range"][1] - told["range"][0])
+    assert found["area"][0] == pytest.approx(expected)
+    assert found["at"][0] == pytest.approx(means.loc[chosen["strength"], "joint"])
+    assert found["least"]["highest"] == pytest.approx(means["in_language"].max())
+
+
+def test_a_choice_for_each_language_is_scored_beside_one_for_each_method(summary, rows):
+    found = summary["by_language"]["methods"]["diffmean"]
+    assert set(found["choices"]) == {"de", "es"}
+    for iso, (layer, strength) in found["choices"].items():
+        dev = rows[(rows["split"] == "dev") & (rows["method"] == "diffmean") & (rows["target"] == iso)]
+        joint = dev.groupby(["layer", "strength"])["joint"].mean()
+        assert joint[layer, strength] == joint.max()
+    gain = found["per method and language"][0] - found["per method"][0]
+    assert found["test"]["difference"] == pytest.approx(gain)
+
+
 def test_the_families_have_their_form(summary):
     found = summary["families"]
     assert {"layer", "nearest_neighbour", "p", "cophenetic", "unigram_nearest_neighbour"} <= set(found)
@@ -150,6 +186,22 @@ def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
     assert run(Settings(**settings), out=uninterrupted, progress=False) == uninterrupted
     assert {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()} == cells
     pd.testing.assert_frame_equal(pd.read_parquet(uninterrupted / "rows.parquet"), rows)
+
+
+def test_a_cell_that_failed_stops_the_run_and_is_said(tmp_path, small, tiny, monkeypatch):
+    import steerlab.cells as cells
+
+    def explode(cell: cells.Cell, *given: Any) -> Any:
+        if cell.method == "wrong" and cell.split == "dev":
+            raise ValueError("no such luck")
+        return edit(cell, *given)
+
+    edit = cells.Cell.edit
+    monkeypatch.setattr(cells.Cell, "edit", explode)
+    settings = Settings(str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True)
+    with pytest.raises(SteerlabError, match=r"4 of 16 cells failed, the first with: .*no such luck.*run again"):
+        run(settings, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_settings_are_checked_before_anything_is_run(tmp_path, tiny):

@@ -1,10 +1,30 @@
-"""A choice is made on dev alone and by `joint`; results and differences are those of the rows."""
+"""A choice is made on dev alone and by `joint`; results, comparisons and curves are those of the rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from steerlab.summaries import at, choose, curve, difference, result, stronger
+from steerlab.inference import ALPHA
+from steerlab.summaries import (
+    against,
+    along,
+    at,
+    at_each,
+    by_language,
+    choose,
+    choose_each,
+    common_range,
+    comparisons,
+    curve,
+    difference,
+    dose_curve,
+    equal,
+    held_out,
+    outputs,
+    result,
+    stronger,
+    together,
+)
 from steerlab.terms import SteerlabError
 
 SHARES = ("joint", "in_language", "relevant")
@@ -62,6 +82,64 @@ def test_at_takes_the_rows_of_one_setting() -> None:
     assert at(table, "lda", (4, 1.5)).empty
 
 
+def languages_apart(rng: np.random.Generator, rates: dict[str, dict[float, float]]) -> pd.DataFrame:
+    """Dev rows of one method at layer 5, 24 sentences: the share that is joint by target and strength."""
+    table = [
+        {"target": target, "strength": strength, "sentence": sentence, "joint": bool(rng.random() < rate)}
+        for target, row in rates.items()
+        for strength, rate in row.items()
+        for sentence in range(24)
+    ]
+    rows = pd.DataFrame(table).assign(method="lda", layer=5, split="dev", operator="add", output="Ja.")
+    return rows.assign(in_language=rows["joint"], relevant=rows["joint"], dose=rows["strength"] / 2, repetition=0.0)
+
+
+def test_a_choice_for_each_language_takes_its_own_best() -> None:
+    dev = languages_apart(np.random.default_rng(0), {"de": {1.0: 0.9, 2.0: 0.1}, "ja": {1.0: 0.0, 2.0: 0.7}})
+    assert choose(dev) == {"lda": (5, 1.0)}
+    chosen = choose_each(dev)
+    assert chosen == {"lda": {"de": (5, 1.0), "ja": (5, 2.0)}}
+    assert choose_each(dev, by="operator") == {"lda": {"add": (5, 1.0)}}
+    found = at_each(dev, "lda", chosen["lda"])
+    assert found.groupby("target")["strength"].unique().map(list).to_dict() == {"de": [1.0], "ja": [2.0]}
+    with pytest.raises(SteerlabError, match="there is no column 'tongue' to choose by; the rows have target, strength"):
+        choose_each(dev, by="tongue")
+    with pytest.raises(SteerlabError, match="no column 'tongue' to choose by"):
+        at_each(dev, "lda", {}, by="tongue")
+    with pytest.raises(SteerlabError, match="a choice is made on dev rows only"):
+        choose_each(dev.assign(split="test"))
+
+
+def test_what_is_held_out_had_no_part_in_its_own_choice() -> None:
+    """In noise alone the best of many settings looks good where it was chosen, and like chance where it was not."""
+    rng, seen, unseen = np.random.default_rng(1), [], []
+    noise = dict.fromkeys(np.arange(1.0, 11.0), 0.2)
+    for _ in range(7):
+        dev = languages_apart(rng, dict.fromkeys(("de", "ja"), noise))
+        seen.append(at_each(dev, "lda", choose_each(dev)["lda"])["joint"].mean())
+        once, each = held_out(dev)
+        unseen.append(each["joint"].mean())
+        assert len(once) == len(each) == 48
+        assert not each.duplicated(["target", "sentence"]).any()
+    assert np.mean(seen) > 0.3
+    assert np.mean(unseen) == pytest.approx(0.2, abs=0.05)
+    with pytest.raises(SteerlabError, match="24 sentences cannot be dealt into 25 folds"):
+        held_out(dev, folds=25)
+
+
+def test_choosing_for_each_language_gains_where_they_differ_and_nothing_where_not() -> None:
+    rng = np.random.default_rng(2)
+    apart = languages_apart(rng, {"de": {1.0: 0.8, 2.0: 0.1}, "ja": {1.0: 0.1, 2.0: 0.8}})
+    alike = languages_apart(rng, {"de": {1.0: 0.8, 2.0: 0.1}, "ja": {1.0: 0.8, 2.0: 0.1}})
+    gain, none = (by_language(dev, ["lda"])["methods"]["lda"] for dev in (apart, alike))
+    assert gain["test"]["difference"] == pytest.approx(gain["per method and language"][0] - gain["per method"][0])
+    assert gain["test"]["difference"] > 0.2
+    assert gain["test"]["p_holm"] < 0.01
+    assert gain["choices"] == {"de": [5, 1.0], "ja": [5, 2.0]}
+    assert none["test"]["difference"] == 0
+    assert none["test"]["p_holm"] == 1
+
+
 # Results
 
 
@@ -107,6 +185,50 @@ def test_no_rows_are_no_result() -> None:
         result(rows("lda").iloc[:0])
 
 
+def test_half_copies_and_half_gibberish_score_no_joint_and_a_high_harmonic_mean() -> None:
+    table = rows("lda")
+    copies = table["sentence"] % 2 == 0
+    table = table.assign(relevant=copies, in_language=~copies, joint=False)
+    found = result(table)
+    assert found["score"][0] == pytest.approx(0.5)
+    assert found["score"][1] > 0.3
+    assert found["joint"][:2] == [0, 0]
+    assert 0 < found["joint"][2] < 0.1
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_a_share_of_none_or_all_has_an_exact_interval(outcome: float) -> None:
+    found = result(rows("lda", joint=outcome))["joint"]
+    assert np.isfinite(found).all()
+    assert found[2] - found[1] == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
+def test_sampling_seeds_are_averaged_within_a_sentence() -> None:
+    """A sentence that was sampled more often must not count for more, and luck is not another sentence."""
+    once = rows("lda", joint=0.5)
+    often = once[once["sentence"] < 10]
+    assert result(pd.concat([once, often, often]))["joint"] == pytest.approx(result(once)["joint"])
+    assert result(pd.concat([once, often, often]))["n"] == 80 + 2 * 20
+    other = once.assign(joint=once["sentence"] >= 20, seed=1)
+    assert outputs(pd.concat([once, other]))["joint"].tolist() == [0.5] * 80
+    assert outputs(once) is once
+    rng = np.random.default_rng(3)
+    luck = pd.concat([once.assign(joint=rng.random(80) < 0.5, draw=draw) for draw in range(16)])
+    width = [np.diff(result(table)["joint"][1:])[0] for table in (luck[luck["draw"] == 0], luck)]
+    assert width[1] < 0.4 * width[0]
+
+
+def test_languages_without_common_sentences_are_strata_of_a_result() -> None:
+    table = rows("lda")
+    german = table["target"] == "de"
+    own = table.assign(
+        sentence=table["sentence"] + 100 * german, joint=german & (table["sentence"] < 38) | (table["sentence"] < 2)
+    )
+    shuffled = own.assign(target=np.random.default_rng(4).permutation(own["target"]))
+    widths = [np.diff(result(each)["joint"][1:])[0] for each in (own, shuffled)]
+    assert widths[0] < 0.6 * widths[1], "which languages were read is no accident"
+
+
 # Differences
 
 
@@ -146,3 +268,149 @@ def test_a_curve_has_a_point_for_each_place_of_each_line() -> None:
     assert (found["low"] < found["value"]).all()
     assert (found["value"] < found["high"]).all()
     assert set(found["n"]) == {80}
+
+
+# Comparisons
+
+
+def test_a_table_is_one_family() -> None:
+    """Two good methods, one control; the third comparison is between two that hardly differ."""
+    tables = {
+        "diffmean": rows("diffmean", joint=0.6),
+        "lda": rows("lda", joint=0.625),
+        "random": rows("random", joint=0.1),
+    }
+    found = against(tables, ["diffmean", "lda"], ["random"], main="diffmean")
+    pairs = found["pairs"]
+    assert {a: list(item) for a, item in pairs.items()} == {"diffmean": ["random"], "lda": ["random", "diffmean"]}
+    assert (found["comparisons"], found["sentences"], found["score"]) == (3, 40, "joint")
+    assert found["family"] == "2 methods less 1 controls, and the 1 other methods less the main one"
+    sure, close = pairs["diffmean"]["random"], pairs["lda"]["diffmean"]
+    assert sure["difference"] == pytest.approx(0.5)
+    assert found["least"] <= sure["p"] < sure["p_holm"] == pytest.approx(3 * sure["p"])
+    assert sure["p_holm"] < ALPHA < close["p"] <= close["p_holm"]
+    assert close["difference"] == pytest.approx(0.025)
+    for item in (sure, close):
+        assert item["detects"] < item["detects_holm"] < 2 * item["detects"]
+    assert sure["detects"] < 0.5, "what was found could be seen"
+
+
+def test_a_family_of_small_tables_says_that_nothing_can_pass() -> None:
+    few = {
+        name: rows(name, joint=share).query("sentence in (0, 10, 20, 30)") for name, share in (("a", 0.6), ("b", 0.2))
+    }
+    found = comparisons(few, [("a", "b"), ("b", "a")], family="each less the other")
+    assert found["least"] == 1 / 8
+    assert found["pairs"]["a"]["b"]["detects"] is None
+    same = comparisons(few, [("a", "a")], family="one less itself")["pairs"]["a"]["a"]
+    assert (same["difference"], same["p"], same["detects"]) == (0, 1, None)
+    with pytest.raises(SteerlabError, match="family without a pair"):
+        comparisons(few, [], family="none")
+    with pytest.raises(SteerlabError, match="two sentences or more, it was given 1"):
+        comparisons({"a": few["a"].iloc[:2]}, [("a", "a")], family="one sentence")
+
+
+def test_targets_that_succeed_together_are_worth_one_output_a_sentence() -> None:
+    assert together(rows("lda"))["effective"] == pytest.approx(40)
+    apart = rows("lda").assign(joint=np.random.default_rng(5).random(80) < 0.5)
+    assert together(apart)["effective"] == pytest.approx(80, rel=0.3)
+    assert together(rows("lda", joint=0.0))["effective"] is None
+
+
+# Along the dose
+
+
+def strengths(method: str, doses: list[float], joint: list[float], spoken: list[float] | None = None) -> pd.DataFrame:
+    """Dev rows of a method at layer 5, a strength for each dose."""
+    spoken = joint if spoken is None else spoken
+    parts = zip(doses, joint, spoken, strict=True)
+    return pd.concat(
+        [rows(method, strength=i / 2, joint=b, in_language=c, dose=a) for i, (a, b, c) in enumerate(parts, start=1)]
+    )
+
+
+def test_the_least_dose_is_where_the_line_crosses() -> None:
+    dev = strengths("lda", [0.2, 0.4, 0.8], [0.0, 0.1, 0.2], [0.5, 0.8, 1.0])
+    spoken = dose_curve(dev, "lda", 5, value="in_language")
+    assert spoken.means.tolist() == pytest.approx([0.5, 0.8, 1.0])
+    least = spoken.least()
+    assert least.dose == pytest.approx(0.6)
+    assert (least.said, least.highest) == ("interpolated", 1.0)
+    assert spoken.least(0.65).dose == pytest.approx(0.3)
+    assert spoken.least(0.5).said == spoken.least(0.4).said == "at the smallest dose"
+    assert spoken.least(0.4).dose == pytest.approx(0.2)
+    never = dose_curve(dev, "lda", 5).least()
+    assert np.isnan(never.dose)
+    assert never.said == "not reached"
+    assert never.highest == pytest.approx(0.2)
+    falls = strengths("lda", [0.2, 0.4, 0.8], [0.5, 1.0, 0.2])
+    assert dose_curve(falls, "lda", 5).least(0.75).dose == pytest.approx(0.3), "the first crossing counts"
+
+
+def test_the_area_is_that_of_the_trapezoids() -> None:
+    found = dose_curve(strengths("lda", [0.2, 0.4, 0.8], [0.2, 0.6, 0.4]), "lda", 5)
+    value, low, high = found.area(0.2, 0.8)
+    assert value == pytest.approx((0.2 * 0.4 + 0.4 * 0.5) / 0.6)
+    assert low < value < high
+    assert found.area(0.3, 0.6)[0] == pytest.approx((0.1 * 0.5 + 0.2 * 0.55) / 0.3)
+    assert found.area(0.2, 0.4)[0] == pytest.approx(0.4)
+    assert found.at(0.6)[0] == pytest.approx(0.5)
+    assert list(found.at(0.4)) == pytest.approx(result(rows("lda", joint=0.6))["joint"])
+    level = dose_curve(strengths("lda", [0.2, 0.4, 0.8], [0.3, 0.3, 0.3]), "lda", 5)
+    assert level.area(0.25, 0.7) == pytest.approx(level.at(0.5))
+    with pytest.raises(SteerlabError, match=r"read at doses from 0\.2 to 0\.8, not at 0\.1 to 0\.5"):
+        found.area(0.1, 0.5)
+    with pytest.raises(SteerlabError, match="an area needs a range of doses, not 0.5 to 0.5"):
+        found.area(0.5, 0.5)
+
+
+def test_a_curve_needs_its_rows_and_doses() -> None:
+    dev = strengths("lda", [0.2, 0.4], [0.2, 0.6])
+    with pytest.raises(SteerlabError, match="no rows of 'pca' at layer 5; there are lda at 5"):
+        dose_curve(dev, "pca", 5)
+    with pytest.raises(SteerlabError, match="have no dose; compare it at equal fluency"):
+        dose_curve(dev.assign(dose=np.nan), "lda", 5)
+    raced = pd.concat([dev, rows("lda", strength=1.5, joint=1.0).iloc[:8]])
+    assert dose_curve(raced, "lda", 5).strengths.tolist() == [0.5, 1.0], "a race did not read it whole"
+
+
+def test_methods_compare_over_the_doses_that_they_share() -> None:
+    """Both curves lie on one line: equal at equal dose, though each was read at other doses and strengths."""
+    near, far = strengths("lda", [0.1, 0.3, 0.5], [0.1, 0.3, 0.5]), strengths("pca", [0.2, 0.6, 1.0], [0.2, 0.6, 1.0])
+    found = along(pd.concat([near, far]), {"lda": (5, 1.0), "pca": (5, 1.0)}, main="lda")
+    assert found["range"] == pytest.approx([0.2, 0.5])
+    assert found["dose"] == pytest.approx(0.3)
+    for item in found["curves"].values():
+        assert item["at"][0] == pytest.approx(0.3)
+        assert item["area"][0] == pytest.approx(0.35)
+    assert found["curves"]["lda"]["least"] == {"dose": None, "said": "not reached", "highest": 0.5}
+    assert found["curves"]["pca"]["least"]["dose"] == pytest.approx(0.9)
+    beyond = along(pd.concat([near, far]), {"lda": (5, 1.0), "pca": (5, 1.0)}, main="pca")
+    assert beyond["dose"] == pytest.approx(0.5), "0.6 is beyond the range: its end"
+
+
+def test_doses_without_a_common_range_are_said() -> None:
+    apart = strengths("lda", [0.1, 0.2], [0.1, 0.3]), strengths("pca", [0.4, 0.6], [0.2, 0.6])
+    assert common_range([dose_curve(rows, str(rows["method"].iloc[0]), 5) for rows in apart]) is None
+    found = along(pd.concat(apart), {"lda": (5, 1.0), "pca": (5, 1.0)}, main="lda")
+    assert (found["range"], found["dose"]) == (None, None)
+    assert all(item["area"] is item["at"] is None for item in found["curves"].values())
+
+
+def test_strengths_of_equal_dose_or_equal_fluency() -> None:
+    dev = pd.concat([strengths("lda", [0.1, 0.3], [0.1, 0.3]), strengths("pca", [0.4, 0.8], [0.2, 0.6])])
+    layers = {"lda": 5, "pca": 5}
+    low, high = equal(dev, layers, level=0.2), equal(dev, layers, level=0.6)
+    assert low["lda"] == pytest.approx((5, 0.75))
+    assert high["pca"] == pytest.approx((5, 0.75))
+    assert low["pca"] == (5, 0.5), "it costs more at its smallest strength"
+    assert high["lda"] is None, "it costs less at its largest"
+    costly = dev.assign(bits_per_byte_ratio=dev["strength"] * np.where(dev["method"] == "lda", 1.0, 2.0))
+    found = equal(costly.assign(dose=np.nan), layers, cost="bits_per_byte_ratio", level=1.0)
+    assert found == {"lda": (5, 1.0), "pca": (5, 0.5)}
+    with pytest.raises(SteerlabError, match="dev rows have no 'bits_per_byte_ratio' to compare at; run them with it"):
+        equal(dev.assign(bits_per_byte_ratio=np.nan), layers, cost="bits_per_byte_ratio", level=1.0)
+    with pytest.raises(SteerlabError, match="found on dev rows only"):
+        equal(dev.assign(split="test"), layers, level=0.2)
+    with pytest.raises(SteerlabError, match="no rows of 'probe' at layer 5"):
+        equal(dev, {"probe": 5}, level=0.2)

@@ -192,7 +192,7 @@ def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
             sweep(polyglot, pair, **GRID | changes)
 
     refused("there is no estimator 'magic'; there are diffmean, eigengap, lda, pca, probe", estimators=["magic"])
-    refused("a sweep steers with add or rotate, not with 'multiply'", operators=["multiply"])
+    refused("a sweep steers with add, rotate, .* not with 'multiply'", operators=["multiply"])
     refused("unknown language code 'xx'; known codes: en de", targets=["xx"])
     refused("corpus 'parallel' has no 'ru'; it has en de es", targets=["ru"])
     refused("the source 'en' is among the targets", targets=["de", "en"])

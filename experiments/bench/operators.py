@@ -23,7 +23,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
             rows.append(_row(operator, h, tensors, dense, rounds=5 if quick else 15))
     notes = [
         f"h + change(h) on {TOKENS} tokens of width {WIDTH} in float32. Dense: h M with the same outcome, M made "
-        "beforehand (I - f BᵀB; the rotation of the plane); `add` has no dense form."
+        "beforehand (I - f BᵀB; the rotation of the plane). What has a shift, a level, a length or a mask has no dense "
+        "form."
     ]
     return {"tables": [{"title": f"Width {WIDTH}", "rows": rows}], "notes": notes}
 
@@ -33,11 +34,17 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
     angle = torch.tensor([math.radians(40)])
     one = torch.eye(len(first))
     a, b = torch.outer(first, first), torch.outer(second, second)
+    both = {name: torch.stack([first, second])[None] for name in ("read", "write")}
     turn = (angle.cos() - 1) * (a + b) + angle.sin() * (torch.outer(first, second) - torch.outer(second, first))
     return {
         "add": ({"shift": first[None]}, None),
         "ablate": ({"basis": first[None, None], "fraction": torch.ones(1)}, one - a),
         "rotate": ({"first": first[None], "second": second[None], "angle": angle}, one + turn),
+        "affine": ({"unit": first[None], "level": torch.ones(1), "fraction": torch.ones(1)}, None),
+        "push": ({"basis": first[None, None], "step": torch.ones(1)}, None),
+        "erase": ({**both, "centre": torch.zeros(1, len(first)), "fraction": torch.ones(1)}, one - a - b),
+        "conceptor": ({"half": torch.stack([first, second])[None], "fraction": torch.ones(1)}, a + b),
+        "overwrite": ({"weight": (first > 0).float()[None], "values": second[None]}, None),
     }
 
 

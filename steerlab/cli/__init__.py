@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from steerlab.cli import files, run
+from steerlab.cli import clas, files, importing, run, sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +30,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="steerlab", description="Find, measure and steer the language of a language model."
     )
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for module in (run, files):
+    for module in (run, files, importing, sweep, clas):
         module.add_verbs(verbs)
     return parser

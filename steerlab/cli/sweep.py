@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from steerlab.cli.words import add_ray, workers
+
 
 def add_verbs(verbs: Any) -> None:
     sweep = verbs.add_parser("sweep", help="run a grid from a .yaml file, or go on with it")
@@ -12,10 +14,7 @@ def add_verbs(verbs: Any) -> None:
     sweep.add_argument("--dry-run", action="store_true", help="say how many cells, batches and tokens, and how long")
     sweep.add_argument("--status", action="store_true", help="say what is done, and do nothing")
     sweep.add_argument("--retry", action="store_true", help="run cells again that failed")
-    sweep.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address")
-    sweep.add_argument("--workers", type=int, help="Ray workers (default: one for each GPU, else for each --cpus)")
-    sweep.add_argument("--cpus", type=int, default=1, help="cores, and threads, of one Ray worker")
-    sweep.add_argument("--gpus", type=float, help="GPUs of one Ray worker (default: 1 where there are any)")
+    add_ray(sweep)
     sweep.set_defaults(verb=_sweep)
 
 
@@ -31,12 +30,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.dry_run:
         _tell(forecast(grid))
         return 0
-    more: dict[str, Any] = {}
-    if options.ray:
-        from steerlab.cluster import Ray
-
-        more["workers"] = Ray(options.ray, options.workers, options.cpus, options.gpus)
-    rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **more)
+    rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **workers(options))
     rows.to_parquet(out / "rows.parquet")
     _best(rows)
     print(out / "rows.parquet")

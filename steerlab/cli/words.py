@@ -1,5 +1,8 @@
 """What several verbs read from their options."""
 
+import argparse
+from typing import Any
+
 
 def words(text: str) -> tuple[str, ...]:
     """Words with commas or spaces between them."""
@@ -9,3 +12,20 @@ def words(text: str) -> tuple[str, ...]:
 def numbers(text: str) -> tuple[int, ...]:
     """Whole numbers with commas or spaces between them."""
     return tuple(int(word) for word in words(text))
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """The options that put the work on a Ray cluster."""
+    parser.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address")
+    parser.add_argument("--workers", type=int, help="Ray workers (default: one for each GPU, else for each --cpus)")
+    parser.add_argument("--cpus", type=int, default=1, help="cores, and threads, of one Ray worker")
+    parser.add_argument("--gpus", type=float, help="GPUs of one Ray worker (default: 1 where there are any)")
+
+
+def workers(options: argparse.Namespace) -> dict[str, Any]:
+    """`workers=` of a call, if a cluster was asked for."""
+    if not options.ray:
+        return {}
+    from steerlab.cluster import Ray
+
+    return {"workers": Ray(options.ray, options.workers, options.cpus, options.gpus)}

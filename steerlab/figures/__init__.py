@@ -1,7 +1,30 @@
 """Figures of language directions and of steering results: tables and arrays in, plotly figures out."""
 
 from steerlab.figures.curves import dose_curves, families, separation
+from steerlab.figures.files import draw, paper, write
 from steerlab.figures.grids import cosines, heatmap
-from steerlab.figures.trees import cophenetic, dendrogram, linkage_of
+from steerlab.figures.layers import depth, explained
+from steerlab.figures.maps import language_map
+from steerlab.figures.matrices import cosine_layers
+from steerlab.figures.tangle import tanglegram
+from steerlab.figures.trees import cophenetic, dendrogram, leaf_order, linkage_of
 
-__all__ = ["cophenetic", "cosines", "dendrogram", "dose_curves", "families", "heatmap", "linkage_of", "separation"]
+__all__ = [
+    "cophenetic",
+    "cosine_layers",
+    "cosines",
+    "dendrogram",
+    "depth",
+    "dose_curves",
+    "draw",
+    "explained",
+    "families",
+    "heatmap",
+    "language_map",
+    "leaf_order",
+    "linkage_of",
+    "paper",
+    "separation",
+    "tanglegram",
+    "write",
+]

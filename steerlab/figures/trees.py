@@ -64,10 +64,11 @@ def centred(vectors: Float[Any, "lang width"]) -> np.ndarray:
     return array - array.mean(0)
 
 
-def dendrogram(directions: LanguageVectors, *, note: str = "") -> go.Figure:
+def dendrogram(directions: LanguageVectors, *, marks: Sequence[str] | None = None, note: str = "") -> go.Figure:
     """The tree of the languages at one layer, leaves marked by family, its cophenetic correlation in the title.
 
-    Branches within one family have the family's colour. Raises `SteerlabError` unless there is exactly one layer.
+    Branches within one family have the family's colour. `marks` are short words for the merges, in the order of
+    `linkage_of`, such as how stable each is. Raises `SteerlabError` unless there is exactly one layer.
     """
     if len(directions.layers) != 1:
         raise SteerlabError(
@@ -79,6 +80,8 @@ def dendrogram(directions: LanguageVectors, *, note: str = "") -> go.Figure:
     figure = go.Figure()
     _draw_branches(figure, tree, langs)
     _draw_leaves(figure, [langs[leaf] for leaf in leaf_order(tree)])
+    if marks is not None:
+        _draw_marks(figure, tree, marks)
     fit = f"cophenetic correlation {cophenetic(vectors):.2f}" if len(langs) > 2 else ""
     figure.update_xaxes(title_text="cosine distance", range=[0, 1.03 * tree[-1, 2]])
     title = f"Language tree, layer {layer}" + (f" ({fit.replace('correlation ', '')})" if fit else "")
@@ -121,6 +124,29 @@ def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> Non
             text=", ".join(language(langs[leaf]).name for leaf in nodes[int(node)]),
             hovertemplate="distance %{x:.3f}<br>%{text}<extra></extra>",
             showlegend=False,
+        )
+
+
+def _draw_marks(figure: go.Figure, tree: np.ndarray, marks: Sequence[str]) -> None:
+    if len(marks) != len(tree):
+        raise SteerlabError(f"{len(marks)} marks for a tree of {len(tree)} merges; give one for each, empty for none")
+    drawn = layout_of(tree, no_plot=True, link_color_func=str)
+    count, above = len(tree) + 1, {int(child): float(up) for a, b, up, _ in tree for child in (a, b)}
+    for places, heights, node in zip(drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True):
+        text, here = marks[int(node) - count], heights[1]
+        room = 0.012 * len(text) * tree[-1, 2]
+        right = above.get(int(node), here) - here > room
+        if not text or (not right and here - max(heights[0], heights[3]) < room):
+            continue  # no room on the branch, nor inside: the table beside the figure has it
+        figure.add_annotation(
+            x=here,
+            y=((places[1] + places[2]) / 2 - 5) / 10,
+            text=text,
+            showarrow=False,
+            xanchor="left" if right else "right",
+            yanchor="bottom" if right else "middle",
+            xshift=1 if right else -2,
+            font={"size": 8, "color": GREY},
         )
 
 

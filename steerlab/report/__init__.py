@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from steerlab.report.inference import by_language, doses, tests
 from steerlab.report.parts import account, figures, samples
 from steerlab.report.tables import differences, headline
 from steerlab.report.values import number
@@ -39,6 +40,9 @@ def write_report(folder: Path) -> Path:
         answer=answer(summary),
         headline=headline(summary),
         differences=differences(summary),
+        tests=tests(summary),
+        doses=doses(summary),
+        by_language=by_language(summary),
         families=families(summary),
         figures=figures(folder / "figures"),
         samples=samples(summary, rows),

@@ -32,7 +32,8 @@ def headline(summary: Mapping[str, Any]) -> str:
     heads = "".join(f"<th scope='col'>{label}</th>" for label in [*_SCORES.values(), "Dose", "Setting"])
     return (
         f"<p class='caption'>Scores on the test lines, n&nbsp;=&nbsp;{escape(str(summary.get('n_sentences', '?')))} "
-        f"sentences, {escape(str(summary.get('n_outputs', '?')))} outputs for each method</p>"
+        f"sentences, {escape(str(summary.get('n_outputs', '?')))} outputs for each method"
+        f"{'; chosen ' + escape(str(summary['choice'])) if 'choice' in summary else ''}</p>"
         f"<div class='scroll' tabindex='0'><table class='headline'><thead><tr>"
         f"<th scope='col'>Method</th><th scope='col' colspan='2'>Joint</th>"
         f"{heads}</tr></thead><tbody>{lines(methods(summary))}</tbody><tbody><tr class='group'>"

@@ -24,6 +24,11 @@ def number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, int | float) and value == value else "–"
 
 
+def probability(p: float) -> str:
+    """A p-value with its sign, no finer than is worth saying."""
+    return "&lt;&nbsp;0.001" if p < 0.001 else f"=&nbsp;{p:.3f}" if p < 0.1 else f"=&nbsp;{p:.2f}"
+
+
 def cell(value: Any, *, best: bool = False, mark: str = "") -> str:
     """A table cell: two decimals and a mark (HTML), the interval below."""
     known = triple(value)

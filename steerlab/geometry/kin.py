@@ -1,38 +1,12 @@
-"""How languages lie to one another: how well they separate, which are neighbours, and whether that is chance."""
+"""Whether a language's nearest neighbours are its relatives, and whether that is chance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from steerlab.corpora import Corpus
-from steerlab.stats import Moments
 from steerlab.terms import SteerlabError, families, language
-
-
-def separation(moments: Moments, texts: Mapping[str, Float[Tensor, "text layer width"]]) -> pd.DataFrame:
-    """By layer: between/within trace ratio of tokens, and nearest-mean accuracy of whole, unseen texts.
-
-    `trace_ratio` = Σ nₖ‖meanₖ - mean‖² / Σ‖h - meanₖ‖²; `nearest_mean` = share of `texts` (their mean vector) whose
-    nearest language mean, less the mean of all, is their own. Needs `scatter`.
-    """
-    within = moments.covariance().diagonal(dim1=-2, dim2=-1).sum(-1)
-    share = (moments.count / moments.count.sum())[:, None, None]
-    between = (share * (moments.mean - (share * moments.mean).sum(0)).square()).sum((0, 2))
-    rows = []
-    for place, layer in enumerate(moments.layers):
-        right = total = 0
-        for lang, iso in enumerate(moments.langs):
-            distances = torch.cdist(texts[iso][:, place].double(), moments.mean[:, place])
-            right += int((distances.argmin(1) == lang).sum())
-            total += len(texts[iso])
-        ratio = float(between[place] / within[place])
-        rows.append({"layer": layer, "trace_ratio": ratio, "nearest_mean": right / total, "n": total})
-    return pd.DataFrame(rows)
 
 
 def neighbours(vectors: Float[np.ndarray, "lang width"]) -> Int[np.ndarray, " lang"]:
@@ -69,20 +43,22 @@ def kinship(
     langs: Sequence[str],
     *,
     layers: Sequence[int] | None = None,
+    least: int = 2,
     permutations: int = 20_000,
     seed: int = 0,
 ) -> Kinship:
     """Do a language's neighbours belong to its family, more than labels dealt at random would?
 
-    The p-value is corrected for the choice of the layer: each permutation takes its own maximum over layers.
+    The p-value is corrected for the choice of the layer: each permutation takes its own maximum over layers. Only
+    languages whose family has at least `least` members here are counted; their neighbours are sought among all.
     """
-    names = np.unique(families(langs), return_inverse=True)[1]
+    names, members = np.unique(families(langs), return_inverse=True, return_counts=True)[1:]
+    if members.max() < max(2, least):
+        raise SteerlabError(f"no {'two' if least <= 2 else least} of {' '.join(langs)} share a family; add relatives")
     near = np.stack([neighbours(v) for v in vectors])
     random = np.random.default_rng(seed)
     labels = np.stack([names, *(random.permutation(names) for _ in range(permutations))])
-    has_kin = np.array([(names == name).sum() > 1 for name in names])
-    if not have_kin(langs):
-        raise SteerlabError(f"no two of {' '.join(langs)} share a family; add relatives")
+    has_kin = members[names] >= max(2, least)
     with_kin = np.isin(labels, names[has_kin])
     hits = np.stack([(labels[:, row] == labels) & with_kin for row in near], 1).sum(-1) / has_kin.sum()
     best = hits.max(1)
@@ -103,12 +79,3 @@ def have_kin(langs: Sequence[str]) -> bool:
 def within_script(langs: Sequence[str], script: str = "Latn") -> list[int]:
     """The places of the languages written in one script."""
     return [i for i, iso in enumerate(langs) if language(iso).script == script]
-
-
-def unigrams(corpus: Corpus, tokenizer: object) -> Float[np.ndarray, "lang vocab"]:
-    """Relative frequencies of each language's tokens: what shared tokens alone say of kinship."""
-    counts = np.zeros((len(corpus.langs), len(tokenizer)))  # type: ignore[arg-type]
-    for row, iso in enumerate(corpus.langs):
-        for ids in tokenizer(list(corpus[iso]), add_special_tokens=False).input_ids:  # type: ignore[operator]
-            np.add.at(counts[row], ids, 1)
-    return counts / counts.sum(1, keepdims=True)

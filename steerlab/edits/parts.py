@@ -1,4 +1,4 @@
-"""Edits: pure functions of the residual stream that move it along a direction, each row of a batch in its own way."""
+"""Edits as values: which tensors change which rows at which layer, how they compose, and what they did."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,33 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.directions import Direction
+from steerlab.edits.changes import CHANGES, Tensors
 from steerlab.terms import SteerlabError, hook_name
 
-__all__ = ["ablate", "add", "rotate"]
 POSITIONS = ("all", "prompt", "generated")
-
-Tensors = Mapping[str, Tensor]
-
-
-def _shift(h: Tensor, p: Tensors) -> Tensor:
-    return p["shift"][:, None]
-
-
-def _removal(h: Tensor, p: Tensors) -> Tensor:
-    inside = torch.einsum("npw,nrw->npr", h, p["basis"])
-    return -p["fraction"][:, None, None] * torch.einsum("npr,nrw->npw", inside, p["basis"])
-
-
-def _turn(h: Tensor, p: Tensors) -> Tensor:
-    first, second = p["first"][:, None], p["second"][:, None]
-    a, b = (h * first).sum(-1, keepdim=True), (h * second).sum(-1, keepdim=True)
-    cos, sin = p["angle"].cos()[:, None, None], p["angle"].sin()[:, None, None]
-    return (a * cos - b * sin - a) * first + (a * sin + b * cos - b) * second
-
-
-# What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis of 1 or n; the sum
-# may have one position for all.
-CHANGES: dict[str, Callable[[Tensor, Tensors], Tensor]] = {"add": _shift, "ablate": _removal, "rotate": _turn}
 
 
 @dataclass(frozen=True)
@@ -180,68 +157,6 @@ class Edit:
                     raise SteerlabError(f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has {width}")
 
 
-def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
-    """Shift along the direction: h + strength · gap · unit.
-
-    Strength 1 is one natural gap, the distance between the two languages' means at that layer; 0 is the identity.
-    """
-    shift = _number("strength", strength) * direction.gap[:, None] * direction.unit
-    far = (direction.gap != 0) & direction.unit.any(-1)
-    if strength and (none := [layer for layer, goes in zip(direction.layers, far.tolist(), strict=True) if not goes]):
-        raise SteerlabError(
-            f"the direction to {direction.target!r} is zero at layers {', '.join(map(str, none))}: adding it would "
-            "leave the model unsteered; leave these layers out"
-        )
-    return _edit("add", direction, positions, {"shift": shift}, identity=strength == 0)
-
-
-def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
-    """Remove what lies in the target's subspace: h - fraction · Bᵀ B h.
-
-    Fraction 1 removes it, 0 is the identity. B has orthonormal rows, so that removing twice is removing once.
-    """
-    size = torch.full((len(direction.layers),), _number("fraction", fraction))
-    if not direction.basis.flatten(1).any(1).all():
-        raise SteerlabError(
-            f"there is no subspace of {direction.target!r} to remove; pairs give none to their own source: use diffmean"
-        )
-    return _edit("ablate", direction, positions, {"basis": direction.basis, "fraction": size}, identity=fraction == 0)
-
-
-def rotate(
-    direction: Direction, *, degrees: float | None = None, share: float | None = None, positions: str = "all"
-) -> Edit:
-    """Turn every position's part in the plane of source mean and target by an angle; norms stay.
-
-    The plane is spanned by the source's mean and the direction; the turn goes from the source towards the target.
-    `degrees`, or `share` of the angle between the two means; 0 is the identity. Source: the offset form of Selective
-    Steering (2026).
-    """
-    if (degrees is None) == (share is None):
-        raise SteerlabError("rotate takes either degrees= or share= (of the angle between the two means)")
-    start, unit = direction.start.double(), direction.unit.double()
-    first = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
-    second = unit - (unit * first).sum(-1, keepdim=True) * first
-    size = second.norm(dim=-1, keepdim=True)
-    if (size < 1e-6).any() or not start.any(-1).all():
-        raise SteerlabError(
-            f"the direction to {direction.target!r} is parallel to the source's mean: no plane to turn in"
-        )
-    if share is not None:
-        angle = _number("share", share) * means_angle(direction)
-    else:
-        angle = torch.full((len(direction.layers),), math.radians(_number("degrees", degrees)))
-    tensors = {"first": first, "second": second / size, "angle": angle}
-    return _edit("rotate", direction, positions, tensors, identity=not angle.any())
-
-
-def means_angle(direction: Direction) -> Float[Tensor, " layer"]:
-    """The angle between the source's and the target's mean, in radians, in the plane in which `rotate` turns."""
-    end = direction.start + direction.gap[:, None] * direction.unit
-    cosine = torch.nn.functional.cosine_similarity(direction.start.double(), end.double(), dim=-1)
-    return torch.arccos(cosine.clamp(-1, 1)).float()
-
-
 def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one operator at one layer are done together."""
     groups: dict[tuple, list[tuple[int, Part]]] = {}
@@ -280,7 +195,7 @@ def _join(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def _edit(operator: str, direction: Direction, positions: str, tensors: Tensors, *, identity: bool) -> Edit:
+def made(operator: str, direction: Direction, positions: str, tensors: Tensors, *, identity: bool) -> Edit:
     if positions not in POSITIONS:
         raise SteerlabError(f"there are no positions {positions!r}; use {', '.join(POSITIONS)}")
     for name, tensor in tensors.items():
@@ -295,7 +210,7 @@ def _edit(operator: str, direction: Direction, positions: str, tensors: Tensors,
     return Edit(parts, direction.model)
 
 
-def _number(name: str, value: float | None) -> float:
+def finite(name: str, value: float | None) -> float:
     if value is None or not math.isfinite(value):
         raise SteerlabError(f"{name} is {value}; give a finite number")
     return float(value)

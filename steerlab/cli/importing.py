@@ -1,0 +1,27 @@
+"""`steerlab import`: directions that others released, into a file like those of `fit`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_verbs(verbs: Any) -> None:
+    released = verbs.add_parser("import", help="read released directions into a file")
+    released.add_argument("format", choices=("clas-bench", "means"))
+    released.add_argument(
+        "path", type=Path, help="clas-bench: a folder of <kind>.<language>.<model>; means: a .safetensors file"
+    )
+    released.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
+    released.add_argument("--kind", default="vector", help="clas-bench: vector (default), lda or probe")
+    released.add_argument("--model", help="clas-bench: llama or aya, where the folder holds both")
+    released.set_defaults(verb=_import)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from steerlab.importers import clas_bench, language_means
+
+    if options.format == "means":
+        directions = language_means(options.path)
+    else:
+        directions = clas_bench(options.path, kind=options.kind, model=options.model)
+    print(directions.save(options.out))

@@ -1,0 +1,87 @@
+"""A figure as files: a page for the screen, PDF and SVG for paper, and the data beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from steerlab.terms import SteerlabError
+
+_PIXELS = 96 / 25.4  # a millimetre; plotly writes 0.75 pt for a pixel
+_FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
+_FORMATS = (".pdf", ".svg", ".png")
+
+
+def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.Figure:
+    """A copy for print, of a size in mm, in letters of 7.5 pt and without title, caption and slider.
+
+    The page around it has those; the caption stays in `layout.meta["caption"]`.
+    """
+    copy = go.Figure(data=figure.data, layout=figure.layout)  # without the frames of a slider
+    copy.layout.sliders, copy.layout.updatemenus, copy.layout.title = (), (), None
+    copy.update_layout(
+        width=round(width * _PIXELS),
+        height=round(height * _PIXELS),
+        font={"family": _FONT, "size": 10, "color": "#000000"},
+        margin={
+            "t": 8 + 14 * _has_headings(figure),
+            "l": 6,
+            "r": figure.layout.margin.r or 8,
+            "b": figure.layout.margin.b or 6,
+        },
+        legend_font_size=10,
+    )
+    copy.update_xaxes(title_font_size=10, tickfont_size=_small(figure, "xaxis"))
+    copy.update_yaxes(title_font_size=10, tickfont_size=_small(figure, "yaxis"))
+    return copy
+
+
+def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = None) -> list[Path]:
+    """Write `<stem>.html`, and `<stem>.csv` with the data that it shows.
+
+    The pages of one folder share one plotly.min.js, so they open from disk.
+    """
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [Path(f"{stem}.html")]
+    figure.write_html(files[0], include_plotlyjs="directory", auto_play=False)
+    if data is not None:
+        files.append(Path(f"{stem}.csv"))
+        data.to_csv(files[-1], index=False, float_format="%.6g")
+    return files
+
+
+def draw(pictures: Mapping[Path, go.Figure]) -> None:
+    """Draw figures as the files' endings say (pdf, svg or png), all in one run of the browser.
+
+    Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or Chromium.
+    """
+    if unknown := [file for file in pictures if file.suffix not in _FORMATS]:
+        raise SteerlabError(f"{unknown[0]} is no picture; the formats are {', '.join(_FORMATS)}")
+    if not pictures:
+        return  # without starting a browser
+    for file in pictures:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    import plotly.io
+
+    sizes = {"width": [fig.layout.width or 700 for fig in pictures.values()]}
+    sizes["height"] = [fig.layout.height or 500 for fig in pictures.values()]
+    scale = [3 if file.suffix == ".png" else 1 for file in pictures]
+    try:
+        plotly.io.write_images([*pictures.values()], [str(file) for file in pictures], scale=scale, **sizes)
+    except Exception as error:  # kaleido's and its browser's errors have no name in common
+        why = (str(error).strip() or repr(error)).splitlines()[0]
+        raise SteerlabError(
+            f"PDF, SVG and PNG could not be drawn ({why}); that takes steerlab[figures] and a Chrome or Chromium, "
+            "whose path may stand in BROWSER_PATH"
+        ) from error
+
+
+def _has_headings(figure: go.Figure) -> bool:
+    return any(note.yref and "domain" in str(note.yref) for note in figure.layout.annotations)
+
+
+def _small(figure: go.Figure, axis: str) -> float:
+    """The size of an axis' letters: a dense axis keeps its own smaller ones."""
+    return min(float(figure.layout[axis].tickfont.size or 10), 10)

@@ -1,0 +1,112 @@
+"""Ray: a real local cluster of two workers gives the same table, also when one of them is killed."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+from test_resume import LINES, bench, grid
+
+from steerlab.cluster import DEATHS, Ray
+from steerlab.directions import Direction, Directions
+from steerlab.model.loading import reload
+from steerlab.terms import SteerlabError
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A local cluster of two cores."""
+    import ray
+
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}},
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def alone(lively: Any) -> pd.DataFrame:
+    return bench(str(lively("llama")), None).run(grid())
+
+
+def workers() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if "_Worker" in " ".join(process.cmdline() or [process.name()])]
+
+
+@pytest.mark.timeout(240)
+def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
+    made = bench(str(lively("llama")), tmp_path)
+    made.workers, killed = Ray("auto", 2), []
+
+    def kill() -> None:
+        while not list(tmp_path.glob("*.jsonl")):
+            time.sleep(0.02)
+        victim = workers()[0]
+        killed.append(victim.pid)
+        os.kill(victim.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    table = made.run(grid())
+    thread.join(10)
+    assert killed, "a worker died on the way"
+    assert len(table) == len(grid()) * LINES
+    pd.testing.assert_frame_equal(table, alone)
+    pids = {line.split('"worker":"')[1].split('"')[0] for file in tmp_path.glob("*.jsonl") for line in file.open()}
+    assert len(pids) >= 2, "both worked"
+    assert not any(str(os.getpid()) in pid for pid in pids), "and this process did not"
+
+
+class Deadly(Directions):
+    """Directions whose use ends the process, as running out of memory does."""
+
+    def between(self, source: str, target: str) -> Direction:
+        os._exit(1)
+
+
+def test_a_unit_that_kills_every_worker_fails(ray, lively):
+    made = bench(str(lively("llama")), None)
+    given = made.directions["made"]
+    made.directions = {"made": Deadly(**{each.name: getattr(given, each.name) for each in fields(given)})}
+    made.workers, made.limits = Ray("auto", 1), {"dev": 1}
+    with pytest.raises(SteerlabError, match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}"):
+        made.run(grid()[1:4])
+
+
+def test_another_model_behind_the_same_name_is_refused(lively):
+    model = bench(str(lively("llama")), None).model
+    with pytest.raises(SteerlabError, match="is another model here than where the work was planned"):
+        reload(str(lively("qwen2")), None, model.dtype, model.fingerprint)
+    assert reload(str(lively("llama")), None, model.dtype, model.fingerprint).fingerprint == model.fingerprint
+
+
+def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    made = bench(str(lively("llama")), None)
+    made.workers = Ray("auto")
+    with pytest.raises(SteerlabError, match=r"Ray is not installed; install steerlab\[ray\]"):
+        made.run(grid())
+
+
+def test_a_model_in_memory_cannot_be_sent(lens):
+    from steerlab.model import load
+
+    with pytest.raises(SteerlabError, match="lives in this process only; other processes need a Hub id or a folder"):
+        load(lens("llama", "bridge")).__reduce__()
