@@ -231,7 +231,7 @@ class Bench:
         made, failed = self._attempt(unit)
         record = {"unit": unit.key, "failed": failed, "worker": f"{socket.gethostname()}:{os.getpid()}"}
         record["rows"] = self._scored(pd.concat(made, ignore_index=True)) if made else {}
-        return record | {"seconds": round(time.monotonic() - start, 3)}
+        return record | {"seconds": round(time.monotonic() - start, 3), "at": round(time.time(), 3)}
 
     def _attempt(self, unit: Unit) -> tuple[list[pd.DataFrame], dict[str, str]]:
         """What the rows say; where one of them fails, each cell by itself, so that only the failing ones are lost."""

@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 import torch
 from planting import LANGS, LAYERS, WIDTH, Texts, apart, moments, noisy, planted, two_languages
+from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+import steerlab.controls as controls
 import steerlab.estimate as estimate
+from steerlab.collection import text_means
+from steerlab.corpora import Corpus
 from steerlab.directions import Directions
 from steerlab.edits import CHANGES, ablate, conceptor, erase, overwrite
 from steerlab.estimate.axes import shared_and_own
+from steerlab.model import Model
 from steerlab.terms import SteerlabError
 
 
@@ -53,6 +58,17 @@ def test_after_leace_a_fresh_probe_is_at_chance_and_it_was_not_before(concept: s
     assert probed(changed(erase(step, fraction=0.5), h), asked) > chance + 0.1
     if concept == "target":
         assert probed(erased, labels) > 0.5, "the other languages are still told apart"
+
+
+def test_leace_on_sentences_as_a_model_reads_them(polyglot: Model, lines: Corpus) -> None:
+    read = text_means(polyglot, lines.split("estimate"), layers=[5])
+    texts = {iso: h[:, None] for iso, h in read.items()}
+    fitted = estimate.leace(moments(texts, clouds=False, pairs_from=None), shrinkage=0.0)
+    h, labels = tokens(texts)
+    assert probed(h, labels) > 0.95
+    assert probed(changed(erase(fitted["de"]), h), labels) < 1 / len(texts) + 0.05
+    blind = controls.random(fitted, seed=0)
+    assert probed(changed(erase(blind["de"]), h), labels) > 0.95, "a projection of equal rank that knows nothing"
 
 
 def test_leace_keeps_the_mean_and_moves_less_than_removing_the_whole_subspace() -> None:
@@ -201,6 +217,8 @@ def test_the_monolingual_setting_sets_the_last_layer_against_a_lower_one_of_the_
     assert fitted.extra["mask"][1, 0].nonzero()[:, 0].tolist() == [5, 8]
     assert fitted.estimator == "sparse monolingual"
     fitted.between("de", "es")  # no source of its own
+    for one in (fitted, estimate.sparse(given, dims=2)):
+        assert not (one.basis[:, :, 0] * (1 - one.extra["mask"])).any(), "what `ablate` removes lies in them too"
     parallel = estimate.sparse(given, dims=1)
     assert parallel.extra["mask"][1, 0].nonzero()[:, 0].tolist() == [8], "what all gain is no difference from English"
     assert torch.equal(parallel.extra["mask"][1, 0], parallel.extra["mask"][1, 2]), "one for every layer"
@@ -261,4 +279,7 @@ def test_what_only_some_operators_need_is_saved_cut_and_checked(tmp_path: Path) 
         for wrong in (fitted.extra[key][:, :1], fitted.extra[key] * float("nan")):
             with pytest.raises(SteerlabError, match=f"extra '{key}' has shape .*, not .* or is not finite; fit again"):
                 replace(fitted, extra={key: wrong})
+    plain = estimate.diffmean(given).save(tmp_path / "diffmean.safetensors")
+    assert set(load_file(plain)) == {"vectors", "basis", "means"}
+    assert Directions.load(plain).extra == {}
     assert (fitted.width, fitted.layers) == (WIDTH, LAYERS)

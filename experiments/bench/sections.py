@@ -30,5 +30,6 @@ SECTIONS = {
     "operators": Section("Microseconds per token of each operator", "operators"),
     "profile": Section("Where the time of a sweep goes", "profiled"),
     "startup": Section("Start-up", "startup"),
+    "scaling": Section("A sweep that is killed, shared and put on Ray", "scaling", minutes=60, default=False),
     "gpu": Section("On a GPU", "gpu", minutes=60, default=False),
 }

@@ -7,7 +7,7 @@ from torch import Tensor
 from steerlab.directions import Directions
 from steerlab.estimate.freezing import freeze, need_two
 from steerlab.estimate.means import READS
-from steerlab.estimate.pairs import leading, need_pairs
+from steerlab.estimate.pairs import effective_rank, leading, need_pairs
 from steerlab.stats import Moments
 from steerlab.terms import SteerlabError
 
@@ -43,8 +43,7 @@ def _between(moments: Moments, rank: int | None) -> Float[Tensor, "lang layer ra
     centred = (moments.mean - moments.mean.mean(0)).transpose(0, 1)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     if rank is None:
-        share = (values.square() / values.square().sum(1, keepdim=True)).clamp(min=1e-12)
-        rank = min(most, int(torch.exp(-(share * share.log()).sum(1)).ceil().max()))
+        rank = min(most, int(effective_rank(values).ceil().max()))
     return axes[None, :, :rank].expand(len(moments.langs), -1, -1, -1)
 
 

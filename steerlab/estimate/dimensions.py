@@ -51,11 +51,12 @@ def sparse(
     if only:
         mask[moments.langs.index(only)] = 0
     origin = moments.mean[moments.langs.index(only)] if only else moments.mean.mean(0)
-    shape = (-1, len(moments.layers), -1)
+    shape, vectors = (-1, len(moments.layers), -1), mask[:, None] * (moments.mean - origin)
     return freeze(
         moments,
-        mask[:, None] * (moments.mean - origin),
+        vectors,
         "sparse" if setting == "parallel" else "sparse monolingual",
+        basis=torch.nn.functional.normalize(vectors, dim=-1)[:, :, None],
         source=only,
         extra={"mask": mask[:, None].expand(shape), "values": last[:, None].expand(shape)},
         settings={"dims": number, "anchor": anchor, "massive": list(massive)},

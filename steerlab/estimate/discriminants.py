@@ -92,25 +92,26 @@ def probe(
     for place in range(len(moments.layers)):
         tokens, labels = _sampled(moments, place)
         if contrast is None:
-            vectors.append(_weights(tokens, labels, inverse_penalty))
+            vectors.append(_weights(tokens, labels, inverse_penalty, None))
             continue
         found = torch.zeros(len(moments.langs), moments.width)
         for lang, others in enumerate(need):
             if lang not in others and others:
                 kept = torch.isin(labels, torch.tensor([lang, *others]))
-                found[lang] = _weights(tokens[kept], (labels[kept] == lang).long(), inverse_penalty)[1]
+                found[lang] = _weights(tokens[kept], (labels[kept] == lang).long(), inverse_penalty, "balanced")[1]
         vectors.append(found)
     settings = {"inverse_penalty": inverse_penalty, "tokens": sample.size, "contrast": contrast}
     only = None if contrast is None else source
     return freeze(moments, torch.stack(vectors, 1), named("probe", contrast), source=only, settings=settings)
 
 
-def _weights(tokens: Tensor, labels: Tensor, inverse_penalty: float) -> Float[Tensor, "class width"]:
+def _weights(
+    tokens: Tensor, labels: Tensor, inverse_penalty: float, balance: str | None
+) -> Float[Tensor, "class width"]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(tokens)
-    balance = "balanced" if len(labels.unique()) == 2 else None
     fit = LogisticRegression(C=inverse_penalty, max_iter=200, tol=1e-3, class_weight=balance)
     weights = torch.tensor(fit.fit(scaler.transform(tokens), labels).coef_ / scaler.scale_, dtype=torch.float32)
     # Of two classes scikit-learn gives one row, for the second.

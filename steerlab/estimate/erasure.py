@@ -31,11 +31,13 @@ def leace(
     share = moments.count / moments.count.sum()
     centre = (share[:, None, None] * moments.mean).sum(0)
     cross = share[:, None, None] * (moments.mean - centre)  # Σ_xz, a language a row
-    parts = [
-        _eraser(_shrunk(covariance[place], int(moments.count.sum()), shrinkage), crossing, tolerance)
-        for place in range(len(moments.layers))
-        for crossing in ([cross[:, place]] if concept == "all" else cross[:, place, None])
-    ]
+    parts = []
+    for place, layer in enumerate(covariance):
+        whitener, colourer = _roots(_shrunk(layer, int(moments.count.sum()), shrinkage))
+        for crossing in [cross[:, place]] if concept == "all" else cross[:, place, None]:
+            u, found, _ = torch.linalg.svd(whitener @ crossing.T, full_matrices=False)
+            rows = u[:, found > tolerance].T
+            parts.append((rows @ whitener, rows @ colourer))
     rank = max(1, *(len(read) for read, _ in parts))
     shape = (len(moments.layers), -1, rank, moments.width)
     read, write = (
@@ -50,18 +52,15 @@ def leace(
     )
 
 
-def _eraser(
-    covariance: Float[Tensor, "width width"], cross: Float[Tensor, "label width"], tolerance: float
-) -> tuple[Float[Tensor, "rank width"], Float[Tensor, "rank width"]]:
-    """(UᵀW, UᵀW⁺) of one concept at one layer."""
+def _roots(
+    covariance: Float[Tensor, "width width"],
+) -> tuple[Float[Tensor, "width width"], Float[Tensor, "width width"]]:
+    """(Σ^(-1/2), its pseudo-inverse), zero on axes without variance."""
     values, axes = torch.linalg.eigh(covariance)
     real = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     root = torch.where(real, values, 0).sqrt()
     inverse = torch.where(real, root.clamp(min=1e-30).reciprocal(), 0)
-    whitener, colourer = (axes * inverse) @ axes.T, (axes * root) @ axes.T
-    u, found, _ = torch.linalg.svd(whitener @ cross.T, full_matrices=False)
-    kept = found > tolerance
-    return u[:, kept].T @ whitener, u[:, kept].T @ colourer
+    return (axes * inverse) @ axes.T, (axes * root) @ axes.T
 
 
 def _shrunk(covariance: Tensor, count: int, shrinkage: float | None) -> Float[Tensor, "width width"]:

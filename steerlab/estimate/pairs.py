@@ -35,15 +35,20 @@ def need_largest(largest: int) -> None:
 
 def ranks(values: Float[Tensor, " width"], count: int, largest: int) -> tuple[float, int, int]:
     """(effective rank, rank by the eigengap, the smaller of both) of a spectrum of `count` pairs."""
-    squares = values.square()
-    share = (squares / squares.sum().clamp(min=1e-30)).clamp(min=1e-12)
-    effective = float(torch.exp(-(share * share.log()).sum()))
+    effective = float(effective_rank(values))
     # σ comes from dᵀd in single precision: what is this small beside the largest σ cannot be told from zero.
     zero = float(values[0]) * (len(values) * torch.finfo(torch.float32).eps) ** 0.5
     real = values[: min(count, len(values))]
     real = real[real > zero][: largest + 1]
     gap = 1 if len(real) < 2 else int((real[:-1] / real[1:]).argmax()) + 1
     return effective, gap, max(1, min(int(-(-effective // 1)), gap))
+
+
+def effective_rank(values: Float[Tensor, "*any value"]) -> Float[Tensor, "*any"]:
+    """exp of the entropy of σ²/Σσ²: how many axes it would be if all were equally long."""
+    squares = values.square()
+    share = (squares / squares.sum(-1, keepdim=True).clamp(min=1e-30)).clamp(min=1e-12)
+    return torch.exp(-(share * share.log()).sum(-1))
 
 
 def leading(moments: Moments, estimator: str, keep: Rank, settings: Mapping[str, object]) -> Directions:

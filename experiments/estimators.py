@@ -1,0 +1,256 @@
+"""Every estimator with `add` on polyglot, chosen on dev, reported on test beside the controls; and the spectra.
+
+`python experiments/estimators.py` writes docs/estimators.md, build/estimators/ (rows, tables, the figure) and nothing
+else. Finished batches are kept in build/estimators/rows: the same command goes on after a stop.
+"""
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+
+import steerlab as sl
+from steerlab import controls, estimate, figures
+from steerlab.cells import Bench, Cell
+from steerlab.directions import Directions
+from steerlab.estimate import VARIANTS
+from steerlab.figures.style import PALETTE, TEMPLATE
+from steerlab.plans import Plan
+from steerlab.stats import Moments
+from steerlab.summaries import at, choose, comparisons, result
+from steerlab.terms import SteerlabError
+
+OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
+SOURCE, LAYERS, STRENGTHS = "en", (1, 3, 5, 7), (0.5, 1.0, 1.5)
+DEV_LINES, TEST_LINES, SEEDS = 16, 48, 5
+CONTROLS = ("random", "shuffled", "wrong")
+SHOWN = ("de", "ru", "ja")
+HEAD = """# Estimators
+
+Every estimator and variant with the operator `add` on the packaged model: layer ({layers}) and strength ({strengths}
+natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and 15 targets,
+n = {n} outputs a row; brackets are 95 % intervals over sentences, rows in italics are controls. Written by
+`python experiments/estimators.py`.
+"""
+SPECTRA = """
+## The spectrum of paired differences
+
+For each target the singular values of the differences between translations, at {layers} layers: the rank that the
+eigengap gives, the effective rank, the share of the squared spectrum inside the rank (mass), and the stability of that
+subspace under a bootstrap of the pairs, all averaged over the window. *Deranged* pairs each source sentence with
+another's translation: what stays is the difference of the means and of the sentences, not what translation keeps.
+
+"""
+
+
+def main() -> None:
+    model, corpus = sl.load(), sl.corpus()
+    also = sorted({need for variant in VARIANTS.values() for need in variant.needs} | {"scatter"})
+    part = corpus.split("estimate")
+    moments = sl.collect(model, part, source=SOURCE, also=also)
+    fits, costs, refused = fitted(moments)
+    known = dict(fits) | blind(fits["diffmean"], moments)
+    targets = tuple(iso for iso in corpus.langs if iso != SOURCE)
+    limits = {"dev": DEV_LINES, "test": TEST_LINES}
+    bench = Bench(model, corpus, known, sl.identifier(), limits, OUT / "rows")
+    few = Plan(SOURCE, targets, LAYERS).dev_targets
+    dev = bench.run(cells(fits, few, "dev"), title="dev", progress=True)
+    choices = choose(dev)
+    bench.fluency = True
+    test = bench.run(reported(choices, targets), title="test", progress=True)
+    rows = {name: at(test, name, choice) for name, choice in choices.items()}
+    rows |= {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
+    pairs = [
+        (name, other) for name in fits for other in ("diffmean", *CONTROLS, "unsteered", "prompt") if name != other
+    ]
+    tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
+    head = {"layers": ", ".join(map(str, LAYERS)), "strengths": ", ".join(map(str, STRENGTHS)), "dev": DEV_LINES}
+    head |= {"targets": len(few), "test": TEST_LINES, "n": len(rows["diffmean"])}
+    parts = [HEAD.format(**head), table(rows, fits, choices, costs, tests), notes(refused, tests)]
+    deranged = sl.collect(model, part, source=SOURCE, also=["pairs"], derange=0)
+    parts.append(spectrum(moments, deranged))
+    PAGE.write_text("\n".join(parts), "utf-8")
+    print(PAGE)
+
+
+def fitted(moments: Moments) -> tuple[dict[str, Directions], dict[str, tuple[float, float]], dict[str, str]]:
+    """Each variant's directions, the seconds and bytes that its fit took, and why some cannot be had here."""
+    fits, costs, refused = {}, {}, {}
+    for name in VARIANTS:
+        try:
+            start = time.perf_counter()
+            fits[name] = estimate.fit(name, moments, source=SOURCE)
+            seconds = time.perf_counter() - start
+            costs[name] = seconds, memory(name, moments)
+        except SteerlabError as error:
+            refused[name] = str(error)
+    return fits, costs, refused
+
+
+def memory(name: str, moments: Moments) -> float:
+    """Bytes that a fit adds at most to the memory of a process forked for it."""
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        torch.set_num_threads(1)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        estimate.fit(name, moments, source=SOURCE)
+        os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        return float(told.read()) * 1024
+
+
+def blind(main: Directions, moments: Moments) -> dict[str, Directions]:
+    covariance = moments.covariance().float()
+    found = {}
+    for seed in range(SEEDS):
+        found[f"random isotropic {seed}"] = controls.random(main, seed=seed)
+        found[f"random covariance {seed}"] = controls.random(main, seed=seed, covariance=covariance)
+        found[f"shuffled {seed}"] = controls.shuffled(main, seed=seed)
+        found[f"wrong {seed}"] = controls.wrong(main, source=SOURCE, seed=seed)
+    return found
+
+
+def of(method: str) -> tuple[str, ...]:
+    """The fits of a method: its own, or a control's seeds."""
+    if method == "random":
+        return tuple(f"random {kind} {seed}" for kind in ("isotropic", "covariance") for seed in range(SEEDS))
+    return tuple(f"{method} {seed}" for seed in range(SEEDS)) if method in CONTROLS else (method,)
+
+
+def cells(fits: dict[str, Directions], targets: tuple[str, ...], split: str) -> list[Cell]:
+    return [
+        Cell(method, "add", layer, strength, SOURCE, target, split, of(method))
+        for method in (*fits, *CONTROLS)
+        for layer in LAYERS
+        for strength in STRENGTHS
+        for target in targets
+    ]
+
+
+def reported(choices: dict[str, tuple[int, float]], targets: tuple[str, ...]) -> list[Cell]:
+    steered = [
+        Cell(method, "add", layer, strength, SOURCE, target, "test", of(method))
+        for method, (layer, strength) in choices.items()
+        for target in targets
+    ]
+    plain = [("unsteered", "line"), ("prompt", "instructed")]
+    return steered + [
+        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form) for name, form in plain for iso in targets
+    ]
+
+
+def table(
+    rows: dict[str, pd.DataFrame],
+    fits: dict[str, Directions],
+    choices: dict[str, tuple[int, float]],
+    costs: dict[str, tuple[float, float]],
+    tests: dict,
+) -> str:
+    made = []
+    for name, part in rows.items():
+        found, layer = result(part), choices.get(name, (None, None))[0]
+        mine = name in fits
+        told = {"estimator": name if mine else f"*{name}*", "layer": layer, "strength": choices.get(name, (0, None))[1]}
+        scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
+        told |= {label: triple(found[key]) for label, key in scores.items()}
+        told |= {"bits per byte": triple(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}
+        pair = tests["pairs"].get(name, {}).get("diffmean")
+        told["p against DiffMean"] = f"{pair['p_holm']:.2g}" if pair else ""
+        told["cosine to DiffMean"] = (
+            f"{cosine(fits[name], fits['diffmean'], layer):.2f}" if mine and layer is not None else ""
+        )
+        told["fit, s"], told["MB"] = (f"{costs[name][0]:.2f}", f"{costs[name][1] / 1e6:.0f}") if mine else ("", "")
+        made.append(told)
+    frame = pd.DataFrame(made)
+    frame.to_csv(OUT / "table.csv", index=False)
+    return markdown(frame)
+
+
+def cosine(fit: Directions, main: Directions, layer: int) -> float:
+    """The mean over targets of the cosine of two estimators' directions at a layer."""
+    sides = [
+        [each.between(SOURCE, iso).at(layer).unit[0] for iso in main.langs if iso != SOURCE] for each in (fit, main)
+    ]
+    return float((torch.stack(sides[0]) * torch.stack(sides[1])).sum(-1).mean())
+
+
+def notes(refused: dict[str, str], tests: dict) -> str:
+    seen = [pair["detects_holm"] for told in tests["pairs"].values() for pair in told.values() if pair["detects_holm"]]
+    told = [
+        f"p: paired sign-flip tests of `joint` by sentence, Holm's correction over {tests['comparisons']} comparisons "
+        "(each estimator against DiffMean, the controls and the prompt); "
+        f"{tests['sentences']} sentences show a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
+        "MB: what the fit adds to a process that holds the statistics. S is CLaS-Bench's harmonic mean of LFS and "
+        "relevance.",
+        "Rows that agree to the digit have DiffMean's vectors by construction (`leace`, `ellipsoid`: their own "
+        "operators use what else they hold).",
+    ]
+    told += [f"Not possible with this model's languages: {name} ({reason})." for name, reason in refused.items()]
+    return "\n" + "\n".join(f"- {line}" for line in told) + "\n"
+
+
+def spectrum(moments: Moments, deranged: Moments) -> str:
+    """The eigengap's spectrum per target: rank, effective rank, mass, window; beside pairs that are no translations."""
+    sides = {"pairs": estimate.spectra(moments), "deranged": estimate.spectra(deranged)}
+    tables = [estimate.spectrum_table(found, kind=kind) for kind, found in sides.items()]
+    frame = pd.concat(tables, ignore_index=True)
+    frame.to_csv(OUT / "spectra.csv", index=False)
+    made = []
+    for kind, found in sides.items():
+        for iso in sorted({each.target for each in found}):
+            mine = [each for each in found if each.target == iso]
+            where = estimate.window(mine, target=iso)
+            inside = [each for each in mine if each.layer in where]
+            mean = lambda name, inside=inside: sum(float(getattr(each, name)) for each in inside) / len(inside)  # noqa: E731
+            told = {"target": iso, "pairs": "translations" if kind == "pairs" else "deranged", "window": span(where)}
+            told |= {"rank": f"{mean('rank'):.1f}", "effective rank": f"{mean('effective_rank'):.1f}"}
+            told |= {"mass": f"{mean('mass'):.2f}", "stability": f"{mean('stability'):.2f}"}
+            made.append(told)
+    draw(frame)
+    text = SPECTRA.format(layers=len(moments.layers))
+    order = sorted(made, key=lambda row: (row["target"], row["pairs"] == "deranged"))
+    return text + markdown(pd.DataFrame(order)) + "\n\n![The singular values](images/spectrum.svg)\n"
+
+
+def draw(frame: pd.DataFrame) -> None:
+    """Singular values of three targets at one layer, translations beside deranged pairs."""
+    names = {"pairs": "translations", "deranged": "deranged pairs"}
+    layer = int(sorted(frame["layer"].unique())[5])
+    figure = go.Figure(layout={"template": TEMPLATE})
+    for colour, iso in zip(PALETTE, SHOWN, strict=False):
+        for kind, name in names.items():
+            part = frame[(frame["target"] == iso) & (frame["kind"] == kind) & (frame["layer"] == layer)]
+            line = {"dash": "solid" if kind == "pairs" else "dot", "color": colour}
+            figure.add_scatter(x=part["place"], y=part["value"], name=f"{iso}, {name}", line=line, mode="lines+markers")
+    figure.update_yaxes(type="log", title=f"singular value, layer {layer}")
+    figure.update_xaxes(title="place in the spectrum", dtick=1)
+    figures.write(figure, OUT / "spectrum", data=frame)
+    try:
+        figures.draw({PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=130, height=80)})
+    except SteerlabError as error:
+        print(error)
+
+
+def span(layers: tuple[int, ...]) -> str:
+    return f"{layers[0]}-{layers[-1]}" if layers else "none"
+
+
+def triple(value: list[float]) -> str:
+    return f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(frame.columns) + " |", "|---" * len(frame.columns) + "|"]
+    blank = frame.astype(object).where(frame.notna(), "")
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in blank.to_numpy()])
+
+
+if __name__ == "__main__":
+    main()
