@@ -29,7 +29,7 @@ from steerlab.terms import SteerlabError
 
 FORMAT = 2  # of a row's columns: another number, and finished cells are run again
 NEW_TOKENS = 32
-GROUP = 4  # batches whose rows are planned together, so that a prompt meets many edits in a batch
+GROUP = 4  # batches, at most, whose rows are planned together, so that a prompt meets many edits in a batch
 LONGEST = 256  # tokens of a prompt that the rows of a batch are planned for
 RUN = "run of lines"  # a form of prompt: another sentence of the language stands above the sentence
 
@@ -117,7 +117,7 @@ class Bench:
     @property
     def plan(self) -> dict[str, Any]:
         """How rows are put together: what decides a result's last bits beside the cell itself."""
-        return {"rows": self.batch, "group": GROUP, "order": "length, prompt, depth"}
+        return {"rows": self.batch, "group": f"at most {GROUP} batches", "order": "length, prompt, depth"}
 
     def key(self, cell: Cell) -> str:
         """A hash of everything that decides the cell's rows."""
@@ -176,10 +176,10 @@ class Bench:
         group: list[tuple[str, int]] = []
         for key, cell in keys.items():
             places = range(len(self.lines(cell))) if cell.lines is None else cell.lines
-            group += [(key, place) for place in places]
-            if len(group) >= GROUP * self.plan["rows"]:
+            if group and len(group) + len(places) > GROUP * self.plan["rows"]:
                 units += self._cut(keys, group)
                 group = []
+            group += [(key, place) for place in places]
         return [*units, *self._cut(keys, group)]
 
     def _cut(self, cells: Mapping[str, Cell], group: list[tuple[str, int]]) -> Iterator[Unit]:
@@ -303,12 +303,12 @@ class Bench:
 
     def _fluency(self, table: pd.DataFrame) -> np.ndarray:
         """Bits per byte of each output over its reference's; what is computed together follows from the unit."""
-        bits = bits_per_byte(self.model, table["output"].tolist(), batch=self.batch)
+        bits = bits_per_byte(self.model, table["output"].tolist())
         known = self._known.setdefault("bits", {})
         for split, target in set(zip(table["split"], table["target"], strict=True)):
             if (split, target) not in known:
                 part = self.corpus.split(split).take(self.limits[split])
-                found = bits_per_byte(self.model, part[target], batch=self.batch)
+                found = bits_per_byte(self.model, part[target])
                 known[split, target] = dict(zip(part[target], found.tolist(), strict=True))
         told = zip(table["split"], table["target"], table["reference"], strict=True)
         return bits / np.array([known[split, target][reference] for split, target, reference in told])
