@@ -1,7 +1,7 @@
 """Every estimator with `add` on polyglot, chosen on dev, reported on test beside the controls; and the spectra.
 
-`python experiments/estimators.py` writes docs/estimators.md, build/estimators/ (rows, tables, the figure) and nothing
-else. Finished batches are kept in build/estimators/rows: the same command goes on after a stop.
+`python experiments/estimators.py` writes docs/estimators.md, build/estimators/ (rows, tables, the figure) and
+docs/images/spectrum.svg. Finished batches are kept in build/estimators/rows: the same command goes on after a stop.
 """
 
 import os
@@ -32,8 +32,8 @@ SHOWN = ("de", "ru", "ja")
 HEAD = """# Estimators
 
 Every estimator and variant with the operator `add` on the packaged model: layer ({layers}) and strength ({strengths}
-natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and 15 targets,
-n = {n} outputs a row; brackets are 95 % intervals over sentences, rows in italics are controls. Written by
+natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and {all}
+targets, n = {n} outputs a row; brackets are 95 % intervals over sentences, rows in italics are controls. Written by
 `python experiments/estimators.py`.
 """
 SPECTRA = """
@@ -60,6 +60,8 @@ def main() -> None:
     few = Plan(SOURCE, targets, LAYERS).dev_targets
     dev = bench.run(cells(fits, few, "dev"), title="dev", progress=True)
     choices = choose(dev)
+    if lost := dev.attrs.get("failed"):
+        raise SteerlabError(f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}")
     bench.fluency = True
     test = bench.run(reported(choices, targets), title="test", progress=True)
     rows = {name: at(test, name, choice) for name, choice in choices.items()}
@@ -69,7 +71,7 @@ def main() -> None:
     ]
     tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
     head = {"layers": ", ".join(map(str, LAYERS)), "strengths": ", ".join(map(str, STRENGTHS)), "dev": DEV_LINES}
-    head |= {"targets": len(few), "test": TEST_LINES, "n": len(rows["diffmean"])}
+    head |= {"targets": len(few), "all": len(targets), "test": TEST_LINES, "n": len(rows["diffmean"])}
     parts = [HEAD.format(**head), table(rows, fits, choices, costs, tests), notes(refused, tests)]
     deranged = sl.collect(model, part, source=SOURCE, also=["pairs"], derange=0)
     parts.append(spectrum(moments, deranged))
@@ -95,11 +97,13 @@ def memory(name: str, moments: Moments) -> float:
     """Bytes that a fit adds at most to the memory of a process forked for it."""
     read, write = os.pipe()
     if not (child := os.fork()):
-        torch.set_num_threads(1)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        estimate.fit(name, moments, source=SOURCE)
-        os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
-        os._exit(0)
+        try:
+            torch.set_num_threads(1)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            estimate.fit(name, moments, source=SOURCE)
+            os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
     os.close(write)
     with os.fdopen(read) as told:
@@ -155,9 +159,12 @@ def table(
 ) -> str:
     made = []
     for name, part in rows.items():
-        found, layer = result(part), choices.get(name, (None, None))[0]
+        found, (layer, strength) = result(part), choices.get(name, (None, None))
         mine = name in fits
-        told = {"estimator": name if mine else f"*{name}*", "layer": layer, "strength": choices.get(name, (0, None))[1]}
+        told = {
+            "estimator": name if mine else f"*{name}*",
+        }
+        told |= {"layer": "" if layer is None else f"{layer}", "strength": "" if strength is None else f"{strength:g}"}
         scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
         told |= {label: triple(found[key]) for label, key in scores.items()}
         told |= {"bits per byte": triple(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from steerlab.grids import Grid
     from steerlab.importers import clas_bench, language_means
     from steerlab.inference import holm, paired_test
-    from steerlab.judges import Embeddings, Endpoint, Instruct, Likelihood, Retrieval, agreement, judge_from, rejudge
+    from steerlab.judges import Embeddings, Endpoint, Instruct, Likelihood, Retrieval, judge_from, rejudge
+    from steerlab.judges.agreement import agreement
     from steerlab.langid import identifier, lingua
     from steerlab.masses import gold_masses, language_masses, lexicon, mass_shift, mass_summary
     from steerlab.model import load
@@ -101,7 +102,7 @@ _HOME = {
     "Instruct": "judges",
     "Likelihood": "judges",
     "Retrieval": "judges",
-    "agreement": "judges",
+    "agreement": "judges.agreement",
     "judge_from": "judges",
     "rejudge": "judges",
     "identifier": "langid",

@@ -105,6 +105,7 @@ class Bench:
     new_tokens: int = NEW_TOKENS
     one_line: bool = True
     temperature: float = 0.0
+    seed: int = 0  # of what is sampled
     workers: Workers = here
     retry: bool = False  # run cells again that failed before
     _known: dict[Any, Any] = field(default_factory=dict)  # prompts and their tokens; the bits of references
@@ -121,7 +122,8 @@ class Bench:
 
     def key(self, cell: Cell) -> str:
         """A hash of everything that decides the cell's rows."""
-        told = json.dumps([asdict(cell), *self._shared(cell.fits, cell.split)], sort_keys=True)
+        read = self._encoded(self._prompt(cell, 0))  # holds the template, the instruction and the tokenizer
+        told = json.dumps([asdict(cell), read, *self._shared(cell.fits, cell.split)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
@@ -129,10 +131,10 @@ class Bench:
         told = (fits, split, self.fluency)
         if told not in known:
             vectors = [self.directions[fit].digest for fit in fits]
-            decoding = [FORMAT, self.new_tokens, self.one_line, self.temperature]
+            decoding = [FORMAT, self.new_tokens, self.one_line, self.temperature, self.seed if self.temperature else 0]
             judge = self.judged(split).name
-            about = [self.model.about, self.corpus.hash, self.identifier.name, judge, self.limits[split], self.plan]
-            known[told] = [vectors, about, decoding, self.fluency]
+            about = [self.model.about, self.model.device.type, self.corpus.hash, self.identifier.name, judge]
+            known[told] = [vectors, about, self.limits[split], self.plan, decoding, self.fluency]
         return known[told]
 
     def judged(self, split: str) -> Judge:
@@ -263,7 +265,7 @@ class Bench:
             max_new_tokens=self.new_tokens,
             one_line=self.one_line,
             temperature=self.temperature,
-            seed=[int(hashlib.sha256(f"{unit.rows[i]}".encode()).hexdigest()[:12], 16) for i in first],
+            seed=[int(hashlib.sha256(f"{unit.rows[i]} {self.seed}".encode()).hexdigest()[:12], 16) for i in first],
             batch=self.batch,
         )
         cut = first_line if self.one_line else str.strip
@@ -302,7 +304,7 @@ class Bench:
         }
 
     def _fluency(self, table: pd.DataFrame) -> np.ndarray:
-        """Bits per byte of each output over its reference's; what is computed together follows from the unit."""
+        """Bits per byte of each output over its reference's; the texts of a unit are computed together."""
         bits = bits_per_byte(self.model, table["output"].tolist())
         known = self._known.setdefault("bits", {})
         for split, target in set(zip(table["split"], table["target"], strict=True)):

@@ -28,6 +28,13 @@ class Ray:
     cpus: int = 1
     gpus: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.workers is not None and self.workers < 1) or self.cpus < 1 or (self.gpus or 0) < 0:
+            raise SteerlabError(
+                f"{self.workers} workers of {self.cpus} cores and {self.gpus} GPUs were asked for; give 1 or more "
+                "workers and cores, and no negative number of GPUs"
+            )
+
     def __call__(self, bench: Bench, units: Iterable[Unit]) -> Iterator[tuple[Unit, dict[str, Any]]]:
         """The units' records, as they are done."""
         with _connected(self.address) as ray:

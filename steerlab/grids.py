@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-import steerlab.estimate
 from steerlab.cells import NEW_TOKENS, Cell
 from steerlab.edits import OPERATORS
+from steerlab.estimate import variant
 from steerlab.terms import SteerlabError, language
 
 # The operators that a sweep steers with, by themselves at one layer, and the strengths of each where none are given.
@@ -20,7 +20,7 @@ Strength = Annotated[float, Field(allow_inf_nan=False)]
 
 def _listed(value: Any) -> Any:
     """One word stands for a list of it."""
-    return (value,) if isinstance(value, (str, int)) else value
+    return (value,) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
 
 
 def _every(value: Any) -> Any:
@@ -33,7 +33,7 @@ class Grid(BaseModel):
     `operators` maps each operator to its strengths, in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
     of the angle between the two means for `rotate`; a list of names takes `strengths`, or each operator's own. One that
     belongs to an estimator runs with that one only. `draws` is how many samples each prompt gets at a temperature
-    above 0.
+    above 0; `seed` decides these, and the order of the lines in a race.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -95,8 +95,10 @@ class Grid(BaseModel):
     @classmethod
     def _known_estimators(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for name in given:
-            if name not in steerlab.estimate.__all__:
-                raise ValueError(f"there is no estimator {name!r}; there are {', '.join(steerlab.estimate.__all__)}")
+            try:
+                variant(name)
+            except SteerlabError as error:
+                raise ValueError(str(error)) from error
         return given
 
     @field_validator("langs", "targets", "source")
@@ -118,7 +120,8 @@ class Grid(BaseModel):
             if found is not None and not found:
                 raise ValueError("the grid is empty; give at least one estimator, operator, layer, strength and target")
         for name in self.operators:
-            if (needed := OPERATORS[name].estimator) not in (None, *self.estimators):
+            if not any(suits(name, estimator) for estimator in self.estimators):
+                needed = OPERATORS[name].estimator
                 raise ValueError(f"operators.{name}: it belongs to the estimator {needed!r}, which is not asked for")
         if self.draws > 1 and not self.temperature:
             raise ValueError("draws: at temperature 0 every draw is the same; give a temperature or 1 draw")
@@ -162,12 +165,17 @@ class Grid(BaseModel):
             )
             for estimator in self.estimators
             for operator, strengths in self.operators.items()
-            if OPERATORS[operator].estimator in (None, estimator)
+            if suits(operator, estimator)
             for layer in (range(layers) if self.layers is None else self.layers)
             for strength in strengths
             for target in targets
             for draw in range(self.draws)
         ]
+
+
+def suits(operator: str, estimator: str) -> bool:
+    """Whether an operator can take an estimator's directions: some need what only one estimator fits."""
+    return OPERATORS[operator].estimator in (None, variant(estimator).estimator)
 
 
 def method_name(estimator: str, operator: str) -> str:

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -15,16 +15,6 @@ from steerlab.terms import SteerlabError
 
 EVERY = 30  # seconds between two lines of progress where there is no terminal
 PAUSE = 0.5  # seconds between two looks at what another process is at
-
-
-class Work(Protocol):
-    """A part of the rows that runs together: (key of the cell, place of its line) each."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def rows(self) -> tuple[tuple[str, int], ...]: ...
 
 
 class Ledger:
@@ -90,6 +80,7 @@ class Ledger:
         """Give other processes time, if they are at what is left."""
         if any(self.left(unit).rows for unit in units):
             time.sleep(PAUSE)
+            self.look()
 
     def release(self) -> None:
         """Give back what is held."""
@@ -97,19 +88,20 @@ class Ledger:
             self._release(unit)
 
     def table(self) -> pd.DataFrame:
-        """The rows in the order of the cells and lines; errors are in `attrs["failed"]`, and told."""
-        if not self._frames:
+        """The rows of whole cells, in their order; the errors of the others are in `attrs["failed"]`, and told."""
+        whole = [rows[~rows["cell"].isin(self.failed)] for rows in self._frames]
+        if not any(map(len, whole)):
             told = next(iter(self.failed.values()), "nothing was run")
             raise SteerlabError(f"every one of {len(self.keys)} cells failed; the first said: {told}")
-        table = pd.concat(self._frames, ignore_index=True)
+        table = pd.concat(whole, ignore_index=True)
         order = table["cell"].map({key: place for place, key in enumerate(self.keys)})
         table = table.assign(_order=order).sort_values(["_order", "place"], kind="stable")
         table = table.drop_duplicates(["cell", "place"]).drop(columns=["_order", "place"]).reset_index(drop=True)
         if self.failed:
-            table.attrs["failed"] = dict(self.failed)
+            table.attrs["failed"] = {key: self.failed[key] for key in self.keys if key in self.failed}
             first = next(iter(self.failed.values()))
             told = f"{len(self.failed)} of {len(self.keys)} cells failed, the first with: {first}"
-            Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False)
+            Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False)
         return table
 
     def _release(self, unit: str) -> None:

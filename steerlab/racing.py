@@ -44,15 +44,28 @@ def race(bench: Bench, cells: Sequence[Cell], *, seed: int = 0, title: str = "ra
     if len(total) != 1:
         raise SteerlabError(f"a race needs cells of one split; these have {sorted(total)} lines")
     order, done, rows = np.random.default_rng(seed).permutation(lines := total.pop()).tolist(), 0, pd.DataFrame()
+    failed: dict[str, str] = {}
     while done < lines:
         until = min(lines, max(2 * done, math.ceil(lines / FIRST)))
         chosen = tuple(sorted(order[done:until]))
         now = [replace(cell, lines=chosen) for part in left.values() for run in part.values() for cell in run]
         fresh = bench.run(now, title=f"{title}: {until} of {lines} lines", progress=progress)
-        rows, done = pd.concat([rows, fresh], ignore_index=True), until
+        rows, done = pd.concat([rows, fresh.reset_index(drop=True)], ignore_index=True), until
+        if lost := fresh.attrs.get("failed", {}):
+            failed |= lost
+            left = _without(left, {(c.method, (c.layer, c.strength)) for c in now if bench.key(c) in lost})
         if done < lines:
             left = {method: {s: part[s] for s in survivors(rows, method, part)} for method, part in left.items()}
+    rows.attrs = {"failed": failed} if failed else {}
     return Race(rows, _table(rows, left, lines))
+
+
+def _without(
+    left: dict[str, dict[Setting, list[Cell]]], lost: set[tuple[str, Setting]]
+) -> dict[str, dict[Setting, list[Cell]]]:
+    """What is left without settings of which a cell failed, and without methods that have no other."""
+    kept = {m: {s: cells for s, cells in part.items() if (m, s) not in lost} for m, part in left.items()}
+    return {method: part for method, part in kept.items() if part}
 
 
 def survivors(rows: pd.DataFrame, method: str, settings: Mapping[Setting, object]) -> list[Setting]:
@@ -77,5 +90,5 @@ def _table(rows: pd.DataFrame, left: Mapping[str, Mapping[Setting, object]], lin
         joint, low, high = by_sentence(part["joint"].to_numpy(float), part["sentence"].to_numpy())
         told = {"method": method, "layer": layer, "strength": strength}
         told |= {"lines": part["sentence"].nunique(), "of": lines, "joint": joint, "low": low, "high": high}
-        table.append(told | {"kept": (layer, strength) in left[str(method)]})
+        table.append(told | {"kept": (layer, strength) in left.get(str(method), {})})
     return pd.DataFrame(table)

@@ -50,7 +50,7 @@ class Results:
                     if record is None:
                         told = f"{file} line {number} is damaged; what it held will be run again, the rest is kept"
                         self.problems.append(told)
-                        Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False)
+                        Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False)
                     else:
                         yield record
 

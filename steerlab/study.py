@@ -65,7 +65,10 @@ class Study:
 
     def __init__(self, settings: Settings, folder: Path, *, command: Sequence[str] = (), progress: bool = True):
         self.settings, self.folder, self.progress = settings, folder, progress
-        self.started, self.console = time.monotonic(), Console(stderr=True, quiet=not progress)
+        self.started, self.console = (
+            time.monotonic(),
+            Console(stderr=True, quiet=not progress, markup=False, highlight=False),
+        )
         self._claim()
         self.model: Model = load(settings.model, dtype=settings.dtype, device=settings.device)
         self.corpus: Corpus = corpus(settings.corpus, settings.langs)

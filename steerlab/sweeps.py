@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from steerlab.cells import Bench, Cell, Workers, here
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
+from steerlab.estimate import variant
 from steerlab.generation import decode
 from steerlab.grids import Grid
 from steerlab.langid import identifier
@@ -69,21 +71,19 @@ def prepare(
 ) -> tuple[Bench, list[Cell]]:
     """The bench and the cells of a grid; with `out`, directions are fitted once for all who work in that folder."""
     model, texts = _loaded(grid, model), _read(grid, texts)
-    cells = grid.cells(texts.langs, model.n_layers)
-    for layer in {cell.layer for cell in cells}:
-        model.need_layer(layer)
-    texts.split(grid.split).take(grid.limit)
+    cells = _cells(grid, model, texts)
     folder = None if out is None else Path(out)
     bench = _bench(grid, model, texts, folder)
     bench.workers, bench.retry = workers, retry
     if folder is not None:
+        if grid.batch is None and (planned := _told(folder / "sweep.json").get("plan")):
+            bench.batch = planned["rows"]  # another machine would advise others, and so do all of it again
         _claim(folder, grid, bench)
         bench.folder = folder / "rows"
     layers = sorted({cell.layer for cell in cells})
     bench.directions = fit(model, texts, grid.estimators, layers=layers, source=grid.source, folder=folder)
     if folder is not None:
-        told = {bench.key(cell): asdict(cell) | {"rows": len(bench.lines(cell))} for cell in cells}
-        _write(folder / "cells.json", _told(folder / "cells.json") | told)
+        _write(folder / "cells.json", {bench.key(c): asdict(c) | {"rows": len(bench.lines(c))} for c in cells})
     return bench, cells
 
 
@@ -98,18 +98,19 @@ def fit(
     folder: Path | None = None,
 ) -> dict[str, Directions]:
     """Directions by estimator name, from one pass over the `estimate` split; in a folder they are kept, and found."""
-    if unknown := [name for name in estimators if name not in steerlab.estimate.__all__]:
-        raise SteerlabError(f"there is no estimator {unknown[0]!r}; there are {', '.join(steerlab.estimate.__all__)}")
+    for name in estimators:
+        variant(name)
     part = texts.split("estimate")
     if folder is None:
-        return _fitted(model, part, estimators, layers=layers, source=source, form=form)
+        return fitted(model, part, estimators, layers=layers, source=source, form=form)
     (folder / "directions").mkdir(parents=True, exist_ok=True)
     made = [model.fingerprint, str(model.dtype), part.hash, list(layers), source, form]
     told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
-    files = {name: folder / "directions" / f"{name}-{told}.safetensors" for name in estimators}
-    with FileLock(folder / "directions" / "lock"):
+    names = {name: f"{name.replace(' ', '-')}-{told}.safetensors" for name in estimators}
+    files = {name: folder / "directions" / file for name, file in names.items()}
+    with FileLock(folder / "directions" / "lock", fallback_to_soft=False):
         if missing := [name for name, file in files.items() if not file.exists()]:
-            for name, found in _fitted(model, part, missing, layers=layers, source=source, form=form).items():
+            for name, found in fitted(model, part, missing, layers=layers, source=source, form=form).items():
                 found.save(files[name])
         return {name: Directions.load(file) for name, file in files.items()}
 
@@ -117,10 +118,11 @@ def fit(
 def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict[str, Any]:
     """What a sweep would take: cells, rows, batches, tokens at most, and seconds, from one batch that is run unsteered.
 
-    The time is for one process; fitting the directions comes on top.
+    The time is for one process and the whole grid, also where a race will read less; fitting the directions and a
+    judge's time come on top.
     """
     model, texts = _loaded(grid, model), _read(grid, texts)
-    cells = grid.cells(texts.langs, model.n_layers)
+    cells = _cells(grid, model, texts)
     bench = _bench(grid, model, texts)
     units = bench.units({str(number): cell for number, cell in enumerate(cells)})
     rows = sum(len(unit.rows) for unit in units)
@@ -139,6 +141,8 @@ def progress_of(out: str | Path) -> dict[str, Any]:
     cells = _told(folder / "cells.json")
     if not cells:
         raise SteerlabError(f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made")
+    if _told(folder / "sweep.json")["grid"]["race"]:
+        raise SteerlabError(f"{folder} holds a race, which reads what it needs; its progress is what it prints itself")
     ledger = Ledger(folder / "rows", cells)
     counts = ledger.counts()
     lines = {key: cell["rows"] for key, cell in cells.items()}
@@ -153,16 +157,36 @@ def progress_of(out: str | Path) -> dict[str, Any]:
     }
 
 
+def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
+    cells = grid.cells(texts.langs, model.n_layers)
+    if not cells:
+        raise SteerlabError(f"the corpus has no language beside {grid.source!r}; give targets that it has")
+    for layer in {cell.layer for cell in cells}:
+        model.need_layer(layer)
+    texts.split(grid.split).take(grid.limit)
+    return cells
+
+
 def _named(cell: Mapping[str, Any]) -> str:
     return f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} {cell['source']}→{cell['target']}"
 
 
-def _fitted(
-    model: Model, part: Corpus, estimators: Sequence[str], *, layers: Sequence[int], source: str, form: str
+def fitted(
+    model: Model,
+    texts: Corpus,
+    estimators: Sequence[str],
+    *,
+    layers: Sequence[int],
+    source: str,
+    form: str = "line",
+    progress: bool = False,
 ) -> dict[str, Directions]:
-    also = sorted({need for name in estimators for need in steerlab.estimate.NEEDS.get(name, ())})
-    moments = collect(model, part, layers=layers, source=source, form=form, also=also)
-    return {name: getattr(steerlab.estimate, name)(moments) for name in estimators}
+    """Directions at `layers` by the estimators' or variants' names, from one pass over all of the texts."""
+    chosen = [variant(name) for name in estimators]
+    read = range(model.n_layers) if any(each.every for each in chosen) else layers
+    also = sorted({need for each in chosen for need in each.needs})
+    moments = collect(model, texts, layers=read, source=source, form=form, also=also, progress=progress)
+    return {name: steerlab.estimate.fit(name, moments, source=source).at(*layers) for name in estimators}
 
 
 def _loaded(grid: Grid, model: Any) -> Model:
@@ -203,6 +227,7 @@ def _bench(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) 
         new_tokens=grid.new_tokens,
         one_line=grid.one_line,
         temperature=grid.temperature,
+        seed=grid.seed,
     )
 
 
@@ -230,6 +255,6 @@ def _told(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
-    fresh = file.with_name(f"{file.name}.{os.getpid()}.new")
+    fresh = file.with_name(f"{file.name}.{uuid.uuid4().hex[:6]}.new")
     fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
     os.replace(fresh, file)

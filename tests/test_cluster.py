@@ -93,8 +93,8 @@ def test_a_unit_that_kills_every_worker_fails(ray, lively):
 def test_another_model_behind_the_same_name_is_refused(lively):
     model = bench(str(lively("llama")), None).model
     with pytest.raises(SteerlabError, match="is another model here than where the work was planned"):
-        reload(str(lively("qwen2")), None, model.dtype, model.fingerprint)
-    assert reload(str(lively("llama")), None, model.dtype, model.fingerprint).fingerprint == model.fingerprint
+        reload(str(lively("qwen2")), None, model.dtype, "cpu", model.fingerprint)
+    assert reload(str(lively("llama")), None, model.dtype, "cpu", model.fingerprint).fingerprint == model.fingerprint
 
 
 def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):

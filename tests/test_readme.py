@@ -53,7 +53,9 @@ def test_commands_exist():
 
 def test_steps_on_files_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    steps = [line for block in blocks("sh") for line in block.splitlines() if re.match(r"steerlab (?!run|sweep|clas)", line)]
+    steps = [
+        line for block in blocks("sh") for line in block.splitlines() if re.match(r"steerlab (?!run|sweep|clas)", line)
+    ]
     assert len(steps) == 3
     for step in steps:
         assert main(shlex.split(step)[1:]) == 0, step

@@ -21,6 +21,7 @@ from steerlab.edits import Edit
 from steerlab.langid import identifier
 from steerlab.ledger import Ledger
 from steerlab.model import load
+from steerlab.racing import race
 from steerlab.terms import SteerlabError
 
 LAYERS, STRENGTHS, DRAWS, LINES, KILLS = (0, 1), (0.5, 1.0), 6, 4, 20
@@ -165,3 +166,47 @@ def test_a_damaged_line_is_run_again(lively, tmp_path, capsys):
     assert f"{file.name} line 3 is damaged" in capsys.readouterr().err.replace("\n", "")
     pd.testing.assert_frame_equal(again, first)
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
+
+
+def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_path, monkeypatch):
+    edit, poor = Cell.edit, grid()[5]
+
+    def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
+        if cell == poor and sentence == 3:
+            raise SteerlabError("not this line")
+        return edit(cell, directions, sentence)
+
+    monkeypatch.setattr(Cell, "edit", broken)
+    made = bench(str(lively("llama")), tmp_path)
+    rows = made.run(grid())
+    assert rows.attrs["failed"] == {made.key(poor): "not this line"}
+    assert not (rows["cell"] == made.key(poor)).any()
+    assert (rows.groupby("cell").size() == LINES).all()
+    monkeypatch.undo()
+    assert len(made.run(grid())) == (len(grid()) - 1) * LINES
+    made.retry = True
+    assert len(made.run(grid())) == len(grid()) * LINES
+
+
+def test_seeds_are_other_samples(lively):
+    said = []
+    for seed in (0, 0, 1):
+        made = bench(str(lively("llama")), None)
+        made.seed = seed
+        said.append(made.run(grid()[1:3])["output"].tolist())
+    assert said[0] == said[1] != said[2]
+
+
+def test_a_race_drops_settings_of_which_a_cell_failed(lively, monkeypatch):
+    edit = Cell.edit
+
+    def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
+        if cell.layer == 1:
+            raise SteerlabError("no such layer")
+        return edit(cell, directions, sentence)
+
+    monkeypatch.setattr(Cell, "edit", broken)
+    cells = [cell for cell in grid() if cell.operator == "add" and cell.draw == 0]
+    raced = race(bench(str(lively("llama")), None), cells)
+    assert set(raced.rows["layer"]) == {0}
+    assert set(raced.rows.attrs["failed"].values()) == {"no such layer"}

@@ -206,3 +206,15 @@ def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
 def test_a_limit_takes_the_same_lines_for_every_cell(polyglot, pair):
     rows = sweep(polyglot, pair, **GRID)
     assert {tuple(part["sentence"]) for _, part in rows.groupby("cell")} == {pair.split("dev").take(2).numbers}
+
+
+def test_what_reads_other_layers_or_another_source_gets_them(polyglot, pair):
+    few, all_layers = (
+        fit(polyglot, pair, ["sparse", "sparse monolingual"], layers=layers, source="de")
+        for layers in ([2, 5], range(polyglot.n_layers))
+    )
+    for name, found in few.items():
+        assert found.layers == (2, 5)
+        assert (found.extra["mask"] == all_layers[name].at(2, 5).extra["mask"]).all(), name
+    assert few["sparse"].source == "de"
+    assert few["sparse"].between("de", "es").source == "de"

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-import steerlab.estimate
 from steerlab.cells import Cell
 from steerlab.clas.reading import Questions
-from steerlab.grids import STEERING, method_name
+from steerlab.edits import OPERATORS
+from steerlab.estimate import variant
+from steerlab.grids import STEERING, method_name, suits
 from steerlab.langid import Identifier
 from steerlab.prompts import read_form
 from steerlab.terms import SteerlabError, language
@@ -74,7 +75,11 @@ class Plan:
     def methods(self) -> dict[str, Pair]:
         """The estimator and operator of each method, the first one being the one that controls stand beside."""
         found = product(self.settings.estimators, self.settings.operators)
-        return {method_name(estimator, operator): (estimator, operator) for estimator, operator in found}
+        return {
+            method_name(estimator, operator): (estimator, operator)
+            for estimator, operator in found
+            if suits(operator, estimator)
+        }
 
     @property
     def controls(self) -> dict[str, str]:
@@ -132,7 +137,7 @@ class Plan:
 
 def needs_source(estimator: str) -> bool:
     """Whether an estimator's fit is for the pairs of one source only."""
-    return "pairs" in steerlab.estimate.NEEDS.get(estimator, ())
+    return variant(estimator).paired
 
 
 def fit_name(estimator: str, source: str) -> str:
@@ -158,13 +163,16 @@ def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
 
 
 def _check(settings: Settings) -> None:
-    known = steerlab.estimate.__all__
-    if unknown := [name for name in settings.estimators if name not in known]:
-        raise SteerlabError(f"there is no estimator {unknown[0]!r}; there are {', '.join(known)}")
+    for name in settings.estimators:
+        variant(name)
     if unknown := [name for name in settings.operators if name not in STEERING]:
         raise SteerlabError(f"CLaS-Bench steers with {', '.join(STEERING)}, not with {unknown[0]!r}")
     if not (settings.estimators and settings.operators):
         raise SteerlabError("there is nothing to run; give at least one estimator and one operator")
+    if alone := [name for name in settings.operators if not any(suits(name, each) for each in settings.estimators)]:
+        raise SteerlabError(
+            f"the operator {alone[0]} belongs to the estimator {OPERATORS[alone[0]].estimator}; ask for that one too"
+        )
     if settings.corpus and settings.texts:
         raise SteerlabError("directions come from a corpus of aligned texts or from plain texts; give one of the two")
     if settings.alphas and (settings.strengths or settings.operators != ("add",)):

@@ -15,13 +15,11 @@ from filelock import FileLock
 from rich.console import Console
 
 import steerlab.controls as controls
-import steerlab.estimate
 from steerlab.cells import Bench, Cell, Workers, here
 from steerlab.clas.plan import RANDOM, SEEDS, UNSTEERED, Plan, Setting, Settings, fit_name, layers_of, pairs_of
 from steerlab.clas.reading import questions
 from steerlab.clas.scoring import differences, table
 from steerlab.clas.tables import markdown, show
-from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus, texts
 from steerlab.directions import Direction, Directions
 from steerlab.judges import Judge
@@ -29,6 +27,7 @@ from steerlab.langid import identifier
 from steerlab.model import load
 from steerlab.prompts import prompt, read_form
 from steerlab.summaries import choose
+from steerlab.sweeps import fitted
 from steerlab.terms import SteerlabError
 
 
@@ -55,7 +54,7 @@ class Run:
         workers: Workers = here,
     ) -> None:
         self.settings, self.folder, self.progress, self.workers = settings, folder, progress, workers
-        self.console = Console(stderr=True, quiet=not progress)
+        self.console = Console(stderr=True, quiet=not progress, markup=False, highlight=False)
         if judge is None and not settings.judge:
             raise SteerlabError(
                 "CLaS-Bench needs a judge of relevance: give --judge and the URL of an OpenAI-compatible endpoint such "
@@ -122,17 +121,15 @@ class Run:
             for name in self.settings.estimators
         }
         (self.folder / "directions").mkdir(exist_ok=True)
-        with FileLock(self.folder / "directions" / "lock"):
+        with FileLock(self.folder / "directions" / "lock", fallback_to_soft=False):
             for source in sources:
                 todo = [(name, file) for name, at, file in files.values() if at == source and not file.exists()]
                 if not todo:
                     continue
                 self.console.print(f"{self.model.name}: reading {self.texts.name} in {len(self.texts.langs)} languages")
-                also = sorted({need for name, _ in todo for need in steerlab.estimate.NEEDS.get(name, ())})
-                options: dict[str, Any] = {"layers": self.plan.layers, "also": also, "source": source}
-                moments = collect(self.model, self.texts, progress=self.progress, **options)
-                for name, file in todo:
-                    getattr(steerlab.estimate, name)(moments).save(file)
+                options: dict[str, Any] = {"layers": self.plan.layers, "source": source, "progress": self.progress}
+                for name, fit in fitted(self.model, self.texts, [name for name, _ in todo], **options).items():
+                    fit.save(dict(todo)[name])
         fits = {told: Directions.load(file) for told, (_, _, file) in files.items()}
         for told in sorted({fit_name(self.settings.estimators[0], source) for source in sources}):
             fits |= {f"{RANDOM} {seed} {told}": controls.random(fits[told], seed=seed) for seed in range(SEEDS)}

@@ -55,7 +55,10 @@ def _clas(options: argparse.Namespace) -> int:
 
 def floats(text: str) -> tuple[float, ...]:
     """Numbers with commas or spaces between them."""
-    return tuple(float(word) for word in words(text))
+    try:
+        return tuple(float(word) for word in words(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} are no numbers; write them as in 0.5,1,1.5") from error
 
 
 def pairs(text: str) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,10 @@ from typing import Any
 
 def add_verbs(verbs: Any) -> None:
     fit = verbs.add_parser("fit", help="estimate directions from a corpus into a file")
-    fit.add_argument("estimator", help="diffmean, lda, pca, probe or eigengap")
+    fit.add_argument(
+        "estimator",
+        help="such as diffmean, lda, pca, probe, eigengap, sparse or 'lda against source'; a wrong one lists all",
+    )
     fit.add_argument("model", help="polyglot, a Hub id or a folder")
     fit.add_argument("corpus", nargs="?", help="a folder of aligned <iso>.txt (default: the sentences in the package)")
     fit.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")

@@ -1,6 +1,8 @@
 """`steerlab sweep`: a grid from a YAML file, resumed where it stopped, in one process, in several or on Ray."""
 
 import argparse
+import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,11 @@ def _sweep(options: argparse.Namespace) -> int:
         _tell(forecast(grid))
         return 0
     rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **workers(options))
-    rows.to_parquet(out / "rows.parquet")
-    _best(rows)
+    fresh = out / f"rows.{uuid.uuid4().hex[:6]}.new"
+    rows.to_parquet(fresh)
+    os.replace(fresh, out / "rows.parquet")
+    if set(rows["split"]) == {"dev"}:
+        _best(rows)
     print(out / "rows.parquet")
     return 1 if rows.attrs.get("failed") else 0
 
@@ -54,14 +59,14 @@ def _best(rows: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from steerlab.summaries import at, ranking, result
+    from steerlab.summaries import at, choose, result
 
     table = Table("method", "layer", "strength", "joint", "LFS", "relevance", "dose", "n", box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = True
-    for method, part in rows.groupby("method", sort=False):
-        found = result(at(part, str(method), ranking(part)[0]))
+    for method, setting in choose(rows).items():
+        found = result(at(rows, method, setting))
         scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("joint", "lfs", "relevance")]
         told = [str(found["layer"]), f"{found['strength']:g}", *scores, f"{found['dose']:.2f}", str(found["n"])]
-        table.add_row(str(method), *told)
+        table.add_row(method, *told)
     Console(width=120).print(f"best setting of each method on {rows['split'].iloc[0]}, with 95 % intervals", table)

@@ -11,7 +11,10 @@ def words(text: str) -> tuple[str, ...]:
 
 def numbers(text: str) -> tuple[int, ...]:
     """Whole numbers with commas or spaces between them."""
-    return tuple(int(word) for word in words(text))
+    try:
+        return tuple(int(word) for word in words(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} are no whole numbers; write them as in 1,3,5") from error
 
 
 def add_ray(parser: argparse.ArgumentParser) -> None:

@@ -17,12 +17,26 @@ from steerlab.terms import SteerlabError
 
 @dataclass(frozen=True)
 class Variant:
-    """An estimator with knobs; `needs` is what `collect(also=...)` gathers for it, `sourced`: it takes `source=`."""
+    """An estimator with knobs; `needs` is what `collect(also=...)` gathers for it.
+
+    `sourced`: it takes `source=`; `paired`: its fit is for that source only; `every`: it reads other layers than those
+    whose directions are asked for, so that all have to be collected.
+    """
 
     make: Callable[..., Directions]
     knobs: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     sourced: bool = False
+    every: bool = False
+
+    @property
+    def paired(self) -> bool:
+        return self.sourced or "pairs" in self.needs
+
+    @property
+    def estimator(self) -> str:
+        """The estimator's own name."""
+        return self.make.__name__
 
 
 # A fit's `estimator` is its name here.
@@ -46,8 +60,8 @@ VARIANTS: dict[str, Variant] = {
     "eigengap": Variant(eigengap, needs=("pairs",)),
     "disentangle": Variant(disentangle),
     "disentangle tokens": Variant(disentangle, {"read": "tokens"}),
-    "sparse": Variant(sparse, sourced=True),
-    "sparse monolingual": Variant(sparse, {"setting": "monolingual"}),
+    "sparse": Variant(sparse, sourced=True, every=True),
+    "sparse monolingual": Variant(sparse, {"setting": "monolingual"}, every=True),
     "leace": Variant(leace, needs=("scatter",)),
     "leace target": Variant(leace, {"concept": "target"}, ("scatter",)),
     "ellipsoid": Variant(ellipsoid, needs=("clouds",)),

@@ -44,9 +44,9 @@ def load(
     return model
 
 
-def reload(name: str, revision: str | None, dtype: torch.dtype, fingerprint: str) -> Model:
+def reload(name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str) -> Model:
     """The model that another process has, from the same place; another one raises."""
-    model = load(name, revision=revision, dtype=dtype)
+    model = load(name, revision=revision, dtype=dtype, device=device)
     if model.fingerprint != fingerprint:
         raise SteerlabError(
             f"{name!r} is another model here than where the work was planned (fingerprint {model.fingerprint} here, "

@@ -43,7 +43,7 @@ class Model:
         from steerlab.model.loading import reload
 
         place = str(Path(self.name).resolve()) if Path(self.name).is_dir() else self.name
-        return reload, (place, self.revision, self.dtype, self.fingerprint)
+        return reload, (place, self.revision, self.dtype, self.device.type, self.fingerprint)
 
     @property
     def device(self) -> torch.device:
