@@ -236,7 +236,8 @@ def draw(frame: pd.DataFrame) -> None:
             part = frame[(frame["target"] == iso) & (frame["kind"] == kind) & (frame["layer"] == layer)]
             line = {"dash": "solid" if kind == "pairs" else "dot", "color": colour}
             figure.add_scatter(x=part["place"], y=part["value"], name=f"{iso}, {name}", line=line, mode="lines+markers")
-    figure.update_yaxes(type="log", title=f"singular value, layer {layer}")
+    ticks = [10**power * digit for power in range(6) for digit in (1, 2, 5)]
+    figure.update_yaxes(type="log", tickvals=ticks, title=f"singular value, layer {layer}")
     figure.update_xaxes(title="place in the spectrum", dtick=1)
     figures.write(figure, OUT / "spectrum", data=frame)
     try:
