@@ -241,7 +241,8 @@ def _claim(folder: Path, grid: Grid, bench: Bench) -> None:
             f"{key} {made.get(key)} there, {value} here" for key, value in about.items() if made.get(key) != value
         )
         raise SteerlabError(f"{folder} holds a sweep of another model ({told}); give another folder")
-    if not made and folder.is_dir() and any(path.suffix != ".new" for path in folder.iterdir()):
+    foreign = folder.is_dir() and any(path.suffix != ".new" for path in folder.iterdir())
+    if foreign and not file.exists():  # in this order: another process may have come first meanwhile
         raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     corpus = {"name": bench.corpus.name, "hash": bench.corpus.hash, "langs": list(bench.corpus.langs)}
