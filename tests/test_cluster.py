@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+import torch
 from test_resume import LINES, bench, grid
 
 from steerlab.cluster import DEATHS, Ray
@@ -42,7 +43,12 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def alone(lively: Any) -> pd.DataFrame:
-    return bench(str(lively("llama")), None).run(grid())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers have: another number rounds otherwise
+    try:
+        return bench(str(lively("llama")), None).run(grid())
+    finally:
+        torch.set_num_threads(threads)
 
 
 def workers() -> list[psutil.Process]:

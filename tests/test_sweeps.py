@@ -191,7 +191,7 @@ def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
         with pytest.raises(SteerlabError, match=told):
             sweep(polyglot, pair, **GRID | changes)
 
-    refused("there is no estimator 'magic'; there are diffmean, eigengap, lda, pca, probe", estimators=["magic"])
+    refused("there is no estimator 'magic'; there are diffmean, .*lda against source", estimators=["magic"])
     refused("a sweep steers with add, rotate, .* not with 'multiply'", operators=["multiply"])
     refused("unknown language code 'xx'; known codes: en de", targets=["xx"])
     refused("corpus 'parallel' has no 'ru'; it has en de es", targets=["ru"])
