@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -159,8 +160,9 @@ class Bench:
         if not keys:
             return pd.DataFrame()
         waiting = self.units(keys)
-        ledger = Ledger(self.folder, keys, retry=self.retry)
-        with Meter(title, sum(len(unit.rows) for unit in waiting), shown=progress) as meter:
+        lines = Counter(key for unit in waiting for key, _ in unit.rows)
+        ledger = Ledger(self.folder, {key: lines[key] for key in keys}, retry=self.retry)
+        with Meter(title, lines.total(), shown=progress) as meter:
             try:
                 while waiting := [unit for unit in waiting if ledger.left(unit).rows]:
                     meter.show(ledger.count)

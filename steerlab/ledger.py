@@ -18,19 +18,22 @@ PAUSE = 0.5  # seconds between two looks at what another process is at
 
 
 class Ledger:
-    """The finished rows of the cells `keys`, and the errors of those that failed, of this process and of others."""
+    """The finished rows of cells, and the errors of those that failed, of this process and of others.
 
-    def __init__(self, folder: Path | None, keys: Mapping[str, Any], *, retry: bool = False) -> None:
-        self.keys, self.store = list(keys), None if folder is None else Results(folder)
-        self.failed: dict[str, str] = {}
+    `lines`: how many rows each cell has, by its key. A cell has failed if an error was recorded and rows are missing,
+    in whatever order errors and rows came; `retry` forgets the errors of earlier runs.
+    """
+
+    def __init__(self, folder: Path | None, lines: Mapping[str, int], *, retry: bool = False) -> None:
+        self.lines, self.store = lines, None if folder is None else Results(folder)
+        self.seconds: dict[str, float] = {}  # that each worker has worked
+        self._errors: dict[str, str] = {}
         self._done: set[tuple[str, int]] = set()
         self._frames: list[pd.DataFrame] = []
         self._held: set[str] = set()
-        self._known = set(self.keys)
-        self.seconds: dict[str, float] = {}  # that each worker has worked
         self.look()
         if retry:
-            self.failed.clear()
+            self._errors.clear()
 
     @property
     def count(self) -> int:
@@ -42,9 +45,17 @@ class Ledger:
         """Damaged lines of the folder."""
         return [] if self.store is None else self.store.problems
 
-    def counts(self) -> dict[str, int]:
-        """How many rows of each cell are finished."""
-        return dict(Counter(key for key, _ in self._done))
+    @property
+    def whole(self) -> set[str]:
+        """The cells of which every row is finished."""
+        counts = Counter(key for key, _ in self._done)
+        return {key for key, lines in self.lines.items() if counts[key] >= lines}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The errors of the cells that failed, in the order of the cells."""
+        whole = self.whole
+        return {key: self._errors[key] for key in self.lines if key in self._errors and key not in whole}
 
     def look(self) -> None:
         """Take what others have finished meanwhile."""
@@ -53,7 +64,7 @@ class Ledger:
 
     def left(self, unit: Any) -> Any:
         """The unit without its finished rows and without those of cells that failed."""
-        return unit.keep(lambda row: row not in self._done and row[0] not in self.failed)
+        return unit.keep(lambda row: row not in self._done and row[0] not in self._errors)
 
     def claimed(self, units: Iterable[Any]) -> Iterator[Any]:
         """What is left of each unit that no other process is at, one by one; each is held until it is added."""
@@ -89,18 +100,19 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """The rows of whole cells, in their order; the errors of the others are in `attrs["failed"]`, and told."""
-        whole = [rows[~rows["cell"].isin(self.failed)] for rows in self._frames]
+        failed = self.failed
+        whole = [rows[~rows["cell"].isin(failed)] for rows in self._frames]
         if not any(map(len, whole)):
-            told = next(iter(self.failed.values()), "nothing was run")
-            raise SteerlabError(f"every one of {len(self.keys)} cells failed; the first said: {told}")
+            told = next(iter(failed.values()), "nothing was run")
+            raise SteerlabError(f"every one of {len(self.lines)} cells failed; the first said: {told}")
         table = pd.concat(whole, ignore_index=True)
-        order = table["cell"].map({key: place for place, key in enumerate(self.keys)})
+        order = table["cell"].map({key: place for place, key in enumerate(self.lines)})
         table = table.assign(_order=order).sort_values(["_order", "place"], kind="stable")
         table = table.drop_duplicates(["cell", "place"]).drop(columns=["_order", "place"]).reset_index(drop=True)
-        if self.failed:
-            table.attrs["failed"] = {key: self.failed[key] for key in self.keys if key in self.failed}
-            first = next(iter(self.failed.values()))
-            told = f"{len(self.failed)} of {len(self.keys)} cells failed, the first with: {first}"
+        if failed:
+            table.attrs["failed"] = failed
+            first = next(iter(failed.values()))
+            told = f"{len(failed)} of {len(self.lines)} cells failed, the first with: {first}"
             Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False)
         return table
 
@@ -112,16 +124,14 @@ class Ledger:
     def _take(self, record: Mapping[str, Any]) -> None:
         worker = record.get("worker", "")
         self.seconds[worker] = self.seconds.get(worker, 0.0) + record.get("seconds", 0.0)
-        self.failed |= {key: told for key, told in record["failed"].items() if key in self._known}
+        self._errors |= {key: told for key, told in record["failed"].items() if key in self.lines}
         rows = pd.DataFrame(record["rows"])
-        if rows.empty or not (kept := rows["cell"].isin(self._known)).any():
+        if rows.empty or not (kept := rows["cell"].isin(self.lines)).any():
             return
         rows = rows[kept]
         empty = [name for name in rows.columns if rows[name].isna().all()]
         self._frames.append(rows.astype(dict.fromkeys(empty, float)))
         self._done |= set(zip(rows["cell"], rows["place"].astype(int).tolist(), strict=True))
-        for key in set(rows["cell"]):
-            self.failed.pop(key, None)
 
 
 class Meter:

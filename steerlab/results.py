@@ -27,13 +27,12 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.problems = folder, []
+        self.folder = folder
+        self.problems: list[str] = []  # damaged lines
         self._read: dict[Path, tuple[int, int]] = {}  # of each file: bytes and lines
         self._file: Path | None = None
         self._claims: dict[str, FileLock] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-
-    problems: list[str]
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Records that have come since the last call, whoever wrote them; a damaged line is told, the rest is kept."""
@@ -84,7 +83,7 @@ class Results:
             lock.acquire()
         except Timeout:
             return False
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError) as error:  # the second is what filelock says of a system without locks
             raise SteerlabError(
                 f"could not lock {file} ({error}); put the results on a file system with locks (a local disk, NFS 4)"
             ) from error

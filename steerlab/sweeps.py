@@ -143,12 +143,11 @@ def progress_of(out: str | Path) -> dict[str, Any]:
         raise SteerlabError(f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made")
     if _told(folder / "sweep.json")["grid"]["race"]:
         raise SteerlabError(f"{folder} holds a race, which reads what it needs; its progress is what it prints itself")
-    ledger = Ledger(folder / "rows", cells)
-    counts = ledger.counts()
     lines = {key: cell["rows"] for key, cell in cells.items()}
+    ledger = Ledger(folder / "rows", lines)
     return {
         "cells": len(cells),
-        "finished": sum(counts.get(key, 0) >= lines[key] for key in cells),
+        "finished": len(ledger.whole),
         "rows": sum(lines.values()),
         "rows finished": ledger.count,
         "failed": {_named(cells[key]): told for key, told in ledger.failed.items()},

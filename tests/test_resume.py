@@ -112,8 +112,8 @@ def test_two_processes_share_the_work_and_both_end_with_all_of_it(lively, tmp_pa
         process.join(120)
         assert process.exitcode == 0
         assert (tmp_path / f"table-{process.pid}.parquet").read_bytes() == whole.read_bytes()
-    keys = {bench(str(lively("llama")), None).key(cell): cell for cell in grid()}
-    ledger = Ledger(tmp_path / "rows", keys)
+    made = bench(str(lively("llama")), None)
+    ledger = Ledger(tmp_path / "rows", {made.key(cell): LINES for cell in grid()})
     assert sum(map(len, ledger._frames)) == len(grid()) * LINES  # no row was run twice
     assert len(ledger.seconds) == 2, "both did a part"
 
@@ -168,24 +168,47 @@ def test_a_damaged_line_is_run_again(lively, tmp_path, capsys):
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
-def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", range(LINES))
+def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_path, monkeypatch, line):
+    """Whichever of its lines fails: the others may be finished before, after, or by another process."""
     edit, poor = Cell.edit, grid()[5]
 
     def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
-        if cell == poor and sentence == 3:
+        if cell == poor and sentence == line:
             raise SteerlabError("not this line")
         return edit(cell, directions, sentence)
 
+    some, made = grid()[3:7], bench(str(lively("llama")), tmp_path)
     monkeypatch.setattr(Cell, "edit", broken)
-    made = bench(str(lively("llama")), tmp_path)
-    rows = made.run(grid())
+    made.run(some[3:])  # so that the batches of the rest are others, too
+    rows = made.run(some)
     assert rows.attrs["failed"] == {made.key(poor): "not this line"}
     assert not (rows["cell"] == made.key(poor)).any()
     assert (rows.groupby("cell").size() == LINES).all()
     monkeypatch.undo()
-    assert len(made.run(grid())) == (len(grid()) - 1) * LINES
+    written = sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl"))
+    pd.testing.assert_frame_equal(made.run(some), rows)
+    assert sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl")) == written, "it is not run again unasked"
     made.retry = True
-    assert len(made.run(grid())) == len(grid()) * LINES
+    assert len(made.run(some)) == len(some) * LINES
+    made.retry = False
+    assert not made.run(some).attrs, "an error of before does not count once all rows are there"
+
+
+def test_rows_that_come_after_an_error_do_not_undo_it(tmp_path):
+    row = {"cell": ["a"], "place": [1]}
+    ledger = Ledger(tmp_path, {"a": 2, "b": 1})
+    assert ledger.store is not None
+    ledger.store.append({"failed": {"a": "no"}, "rows": {}})
+    ledger.store.append({"failed": {}, "rows": row})
+    ledger.store.append({"failed": {}, "rows": {"cell": ["b"], "place": [0]}})
+    ledger.look()
+    assert ledger.failed == {"a": "no"}
+    assert ledger.table()["cell"].tolist() == ["b"]
+    ledger.store.append({"failed": {}, "rows": row | {"place": [0]}})
+    ledger.look()
+    assert ledger.failed == {}
+    assert ledger.table()["cell"].tolist() == ["a", "a", "b"]
 
 
 def test_seeds_are_other_samples(lively):
