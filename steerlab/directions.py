@@ -25,7 +25,8 @@ class Direction:
 
     `unit` [layer width] points at the target; `gap` [layer] is the distance between the two means, the unit of
     strength; `start` [layer width] is the mean that it sets out from, `end` the target's; `basis` [layer rank width]
-    is the target's subspace; `extra` what only some operators ask for [layer ...].
+    is the target's subspace; `extra` what only some operators ask for [layer ...], of the target, and `source_extra`
+    the same of the source, if there is one.
     """
 
     target: str
@@ -39,6 +40,7 @@ class Direction:
     model: Mapping[str, Any] = field(default_factory=dict)
     end: Float[Tensor, "layer width"] | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    source_extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, *layers: int) -> "Direction":
         """Only these layers."""
@@ -52,6 +54,7 @@ class Direction:
             basis=self.basis[keep],
             end=None if self.end is None else self.end[keep],
             extra={name: value[keep] for name, value in self.extra.items()},
+            source_extra={name: value[keep] for name, value in self.source_extra.items()},
         )
 
 
@@ -148,6 +151,7 @@ class Directions:
             empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
             raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
         place = self._place(target)
+        of = lambda lang: {name: value[lang if len(value) > 1 else 0] for name, value in self.extra.items()}  # noqa: E731
         return Direction(
             target=target,
             source=source,
@@ -159,7 +163,8 @@ class Directions:
             basis=self.basis[place],
             model=self.provenance.get("model", {}),
             end=self.means[place],
-            extra={name: value[place if len(value) > 1 else 0] for name, value in self.extra.items()},
+            extra=of(place),
+            source_extra={} if source is None else of(self._place(source)),
         )
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Site = Literal["resid_pre", "resid_post"]
+Site = Literal["resid_pre", "resid_post", "mlp_pre", "mlp_post"]
 SITES: tuple[str, ...] = get_args(Site)
 
 
@@ -16,6 +16,8 @@ def hook_name(site: str, layer: int) -> str:
     """The TransformerLens name of a site at a layer, such as `blocks.5.hook_resid_post`."""
     if site not in SITES:
         raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
+    if site.startswith("mlp_"):
+        return f"blocks.{layer}.mlp.hook_{site.removeprefix('mlp_')}"
     return f"blocks.{layer}.hook_{site}"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import save_tiny
 
-from steerlab import collection
+from steerlab.collection import moments as collection
 from steerlab.collection import collect, text_means
 from steerlab.corpora import Corpus, texts
 from steerlab.model import Model, load

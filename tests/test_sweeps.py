@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import steerlab.batches as batches
-import steerlab.collection
+import steerlab.collection.moments
 import steerlab.estimate
 from steerlab import cells, sweeps
 from steerlab.cells import Bench, Cell
@@ -182,7 +182,7 @@ def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
 
 @pytest.mark.parametrize("estimator", steerlab.estimate.__all__)
 def test_what_an_estimator_needs_is_collected_however_large(estimator, polyglot, pair, monkeypatch):
-    monkeypatch.setattr(steerlab.collection, "FREE_BYTES", 0)
+    monkeypatch.setattr(steerlab.collection.moments, "FREE_BYTES", 0)
     assert fit(polyglot, pair, [estimator], layers=[5], source="en")[estimator].estimator == estimator
 
 

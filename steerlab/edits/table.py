@@ -51,7 +51,7 @@ def steer(
     if operator not in OPERATORS:
         raise SteerlabError(f"there is no operator {operator!r}; there are {', '.join(OPERATORS)}")
     told = OPERATORS[operator]
-    step = directions[target] if told.removes else directions.between(source, target)
     if layer is not None and not told.whole:
-        step = step.at(layer)
+        directions = directions.at(layer)
+    step = directions[target] if told.removes else directions.between(source, target)
     return told.make(step, **{told.knob: value})
