@@ -1,9 +1,10 @@
 # Every target sets up what it needs. `make` alone lists them; ARGS passes arguments on: make run ARGS="--quick --no-open"
 BIN := .venv/bin
 READY := .venv/ready
+WORK := build/polyglot
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check notebooks figures docs bench
+.PHONY: help setup run test check notebooks figures docs bench rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -38,6 +39,19 @@ docs: $(READY) ## the documentation, into site
 
 bench: $(READY) ## measure speed and memory
 	$(BIN)/python experiments/bench $(ARGS)
+
+rebuild: $(READY) ## after the packaged model has changed: its card, SAEs, their card, every page of results (TEXT=, WORK=)
+	test -n "$(TEXT)" || { echo "make rebuild TEXT=folder with mono/, pairs/ and parallel/ [WORK=folder]" >&2; exit 1; }
+	test -f $(WORK)/lines.json || $(BIN)/python experiments/polyglot/data.py $(TEXT) $(WORK)
+	$(BIN)/python experiments/polyglot/evaluate.py $(WORK)
+	$(BIN)/python experiments/polyglot/train_saes.py $(WORK) --compare
+	$(BIN)/python experiments/polyglot/train_saes.py $(WORK)
+	$(BIN)/python experiments/polyglot/evaluate_saes.py $(WORK)
+	$(BIN)/steerlab run --no-open
+	$(BIN)/python experiments/headline.py runs/polyglot-parallel
+	rm -rf build/estimators build/units
+	$(BIN)/python experiments/estimators.py
+	$(BIN)/python experiments/units
 
 # The first of these that is 3.11 or 3.12 is taken; PYTHON=... names another.
 PYTHON := python3 python3.12 python3.11

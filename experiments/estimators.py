@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 
 import steerlab as sl
@@ -18,10 +17,9 @@ from steerlab import controls, estimate, figures
 from steerlab.cells import Bench, Cell
 from steerlab.directions import Directions
 from steerlab.estimate import VARIANTS
-from steerlab.figures.style import PALETTE, TEMPLATE
 from steerlab.plans import Plan
 from steerlab.stats import Moments
-from steerlab.summaries import at, choose, comparisons, result
+from steerlab.summaries import at, choose, comparisons, markdown, result, spelled
 from steerlab.terms import SteerlabError
 
 OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
@@ -166,8 +164,8 @@ def table(
         }
         told |= {"layer": "" if layer is None else f"{layer}", "strength": "" if strength is None else f"{strength:g}"}
         scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
-        told |= {label: triple(found[key]) for label, key in scores.items()}
-        told |= {"bits per byte": triple(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}
+        told |= {label: spelled(found[key]) for label, key in scores.items()}
+        told |= {"bits per byte": spelled(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}
         pair = tests["pairs"].get(name, {}).get("diffmean")
         told["p against DiffMean"] = f"{pair['p_holm']:.2g}" if pair else ""
         told["cosine to DiffMean"] = (
@@ -227,37 +225,17 @@ def spectrum(moments: Moments, deranged: Moments) -> str:
 
 
 def draw(frame: pd.DataFrame) -> None:
-    """Singular values of three targets at one layer, translations beside deranged pairs."""
-    names = {"pairs": "translations", "deranged": "deranged pairs"}
-    layer = int(sorted(frame["layer"].unique())[5])
-    figure = go.Figure(layout={"template": TEMPLATE})
-    for colour, iso in zip(PALETTE, SHOWN, strict=False):
-        for kind, name in names.items():
-            part = frame[(frame["target"] == iso) & (frame["kind"] == kind) & (frame["layer"] == layer)]
-            line = {"dash": "solid" if kind == "pairs" else "dot", "color": colour}
-            figure.add_scatter(x=part["place"], y=part["value"], name=f"{iso}, {name}", line=line, mode="lines+markers")
-    ticks = [10**power * digit for power in range(6) for digit in (1, 2, 5)]
-    figure.update_yaxes(type="log", tickvals=ticks, title=f"singular value, layer {layer}")
-    figure.update_xaxes(title="place in the spectrum", dtick=1)
+    """The spectra of three targets, translations beside deranged pairs."""
+    figure = figures.spectrum(frame, targets=SHOWN)
     figures.write(figure, OUT / "spectrum", data=frame)
     try:
-        figures.draw({PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=130, height=80)})
+        figures.draw({PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)})
     except SteerlabError as error:
         print(error)
 
 
 def span(layers: tuple[int, ...]) -> str:
     return f"{layers[0]}-{layers[-1]}" if layers else "none"
-
-
-def triple(value: list[float]) -> str:
-    return f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    lines = ["| " + " | ".join(frame.columns) + " |", "|---" * len(frame.columns) + "|"]
-    blank = frame.astype(object).where(frame.notna(), "")
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in blank.to_numpy()])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pandas as pd
 import regex  # type: ignore[import-untyped]
 from jaxtyping import Float
 
-from steerlab.intervals import by_sentence, harmonic, paired_difference
+from steerlab.intervals import by_sentence, harmonic, named, paired_difference
 from steerlab.langid import Identifier
 from steerlab.scores import compression, need_columns, repetition
 from steerlab.terms import LANGUAGES, SteerlabError, language
@@ -187,7 +187,7 @@ def pass_rates(
         lpr, wpr = _interval(counted, "line"), _interval(passed, "word")
         row = {by: name, "n": len(counted), "too_short": len(part) - len(counted), "n_wpr": len(passed)}
         lcpr = harmonic(lpr[0], wpr[0]) if len(passed) else 0.0
-        table.append(row | _named("lpr", lpr) | _named("wpr", wpr) | {"lcpr": lcpr if len(counted) else math.nan})
+        table.append(row | named("lpr", lpr) | named("wpr", wpr) | {"lcpr": lcpr if len(counted) else math.nan})
     return pd.DataFrame(table)
 
 
@@ -195,10 +195,6 @@ def _interval(rows: pd.DataFrame, name: str) -> tuple[float, float, float]:
     if rows.empty:
         return math.nan, math.nan, math.nan
     return by_sentence(rows[name].to_numpy(float), rows["sentence"].to_numpy())
-
-
-def _named(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------- agreement
@@ -293,7 +289,7 @@ def _difference(rows: pd.DataFrame, control: pd.DataFrame, score: str) -> dict[s
     if shared:
         sides = [(side[score].to_numpy(float), side["sentence"].to_numpy()) for side in (a, b)]
         found = paired_difference(*sides[0], *sides[1])
-    return _named("difference", found)
+    return named("difference", found)
 
 
 def _known(rows: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -20,7 +20,8 @@ def random(
     """Random vectors for every language, with the true means and so the true gaps: equal strength is equal dose.
 
     Isotropic, or with `covariance` spread like the activations are. Subspaces become random ones of the same rank, and
-    what only some operators ask for random too: as many dimensions, an ellipsoid as long, a projection of equal rank.
+    what only some operators ask for random too: as many dimensions or neurons, an ellipsoid as long, a projection of
+    equal rank, decoder rows of equal lengths and angles, so that latents are read where they are and written elsewhere.
     """
     generator = torch.Generator().manual_seed(SALT + seed)
     vectors = torch.randn(directions.means.shape, generator=generator)
@@ -65,8 +66,18 @@ def _blind(extra: Mapping[str, Tensor], generator: torch.Generator) -> dict[str,
         found["write"] = found["read"]
     if "mask" in extra:
         order = torch.rand(extra["mask"].shape[-1], generator=generator).argsort()
-        found |= {"mask": extra["mask"][..., order], "values": extra["values"][..., order]}
+        found |= {name: extra[name][..., order] for name in ("mask", "values", "rest") if name in extra}
+    if "decoder" in extra:
+        found["decoder"] = _turned(extra["decoder"], generator)
     return found
+
+
+def _turned(rows: Float[Tensor, "lang layer rank width"], generator: torch.Generator) -> Tensor:
+    """Rows with the same inner products in random directions: whatever is written along them has the same length."""
+    left, sizes, _ = torch.linalg.svd(rows.double(), full_matrices=False)
+    drawn = torch.randn(*rows.shape[:2], rows.shape[3], sizes.shape[-1], generator=generator, dtype=torch.float64)
+    axes = torch.linalg.qr(drawn)[0].mT
+    return ((left * sizes[..., None, :]) @ axes).float() * rows.any(-1, keepdim=True)
 
 
 def _orthonormal(like: Float[Tensor, "lang layer rank width"], generator: torch.Generator) -> Tensor:

@@ -42,8 +42,7 @@ class Firing:
         shape = (len(self.langs), len(self.layers), units)
         self.tokens = torch.zeros(len(self.langs), dtype=torch.float64)
         self.texts = torch.zeros(len(self.langs), dtype=torch.float64)
-        self.on, self.texts_on = torch.zeros(shape), torch.zeros(shape)
-        self.total, self.square = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+        self.on, self.texts_on, self.total, self.square = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
         self.sums = torch.zeros(*shape[:2], width, dtype=torch.float64)
         self.seen = torch.zeros(len(self.langs), keep, len(self.layers), units, dtype=torch.bool) if keep else None
 
@@ -55,12 +54,12 @@ class Firing:
     @property
     def rate(self) -> Float[Tensor, "lang layer unit"]:
         """The share of tokens at which each unit is on."""
-        return self.on.double() / self.tokens[:, None, None].clamp(min=1)
+        return self.on / self.tokens[:, None, None].clamp(min=1)
 
     @property
     def share(self) -> Float[Tensor, "lang layer unit"]:
         """The share of texts in which each unit is on somewhere."""
-        return self.texts_on.double() / self.texts[:, None, None].clamp(min=1)
+        return self.texts_on / self.texts[:, None, None].clamp(min=1)
 
     @property
     def level(self) -> Float[Tensor, "lang layer unit"]:
@@ -85,15 +84,15 @@ class Firing:
     ) -> None:
         """Add a batch of texts at one layer; `mask` is true where a token counts. Call `count` once for all layers."""
         place, depth = self._place(lang), self.layers.index(layer)
-        counted = on & mask[..., None]
-        texts_on, kept = counted.any(1), value * mask[..., None]
-        if not torch.isfinite(kept).all():
+        texts_on = (on & mask[..., None]).any(1)
+        total, kept = value[mask].float(), states[mask].float()  # what does not count may even be NaN
+        square = total.square()
+        counts = [part.sum(0, dtype=torch.int32).cpu() for part in (on[mask], texts_on)]
+        found = [*counts, *(part.sum(0).cpu() for part in (total, square, kept))]
+        if not all(torch.isfinite(part).all() for part in found[2:]):
             raise SteerlabError(f"the units of layer {layer} hold NaN or infinity for {lang!r}; the weights are broken")
-        self.on[place, depth] += counted.sum((0, 1)).cpu()
-        self.texts_on[place, depth] += texts_on.sum(0).cpu()
-        self.total[place, depth] += kept.double().sum((0, 1)).cpu()
-        self.square[place, depth] += kept.double().square().sum((0, 1)).cpu()
-        self.sums[place, depth] += (states * mask[..., None]).double().sum((0, 1)).cpu()
+        for name, part in zip(("on", "texts_on", "total", "square", "sums"), found, strict=True):
+            getattr(self, name)[place, depth] += part
         if self.seen is not None:
             first = int(self.texts[place])
             room = self.seen[place, first : first + len(mask), depth]
@@ -111,7 +110,7 @@ class Firing:
         if differing := [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]:
             raise SteerlabError(f"firing of a different kind cannot be merged: {'; '.join(differing)}")
         for name in ("tokens", "texts", "on", "texts_on", "total", "square", "sums"):
-            getattr(self, name).add_(getattr(other, name))
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
     def need_texts(self) -> None:
@@ -124,7 +123,8 @@ class Firing:
         for name in ("langs", "layers", "units", "site"):
             if getattr(self, name) != getattr(other, name):
                 raise SteerlabError(
-                    f"{purpose} has {name} {getattr(other, name)} and the text {getattr(self, name)}; collect both alike"
+                    f"{purpose} has {name} {getattr(other, name)} and the text {getattr(self, name)}; "
+                    "collect both alike"
                 )
 
     def _place(self, lang: str) -> int:

@@ -9,11 +9,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from steerlab.cells import NEW_TOKENS, Cell
 from steerlab.edits import OPERATORS
-from steerlab.estimate import variant
+from steerlab.selection import METHODS, known, suits
 from steerlab.terms import SteerlabError, language
 
 # The operators that a sweep steers with, by themselves at one layer, and the strengths of each where none are given.
-STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes and not told.whole}
+STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes}
+ALL = -1  # stands for the layer of what acts on all layers at once
 
 Strength = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -32,8 +33,9 @@ class Grid(BaseModel):
 
     `operators` maps each operator to its strengths, in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
     of the angle between the two means for `rotate`; a list of names takes `strengths`, or each operator's own. One that
-    belongs to an estimator runs with that one only. `draws` is how many samples each prompt gets at a temperature
-    above 0; `seed` decides these, and the order of the lines in a race.
+    belongs to an estimator runs with that one only, and one that acts on all layers at once takes no layer (-1).
+    `saes`: the folder of the model's SAEs, for methods that choose their features. `draws` is how many samples each
+    prompt gets at a temperature above 0; `seed` decides these, and the order of the lines in a race.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -52,6 +54,7 @@ class Grid(BaseModel):
     split: Literal["estimate", "dev", "test"] = "dev"
     limit: Annotated[int, Field(ge=1)] | None = None
     prompt: str = "line"
+    saes: str | None = None
     lid: str | None = None
     judge: str = "retrieval"
     judge_model: str | None = None
@@ -96,7 +99,7 @@ class Grid(BaseModel):
     def _known_estimators(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for name in given:
             try:
-                variant(name)
+                known(name)
             except SteerlabError as error:
                 raise ValueError(str(error)) from error
         return given
@@ -121,8 +124,10 @@ class Grid(BaseModel):
                 raise ValueError("the grid is empty; give at least one estimator, operator, layer, strength and target")
         for name in self.operators:
             if not any(suits(name, estimator) for estimator in self.estimators):
-                needed = OPERATORS[name].estimator
-                raise ValueError(f"operators.{name}: it belongs to the estimator {needed!r}, which is not asked for")
+                told = OPERATORS[name].estimator or ", ".join(each for each in METHODS if suits(name, each))
+                raise ValueError(
+                    f"operators.{name}: it needs what {told or 'an estimator'} makes, which is not asked for"
+                )
         if self.draws > 1 and not self.temperature:
             raise ValueError("draws: at temperature 0 every draw is the same; give a temperature or 1 draw")
         return self
@@ -166,16 +171,11 @@ class Grid(BaseModel):
             for estimator in self.estimators
             for operator, strengths in self.operators.items()
             if suits(operator, estimator)
-            for layer in (range(layers) if self.layers is None else self.layers)
+            for layer in ((ALL,) if OPERATORS[operator].whole else self.layers or range(layers))
             for strength in strengths
             for target in targets
             for draw in range(self.draws)
         ]
-
-
-def suits(operator: str, estimator: str) -> bool:
-    """Whether an operator can take an estimator's directions: some need what only one estimator fits."""
-    return OPERATORS[operator].estimator in (None, variant(estimator).estimator)
 
 
 def method_name(estimator: str, operator: str) -> str:

@@ -31,6 +31,11 @@ def harmonic(a: float, b: float) -> float:
     return 0.0 if a <= 0 or b <= 0 else float(2 * a * b / (a + b))
 
 
+def named(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as columns of a table: `name`, `name_low`, `name_high`."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+
+
 def by_sentence(
     values: Array,
     sentences: Array,

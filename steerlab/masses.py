@@ -20,7 +20,7 @@ import steerlab.batches as batches
 from steerlab.branching import branch
 from steerlab.corpora import Corpus
 from steerlab.edits import Edit, Touched, stack
-from steerlab.intervals import by_sentence
+from steerlab.intervals import by_sentence, named
 from steerlab.model import Model, load
 from steerlab.prompts import encode, pad
 from steerlab.terms import SteerlabError
@@ -270,6 +270,6 @@ def mass_summary(rows: pd.DataFrame) -> pd.DataFrame:
         line: dict[str, Any] = {"edit": edit, "language": iso, "unsteered": float(part["unsteered"].mean())}
         for name in ("gain", "kl"):
             found = by_sentence(part[name].to_numpy(float), part["sentence"].to_numpy())
-            line |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+            line |= named(name, found)
         table.append(line | {"n": len(part)})
     return pd.DataFrame(table)

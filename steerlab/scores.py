@@ -196,9 +196,9 @@ def relevance(
 
     Fewer sentences than distractors + 1, lists of unequal length and an index without a sentence raise.
     """
-    count = _count(references, distractors)
+    count = _count(references)
+    others = rivals(count, distractors, seed)
     index = _checked(outputs, languages, sentences, count)
-    rivals = _rivals(count, distractors, seed)
     spoken = np.array(list(languages), dtype=object)
     relevant, own = np.zeros(len(outputs), dtype=bool), np.zeros(len(outputs))
     for iso in sorted(set(languages) & references.keys()):
@@ -207,7 +207,7 @@ def relevance(
         for block in np.array_split(rows, range(_BLOCK, len(rows), _BLOCK)):
             scores = chrf.score([outputs[row] for row in block])
             own[block] = np.take_along_axis(scores, index[block, None], axis=1)[:, 0]
-            nearest = np.take_along_axis(scores, rivals[index[block]], axis=1).max(axis=1)
+            nearest = np.take_along_axis(scores, others[index[block]], axis=1).max(axis=1)
             relevant[block] = own[block] > nearest + _TIE
     return relevant, own
 
@@ -216,24 +216,23 @@ _index = lru_cache(maxsize=64)(ChrfIndex)  # a sweep scores cell after cell agai
 
 
 @lru_cache(maxsize=8)
-def _rivals(count: int, distractors: int, seed: int) -> Int[np.ndarray, "sentence distractor"]:
-    """The other sentences that each sentence is compared with."""
+def rivals(count: int, distractors: int, seed: int) -> Int[np.ndarray, "sentence distractor"]:
+    """The places of `distractors` others for each of `count` sentences, the same in every language and every call."""
+    if not 1 <= distractors < count:
+        raise SteerlabError(
+            f"an output is compared with its own sentence and {distractors} others, and there are {count} sentences: "
+            f"give at least {distractors + 1} sentences, or between 1 and {count - 1} distractors"
+        )
     drawn = [np.random.default_rng([seed, own]).choice(count - 1, distractors, replace=False) for own in range(count)]
-    rivals = np.array(drawn, dtype=np.int64)
-    return rivals + (rivals >= np.arange(count)[:, None])
+    others = np.array(drawn, dtype=np.int64)
+    return others + (others >= np.arange(count)[:, None])
 
 
-def _count(references: Mapping[str, Sequence[str]], distractors: int) -> int:
+def _count(references: Mapping[str, Sequence[str]]) -> int:
     lengths = {iso: len(lines) for iso, lines in references.items()}
     if len(set(lengths.values())) != 1:
         raise SteerlabError(f"references need the same number of sentences in every language; given: {lengths}")
-    count = next(iter(lengths.values()))
-    if not 1 <= distractors < count:
-        raise SteerlabError(
-            f"relevance compares each output with its own reference and {distractors} others, and there are {count} "
-            f"sentences: give at least {distractors + 1} sentences, or between 1 and {count - 1} distractors"
-        )
-    return count
+    return next(iter(lengths.values()))
 
 
 def _checked(

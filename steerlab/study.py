@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import resource
 import sys
@@ -24,6 +23,7 @@ from steerlab.collection import collect, text_means
 from steerlab.corpora import Corpus, corpus
 from steerlab.directions import Directions
 from steerlab.figures import cophenetic, cosines, dendrogram, dose_curves, families, heatmap, separation
+from steerlab.folders import claim, write_json, write_table
 from steerlab.geometry import Kinship, have_kin, kinship, unigrams, within_script
 from steerlab.geometry import separation as separate
 from steerlab.judges import DISTRACTORS
@@ -69,7 +69,7 @@ class Study:
             time.monotonic(),
             Console(stderr=True, quiet=not progress, markup=False, highlight=False),
         )
-        self._claim()
+        claim(self.folder, self._told())
         self.model: Model = load(settings.model, dtype=settings.dtype, device=settings.device)
         self.corpus: Corpus = corpus(settings.corpus, settings.langs)
         self.source = settings.source
@@ -93,7 +93,7 @@ class Study:
             full=settings.full,
         )
         self.manifest = self._manifest(command)
-        self._write("manifest.json", self.manifest)
+        write_json(self.folder / "manifest.json", self.manifest)
 
     # ------------------------------------------------------------------------------------------------- the steps
 
@@ -113,7 +113,7 @@ class Study:
         longest = min(LONGEST, self.model.context)
         need = bench.plan["rows"] * row_bytes(self.model, longest, new=NEW_TOKENS)
         self.console.print(f"batches of {bench.plan['rows']} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt")
-        self._write("manifest.json", self.manifest | {"batches": bench.plan | {"bytes estimated": need}})
+        write_json(self.folder / "manifest.json", self.manifest | {"batches": bench.plan | {"bytes estimated": need}})
         dev, raced = self._choose(bench)
         choices = choose(dev)
         bench.fluency = True
@@ -289,9 +289,9 @@ class Study:
             summary["race"] = {"settings": len(raced), "read whole": int(raced["kept"].sum())}
             behind = raced[~raced["kept"]].drop(columns="kept").astype(object)
             summary["race"]["not read whole"] = behind.where(behind.notna(), None).to_dict("records")
-        rows.to_parquet(self.folder / "rows.parquet")
-        rows.to_csv(self.folder / "rows.csv", index=False)
-        self._write("summary.json", summary)
+        write_table(self.folder / "rows.parquet", rows)
+        write_table(self.folder / "rows.csv", rows)
+        write_json(self.folder / "summary.json", summary)
 
     def _tables(
         self, test: pd.DataFrame, choices: dict[str, tuple[int, float]]
@@ -361,26 +361,6 @@ class Study:
 
     def _told(self) -> dict[str, Any]:
         return json.loads(json.dumps(asdict(self.settings)))
-
-    def _claim(self) -> None:
-        """Take a folder that is empty or that the same settings made."""
-        file = self.folder / "manifest.json"
-        if file.exists():
-            made = json.loads(file.read_text("utf-8")).get("settings", {})
-            other = [key for key, value in self._told().items() if made.get(key) != value]
-            if other:
-                told = ", ".join(f"{key} {made.get(key)!r} there, {self._told()[key]!r} here" for key in other)
-                raise SteerlabError(
-                    f"{self.folder} holds a run with other settings ({told}); give another --out or delete it"
-                )
-        elif self.folder.is_dir() and {path.name for path in self.folder.iterdir()} - {"manifest.json.new"}:
-            raise SteerlabError(f"{self.folder} holds files, but no run; give an empty or a new folder as --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def _write(self, name: str, value: dict[str, Any]) -> None:
-        fresh = self.folder / f"{name}.new"
-        fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-        os.replace(fresh, self.folder / name)
 
 
 def run(

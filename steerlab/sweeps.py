@@ -1,27 +1,20 @@
 """Sweeps over layers, languages, strengths, estimators and operators, whole or raced."""
 
-import hashlib
-import json
-import os
 import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 
-import steerlab.estimate
 import steerlab.racing as racing
 from steerlab.cells import Bench, Cell, Workers, here
-from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
-from steerlab.directions import Directions
-from steerlab.estimate import variant
+from steerlab.fits import fit
+from steerlab.folders import occupied, read_json, write_json
 from steerlab.generation import decode
-from steerlab.grids import Grid
+from steerlab.grids import ALL, Grid
 from steerlab.langid import identifier
 from steerlab.ledger import Ledger
 from steerlab.model import Model, load
@@ -76,43 +69,16 @@ def prepare(
     bench = _bench(grid, model, texts, folder)
     bench.workers, bench.retry = workers, retry
     if folder is not None:
-        if grid.batch is None and (planned := _told(folder / "sweep.json").get("plan")):
+        if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
             bench.batch = planned["rows"]  # another machine would advise others, and so do all of it again
         _claim(folder, grid, bench)
         bench.folder = folder / "rows"
-    layers = sorted({cell.layer for cell in cells})
-    bench.directions = fit(model, texts, grid.estimators, layers=layers, source=grid.source, folder=folder)
+    layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
+    options: dict[str, Any] = {"source": grid.source, "dictionaries": grid.saes, "folder": folder}
+    bench.directions = fit(model, texts, grid.estimators, layers=layers, **options)
     if folder is not None:
-        _write(folder / "cells.json", {bench.key(c): asdict(c) | {"rows": len(bench.lines(c))} for c in cells})
+        write_json(folder / "cells.json", {bench.key(c): asdict(c) | {"rows": len(bench.lines(c))} for c in cells})
     return bench, cells
-
-
-def fit(
-    model: Model,
-    texts: Corpus,
-    estimators: Sequence[str],
-    *,
-    layers: Sequence[int],
-    source: str,
-    form: str = "line",
-    folder: Path | None = None,
-) -> dict[str, Directions]:
-    """Directions by estimator name, from one pass over the `estimate` split; in a folder they are kept, and found."""
-    for name in estimators:
-        variant(name)
-    part = texts.split("estimate")
-    if folder is None:
-        return fitted(model, part, estimators, layers=layers, source=source, form=form)
-    (folder / "directions").mkdir(parents=True, exist_ok=True)
-    made = [model.fingerprint, str(model.dtype), part.hash, list(layers), source, form]
-    told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
-    names = {name: f"{name.replace(' ', '-')}-{told}.safetensors" for name in estimators}
-    files = {name: folder / "directions" / file for name, file in names.items()}
-    with FileLock(folder / "directions" / "lock", fallback_to_soft=False):
-        if missing := [name for name, file in files.items() if not file.exists()]:
-            for name, found in fitted(model, part, missing, layers=layers, source=source, form=form).items():
-                found.save(files[name])
-        return {name: Directions.load(file) for name, file in files.items()}
 
 
 def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict[str, Any]:
@@ -138,10 +104,10 @@ def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict
 def progress_of(out: str | Path) -> dict[str, Any]:
     """What is done in a sweep's folder, without its model: cells, rows, failures, workers, damaged lines."""
     folder = Path(out)
-    cells = _told(folder / "cells.json")
+    cells = read_json(folder / "cells.json")
     if not cells:
         raise SteerlabError(f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made")
-    if _told(folder / "sweep.json")["grid"]["race"]:
+    if read_json(folder / "sweep.json")["grid"]["race"]:
         raise SteerlabError(f"{folder} holds a race, which reads what it needs; its progress is what it prints itself")
     lines = {key: cell["rows"] for key, cell in cells.items()}
     ledger = Ledger(folder / "rows", lines)
@@ -160,7 +126,7 @@ def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
     cells = grid.cells(texts.langs, model.n_layers)
     if not cells:
         raise SteerlabError(f"the corpus has no language beside {grid.source!r}; give targets that it has")
-    for layer in {cell.layer for cell in cells}:
+    for layer in {cell.layer for cell in cells} - {ALL}:
         model.need_layer(layer)
     texts.split(grid.split).take(grid.limit)
     return cells
@@ -168,24 +134,6 @@ def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
 
 def _named(cell: Mapping[str, Any]) -> str:
     return f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} {cell['source']}→{cell['target']}"
-
-
-def fitted(
-    model: Model,
-    texts: Corpus,
-    estimators: Sequence[str],
-    *,
-    layers: Sequence[int],
-    source: str,
-    form: str = "line",
-    progress: bool = False,
-) -> dict[str, Directions]:
-    """Directions at `layers` by the estimators' or variants' names, from one pass over all of the texts."""
-    chosen = [variant(name) for name in estimators]
-    read = range(model.n_layers) if any(each.every for each in chosen) else layers
-    also = sorted({need for each in chosen for need in each.needs})
-    moments = collect(model, texts, layers=read, source=source, form=form, also=also, progress=progress)
-    return {name: steerlab.estimate.fit(name, moments, source=source).at(*layers) for name in estimators}
 
 
 def _loaded(grid: Grid, model: Any) -> Model:
@@ -233,28 +181,17 @@ def _bench(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) 
 def _claim(folder: Path, grid: Grid, bench: Bench) -> None:
     """Take a folder that is empty or that a sweep of the same model made."""
     file = folder / "sweep.json"
-    made = _told(file).get("model", {})
+    made = read_json(file).get("model", {})
     about = bench.model.about
     if made and {key: made.get(key) for key in about} != about:
         told = ", ".join(
             f"{key} {made.get(key)} there, {value} here" for key, value in about.items() if made.get(key) != value
         )
         raise SteerlabError(f"{folder} holds a sweep of another model ({told}); give another folder")
-    foreign = folder.is_dir() and any(path.suffix != ".new" for path in folder.iterdir())
+    foreign = occupied(folder)
     if foreign and not file.exists():  # in this order: another process may have come first meanwhile
         raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     corpus = {"name": bench.corpus.name, "hash": bench.corpus.hash, "langs": list(bench.corpus.langs)}
     plan = {"identifier": bench.identifier.name, "plan": bench.plan}
-    _write(file, {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus} | plan)
-
-
-def _told(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return found
-
-
-def _write(file: Path, value: dict[str, Any]) -> None:
-    fresh = file.with_name(f"{file.name}.{uuid.uuid4().hex[:6]}.new")
-    fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-    os.replace(fresh, file)
+    write_json(file, {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus} | plan)

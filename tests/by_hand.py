@@ -10,13 +10,13 @@ from random import Random
 from typing import Any
 
 import torch
+from conftest import RESIDUAL
 from torch import Tensor
 
 from steerlab.directions import Direction, Directions
 from steerlab.edits import POSITIONS, Edit, ablate, add, affine, conceptor, erase, overwrite, push, rotate
 from steerlab.model import Model
 from steerlab.prompts import encode
-from steerlab.terms import SITES
 
 OPERATORS = ("add", "ablate", "rotate")
 EVERY = (*OPERATORS, "affine", "push", "erase", "conceptor", "overwrite")  # the last three need `equipped` directions
@@ -105,6 +105,21 @@ def equipped(direction: Direction, seed: int = 0) -> Direction:
     return replace(direction, end=direction.start + rows(1)[:, 0], extra=extra)
 
 
+def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Direction:
+    """The same with random latents and neurons of both languages; a latent is on at a quarter of places, or so."""
+    random, (layers, width) = torch.Generator().manual_seed(seed), direction.start.shape
+
+    def units() -> dict[str, Tensor]:
+        numbers = lambda *shape: torch.randn(layers, *shape, generator=random)  # noqa: E731
+        found = {name: numbers(rank, width) for name in ("encoder", "decoder")}
+        found |= {name: numbers(rank) for name in ("bias", "push", "pull")}
+        found |= {"threshold": 2 + numbers(rank).abs(), "level": 2 + numbers(rank).abs(), "window": torch.ones(layers)}
+        mask = (torch.rand(layers, width, generator=random) < 0.3).float().index_fill(1, torch.tensor([0]), 1)
+        return found | {"mask": mask, "values": numbers(width), "rest": numbers(width)}
+
+    return replace(direction, extra={**direction.extra, **units()}, source_extra=units())
+
+
 Row = Sequence[Step]
 
 
@@ -118,7 +133,7 @@ def rows_of(directions: Directions, count: int, *, targets: Sequence[str]) -> li
 
     The first row has none. Of each four, one has a second step anywhere and one a second step at the same place.
     """
-    random, kinds = Random(0), cycle(product(OPERATORS, POSITIONS, SITES))
+    random, kinds = Random(0), cycle(product(OPERATORS, POSITIONS, RESIDUAL))
 
     def draw(site: str, layers: Sequence[int]) -> Direction:
         step = directions.between("en", random.choice(targets)).at(*layers)
@@ -133,7 +148,7 @@ def rows_of(directions: Directions, count: int, *, targets: Sequence[str]) -> li
         layers = random.sample(directions.layers, k=2 if len(rows) % 9 == 0 else 1)
         row = [Step(kind, draw(site, layers), size(kind) / len(layers), positions)]
         if len(rows) % 4 == 1:
-            kind, positions, site = random.choice(OPERATORS), random.choice(POSITIONS), random.choice(SITES)
+            kind, positions, site = random.choice(OPERATORS), random.choice(POSITIONS), random.choice(RESIDUAL)
             row.append(Step(kind, draw(site, random.sample(directions.layers, k=1)), size(kind), positions))
         elif len(rows) % 4 == 3:
             kind = random.choice(OPERATORS)

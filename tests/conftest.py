@@ -27,6 +27,7 @@ PROMPTS = [
     "We eat bread with butter in the morning.\n",
 ]
 SHAPES = ("gemma2", "gpt2", "qwen2")
+RESIDUAL = ("resid_pre", "resid_post")  # the sites that every model has
 ALL_SHAPES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "mixtral", "qwen3_moe")
 
 
@@ -154,8 +155,9 @@ def hooked_transformer(folder: Path) -> Any:
 def random_directions(model: Model, *, site: str = "resid_post", rank: int = 2, seed: int = 1) -> Directions:
     """From "en" to "es" in random directions, at every layer, with gaps of the size of a tiny model's activations."""
     random = torch.Generator().manual_seed(seed)
-    means = torch.randn(2, model.n_layers, model.width, generator=random)
-    basis = torch.randn(2, model.n_layers, model.width, rank, generator=random)
+    width = model.width_of(site)
+    means = torch.randn(2, model.n_layers, width, generator=random)
+    basis = torch.randn(2, model.n_layers, width, rank, generator=random)
     basis = torch.linalg.qr(basis)[0].mT.contiguous()
     return Directions(means, basis, means, ("en", "es"), tuple(range(model.n_layers)), site)
 

@@ -18,13 +18,14 @@ from steerlab.terms import SITES, SteerlabError
 
 
 def directions(model: Model, count: int = 3) -> list[Direction]:
-    """Random ones at both sites, at the first, a middle and the last layer."""
+    """Random ones at every site, at the first, a middle and the last layer."""
     made, random = [], torch.Generator().manual_seed(0)
     for layer in sorted({0, model.n_layers // 2, model.n_layers - 1})[:count]:
         for site in SITES:
-            unit = torch.randn(1, model.width, generator=random)
+            width = model.width_of(site)
+            unit = torch.randn(1, width, generator=random)
             unit /= unit.norm()
-            start = torch.randn(1, model.width, generator=random)
+            start = torch.randn(1, width, generator=random)
             made.append(Direction("de", "en", (layer,), site, unit, torch.tensor([3.0]), start, unit[:, None], {}))
     return made
 
@@ -33,7 +34,9 @@ def edits_of(model: Model) -> list[Edit]:
     steps = directions(model)
     made = [Edit(())]
     for step in steps:
-        made += [add(step), add(step, positions="prompt"), ablate(step), rotate(step, degrees=50)]
+        made += [add(step), rotate(step, degrees=50)]
+        if step.site.startswith("resid"):
+            made += [add(step, positions="prompt"), ablate(step)]
     return [*made, add(steps[0]) | rotate(steps[-1], degrees=20), add(steps[-1]) | ablate(steps[1])]
 
 

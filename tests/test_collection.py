@@ -5,14 +5,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny
+from conftest import RESIDUAL, save_tiny
 
-from steerlab.collection import moments as collection
 from steerlab.collection import collect, text_means
+from steerlab.collection import moments as collection
 from steerlab.corpora import Corpus, texts
 from steerlab.model import Model, load
 from steerlab.prompts import prompt
-from steerlab.terms import SITES, SteerlabError, hook_name
+from steerlab.terms import SteerlabError, hook_name
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def one_by_one(model: Model, corpus: Corpus, site: str, form: str = "line") -> d
     return found
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", RESIDUAL)
 def test_collect_is_reading_text_by_text(site, polyglot, few):
     layers = range(polyglot.n_layers - (site == "resid_post"))  # the last hidden state is after the final norm
     read = one_by_one(polyglot, few, site)
@@ -61,6 +61,25 @@ def test_collect_is_reading_text_by_text(site, polyglot, few):
     assert moments.provenance["tokens"] == moments.count.sum()
     assert moments.provenance["model"]["fingerprint"] == polyglot.fingerprint
     assert moments.provenance["corpus"] == {"name": few.name, "hash": few.hash, "lines": 7}
+
+
+def test_sites_inside_the_mlp_have_its_width(polyglot, few):
+    """From transformers' own modules: what gate_proj gives, and what down_proj takes."""
+    mlp, seen = polyglot.hf.model.layers[3].mlp, dict[str, list[torch.Tensor]]()
+    hooks = [
+        mlp.gate_proj.register_forward_hook(lambda _, __, out: seen.setdefault("mlp_pre", []).append(out[0, 1:])),
+        mlp.down_proj.register_forward_pre_hook(lambda _, args: seen.setdefault("mlp_post", []).append(args[0][0, 1:])),
+    ]
+    one_by_one(polyglot, few.select(["de"]), "resid_pre")
+    for hook in hooks:
+        hook.remove()
+    for site, parts in seen.items():
+        moments = collect(polyglot, few, layers=[3], site=site, batch=3, also=["scatter", "pairs"])
+        assert moments.width == polyglot.config.intermediate_size != polyglot.width
+        mean = torch.cat(parts).double().mean(0)
+        torch.testing.assert_close(moments.mean[1, 0], mean, atol=1e-4, rtol=1e-4)
+        read = text_means(polyglot, few.select(["de"]), layers=[3], site=site)["de"]
+        torch.testing.assert_close(read[:, 0], torch.stack([part.mean(0) for part in parts]), atol=1e-4, rtol=1e-4)
 
 
 def test_batch_size_does_not_matter(polyglot, few):

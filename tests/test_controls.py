@@ -159,6 +159,28 @@ def test_random_subspaces_have_the_same_rank_and_know_nothing() -> None:
         assert not torch.equal(extra["mask"], fitted.extra["mask"])
 
 
+def test_random_neurons_are_as_many_and_keep_what_is_known_of_each_together() -> None:
+    fitted = equipped()
+    extra = {**fitted.extra, "rest": fitted.extra["values"] + 100}
+    control = controls.random(replace(fitted, extra=extra), seed=0).extra
+    torch.testing.assert_close(control["rest"], control["values"] + 100)
+    inside = [(found["mask"] * found["values"]).norm(dim=-1) for found in (control, extra)]
+    torch.testing.assert_close(*inside)
+    assert not torch.equal(control["mask"], extra["mask"])
+
+
+def test_random_decoders_write_elsewhere_and_as_far() -> None:
+    fitted = directions()
+    rows = torch.randn(5, len(LAYERS), 4, WIDTH, generator=torch.Generator().manual_seed(1))
+    rows[1, 0, 2:] = 0
+    rows[2, 1] = 0
+    control = controls.random(replace(fitted, extra={"decoder": rows}), seed=0).extra["decoder"]
+    torch.testing.assert_close(control @ control.mT, rows @ rows.mT, atol=1e-4, rtol=1e-4)
+    assert torch.equal(control.any(-1), rows.any(-1))
+    cosine = torch.nn.functional.cosine_similarity(control, rows, dim=-1)[rows.any(-1)]
+    assert float(cosine.abs().max()) < 0.6
+
+
 def test_dealt_labels_deal_subspaces_and_the_rest_too() -> None:
     fitted = equipped()
     for control in (controls.shuffled(fitted, seed=1), controls.wrong(fitted, source="en", seed=1)):

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from by_hand import EVERY, Step, equipped
+from by_hand import EVERY, Step, equipped, with_units
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -48,6 +49,9 @@ class Fake:
     def __init__(self, fingerprint: str = "abc") -> None:
         self.fingerprint = fingerprint
         self.changes: Sequence[tuple[str, int, Any]] = ()
+
+    def width_of(self, site: str) -> int:
+        return self.width
 
     def need_layer(self, layer: int) -> None:
         if not 0 <= layer < DEPTH:
@@ -530,16 +534,17 @@ def test_a_detour_leaves_in_the_middle_and_returns_at_the_top() -> None:
 
 
 def test_the_table_lists_every_operator_with_its_knob_and_its_identity() -> None:
-    step = direction(layers=(0, 1, 2, 3))
-    assert sorted(OPERATORS) == sorted(edits.__all__)
+    whole = with_units(direction(layers=(0, 1, 2, 3)))
+    assert set(edits.__all__) == {name for name, told in OPERATORS.items() if not isinstance(told.make, partial)}
     for name, told in OPERATORS.items():
-        assert told.make is getattr(edits, name)
+        step = replace(whole, site="mlp_post") if told.units == "neurons" else whole
+        assert isinstance(told.make, partial) or told.make is getattr(edits, name)
         for value in told.grid:
             edit = told.make(step, **{told.knob: value})
             assert edit.parts
             assert not any(part.identity for part in edit.parts), (name, value)
         given = {told.knob: told.grid[0]} | dict(told.identity)
-        assert all(part.identity for part in told.make(step, **given).parts), name
+        assert all(part.identity for part in told.make(step, **given).parts) == bool(told.identity), name
         doses = []
         for value in told.grid:
             with told.make(step, **{told.knob: value}).on(fake := Fake()) as touched:

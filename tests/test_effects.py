@@ -1,6 +1,7 @@
 """Ablating a language hurts that language, a random direction of the same dose hurts none in particular."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from steerlab.corpora import Corpus
-from steerlab.directions import Directions
-from steerlab.edits import Edit, ablate, add, rotate
+from steerlab.directions import Direction, Directions
+from steerlab.edits import Edit, ablate, add, gate, neuron_add, neuron_set, neuron_zero, rotate
 from steerlab.effects import asymmetry, dominance, doses, effect_matrix, language_effects, random_like
 from steerlab.evaluation import cross_entropy
 from steerlab.model import Model
@@ -129,13 +130,62 @@ def test_a_random_edit_has_the_dose_of_its_model(
         assert abs(torch.nn.functional.cosine_similarity(mine, stranger, dim=0)) < 0.35
 
 
+@pytest.mark.parametrize("operator", [neuron_add, neuron_set, neuron_zero])
+def test_random_neurons_are_as_many_and_as_strong(
+    operator: Callable[..., Edit], polyglot: Model, lines: Corpus
+) -> None:
+    texts, random = lines.split("dev")["en"][:3], torch.Generator().manual_seed(0)
+    width = polyglot.config.intermediate_size
+    mask = (torch.rand(1, width, generator=random) < 0.1).float()
+    values = 0.2 * mask * torch.rand(1, width, generator=random)
+    none, extra = torch.zeros(1, width), {"mask": mask, "values": values}
+    about: dict[str, Any] = {"target": "de", "source": "en", "layers": (LAYER,), "site": "mlp_post", "extra": extra}
+    direction = Direction(**about, unit=values, gap=torch.ones(1), start=none, basis=none[:, None])
+    edit = operator(direction)
+    made = random_like(polyglot, texts, edit, seed=3)
+    wanted, found = doses(polyglot, texts, [edit, made]).tolist()
+    assert found == pytest.approx(wanted, rel=0.03)
+    assert wanted > 0.01
+    key = "shift" if operator is neuron_add else "weight"
+    own, other = (one.parts[0].tensors[key][0] for one in (edit, made))
+    assert other.count_nonzero() == own.count_nonzero() == mask.sum()
+    assert (own * other).count_nonzero() < 0.3 * mask.sum()
+    scale = other.sum() / own.sum()
+    assert torch.allclose(other.sort().values, scale * own.sort().values, rtol=1e-4)
+    if operator is neuron_set:  # a neuron's value goes with it
+        tensors = made.parts[0].tensors
+        assert torch.equal(tensors["shift"] != 0, tensors["weight"] != 0)
+
+
+def test_a_random_gate_opens_where_its_model_does(polyglot: Model, lines: Corpus, directions: Directions) -> None:
+    texts, width = lines.split("dev")["en"][:3], polyglot.width
+    reader = {"encoder": torch.eye(width)[None, :1], "bias": torch.zeros(1, 1), "threshold": torch.zeros(1, 1)}
+    edit = gate(replace(directions.between("en", "de").at(LAYER), source_extra=reader), strength=0.5)
+    made = random_like(polyglot, texts, edit)
+    wanted, found = doses(polyglot, texts, [edit, made]).tolist()
+    assert found == pytest.approx(wanted, rel=0.03)
+    for name in reader:
+        assert torch.equal(made.parts[0].tensors[name], edit.parts[0].tensors[name])
+    mine, own = (one.parts[0].tensors["shift"].flatten() for one in (made, edit))
+    assert abs(torch.nn.functional.cosine_similarity(mine, own, dim=0)) < 0.35
+
+
 def test_a_random_edit_that_cannot_be_had_is_said(
     polyglot: Model, held_out: Corpus, edits: dict[str, Edit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strange = replace(edits["de"], parts=(replace(edits["de"].parts[0], operator="clamp"),))
-    with pytest.raises(SteerlabError, match="no random control of the operator 'clamp'; use controls.random"):
+    with pytest.raises(
+        SteerlabError, match="no random control of the operator 'clamp'; .* other features, of selection"
+    ):
         random_like(polyglot, held_out["en"], strange)
-    monkeypatch.setattr("steerlab.effects._TRIES", 1)  # a random axis holds a tenth of what the language's does
+    strange = replace(strange, parts=(replace(strange.parts[0], operator="erase"),))
+    with pytest.raises(
+        SteerlabError, match="no random control of the operator 'erase'; use controls.random: only add, "
+    ):
+        random_like(polyglot, held_out["en"], strange)
+    monkeypatch.setattr(
+        "steerlab.effects.matching._TRIES", 1
+    )  # a random axis holds a tenth of what the language's does
     with pytest.raises(
         SteerlabError, match=r"no random edit reached the dose 0.\d+ \(the last had 0.\d+\); take a weaker"
     ):

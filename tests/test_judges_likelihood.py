@@ -9,8 +9,8 @@ import torch
 from steerlab.edits import add
 from steerlab.judges import Answer, Likelihood
 from steerlab.judges.likelihood import conditional
-from steerlab.judges.rivals import rivals
 from steerlab.prompts import encode
+from steerlab.scores import rivals
 from steerlab.terms import SteerlabError
 
 

@@ -34,7 +34,7 @@ def model(shaped: Shaped) -> Model:
 
 @functools.cache
 def direction_of(model: Model, seed: int, site: str) -> Direction:
-    return equipped(replace(random_directions(model, seed=seed).between("en", "es"), site=site), seed)
+    return equipped(random_directions(model, site=site, seed=seed).between("en", "es"), seed)
 
 
 # An edit in words; a test makes it of its model's directions.

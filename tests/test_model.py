@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import PROMPTS, SHAPES
+from conftest import PROMPTS, RESIDUAL, SHAPES
 
 from steerlab.collection import collect
 from steerlab.directions import Directions
@@ -205,7 +205,7 @@ def test_sites_are_the_hidden_states(shape, polyglot, tiny):
         norm = model.hf.transformer.ln_f if shape == "gpt2" else model.hf.model.norm
         last = norm(seen[hook_name("resid_post", model.n_layers - 1)])
     for layer in range(model.n_layers):
-        pre, post = (seen[hook_name(site, layer)] for site in SITES)
+        pre, post = (seen[hook_name(site, layer)] for site in RESIDUAL)
         assert torch.equal(pre, out.hidden_states[layer])
         if layer + 1 < model.n_layers:
             assert torch.equal(post, out.hidden_states[layer + 1])

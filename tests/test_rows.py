@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import torch
 from by_hand import OPERATORS, TIE, Row, differing, edit_of, nats, rows_of, say
-from conftest import ALL_SHAPES, PROMPTS, random_directions
+from conftest import ALL_SHAPES, PROMPTS, RESIDUAL, random_directions
 
 from steerlab.corpora import Corpus
 from steerlab.directions import Directions
@@ -16,7 +16,6 @@ from steerlab.evaluation import cross_entropy
 from steerlab.generation import Decoded, decode
 from steerlab.model import Model
 from steerlab.prompts import encode, pad
-from steerlab.terms import SITES
 
 ROWS, NEW = 200, 12
 
@@ -52,7 +51,7 @@ def alone(polyglot: Model, rows: list[Row], prompts: list[str]) -> list[Decoded]
 def test_the_rows_are_of_every_kind(rows: list[Row]) -> None:
     steps = [step for row in rows for step in row]
     kinds = {(step.operator, step.positions, step.direction.site) for row in rows for step in row[:1]}
-    assert len(kinds) == len(OPERATORS) * len(POSITIONS) * len(SITES)
+    assert len(kinds) == len(OPERATORS) * len(POSITIONS) * len(RESIDUAL)
     assert {layer for step in steps for layer in step.direction.layers} == set(range(8))
     assert {step.direction.target for step in steps} == {"de", "es", "fr", "ru"}
     assert {len(row) for row in rows} == {0, 1, 2}
@@ -161,7 +160,7 @@ def test_texts_are_read_as_they_are_by_hand(shape: str, shaped: Callable[[str], 
     assert ((expected[1:] - expected[0]).abs().amax(1) > 0.01).all(), "the edits are felt"
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", RESIDUAL)
 @pytest.mark.parametrize("shape", ["polyglot", *ALL_SHAPES])
 @torch.inference_mode()
 def test_left_padding_changes_nothing_whatever_it_holds(
@@ -188,7 +187,7 @@ def test_left_padding_changes_nothing_whatever_it_holds(
         assert not torch.allclose(plain[row, -len(alone) :], alone, atol=0.05), "the edit is felt"
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", RESIDUAL)
 @pytest.mark.parametrize("shape", ALL_SHAPES)
 @torch.inference_mode()
 def test_bos_and_padding_are_not_touched(shape: str, site: str, shaped: Callable[[str], Model]) -> None:

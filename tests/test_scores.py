@@ -131,11 +131,11 @@ def test_a_distractor_with_the_same_text_is_a_tie() -> None:
 
 
 def test_distractors_are_fixed_other_sentences() -> None:
-    rivals = steerlab.scores._rivals(SENTENCES, 31, 0)
+    rivals = steerlab.scores.rivals(SENTENCES, 31, 0)
     assert rivals.shape == (SENTENCES, 31)
     assert all(own not in row and len(set(row)) == 31 for own, row in enumerate(rivals.tolist()))
     assert set(rivals.ravel().tolist()) == set(range(SENTENCES))
-    assert not np.array_equal(rivals, steerlab.scores._rivals(SENTENCES, 31, 1))
+    assert not np.array_equal(rivals, steerlab.scores.rivals(SENTENCES, 31, 1))
 
 
 def test_relevance_is_the_definition_spelt_out() -> None:
@@ -143,7 +143,7 @@ def test_relevance_is_the_definition_spelt_out() -> None:
     sentences = rng.integers(SENTENCES, size=40)
     outputs = [REFERENCES["it"][place][4 : rng.integers(5, 12)] for place in sentences]
     relevant, own = relevance(outputs, ["it"] * 40, sentences, REFERENCES, seed=5)
-    rivals = steerlab.scores._rivals(SENTENCES, 31, 5)
+    rivals = steerlab.scores.rivals(SENTENCES, 31, 5)
     for output, place, found, score in zip(outputs, sentences, relevant, own, strict=True):
         best = max(sacrebleu(output, REFERENCES["it"][rival]) for rival in rivals[place])
         assert score == pytest.approx(sacrebleu(output, REFERENCES["it"][place]), abs=1e-9)

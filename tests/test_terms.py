@@ -28,6 +28,7 @@ def test_an_unknown_code_lists_the_known_ones(code: str) -> None:
 
 
 def test_hook_names_are_those_of_transformer_lens() -> None:
-    assert [hook_name(site, 5) for site in SITES] == ["blocks.5.hook_resid_pre", "blocks.5.hook_resid_post"]
+    named = ["hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post"]
+    assert [hook_name(site, 5) for site in SITES] == [f"blocks.5.{name}" for name in named]
     with pytest.raises(SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"):
         hook_name("resid_mid", 5)

@@ -22,10 +22,10 @@ from workers import Worker
 import steerlab as sl
 import steerlab.cells
 from steerlab.cells import Bench, Cell
+from steerlab.fits import fit
 from steerlab.langid import identifier
 from steerlab.racing import race
 from steerlab.summaries import choose
-from steerlab.sweeps import fit
 
 REGRET = 0.03  # of test joint, which the issue of racing allows
 Setting = tuple[int, float]

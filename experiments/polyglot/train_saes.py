@@ -21,7 +21,7 @@ from steerlab.model import PACKAGED, Model, load
 from steerlab.terms import hook_name
 
 SITE, TIMES, ACTIVE, COMPARED = "resid_post", 8, 32, 4
-TOKENS, COMPARED_TOKENS, BATCH, RATE = 2_000_000, 600_000, 1024, 6e-4
+TOKENS, COMPARED_TOKENS, BATCH, RATE = 1_600_000, 600_000, 1024, 6e-4
 MIXED = 64 * BATCH  # tokens that are shuffled together
 MIXTURE = (0.7, 0.2, 0.1)  # monolingual runs, bare translations, instructed pairs; languages in equal shares
 LENGTH, ROWS = 128, 64
@@ -86,7 +86,7 @@ def untrained(kind: str, model: Model, layer: int) -> Any:
     from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig, TopKTrainingSAEConfig, TrainingSAE
     from sae_lens.saes.sae import SAEMetadata
 
-    about = model.about | {"layer": layer, "hook_name": hook_name(SITE, layer), "model_name": "steerlab polyglot"}
+    about = model.about | {"layer": layer, "hook_name": hook_name(SITE, layer), "model_name": "polyglot"}
     told: dict[str, Any] = {"d_in": model.width, "d_sae": TIMES * model.width, "device": str(model.device)}
     told |= {"normalize_activations": "expected_average_only_in", "metadata": SAEMetadata(**about)}
     configs = {
@@ -95,8 +95,9 @@ def untrained(kind: str, model: Model, layer: int) -> Any:
         "jumprelu": lambda: JumpReLUTrainingSAEConfig(
             jumprelu_sparsity_loss_mode="quadratic",
             target_l0=ACTIVE,
-            l0_coefficient=1.0,
             l0_warm_up_steps=200,
+            jumprelu_init_threshold=0.8,  # near where it has to end: so few steps move its logarithm by .35 at most
+            jumprelu_bandwidth=0.5,
             **told,
         ),
     }
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    model = load(PACKAGED, device=options.device)
+    model = load(device=options.device)
     if options.compare:
         layers: tuple[int, ...] = (COMPARED,)
         saes = {kind: (kind, COMPARED) for kind in ("topk", "batchtopk", "jumprelu")}

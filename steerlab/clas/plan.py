@@ -8,9 +8,10 @@ from steerlab.cells import Cell
 from steerlab.clas.reading import Questions
 from steerlab.edits import OPERATORS
 from steerlab.estimate import variant
-from steerlab.grids import STEERING, method_name, suits
+from steerlab.grids import STEERING, method_name
 from steerlab.langid import Identifier
 from steerlab.prompts import read_form
+from steerlab.selection import known, suits
 from steerlab.terms import SteerlabError, language
 
 UNSTEERED, RANDOM = "unsteered", "random"
@@ -164,9 +165,10 @@ def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
 
 def _check(settings: Settings) -> None:
     for name in settings.estimators:
-        variant(name)
-    if unknown := [name for name in settings.operators if name not in STEERING]:
-        raise SteerlabError(f"CLaS-Bench steers with {', '.join(STEERING)}, not with {unknown[0]!r}")
+        known(name)
+    able = [name for name in STEERING if not OPERATORS[name].whole]
+    if unknown := [name for name in settings.operators if name not in able]:
+        raise SteerlabError(f"CLaS-Bench steers with {', '.join(able)}, not with {unknown[0]!r}")
     if not (settings.estimators and settings.operators):
         raise SteerlabError("there is nothing to run; give at least one estimator and one operator")
     if alone := [name for name in settings.operators if not any(suits(name, each) for each in settings.estimators)]:

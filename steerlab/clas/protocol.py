@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,12 +21,13 @@ from steerlab.clas.scoring import differences, table
 from steerlab.clas.tables import markdown, show
 from steerlab.corpora import Corpus, corpus, texts
 from steerlab.directions import Direction, Directions
+from steerlab.fits import fitted
+from steerlab.folders import claim, write_json, write_table, write_text
 from steerlab.judges import Judge
 from steerlab.langid import identifier
 from steerlab.model import load
 from steerlab.prompts import prompt, read_form
 from steerlab.summaries import choose
-from steerlab.sweeps import fitted
 from steerlab.terms import SteerlabError
 
 
@@ -166,8 +166,8 @@ class Run:
         first = next(iter(self.plan.methods))
         everything = pd.concat([dev, rows], ignore_index=True) if len(dev) else rows
         everything["same"] = everything["source"] == everything["target"]
-        everything.to_parquet(self.folder / "rows.parquet")
-        scored.to_csv(self.folder / "scores.csv", index=False)
+        write_table(self.folder / "rows.parquet", everything)
+        write_table(self.folder / "scores.csv", scored)
         summary = {
             "format": 1,
             "model": self.model.name,
@@ -183,9 +183,9 @@ class Run:
             "scores": scored.astype(object).where(scored.notna(), None).to_dict("records"),
             "differences": differences(rows, first, seed=self.settings.seed),
         }
-        self._write("summary.json", summary)
+        write_json(self.folder / "summary.json", summary)
         notes = self._notes(summary, rows)
-        (self.folder / "table.md").write_text(markdown(scored, title=self.model.name, notes=notes), "utf-8")
+        write_text(self.folder / "table.md", markdown(scored, title=self.model.name, notes=notes))
         show(scored, notes, console=self.console)
 
     def _ceiling(self) -> dict[str, float]:
@@ -230,17 +230,7 @@ class Run:
     def _claim(self, command: Sequence[str]) -> None:
         """Take a folder that is empty or that the same settings made, and write what the run is."""
         told = json.loads(json.dumps(asdict(self.settings)))
-        file = self.folder / "manifest.json"
-        if file.exists():
-            made = json.loads(file.read_text("utf-8")).get("settings", {})
-            if other := [key for key, value in told.items() if made.get(key) != value]:
-                differ = ", ".join(f"{key} {made.get(key)!r} there, {told[key]!r} here" for key in other)
-                raise SteerlabError(
-                    f"{self.folder} holds a run with other settings ({differ}); give another --out or delete it"
-                )
-        elif self.folder.is_dir() and any(path.suffix != ".new" for path in self.folder.iterdir()):
-            raise SteerlabError(f"{self.folder} holds files, but no run; give an empty or a new folder as --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        claim(self.folder, told)
         packages = ("torch", "transformers", "numpy", "fasttext-predict")
         about = {
             "format": 1,
@@ -257,12 +247,7 @@ class Run:
             "layers": list(self.plan.layers),
             "packages": {name: importlib.metadata.version(name) for name in packages},
         }
-        self._write("manifest.json", about)
-
-    def _write(self, name: str, value: dict[str, Any]) -> None:
-        fresh = self.folder / f"{name}.{os.getpid()}.new"
-        fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-        os.replace(fresh, self.folder / name)
+        write_json(self.folder / "manifest.json", about)
 
 
 def _texts(settings: Settings) -> Corpus:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from steerlab.intervals import Interval, by_sentence, harmonic, paired_difference
+from steerlab.intervals import Interval, by_sentence, harmonic, named, paired_difference
 from steerlab.summaries import comparisons
 from steerlab.terms import SteerlabError
 
@@ -92,9 +92,7 @@ def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[floa
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in found.items():
-        flat |= (
-            dict(zip((name, f"{name}_low", f"{name}_high"), value, strict=True)) if name in SCORES else {name: value}
-        )
+        flat |= named(name, tuple(value)) if name in SCORES else {name: value}
     return flat
 
 

@@ -35,8 +35,8 @@ def add_verbs(verbs: Any) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from steerlab.corpora import corpus
+    from steerlab.fits import fit
     from steerlab.model import load
-    from steerlab.sweeps import fit
 
     model = load(options.model)
     fits = fit(model, corpus(options.corpus), [options.estimator], layers=range(model.n_layers), source=options.source)

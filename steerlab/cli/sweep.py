@@ -1,8 +1,6 @@
 """`steerlab sweep`: a grid from a YAML file, resumed where it stopped, in one process, in several or on Ray."""
 
 import argparse
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from steerlab.folders import write_table
     from steerlab.grids import Grid
     from steerlab.sweeps import forecast, progress_of, sweep
 
@@ -33,9 +32,7 @@ def _sweep(options: argparse.Namespace) -> int:
         _tell(forecast(grid))
         return 0
     rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **workers(options))
-    fresh = out / f"rows.{uuid.uuid4().hex[:6]}.new"
-    rows.to_parquet(fresh)
-    os.replace(fresh, out / "rows.parquet")
+    write_table(out / "rows.parquet", rows)
     if set(rows["split"]) == {"dev"}:
         _best(rows)
     print(out / "rows.parquet")

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from steerlab.collection.reading import about_corpus, chosen_layers, need_room, tokens_of
 from steerlab.corpora import Corpus
 from steerlab.model import Model, Where, load
-from steerlab.prompts import encode, pad, prompt
+from steerlab.prompts import pad
 from steerlab.stats import PAIRS, Moments, derangement
 from steerlab.terms import SteerlabError, hook_name
 
@@ -43,11 +44,12 @@ def collect(
     the translation of another of its batch: what paired methods find without pairs.
     """
     model = load(model)
-    chosen = _layers(model, layers)
-    parts = _parts(also, corpus, len(chosen), model.width, source)
+    chosen = chosen_layers(model, layers)
+    width = model.width_of(site)
+    parts = _parts(also, corpus, len(chosen), width, source)
     provenance = {
         "model": model.about,
-        "corpus": {"name": corpus.name, "hash": corpus.hash, "lines": len(corpus)},
+        "corpus": about_corpus(corpus),
         "form": form,
         "excluded": "BOS and padding",
     }
@@ -56,7 +58,7 @@ def collect(
     moments = Moments(
         corpus.langs,
         chosen,
-        model.width,
+        width,
         site=site,
         scatter="scatter" in parts,
         clouds="clouds" in parts,
@@ -71,10 +73,7 @@ def collect(
             for iso in corpus.langs:
                 lines = corpus[iso][start : start + batch]
                 if lines:
-                    ids = encode(
-                        model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines]
-                    )
-                    means[iso] = _read(model, moments, iso, ids)
+                    means[iso] = _read(model, moments, iso, tokens_of(model, iso, lines, form))
                     bar.advance(task, len(lines))
             if moments.pairs is not None and (derange is None or len(means[source]) > 1):
                 if derange is not None:
@@ -82,15 +81,6 @@ def collect(
                 moments.pairs.update(means)
     moments.provenance["tokens"] = int(moments.count.sum())
     return moments
-
-
-def _layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:
-    chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
-    if not chosen:
-        raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
-    for layer in chosen:
-        model.need_layer(layer)
-    return chosen
 
 
 def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str) -> tuple[str, ...]:
@@ -115,8 +105,7 @@ def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, 
 
 def _read(model: Model, moments: Moments, iso: str, ids: list[list[int]]) -> Tensor:
     """Feed one batch of one language to the moments; each text's mean comes back in the order of the texts."""
-    if too_long := [len(row) for row in ids if len(row) > model.context]:
-        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
+    need_room(model, ids)
     seen: dict[str, Tensor] = {}
     masks: list[Tensor] = []
 
@@ -139,12 +128,10 @@ def text_means(
 ) -> dict[str, Float[Tensor, "text layer width"]]:
     """The mean vector of every text, by language: small corpora only, since nothing is summed up."""
     model, found = load(model), {}
-    chosen = _layers(model, layers)
+    chosen = chosen_layers(model, layers)
     for iso in corpus.langs:
-        scratch = Moments((iso,), chosen, model.width, site=site)
-        ids = encode(
-            model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in corpus[iso]]
-        )
+        scratch = Moments((iso,), chosen, model.width_of(site), site=site)
+        ids = tokens_of(model, iso, corpus[iso], form)
         parts = [_read(model, scratch, iso, ids[start : start + 64]) for start in range(0, len(ids), 64)]
         found[iso] = torch.cat(parts)
     return found

@@ -54,6 +54,29 @@ def _amplification(h: Tensor, p: Tensors) -> Tensor:
     return p["step"][:, None, None] * inside / size.clamp(min=1e-30)
 
 
+def _resetting(h: Tensor, p: Tensors) -> Tensor:
+    return p["shift"][:, None] - p["weight"][:, None] * h
+
+
+def _latents(h: Tensor, p: Tensors) -> Tensor:
+    """relu(pre) · [pre > threshold] [n pos rank]; a unit of zeros, which fills up a smaller rank, is never on."""
+    pre = torch.einsum("npw,nrw->npr", h, p["encoder"]) + p["bias"].mT
+    return pre.relu() * (pre > p["threshold"].mT)
+
+
+def _settling(h: Tensor, p: Tensors) -> Tensor:
+    missing = p["goal"].mT - _latents(h, p)
+    return p["fraction"][:, None, None] * torch.einsum("npr,nrw->npw", missing, p["decoder"])
+
+
+def _gated_shift(h: Tensor, p: Tensors) -> Tensor:
+    return (_latents(h, p) > 0).any(-1, keepdim=True) * p["shift"][:, None]
+
+
+def _signed(h: Tensor, p: Tensors) -> Tensor:
+    return p["shift"][:, None] - (_latents(h, p) @ p["prototype"]) * p["away"][:, None]
+
+
 # What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis of 1 or n; the sum
 # may have one position for all.
 CHANGES: dict[str, Callable[[Tensor, Tensors], Tensor]] = {
@@ -65,4 +88,10 @@ CHANGES: dict[str, Callable[[Tensor, Tensors], Tensor]] = {
     "erase": _erasure,
     "overwrite": _replacement,
     "push": _amplification,
+    "neuron_add": _resetting,
+    "neuron_set": _resetting,
+    "neuron_zero": _resetting,
+    "clamp": _settling,
+    "gate": _gated_shift,
+    "signed_shift": _signed,
 }

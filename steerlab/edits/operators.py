@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.directions import Direction
+from steerlab.edits.extras import extra_of
 from steerlab.edits.parts import Edit, finite, made
 from steerlab.terms import SteerlabError
 
@@ -109,7 +110,7 @@ def erase(direction: Direction, *, fraction: float = 1.0, positions: str = "all"
     At fraction 1 no linear probe of all languages' tokens does better than chance, and no smaller change would do; 0 is
     the identity. Needs what `leace` fits. Source: LEACE (arXiv 2306.03819).
     """
-    extra = _extra(direction, "erase", "leace", "read", "write", "centre")
+    extra = extra_of(direction, "erase", "leace", "read", "write", "centre")
     if not extra["read"].flatten(1).any(1).all():
         raise SteerlabError("at some layer nothing tells the languages apart: there is nothing to erase; leave it out")
     size = torch.full((len(direction.layers),), finite("fraction", fraction))
@@ -132,7 +133,7 @@ def conceptor(
     C shortens h; `beta` is by default such that the target's own tokens keep their mean square. `fraction=0` is the
     identity. Needs what `ellipsoid` fits. Source: steering with conceptors (arXiv 2410.16314).
     """
-    extra = _extra(direction, "conceptor", "ellipsoid", "axes", "spectrum")
+    extra = extra_of(direction, "conceptor", "ellipsoid", "axes", "spectrum")
     if (aperture is None) == (quota is None):
         raise SteerlabError("conceptor takes either aperture= or quota= (the mean share that is kept of an axis)")
     spectrum, width = extra["spectrum"].double(), direction.unit.shape[-1]
@@ -158,7 +159,7 @@ def overwrite(direction: Direction, *, scale: float = 1.0, fraction: float = 1.0
     fits; the values are of the last layer, where activations are longest, so that scales below 1 suit lower layers (0.4
     at layer 18 of Llama-2-7B in the source). Source: Zhong et al. 2026 (arXiv 2510.07213).
     """
-    extra = _extra(direction, "overwrite", "sparse", "mask", "values")
+    extra = extra_of(direction, "overwrite", "sparse", "mask", "values")
     if not extra["mask"].any(-1).all():
         raise SteerlabError(
             f"there are no dimensions of {direction.target!r} to overwrite; its fit is from that language: take another"
@@ -204,15 +205,6 @@ def _need_basis(direction: Direction, purpose: str) -> None:
         raise SteerlabError(
             f"there is no subspace of {direction.target!r} {purpose}; pairs give none to their own source: use diffmean"
         )
-
-
-def _extra(direction: Direction, operator: str, estimator: str, *names: str) -> dict[str, Tensor]:
-    if missing := [name for name in names if name not in direction.extra]:
-        raise SteerlabError(
-            f"{operator} needs the {', '.join(missing)} that {estimator} fits, and this direction to "
-            f"{direction.target!r} has none: fit with {estimator}"
-        )
-    return {name: direction.extra[name] for name in names}
 
 
 def _softness(spectrum: Float[Tensor, "layer rank"], quota: float | None, width: int) -> Float[Tensor, "layer 1"]:

@@ -83,10 +83,10 @@ class Touched:
 class _Attachable(Protocol):
     """What an edit asks of a model: to attach functions to sites, and to say what it is."""
 
-    width: int
     fingerprint: str
     name: str
 
+    def width_of(self, site: str) -> int: ...
     def attached(self, changes: Any) -> Any: ...
     def need_layer(self, layer: int) -> None: ...
 
@@ -134,13 +134,16 @@ class Edit:
         use `edit.on(load(your_model))`, which sees the padding.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
-            self._need_width(model.cfg.d_model, "the model")
+            if getattr(model.cfg, "num_experts", None) and any(part.site.startswith("mlp_") for part in self.parts):
+                raise SteerlabError("the model is a mixture of experts, which has no sites mlp_pre and mlp_post")
+            inner = getattr(model.cfg, "d_mlp", None)
+            self._need_width(lambda site: inner if site.startswith("mlp_") else model.cfg.d_model, "the model")
         if blind := sorted({part.positions for part in self.parts} - {"all"}):
             raise SteerlabError(f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'")
         return [(hook_name(part.site, part.layer), _lens_hook(part, self.rows)) for part in self.parts]
 
     def _need(self, model: _Attachable) -> None:
-        self._need_width(model.width, model.name)
+        self._need_width(model.width_of, model.name)
         for part in self.parts:
             model.need_layer(part.layer)
         made, here = self.model.get("fingerprint"), model.fingerprint
@@ -150,11 +153,16 @@ class Edit:
                 "directions of one model mean nothing in another: collect and fit again"
             )
 
-    def _need_width(self, width: int, name: str) -> None:
+    def _need_width(self, width_of: Callable[[str], int | None], name: str) -> None:
+        widths = {site: width_of(site) for site in {part.site for part in self.parts}}
         for part in self.parts:
+            width = widths[part.site]
             for key, tensor in part.tensors.items():
-                if tensor.ndim > 1 and tensor.shape[-1] != width:
-                    raise SteerlabError(f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has {width}")
+                if width is not None and tensor.ndim > 1 and tensor.shape[-1] not in (1, width):  # 1: of a unit
+                    place = f" at {part.site}" if part.site.startswith("mlp_") else ""
+                    raise SteerlabError(
+                        f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has {width}{place}"
+                    )
 
 
 def stack(edits: Sequence[Edit]) -> Edit:
@@ -186,7 +194,7 @@ def _maker(edits: Sequence[Edit]) -> Mapping[str, Any]:
 
 
 def _join(tensors: list[Tensor]) -> Tensor:
-    """Along rows; subspaces of smaller rank are filled up with zero rows."""
+    """Along rows; subspaces and sets of units of smaller rank are filled up with zero rows."""
     if tensors[0].ndim == 3:
         rank = max(t.shape[1] for t in tensors)
         tensors = [torch.nn.functional.pad(t, (0, 0, 0, rank - t.shape[1])) for t in tensors]

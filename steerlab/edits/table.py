@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 from steerlab.directions import Directions
+from steerlab.edits.latents import clamp, gate, signed_shift
+from steerlab.edits.neurons import neuron_add, neuron_set, neuron_zero
 from steerlab.edits.operators import ablate, add, affine, conceptor, detour, erase, overwrite, push, rotate
 from steerlab.edits.parts import Edit
 from steerlab.terms import SteerlabError
@@ -15,7 +19,8 @@ class Operator:
 
     `identity` are the knobs at which it is nothing; `estimator` the only one that fits what it needs, or None for any;
     `removes`: it takes a language away and names no other, so it acts on `directions[target]` and is judged on removal;
-    `whole`: it acts on all layers of the directions at once, not on one.
+    `whole`: it acts on all layers of the directions at once, not on one; `units`: what a selection must be of for
+    this operator to act on it, "latents" or "neurons", or None where any fit of activations will do.
     """
 
     make: Callable[..., Edit]
@@ -25,9 +30,12 @@ class Operator:
     estimator: str | None = None
     removes: bool = False
     whole: bool = False
+    units: Literal["latents", "neurons"] | None = None
 
 
 _ALL = Operator(detour, "remove", (0.1, 0.2, 0.3, 0.4), {"remove": 0.0, "restore": 0.0}, removes=True, whole=True)
+_QUIET = Operator(neuron_zero, "fraction", (0.5, 1.0), {"fraction": 0.0}, removes=True, whole=True, units="neurons")
+_SOME = (0.5, 1.0, 2.0, 4.0)
 OPERATORS: dict[str, Operator] = {
     "add": Operator(add, "strength", (0.5, 1.0, 1.5, 2.0), {"strength": 0.0}),
     "rotate": Operator(rotate, "share", (0.25, 0.5, 1.0, 1.5), {"share": 0.0}),
@@ -38,6 +46,14 @@ OPERATORS: dict[str, Operator] = {
     "overwrite": Operator(overwrite, "scale", (0.3, 0.5, 0.7, 1.0), {"fraction": 0.0}, "sparse"),
     "erase": Operator(erase, "fraction", (0.5, 1.0), {"fraction": 0.0}, "leace", removes=True),
     "detour": _ALL,
+    "neuron_add": Operator(neuron_add, "strength", _SOME, {"strength": 0.0}, whole=True, units="neurons"),
+    "neuron_swap": Operator(partial(neuron_add, silence=True), "strength", _SOME, whole=True, units="neurons"),
+    "neuron_set": Operator(neuron_set, "scale", _SOME, {"fraction": 0.0}, whole=True, units="neurons"),
+    "neuron_zero": _QUIET,
+    "clamp": Operator(clamp, "level", (1.0, 2.0, 4.0, 8.0), {"fraction": 0.0}, units="latents"),
+    "gate": Operator(gate, "strength", (0.5, 1.0, 1.5, 2.0), {"strength": 0.0}, units="latents"),
+    "signed_shift": Operator(signed_shift, "push", _SOME, {"push": 0.0, "pull": 0.0}, whole=True, units="latents"),
+    "push_pull": Operator(partial(signed_shift, pull=1.0), "push", _SOME, whole=True, units="latents"),
 }
 
 
@@ -46,12 +62,26 @@ def steer(
 ) -> Edit:
     """The edit of one cell of a grid: the operator at one value of its knob, from source to target at a layer.
 
-    What removes acts on the target's direction alone; `layer` None means all layers of the directions.
+    What removes acts on the target's direction alone; `layer` None means all layers of the directions, and an operator
+    that acts on a window of layers gets the target's.
     """
     if operator not in OPERATORS:
         raise SteerlabError(f"there is no operator {operator!r}; there are {', '.join(OPERATORS)}")
     told = OPERATORS[operator]
     if layer is not None and not told.whole:
         directions = directions.at(layer)
+    elif told.whole:
+        directions = _acting(directions, target)
     step = directions[target] if told.removes else directions.between(source, target)
     return told.make(step, **{told.knob: value})
+
+
+def _acting(directions: Directions, target: str) -> Directions:
+    """The layers of the target's window, or those with neurons of its own: elsewhere it may have no direction."""
+    langs, extra = directions.langs, directions.extra
+    if target not in langs or not {"window", "mask"} & set(extra):
+        return directions
+    place = langs.index(target)
+    inside = extra["window"][place].bool() if "window" in extra else extra["mask"][place].any(-1)
+    there = [layer for layer, is_in in zip(directions.layers, inside.tolist(), strict=True) if is_in]
+    return directions.at(*there) if there else directions

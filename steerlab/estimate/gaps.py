@@ -49,30 +49,44 @@ def spectra(moments: Moments, *, largest: int = 12, bootstraps: int = 20, seed: 
     of them are compared. Needs `pairs`, two or more of every target. For a spectrum without pairing collect with
     `derange=`.
     """
-    need_largest(largest)
     pairs, found = need_pairs(moments, 2), []
     for lang, place, values, _ in decomposed(pairs):
-        count = int(pairs.count[lang])
-        effective, gap, rank = ranks(values, count, largest)
-        real = values[: min(count, len(values))]
-        real = real[real > values[0] * (len(values) * torch.finfo(torch.float32).eps) ** 0.5]
+        told = (pairs.source, pairs.langs[lang], moments.layers[place], int(pairs.count[lang]))
         kept = pairs.sample.of(lang)[:, place].double()
-        found.append(
-            Spectrum(
-                source=pairs.source,
-                target=pairs.langs[lang],
-                layer=moments.layers[place],
-                pairs=count,
-                values=tuple(real.tolist()),
-                effective_rank=effective,
-                gap=gap,
-                ratio=float(real[gap - 1] / real[gap]) if len(real) > gap else float("inf"),
-                rank=rank,
-                mass=float(values[:rank].square().sum() / values.square().sum().clamp(min=1e-30)),
-                stability=stability(kept, rank, bootstraps=bootstraps, seed=seed),
-            )
-        )
+        found.append(spectrum_of(*told, values, kept, largest=largest, bootstraps=bootstraps, seed=seed))
     return found
+
+
+def spectrum_of(
+    source: str,
+    target: str,
+    layer: int,
+    count: int,
+    values: Float[Tensor, " value"],
+    differences: Float[Tensor, "pair width"],
+    *,
+    largest: int,
+    bootstraps: int,
+    seed: int,
+) -> Spectrum:
+    """The spectrum with these singular values of `count` pairs; the bootstrap draws from `differences`."""
+    need_largest(largest)
+    effective, gap, rank = ranks(values, count, largest)
+    real = values[: min(count, len(values))]
+    real = real[real > values[0] * (len(values) * torch.finfo(torch.float32).eps) ** 0.5]
+    return Spectrum(
+        source=source,
+        target=target,
+        layer=layer,
+        pairs=count,
+        values=tuple(real.tolist()),
+        effective_rank=effective,
+        gap=gap,
+        ratio=float(real[gap - 1] / real[gap]) if len(real) > gap else float("inf"),
+        rank=rank,
+        mass=float(values[:rank].square().sum() / values.square().sum().clamp(min=1e-30)),
+        stability=stability(differences, rank, bootstraps=bootstraps, seed=seed),
+    )
 
 
 def stability(differences: Float[Tensor, "pair width"], rank: int, *, bootstraps: int, seed: int = 0) -> float:

@@ -22,7 +22,7 @@ from steerlab.figures.trees import centred, leaf_order, linkage_of
 from steerlab.terms import LANGUAGES, language
 
 _RESAMPLES = 2000
-_BAR = {  # below the plot, where a phone has room for it
+BAR = {  # below the plot, where a phone has room for it
     "orientation": "h",
     "thickness": 9,
     "outlinewidth": 0,
@@ -70,12 +70,12 @@ def heatmap(
             xgap=2,
             ygap=2,
             hoverongaps=False,
-            colorbar=_BAR,
+            colorbar=BAR,
         )
     )
     figure.update_xaxes(type="category", title_text=readable(x), showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
-    _name_families(figure, down)
+    name_families(figure, down)
     caption = sentence_of(f"Mean {readable(value)} by {readable(y)} and {readable(x)}", _scope(rows, x, y), note)
     title = f"{readable(value)[:1].upper()}{readable(value)[1:]} by {readable(x)} and {readable(y)}"
     return finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
@@ -108,7 +108,7 @@ def cosines(
             zmax=1,
             xgap=1,
             ygap=1,
-            colorbar=_BAR,
+            colorbar=BAR,
         )
     )
     figure.update_xaxes(type="category", showgrid=False, tickangle=0, tickfont_size=11, dtick=1)
@@ -175,7 +175,7 @@ def _bounds(means: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _name_families(figure: go.Figure, down: list[Any]) -> None:
+def name_families(figure: go.Figure, down: list[Any]) -> None:
     """Family names at the right edge and a line between families, where the rows are languages."""
     if not all(item in LANGUAGES for item in down):
         return

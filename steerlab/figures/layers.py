@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.figures.panels import heading
 from steerlab.figures.style import DASHES, GREY, PALETTE, SYMBOLS, check, finish, sentence_of
 
 _DEPTH = (  # heading, columns with their dash, unit of the axis
@@ -17,7 +18,6 @@ _DEPTH = (  # heading, columns with their dash, unit of the axis
     ("gap / norm", (("gap_ratio", "solid"),), "linear"),
     ("effective rank", (("effective_rank", "solid"),), "linear"),
 )
-_LETTERS = "abcdefghijkl"
 
 
 def depth(table: pd.DataFrame, *, note: str = "") -> go.Figure:
@@ -28,7 +28,7 @@ def depth(table: pd.DataFrame, *, note: str = "") -> go.Figure:
     """
     columns = [name for _, lines, _ in _DEPTH for name, _ in lines]
     check(table, ("model", "layer", "n", *columns), "depth")
-    figure = _grid([heading for heading, *_ in _DEPTH], columns=3)
+    figure = _grid([text for text, *_ in _DEPTH], columns=3)
     for place, (_, lines, kind) in enumerate(_DEPTH):
         row, col = place // 3 + 1, place % 3 + 1
         for color, (model, part) in zip(PALETTE, table.groupby("model", sort=False), strict=False):
@@ -154,20 +154,8 @@ def _grid(headings: Sequence[str], *, columns: int) -> go.Figure:
     """Panels with a letter and a heading each, layers along the bottom row."""
     rows = -(-len(headings) // columns)
     figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.075, vertical_spacing=0.17 if rows > 1 else 0)
-    for place, heading in enumerate(headings):
-        axis = "" if place == 0 else str(place + 1)
-        figure.add_annotation(
-            text=f"<b>{_LETTERS[place]}</b>  {heading}",
-            x=0,
-            y=1,
-            xref=f"x{axis} domain",
-            yref=f"y{axis} domain",
-            xanchor="left",
-            yanchor="bottom",
-            yshift=2,
-            showarrow=False,
-            font={"size": 11},
-        )
+    for place, text in enumerate(headings):
+        heading(figure, place, text)
     figure.update_xaxes(title_text="layer", row=rows)
     figure.update_layout(legend={"y": 0})
     figure.update_yaxes(zeroline=True, zerolinecolor=GREY, zerolinewidth=1)

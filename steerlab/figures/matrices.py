@@ -8,6 +8,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from steerlab.figures.maps import slide
+from steerlab.figures.panels import heading
 from steerlab.figures.style import DIVERGING, SEQUENTIAL, family_style, finish, sentence_of
 from steerlab.terms import SteerlabError, language
 
@@ -71,16 +72,5 @@ def _label(figure: go.Figure, isos: list[str]) -> None:
     about = {"type": "category", "tickvals": isos, "ticktext": inked, "showgrid": False, "tickfont_size": 8}
     figure.update_xaxes(**about, tickangle=-90)
     figure.update_yaxes(**about, autorange="reversed")
-    for place, heading in enumerate(("raw", "centred")):
-        axis = "" if place == 0 else "2"
-        figure.add_annotation(
-            text=f"<b>{'ab'[place]}</b>  cosine, {heading}",
-            x=0,
-            y=1,
-            xref=f"x{axis} domain",
-            yref=f"y{axis} domain",
-            xanchor="left",
-            yanchor="bottom",
-            showarrow=False,
-            font={"size": 11},
-        )
+    for place, kind in enumerate(("raw", "centred")):
+        heading(figure, place, f"cosine, {kind}", shift=0)

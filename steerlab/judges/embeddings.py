@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from steerlab.corpora import Corpus
 from steerlab.judges.answers import Answer
-from steerlab.judges.rivals import places, rivals
+from steerlab.judges.places import places
+from steerlab.scores import rivals
 from steerlab.terms import SteerlabError
 
 AGAINST = ("reference", "question")

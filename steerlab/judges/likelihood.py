@@ -16,9 +16,10 @@ import steerlab.batches as batches
 from steerlab.branching import branch
 from steerlab.corpora import Corpus
 from steerlab.judges.answers import Answer
-from steerlab.judges.rivals import places, rivals
+from steerlab.judges.places import places
 from steerlab.model import Model, load
 from steerlab.prompts import encode, pad
+from steerlab.scores import rivals
 from steerlab.terms import SteerlabError
 
 

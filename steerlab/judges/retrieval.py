@@ -6,7 +6,7 @@ from typing import Any
 
 from steerlab.corpora import Corpus
 from steerlab.judges.answers import Answer
-from steerlab.judges.rivals import places
+from steerlab.judges.places import places
 from steerlab.scores import relevance
 
 DISTRACTORS = 31

@@ -30,6 +30,17 @@ class LensModel(Model):
     def context(self) -> int:
         return int(self.config.n_ctx)
 
+    def width_of(self, site: str) -> int:
+        if not site.startswith("mlp_"):
+            return super().width_of(site)
+        name, inner = hook_name(site, 0), getattr(self.config, "d_mlp", None)
+        if getattr(self.config, "num_experts", None) or inner is None or name not in self._tl.hook_dict:
+            raise SteerlabError(
+                f"{self.name} has no {name}, or means something else by it, as a mixture of experts does, so it has no "
+                f"site {site!r}; use resid_pre or resid_post"
+            )
+        return int(inner)
+
     def _run(
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
@@ -58,6 +69,7 @@ class LensModel(Model):
         hooks = []
         for site, layer, change in changes:
             self.need_layer(layer)
+            self.width_of(site)
             hooks.append((hook_name(site, layer), self._hook(change)))
         before = self._tl.register_forward_pre_hook(self._watch, with_kwargs=True)
         after = self._tl.register_forward_hook(self._forget, always_call=True)

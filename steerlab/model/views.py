@@ -15,7 +15,8 @@ from torch import Tensor
 from steerlab.branching import Branch, joining
 from steerlab.model.past import length
 from steerlab.model.positions import Change, Where, where
-from steerlab.terms import SITES, SteerlabError
+from steerlab.model.sites import attach, blocks, projections
+from steerlab.terms import SteerlabError, hook_name
 
 
 class Model:
@@ -34,7 +35,7 @@ class Model:
         self.config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
         self.n_layers: int = self.config.num_hidden_layers
         self.width: int = self.config.hidden_size
-        self.blocks = _blocks(hf, self.n_layers)
+        self.blocks = blocks(hf, self.n_layers)
         self._tl: Any = None
         self.fingerprint = _fingerprint(hf)
 
@@ -176,7 +177,7 @@ class Model:
             handles.append(self.hf.base_model.register_forward_pre_hook(self._watch, with_kwargs=True))
             for site, layer, change in changes:
                 self.need_layer(layer)
-                handles.append(_attach(self.blocks[layer], site, self._placed(change)))
+                handles.append(attach(self.blocks[layer], site, self._placed(change)))
             yield
         finally:
             self.attachments -= 1
@@ -187,9 +188,24 @@ class Model:
         def act(h: Tensor) -> Tensor | None:
             if self._where is None:
                 raise SteerlabError(f"a block of {self.name} ran by itself, so an edit cannot know BOS; run the model")
-            return change(h, self._where)
+            if h.ndim > 2:
+                return change(h, self._where)
+            new = change(h.unflatten(0, self._where.text.shape), self._where)  # OPT's MLP sees its positions in a row
+            return None if new is None else new.flatten(0, 1)
 
         return act
+
+    def width_of(self, site: str) -> int:
+        """How wide activations are at a site: d_model in the residual stream, d_mlp inside an MLP."""
+        hook_name(site, 0)
+        if not site.startswith("mlp_"):
+            return self.width
+        widths = sorted({projections(block).width for block in self.blocks})
+        if len(widths) > 1:
+            raise SteerlabError(
+                f"the MLPs of {self.name} have different widths {widths}, so {site} has none of its own"
+            )
+        return widths[0]
 
     def need_layer(self, layer: int) -> None:
         if not 0 <= layer < self.n_layers:
@@ -204,37 +220,6 @@ class Model:
             raise SteerlabError("an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings")
         past = length(kwargs.get("past_key_values") or kwargs.get("past_kv_cache"))
         self._where = self._positions(ids, kwargs.get("attention_mask"), past)
-
-
-def _blocks(hf: torch.nn.Module, count: int) -> torch.nn.ModuleList:
-    """The decoder's blocks: the outermost list of modules as long as the model is deep."""
-    found = [m for m in hf.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
-    if not found:
-        raise SteerlabError(f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab knows")
-    return found[0]
-
-
-def _attach(block: torch.nn.Module, site: str, change: Callable[[Tensor], Tensor | None]) -> Any:
-    if site == "resid_pre":
-
-        def before(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            h = args[0] if args else kwargs["hidden_states"]
-            new = change(h)
-            if new is None:
-                return None
-            return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
-
-        return block.register_forward_pre_hook(before, with_kwargs=True)
-    if site == "resid_post":
-
-        def after(_: Any, __: tuple, out: Any) -> Any:
-            new = change(out[0] if isinstance(out, tuple) else out)
-            if new is None:
-                return None
-            return (new, *out[1:]) if isinstance(out, tuple) else new
-
-        return block.register_forward_hook(after)
-    raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
 
 
 @torch.no_grad()

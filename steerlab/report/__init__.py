@@ -1,7 +1,6 @@
 """A finished run folder as one self-contained page: the answer, tables, figures, samples, what was run."""
 
 import json
-import os
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from steerlab.folders import write_text
 from steerlab.report.inference import by_language, doses, tests
 from steerlab.report.parts import account, figures, samples
 from steerlab.report.tables import differences, headline
@@ -52,9 +52,8 @@ def write_report(folder: Path) -> Path:
         plotly=get_plotlyjs(),
         version=escape(_version()),
     )
-    file, fresh = folder / "report.html", folder / "report.html.new"
-    fresh.write_text(page, encoding="utf-8")
-    os.replace(fresh, file)
+    file = folder / "report.html"
+    write_text(file, page)
     return file
 
 

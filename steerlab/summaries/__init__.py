@@ -4,6 +4,7 @@ from steerlab.summaries.choices import SETTING, Setting, at, at_each, choose, ch
 from steerlab.summaries.comparisons import against, by_language, comparisons, together
 from steerlab.summaries.doses import ENOUGH, DoseCurve, Least, along, common_range, dose_curve, equal
 from steerlab.summaries.results import curve, difference, outputs, result, stronger
+from steerlab.summaries.words import markdown, spelled
 
 __all__ = [
     "ENOUGH",
@@ -25,9 +26,11 @@ __all__ = [
     "dose_curve",
     "equal",
     "held_out",
+    "markdown",
     "outputs",
     "ranking",
     "result",
+    "spelled",
     "stronger",
     "together",
 ]

@@ -1,0 +1,53 @@
+"""SAE features and neurons of the languages of polyglot: how many, what they steer, whose language they carry.
+
+`python experiments/units [--only SECTION ...]` writes docs/units.md, its figures, and build/units (rows and tables). A
+section that is not asked for keeps the text that it had; finished batches of steering are kept.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+
+import counting
+import selectivity
+import signed
+import steering
+from shared import IMAGES, OUT, PAGE, Bed, bed
+
+HEAD = """# SAE features and neurons
+
+The methods that choose the features of sparse autoencoders, or the neurons, of a language, on the packaged model and
+its own SAEs (their card: steerlab/data/polyglot/saes/README.md), from the 120 sentences in 16 languages of the packaged
+corpus' split `estimate`. Brackets are 95 % intervals over sentences, rows in italics are controls. Written by
+`python experiments/units`.
+"""
+SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
+    "listed": ("How many", counting.listed),
+    "steering": ("Steering", lambda found: steering.run(found)[0]),
+    "selectivity": ("Selectivity", selectivity.run),
+    "features": ("LangFIR's thresholds and texts", counting.features),
+    "neurons": ("Where the neurons sit", counting.neurons),
+    "signed": ("Neural FOXP2's signed shift", signed.run),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    options = parser.parse_args()
+    for folder in (OUT, IMAGES):
+        folder.mkdir(parents=True, exist_ok=True)
+    kept = OUT / "sections.json"
+    texts = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    found = bed()
+    for name in options.only:
+        texts[name] = SECTIONS[name][1](found)
+        kept.write_text(json.dumps(texts, ensure_ascii=False), "utf-8")
+        print(name)
+    parts = [f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts]
+    PAGE.write_text("\n".join([HEAD, *parts]), "utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""How many features LangFIR finds at which thresholds and from how many texts, and where neurons sit."""
+
+import pandas as pd
+from shared import IMAGES, OUT, SOURCE, Bed
+
+from steerlab import figures
+from steerlab.collection import collect_firing
+from steerlab.selection import langfir_counts, langfir_stability, lape, nju
+from steerlab.summaries import markdown
+from steerlab.terms import SteerlabError
+
+CONSISTENCY, NOISE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+SAMPLES = (10, 25, 50, 100)
+
+
+def features(bed: Bed) -> str:
+    """LangFIR's counts and stability."""
+    read = bed.readings
+    assert read.random is not None
+    counts = langfir_counts(bed.latents, read.random, consistency=CONSISTENCY, noise=NOISE)
+    counts.to_csv(OUT / "langfir_counts.csv", index=False)
+    drawn = figures.threshold_counts(counts)
+    figures.write(drawn, OUT / "langfir_counts", data=counts)
+    at = counts[(counts["consistency"] == 0.95) & (counts["noise"] == 0.05)]
+    table = at.groupby("layer")["count"].agg(["median", "min", "max"]).reset_index()
+    table["without any"] = at.groupby("layer")["count"].apply(lambda part: int((part == 0).sum())).to_numpy()
+    second = langfir_counts(bed.latents, read.random, read.shuffled, consistency=[0.95], noise=[0.05])
+    table["after shuffled too"] = second.groupby("layer")["count"].median().to_numpy()
+    texts = bed.corpus.split("estimate")
+    keep = {"keep": len(texts)}
+    told = collect_firing(bed.model, texts, read.saes, **keep)
+    random = collect_firing(bed.model, texts, read.saes, noise="random", **keep)
+    stable = langfir_stability(told, random, samples=SAMPLES)
+    stable.to_csv(OUT / "langfir_stability.csv", index=False)
+    curve = figures.stability_curve(stable)
+    figures.write(curve, OUT / "langfir_stability", data=stable)
+    figures.draw(
+        {
+            IMAGES / "langfir_counts.svg": figures.paper(drawn, width=160, height=90),
+            IMAGES / "langfir_stability.svg": figures.paper(curve, width=120, height=80),
+        }
+    )
+    means = stable.groupby("samples")["jaccard"].describe()[["50%", "min", "max"]].reset_index().round(2)
+    means.columns = pd.Index(["texts", "median Jaccard", "least", "most"])
+    return (
+        f"Features a language at consistency .95 and noise .05, over {len(bed.corpus.langs)} languages and "
+        f"{len(texts)} texts each:\n\n{markdown(table)}\n\n![Counts](images/langfir_counts.svg)\n\n"
+        f"How far the set from a sample of the texts agrees with that from all {len(texts)} (languages and layers that "
+        f"have features):\n\n{markdown(means)}\n\n![Stability](images/langfir_stability.svg)\n"
+    )
+
+
+def neurons(bed: Bed) -> str:
+    """Where LAPE's and NJU's neurons sit."""
+    chosen, aligned = lape(bed.neurons), nju(bed.neurons)
+    counts = chosen.counts
+    counts.to_csv(OUT / "lape_counts.csv")
+    drawn = figures.units_by_layer(counts)
+    kinds = aligned.kinds_by_layer()
+    kinds.to_csv(OUT / "nju_kinds.csv", index=False)
+    try:
+        divided = aligned.parts()
+        words = "The layers divide into " + "; ".join(f"{name}: {told(layers)}" for name, layers in divided.items())
+    except SteerlabError as error:
+        divided, words = None, f"The layers do not divide into four parts: {error}"
+    parts = figures.kinds_by_layer(kinds, parts=divided)
+    figures.write(drawn, OUT / "lape_by_layer", data=counts.reset_index(names="language"))
+    figures.write(parts, OUT / "nju_by_layer", data=kinds)
+    figures.draw(
+        {
+            IMAGES / "lape_by_layer.svg": figures.paper(drawn, width=140, height=90),
+            IMAGES / "nju_by_layer.svg": figures.paper(parts, width=140, height=90),
+        }
+    )
+    table = counts.assign(all=counts.sum(axis=1)).reset_index(names="language")
+    return (
+        f"LAPE's neurons by language and layer (of {bed.neurons.units} a layer; the lowest 1 % of the entropies):\n\n"
+        f"{markdown(table)}\n\n![LAPE's neurons](images/lape_by_layer.svg)\n\n"
+        f"NJU's λ is {aligned.penalty:.3f} and its bar {aligned.bar:.3f}. {words}.\n\n"
+        f"![Kinds of neurons](images/nju_by_layer.svg)\n"
+    )
+
+
+def told(layers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, layers)) or "none"
+
+
+def listed(bed: Bed) -> str:
+    """Units a language of every method: median and range over languages, all layers together."""
+    rows = []
+    for name, selection in bed.selections.items():
+        each = selection.counts.sum(axis=1)
+        share = selection.chosen.any(0).sum(-1).float()
+        rows.append(
+            {
+                "method": name,
+                "of": "features" if selection.site == "resid_post" else "neurons",
+                "median": f"{each.median():g}",
+                "range": f"{each.min()}-{each.max()}",
+                SOURCE: int(each[SOURCE]),
+                "distinct by layer": " ".join(f"{int(count)}" for count in share.tolist()),
+            }
+        )
+    refused = "".join(f"- None of {name}: {reason}\n" for name, reason in bed.refused.items())
+    return f"{markdown(pd.DataFrame(rows))}\n\n{refused}"

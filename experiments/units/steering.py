@@ -1,0 +1,228 @@
+"""Every method of SAE features and neurons steers from English, beside DiffMean and the controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from shared import OUT, SEEDS, SOURCE, Bed
+
+import steerlab as sl
+from steerlab import controls
+from steerlab.cells import Bench, Cell
+from steerlab.directions import Directions
+from steerlab.edits import OPERATORS, steer
+from steerlab.fits import fitted
+from steerlab.plans import Plan
+from steerlab.selection import METHODS, Selection, decoded, masked, matched, random_units
+from steerlab.summaries import at, choose, comparisons, markdown, result, spelled
+from steerlab.terms import SteerlabError
+
+LAYERS, STRENGTHS = (1, 3, 5, 7), (0.5, 1.0, 1.5)
+DEV_LINES, TEST_LINES = 16, 48
+CONTROLS = ("random", "shuffled", "matched features", "random neurons")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: whose directions, by which operator."""
+
+    method: str
+    fits: tuple[str, ...]
+    operator: str = "add"
+
+    @property
+    def settings(self) -> list[tuple[int, float]]:
+        """(layer, strength) of the grid; layer -1 where the operator acts on all layers that have units."""
+        whole = OPERATORS[self.operator].whole
+        strengths = STRENGTHS if self.operator in ("add", "gate") else OPERATORS[self.operator].grid
+        return [(layer, strength) for layer in ((-1,) if whole else LAYERS) for strength in strengths]
+
+
+ENTRIES = (
+    Entry("diffmean", ("diffmean",)),
+    Entry("sae diffmean", ("sae diffmean",)),
+    Entry("langfir", ("langfir",)),
+    Entry("langfir shuffled", ("langfir shuffled",)),
+    Entry("monolinguality", ("monolinguality",)),
+    Entry("monolinguality clamp", ("monolinguality",), "clamp"),
+    Entry("diffmean gated", ("monolinguality gated",), "gate"),
+    Entry("sae lape", ("sae lape",)),
+    Entry("foxp2 add", ("foxp2",)),
+    Entry("foxp2 push", ("foxp2",), "signed_shift"),
+    Entry("foxp2 push and pull", ("foxp2",), "push_pull"),
+    Entry("lape add", ("lape",), "neuron_add"),
+    Entry("lape swap", ("lape",), "neuron_swap"),
+    Entry("lape set", ("lape",), "neuron_set"),
+    Entry("nju swap", ("nju",), "neuron_swap"),
+    Entry("culnig swap", ("culnig",), "neuron_swap"),
+)
+
+
+def run(bed: Bed) -> tuple[str, dict[str, tuple[int, float]]]:
+    """The section's text, and what was chosen on dev."""
+    fits = fit(bed)
+    entries = (*ENTRIES, *blind())
+    limits = {"dev": DEV_LINES, "test": TEST_LINES}
+    bench = Bench(bed.model, bed.corpus, fits, sl.identifier(), limits, OUT / "rows")
+    few = Plan(SOURCE, bed.targets, LAYERS).dev_targets
+    dev = ran(bench, [cell for entry in entries for cell in cells(entry, fits, few, "dev")], "dev")
+    choices = choose(dev)
+    bench.fluency = True
+    test = ran(bench, reported(entries, fits, choices, bed.targets), "test")
+    plain = {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
+    rows = {entry.method: covered(test, entry, choices, plain["unsteered"], bed.targets) for entry in entries} | plain
+    pd.concat(rows.values()).to_parquet(OUT / "steering.parquet")
+    names = [entry.method for entry in ENTRIES]
+    pairs = [(name, other) for name in names for other in ("diffmean", *CONTROLS, *plain) if name != other]
+    tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
+    frame = table(entries, rows, choices, sizes(bed), tests)
+    frame.to_csv(OUT / "steering.csv", index=False)
+    return markdown(frame) + "\n\n" + notes(tests, rows, choices, len(few)), choices
+
+
+def fit(bed: Bed) -> dict[str, Directions]:
+    """Directions of every method, and of the controls."""
+    part = bed.corpus.split("estimate")
+    found = fitted(bed.model, part, ["diffmean"], layers=range(bed.model.n_layers), source=SOURCE)
+    found |= {name: method.fit(bed.readings) for name, method in METHODS.items() if name not in bed.refused}
+    selections = bed.selections
+    for seed in range(SEEDS):
+        found[f"random {seed}"] = controls.random(found["diffmean"], seed=seed)
+        found[f"shuffled {seed}"] = controls.shuffled(found["diffmean"], seed=seed)
+        twins = matched(selections["monolinguality"], bed.latents, bed.norms, seed=seed)
+        found[f"matched {seed}"] = decoded(twins, bed.latents, bed.readings.saes, source=SOURCE)
+        others = random_units(selections["lape"], bed.neurons, seed=seed)
+        found[f"neurons {seed}"] = masked(others, bed.neurons, source=SOURCE)
+    return found
+
+
+def blind() -> tuple[Entry, ...]:
+    """The controls: seeds are dealt over the sentences, so that one costs what a method costs."""
+    seeds = lambda name: tuple(f"{name} {seed}" for seed in range(SEEDS))  # noqa: E731
+    fits = (("random", "add"), ("shuffled", "add"), ("matched", "add"), ("neurons", "neuron_swap"))
+    return tuple(Entry(name, seeds(fit), operator) for name, (fit, operator) in zip(CONTROLS, fits, strict=True))
+
+
+def cells(entry: Entry, fits: dict[str, Directions], targets: Sequence[str], split: str) -> list[Cell]:
+    """The grid of a method, without the settings at which it has nothing to steer a target with."""
+    return [
+        Cell(entry.method, entry.operator, layer, strength, SOURCE, target, split, entry.fits)
+        for layer, strength in entry.settings
+        for target in targets
+        if possible(entry, fits, layer, strength, target)
+    ]
+
+
+def possible(entry: Entry, fits: dict[str, Directions], layer: int, strength: float, target: str) -> bool:
+    if any(name not in fits for name in entry.fits):
+        return False
+    try:
+        for name in entry.fits:
+            steer(entry.operator, fits[name], strength, source=SOURCE, target=target, layer=layer)
+    except SteerlabError:
+        return False
+    return True
+
+
+def ran(bench: Bench, some: list[Cell], title: str) -> pd.DataFrame:
+    rows = bench.run(some, title=title, progress=True)
+    if lost := rows.attrs.get("failed"):
+        raise SteerlabError(f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}")
+    return rows
+
+
+def reported(
+    entries: Sequence[Entry], fits: dict[str, Directions], choices: dict[str, tuple[int, float]], targets: Sequence[str]
+) -> list[Cell]:
+    """Each method and control at its choice, the model as it is, and the instruction."""
+    steered = [
+        Cell(entry.method, entry.operator, *choices[entry.method], SOURCE, target, "test", entry.fits)
+        for entry in entries
+        if entry.method in choices
+        for target in targets
+        if possible(entry, fits, *choices[entry.method], target)
+    ]
+    plain = (("unsteered", "line"), ("prompt", "instructed"))
+    return steered + [
+        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form) for name, form in plain for iso in targets
+    ]
+
+
+def covered(
+    test: pd.DataFrame,
+    entry: Entry,
+    choices: dict[str, tuple[int, float]],
+    unsteered: pd.DataFrame,
+    targets: Sequence[str],
+) -> pd.DataFrame:
+    """A method's rows; a target for which it has no units there is as it would be: unsteered."""
+    mine = at(test, entry.method, choices[entry.method]) if entry.method in choices else test[:0]
+    missing = [iso for iso in targets if iso not in set(mine["target"])]
+    layer, strength = choices.get(entry.method, (-1, 0.0))
+    told = {"method": entry.method, "operator": entry.operator, "layer": layer, "strength": strength}
+    return pd.concat([mine, unsteered[unsteered["target"].isin(missing)].assign(**told)], ignore_index=True)
+
+
+def sizes(bed: Bed) -> dict[str, Selection]:
+    """The selection behind each row that has one."""
+    found = dict(bed.selections)
+    named = {entry.method: entry.fits[0].removesuffix(" gated") for entry in ENTRIES}
+    return {method: found[fit] for method, fit in named.items() if fit in found}
+
+
+def table(
+    entries: Sequence[Entry],
+    rows: dict[str, pd.DataFrame],
+    choices: dict[str, tuple[int, float]],
+    selections: dict[str, Selection],
+    tests: dict,
+) -> pd.DataFrame:
+    made = []
+    mine = {entry.method: entry for entry in entries}
+    for name, part in rows.items():
+        found, (layer, strength) = result(part), choices.get(name, (None, None))
+        whole = layer == -1
+        told = {"method": name if name in {entry.method for entry in ENTRIES} else f"*{name}*"}
+        told |= {"operator": mine[name].operator if name in mine else ""}
+        told |= {"layer": "" if layer is None else "all" if whole else str(layer)}
+        told |= {"strength": "" if strength is None else f"{strength:g}"}
+        told |= {"units a language": spread(selections.get(name), None if whole else layer)}
+        scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
+        told |= {label: spelled(found[key]) for label, key in scores.items()}
+        told |= {"bits per byte": spelled(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}
+        pair = tests["pairs"].get(name, {}).get("diffmean")
+        told["p against DiffMean"] = f"{pair['p_holm']:.2g}" if pair else ""
+        made.append(told)
+    return pd.DataFrame(made)
+
+
+def spread(selection: Selection | None, layer: int | None) -> str:
+    """The median and the range, over languages, of how many units there are at a layer, or at all layers."""
+    if selection is None:
+        return ""
+    counts = selection.counts if layer is None else selection.counts[[layer]]
+    each = counts.drop(index=SOURCE).sum(axis=1)
+    return f"{each.median():g} ({each.min()}-{each.max()})"
+
+
+def notes(tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, tuple[int, float]], few: int) -> str:
+    seen = [pair["detects_holm"] for told in tests["pairs"].values() for pair in told.values() if pair["detects_holm"]]
+    told = [
+        f"Layers {', '.join(map(str, LAYERS))} and strengths {', '.join(f'{s:g}' for s in STRENGTHS)} (natural gaps) "
+        f"with `add` and `gate`, the operator's own grid else; chosen by `joint` on {DEV_LINES} dev lines and {few} "
+        f"targets, reported on {TEST_LINES} test lines and all {rows['diffmean']['target'].nunique()} targets, "
+        f"n = {len(rows['diffmean'])} outputs a row. Layer *all*: every layer that has units, or the window.",
+        f"p: paired sign-flip tests of `joint` by sentence, Holm's correction over {tests['comparisons']} comparisons "
+        f"(each method against DiffMean, the controls, unsteered and the prompt); {tests['sentences']} sentences show "
+        f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
+        "A target for which a method has no unit at its setting counts as it is then: unsteered.",
+    ]
+    if lost := [name for name in rows if name not in choices and name not in ("unsteered", "prompt")]:
+        told.append(f"No setting at all, so unsteered throughout: {', '.join(lost)}.")
+    over = {
+        name: [other for other in CONTROLS if pairs[other]["p_holm"] < 0.05 and pairs[other]["difference"] > 0]
+        for name, pairs in tests["pairs"].items()
+    }
+    beaten = "; ".join(f"{name}: {', '.join(others) or 'none'}" for name, others in over.items())
+    told.append(f"Which controls a method is better than, at an adjusted p < .05: {beaten}.")
+    return "\n".join(f"- {line}" for line in told) + "\n"

@@ -1,0 +1,561 @@
+"""Units that were planted are found, and nothing is found where nothing is."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from steerlab.collection import collect_firing
+from steerlab.corpora import Corpus
+from steerlab.firing import Firing, Gradients
+from steerlab.model import Model
+from steerlab.selection import (
+    Alignment,
+    Selection,
+    culnig,
+    entropy,
+    langfir,
+    langfir_counts,
+    langfir_stability,
+    lape,
+    matched,
+    monolinguality,
+    nju,
+    random_units,
+    sae_lape,
+)
+from steerlab.terms import SteerlabError
+
+LANGS, LAYERS, UNITS = ("en", "de", "es", "ja"), (1, 4), 40
+ABOUT = {"model": {"fingerprint": "abc"}}
+
+
+def read(
+    chance: Tensor,
+    *,
+    texts: int = 100,
+    length: int = 12,
+    noise: str | None = None,
+    keep: int = 0,
+    seed: int = 0,
+    langs: Sequence[str] = LANGS,
+    layers: Sequence[int] = LAYERS,
+) -> Firing:
+    """Firing of units that are on at a token with this chance [lang layer unit], streamed in batches of uneven size."""
+    made = Firing(langs, layers, chance.shape[-1], 3, site="resid_post", noise=noise, keep=keep, provenance=ABOUT)
+    generator = torch.Generator().manual_seed(seed)
+    for i, lang in enumerate(langs):
+        for count in (texts // 3, texts - texts // 3):
+            mask = torch.ones(count, length, dtype=torch.bool)
+            for j, layer in enumerate(layers):
+                on = torch.rand(count, length, chance.shape[-1], generator=generator) < chance[i, j]
+                states = torch.zeros(count, length, 3)
+                made.update(lang, layer, on=on, value=on * 2.0, states=states, mask=mask)
+            made.count(lang, mask)
+    return made
+
+
+def exact(rate: Tensor, *, level: Tensor | None = None, tokens: int = 1000) -> Firing:
+    """Firing with just these rates [lang layer unit], and mean values."""
+    langs, layers = LANGS[: len(rate)], tuple(range(rate.shape[1]))
+    made = Firing(langs, layers, rate.shape[2], rate.shape[2], site="mlp_post", provenance=ABOUT)
+    made.tokens += tokens
+    made.texts += 10
+    made.on += rate.float() * tokens
+    made.texts_on += 10 * (rate > 0)
+    made.total += (rate if level is None else level).double() * tokens
+    made.sums += made.total
+    return made
+
+
+OWN = {"en": 0, "de": 1, "es": 2, "ja": 3}  # at layer 4 each language has the feature of this number
+SHARED, RARE, DEAD = 10, 11, 12
+
+
+def planted() -> Tensor:
+    """Features of their own, one that all and random tokens have, one that fires seldom, a dead one, and chaff."""
+    chance = torch.full((len(LANGS), len(LAYERS), UNITS), 0.03)
+    chance[..., SHARED], chance[..., DEAD] = 0.9, 0
+    for lang, unit in OWN.items():
+        chance[..., unit] = 0.01
+        chance[LANGS.index(lang), 1, unit] = 0.8
+        chance[LANGS.index(lang), 1, RARE] = 0.1
+    return chance
+
+
+def noise(level: float = 0.001) -> Tensor:
+    chance = torch.full((len(LANGS), len(LAYERS), UNITS), level)
+    chance[..., SHARED] = 0.9
+    return chance
+
+
+@pytest.fixture(scope="module")
+def texts() -> Firing:
+    return read(planted(), keep=100)
+
+
+@pytest.fixture(scope="module")
+def random() -> Firing:
+    return read(noise(), noise="random", keep=100, seed=1)
+
+
+# LangFIR
+
+
+def test_langfir_finds_each_planted_feature_and_filters_the_shared_one(texts: Firing, random: Firing) -> None:
+    found = langfir(texts, random)
+    assert {iso: found.of(iso, 4) for iso in LANGS} == {iso: [unit] for iso, unit in OWN.items()}
+    assert not found.chosen[:, 0].any()
+    assert found.where("es") == (4,)
+    settings = found.provenance["settings"]
+    assert (settings["consistent"], settings["after random"]) == (4 + 8, 4)
+
+
+def test_the_shared_feature_passes_where_random_tokens_do_not_set_it_off(texts: Firing) -> None:
+    """The negative control of the filter: what it filters is there without it."""
+    quiet = noise()
+    quiet[..., SHARED] = 0
+    found = langfir(texts, read(quiet, noise="random", seed=1))
+    assert all(SHARED in found.of(iso, layer) for iso in LANGS for layer in LAYERS)
+
+
+def test_random_against_random_finds_nothing() -> None:
+    chance = torch.rand(len(LANGS), len(LAYERS), 400, generator=torch.Generator().manual_seed(3)) ** 3
+    one, other = (read(chance, noise="random", seed=seed) for seed in (5, 6))
+    assert (one.share >= 0.95).any(), "there are consistent features, only they are no language's"
+    with pytest.raises(SteerlabError, match="choose weaker thresholds|read other layers"):
+        langfir(one, other)
+
+
+def test_shuffled_tokens_remove_what_tokens_alone_set_off(texts: Firing, random: Firing) -> None:
+    chance = noise()
+    chance[LANGS.index("ja"), 1, OWN["ja"]] = 0.8  # a feature of the script
+    found = langfir(texts, random, read(chance, noise="shuffled", seed=2))
+    assert found.method == "langfir shuffled"
+    assert not found.chosen[LANGS.index("ja")].any()
+    assert found.of("es", 4) == [OWN["es"]]
+    assert (found.provenance["settings"]["after random"], found.provenance["settings"]["after shuffled"]) == (4, 3)
+    counts = langfir_counts(texts, random, read(chance, noise="shuffled", seed=2), consistency=[0.95], noise=[0.05])
+    assert counts["count"].sum() == 3
+
+
+def test_thresholds_that_leave_nothing_raise_with_the_nearest_counts(random: Firing) -> None:
+    chance = planted() * 0
+    chance[0, 1, 7] = 0.16  # on in about 88 of 100 texts
+    weak = read(chance, seed=4)
+    assert 0.8 <= float(weak.share[0, 1, 7]) < 0.95
+    with pytest.raises(SteerlabError, match=r"there would be 1 at consistency 0\.[89] and noise 0\.05"):
+        langfir(weak, random)
+    with pytest.raises(SteerlabError, match="nor at consistency 0.5 and noise 0.5"):
+        langfir(read(planted() * 0, seed=4), random)
+    every = torch.zeros_like(chance)
+    every[0, 1, 7] = 0.9
+    with pytest.raises(SteerlabError, match=r"1 until the shuffled tokens are read"):
+        langfir(read(every), random, read(every, noise="shuffled"))
+
+
+def test_counts_fall_with_both_thresholds_and_agree_with_the_selection(texts: Firing, random: Firing) -> None:
+    table = langfir_counts(texts, random)
+    assert list(table) == ["language", "layer", "consistency", "noise", "count"]
+    for _, part in table.groupby(["language", "layer", "noise"]):
+        assert part.sort_values("consistency")["count"].is_monotonic_decreasing
+    for _, part in table.groupby(["language", "layer", "consistency"]):
+        assert part.sort_values("noise")["count"].is_monotonic_increasing
+    assert table["count"].nunique() > 1
+    at = table[(table.consistency == 0.95) & (table.noise == 0.05)].set_index(["language", "layer"])["count"]
+    counts = langfir(texts, random).counts
+    assert all(at[iso, layer] == counts.loc[iso, layer] for iso in LANGS for layer in LAYERS)
+
+
+def test_noise_must_be_what_it_is_called(texts: Firing, random: Firing) -> None:
+    with pytest.raises(SteerlabError, match="was read from texts; collect it with noise='random'"):
+        langfir(random, texts)
+    with pytest.raises(SteerlabError, match="was read from random tokens; collect it with noise='shuffled'"):
+        langfir(texts, random, random)
+    with pytest.raises(SteerlabError, match="has langs"):
+        langfir(texts, read(noise()[:2], noise="random", langs=LANGS[:2]))
+    with pytest.raises(SteerlabError, match="the consistency is 95; give a share"):
+        langfir(texts, random, consistency=95)
+
+
+def test_stability_is_that_of_a_feature_near_the_threshold() -> None:
+    chance = torch.zeros(2, 1, 30)
+    chance[0, 0, :3], chance[0, 0, 3:20] = 0.9, 0.22  # sure ones, and ones on in 95 of 100 texts
+    chance[1, 0, :3] = 0.9
+    made = read(chance, langs=LANGS[:2], layers=[1], keep=100)
+    quiet = read(chance * 0, langs=LANGS[:2], layers=[1], keep=100, noise="random")
+    table = langfir_stability(made, quiet, samples=(10, 50, 100), draws=10).set_index(["language", "samples"])
+    found = {name: table[name].to_dict() for name in table}
+    index = found["jaccard"]
+    assert index["de", 10] == index["en", 100] == 1
+    assert index["en", 10] < index["en", 50] < 1
+    assert (table["low"] <= table["jaccard"]).all()
+    assert (table["high"] >= table["jaccard"]).all()
+    assert found["high"]["en", 10] > found["low"]["en", 10]
+    assert (table["undefined"] == 0).all()
+    whole = len(langfir(made, quiet).of("en", 1))
+    assert found["size"]["en", 100] == found["size_all"]["en", 100] == whole > 3
+
+
+def test_stability_of_nothing_is_undefined_and_the_texts_must_have_been_kept(texts: Firing, random: Firing) -> None:
+    table = langfir_stability(texts, random, samples=(25,), draws=4).set_index(["language", "layer"])
+    index, undefined = table["jaccard"].to_dict(), table["undefined"].to_dict()
+    assert math.isnan(index["de", 1])
+    assert undefined["de", 1] == 4
+    assert index["de", 4] > 0.3
+    with pytest.raises(SteerlabError, match="keep=100 or more"):
+        langfir_stability(read(planted()), random)
+    with pytest.raises(SteerlabError, match="200 texts cannot be drawn: kept are en 100"):
+        langfir_stability(texts, random, samples=(10, 200))
+
+
+# Monolinguality
+
+
+def test_monolinguality_is_the_mean_less_the_others_mean_and_only_above_zero(texts: Firing) -> None:
+    found = monolinguality(texts, top=2)
+    level = texts.level
+    by_hand = level[2, 1, OWN["es"]] - level[[0, 1, 3], 1, OWN["es"]].mean()
+    torch.testing.assert_close(found.score[2, 1, OWN["es"]], by_hand)
+    assert all(found.of(iso, 4)[0] == OWN[iso] for iso in LANGS)
+    assert (found.chosen.sum(-1) <= 2).all()
+    alike = monolinguality(exact(torch.full((4, 1, 9), 0.5)), top=2)
+    assert not alike.chosen.any()
+    with pytest.raises(SteerlabError, match="the 0 highest of 40"):
+        monolinguality(texts, top=0)
+
+
+# LAPE
+
+
+def test_entropy_of_uniform_one_hot_and_dead_units() -> None:
+    rate = torch.tensor([[0.5, 0.2, 0.0, 0.3], [0.5, 0.0, 0.0, 0.1], [0.5, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = entropy(rate)
+    by_hand = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    torch.testing.assert_close(found, torch.tensor([math.log(3), 0, math.log(3), by_hand], dtype=torch.float64))
+
+
+def rates(seed: int = 0, *, units: int = 200, spread: float = 0.1) -> Tensor:
+    """Rates that are alike in all languages but for differences of this spread; of three layers."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.rand(1, 3, units, generator=generator, dtype=torch.float64) * 0.3
+    return base * (1 + spread * (torch.rand(4, 3, units, generator=generator, dtype=torch.float64) - 0.5))
+
+
+def test_lape_finds_planted_neurons_and_gives_shared_ones_to_each() -> None:
+    rate = rates()
+    rate[:, 1, 7] = torch.tensor([0.0, 0.9, 0.0, 0.0])
+    rate[:, 2, 8] = torch.tensor([0.0, 0.0, 0.8, 0.8])
+    rate[:, 0, 9] = 0  # dead
+    rate[:, 0, 10] = torch.tensor([0.001, 0, 0, 0])  # of one language alone, but hardly ever on
+    found = lape(exact(rate), share=2 / 600)
+    assert found.table()[["language", "layer", "unit"]].to_numpy().tolist() == [
+        ["de", 1, 7],
+        ["es", 2, 8],
+        ["ja", 2, 8],
+    ]
+    assert found.provenance["settings"]["units"] == 2
+    wide = lape(exact(rate), share=1.0)
+    assert not wide.chosen[:, 0, 9:11].any(), "a share of all takes no dead and no silent neuron"
+    assert wide.provenance["settings"]["units"] < 100
+    assert not lape(exact(rates()), share=2 / 600).chosen[1, 1, 7], "it is not there unless it is planted"
+
+
+def test_lape_takes_the_share_of_all_units_and_the_bar_over_all_rates() -> None:
+    rate = rates()
+    found = lape(exact(rate), share=0.02, percentile=90)
+    bar = float(np.sort(exact(rate).rate.flatten().numpy())[round(2400 * 0.9) - 1])
+    assert found.provenance["settings"]["bar"] == bar
+    assert int(found.chosen.any(0).sum()) == 12
+    assert torch.equal(found.chosen, (exact(rate).rate > bar) & found.chosen.any(0))
+    able = (exact(rate).rate > bar).any(0)
+    assert float(entropy(exact(rate).rate)[found.chosen.any(0)].max()) <= float(
+        entropy(exact(rate).rate)[able & ~found.chosen.any(0)].min()
+    )
+
+
+def test_among_equal_entropies_the_most_active_come_first() -> None:
+    rate = torch.zeros(2, 1, 50, dtype=torch.float64)
+    rate[0, 0] = torch.linspace(0.01, 0.5, 50, dtype=torch.float64)
+    assert lape(exact(rate), share=0.04, percentile=50).of("en", 0) == [48, 49]
+
+
+def test_lape_says_why_nothing_is_left() -> None:
+    with pytest.raises(SteerlabError, match="a share of 0.001 of 80 units is none; give 0.013 or more"):
+        lape(read(planted()), share=0.001)
+    with pytest.raises(SteerlabError, match="no unit fires above 0.5"):
+        lape(exact(torch.full((2, 1, 50), 0.5)), share=0.1)
+    with pytest.raises(SteerlabError, match="lape compares languages, and there is en alone"):
+        lape(exact(torch.full((1, 1, 50), 0.5)))
+    with pytest.raises(SteerlabError, match="the percentile is 100"):
+        lape(exact(rates()), percentile=100)
+    with pytest.raises(SteerlabError, match="nothing was read of de, en"):
+        lape(Firing(("de", "en"), [1], 4, 4, site="mlp_post"))
+
+
+def test_sae_lape_wants_a_feature_in_nearly_all_texts_too() -> None:
+    chance = planted()
+    chance[1, 1, 20:22] = 0
+    chance[1, 1, 20] = 0.15  # on in about 86 of 100 texts of German alone
+    chance[[0, 2, 3], :, 20] = 0
+    made = read(chance)
+    both = [method(made, share=0.1, percentile=90) for method in (lape, sae_lape)]
+    assert 20 in both[0].of("de", 4)
+    assert 20 not in both[1].of("de", 4)
+    assert all(OWN[iso] in found.of(iso, 4) for iso in LANGS for found in both)
+    assert (both[1].chosen <= (made.share >= 0.98)).all()
+
+
+# NJU
+
+
+def aligned(seed: int = 0) -> Tensor:
+    """Neurons whose rates differ somewhat, some very active in all languages, some in one, some in two."""
+    rate = rates(seed, spread=1.6)
+    rate[:, 1, :20] = 0.7 + 0.2 * rate[:, 1, :20]
+    rate[:, 0, :5] = torch.tensor([0.9, 0.1, 0.1, 0.1])[:, None].double()
+    rate[:, 2, :3] = torch.tensor([0.85, 0.8, 0.1, 0.1])[:, None].double()
+    return rate
+
+
+def by_hand(firing: Firing, penalty: float, number: int) -> Tensor:
+    """The selected neurons by numpy, from the formula."""
+    rate = firing.rate.numpy()
+    p = rate / rate.sum(0)
+    score = -(p * np.log(np.maximum(p, 1e-300))).sum(0) / np.log(len(p))
+    score -= penalty * rate.max(0) / np.mean([1 / k for k in range(1, len(p) + 1)])
+    chosen = np.zeros(score.size, dtype=bool)
+    chosen[np.argsort(score.ravel(), kind="stable")[:number]] = True
+    return torch.from_numpy(chosen.reshape(score.shape))
+
+
+def test_the_largest_penalty_selects_no_agnostic_neuron_and_a_larger_one_does() -> None:
+    firing = exact(aligned())
+    found = nju(firing, share=0.06)
+    agnostic = found.number == 4
+    assert 0 < found.penalty < 0.2
+    assert not (found.selected & agnostic).any()
+    assert (by_hand(firing, found.penalty + 1e-3, 36) & agnostic).any()
+    assert torch.equal(found.selected, by_hand(firing, found.penalty, 36))
+    halvings = found.penalty / 0.2 * 256
+    assert halvings == pytest.approx(round(halvings)), "bisection halves [0, .2] until it is below the tolerance"
+
+
+def test_where_no_penalty_spoils_it_the_largest_is_taken() -> None:
+    rate = aligned()
+    rate[:, 1, :20] = 0.1
+    assert nju(exact(rate), share=8 / 600).penalty == 0.2
+
+
+def test_nju_kinds_follow_the_number_of_languages_above_the_bar() -> None:
+    found = nju(exact(aligned()), share=0.06)
+    specific, related, both = (found.selection(kind) for kind in ("specific", "related", "both"))
+    assert set(specific.of("en", 0)) >= {0, 1, 2, 3, 4}
+    assert set(related.of("en", 2)) & set(related.of("de", 2)) >= {0, 1, 2}
+    assert torch.equal(both.chosen, specific.chosen | related.chosen)
+    assert not (specific.chosen & related.chosen).any()
+    assert (specific.chosen.sum(0) <= 1).all()
+    assert (both.chosen <= found.above & found.selected).all()
+    assert (specific.method, both.method) == ("nju specific", "nju")
+    table = found.kinds_by_layer()
+    assert table.groupby("layer")["all"].sum().tolist() == [200] * 3
+    assert table.groupby("layer")["share"].sum().tolist() == pytest.approx([1] * 3)
+    assert table["selected"].sum() == 36
+    assert table[table.kind == "agnostic"]["selected"].sum() == 0
+    assert int(table[(table.kind == "agnostic") & (table.layer == 1)]["all"].iloc[0]) == 20
+    with pytest.raises(SteerlabError, match="not 'agnostic'"):
+        found.selection("agnostic")
+
+
+def test_nju_says_what_it_cannot_do() -> None:
+    with pytest.raises(SteerlabError, match="even by entropy alone"):
+        nju(
+            exact(torch.cat([torch.rand(4, 1, 30).double() * 0.1 + 0.6, torch.full((4, 1, 30), 0.1).double()], 2)),
+            percentile=40,
+        )
+    with pytest.raises(SteerlabError, match="2 neurons cannot be selected where 1 are not agnostic"):
+        nju(exact(torch.rand(4, 1, 200).double() * 0.5 + 0.5), percentile=0)
+    alone = torch.zeros(4, 1, 100).double()
+    alone[:, 0] = torch.eye(4).repeat(1, 25).double() * torch.linspace(0.1, 0.9, 100)
+    with pytest.raises(SteerlabError, match="selected neurons is related"):
+        nju(exact(alone), share=0.1).selection("related")
+
+
+def layered(shares: Sequence[float]) -> Alignment:
+    """An alignment with these shares of agnostic neurons by layer, of 100."""
+    above = torch.zeros(2, len(shares), 100, dtype=torch.bool)
+    for j, share in enumerate(shares):
+        above[:, j, : round(share * 100)] = True
+    score = torch.zeros(len(shares), 100)
+    return Alignment(("en", "de"), tuple(range(len(shares))), "mlp_post", 0.1, 0.5, score, above, score > 0)
+
+
+def test_the_layers_divide_where_the_agnostic_share_crosses_its_median() -> None:
+    parts = layered([0.02, 0.05, 0.2, 0.3, 0.25, 0.06, 0.4]).parts()
+    assert parts == {"understanding": (0, 1), "reasoning": (2, 3, 4), "transformation": (5,), "output": (6,)}
+    twice = layered([0.01, 0.2, 0.02, 0.3, 0.3, 0.01, 0.0]).parts()
+    assert twice["reasoning"] == (3, 4), "the longest stretch above the median"
+
+
+@pytest.mark.parametrize(
+    "shares", [[0.1] * 6, [0.5, 0.4, 0.3, 0.2, 0.1, 0.9], [0.1, 0.2, 0.3, 0.4, 0.5, 0.1], [0, 0, 0.1, 0, 0, 0.3]]
+)
+def test_a_model_that_does_not_divide_so_is_not_divided(shares: list[float]) -> None:
+    """No rise and fall; a fall alone; a rise alone; too few agnostic neurons to tell."""
+    with pytest.raises(SteerlabError, match=r"does not divide into four parts.*There are layer 0 \d+, .* of 100 each"):
+        layered(shares).parts()
+    with pytest.raises(SteerlabError, match="four layers or more"):
+        layered([0.1, 0.2, 0.1]).parts()
+
+
+# CULNIG
+
+
+def graded(*, spread: float = 1.0, lift: float = 8.0) -> Gradients:
+    generator = torch.Generator().manual_seed(0)
+    score = torch.randn(4, 2, 100, generator=generator) * 0.1 * spread
+    score[1, 1, 5] += lift
+    score[:, 0, 6] += lift  # serves all alike
+    control = torch.zeros_like(score)
+    control[2, 0, 7] = lift
+    score[2, 0, 7] += lift  # serves the control too
+    return Gradients(LANGS, (0, 3), "mlp_post", score, control, ABOUT)
+
+
+def test_culnig_finds_what_serves_one_language_only() -> None:
+    found = culnig(graded(), share=0.01)
+    assert found.of("de", 3) == [5]
+    assert (found.chosen.sum((1, 2)) <= 2).all()
+    assert not found.chosen[2, 0, 7], "what the control does too is no language's"
+    above = (found.score - found.score.mean(0)) / found.score.std(0, correction=0)
+    assert (above[found.chosen] >= 0.5).all()
+    assert (found.score[:, 0, 6] > 7).all(), "it is at the top of every language"
+    assert int(found.chosen[:, 0, 6].sum()) < 4
+
+
+def test_culnig_says_why_nothing_is_left() -> None:
+    gradients = graded()
+    with pytest.raises(SteerlabError, match="none of the 0 units at the top"):
+        culnig(Gradients(LANGS, (0, 3), "mlp_post", -gradients.score.abs(), gradients.control * 0, ABOUT))
+    same = gradients.score[:1].expand(4, -1, -1)
+    with pytest.raises(SteerlabError, match="the most is 0: take a larger share"):
+        culnig(Gradients(LANGS, (0, 3), "mlp_post", same, same * 0, ABOUT))
+    with pytest.raises(SteerlabError, match="is none; give 0.005 or more"):
+        culnig(gradients, share=0.001)
+
+
+# Controls
+
+
+def of_units(units: dict[str, list[int]], firing: Firing) -> Selection:
+    chosen = torch.zeros_like(firing.rate, dtype=torch.bool)
+    for iso, places in units.items():
+        chosen[firing.langs.index(iso), 1, places] = True
+    about = {**ABOUT, "settings": {}}
+    return Selection("planted", firing.langs, firing.layers, firing.site, chosen, torch.rand(chosen.shape), about)
+
+
+def test_matched_units_fire_as_often_and_write_as_much() -> None:
+    firing = exact(rates(units=400))
+    norms = torch.rand(3, 400, generator=torch.Generator().manual_seed(1)) + 0.5
+    chosen = of_units({"en": list(range(12)), "de": [5, 300]}, firing)
+    found = matched(chosen, firing, norms)
+    assert torch.equal(found.chosen.sum(-1), chosen.chosen.sum(-1))
+    assert not (found.chosen & chosen.chosen.any(0)).any(), "a twin is chosen for no language"
+    told = found.provenance["settings"]["matched"]
+    assert told["rate ratio"] == pytest.approx(1, abs=0.1)
+    assert told["norm ratio"] == pytest.approx(1, abs=0.1)
+    assert told["rates within 2"] == 1
+    blind = random_units(chosen, firing, seed=1)
+    assert torch.equal(blind.chosen.sum(-1), chosen.chosen.sum(-1))
+    off = lambda of: distance(of, chosen, firing, norms)  # noqa: E731
+    assert off(found) < 0.3 * off(blind), "units at random match badly"
+    by_score = [float(chosen.score[0, 1, unit]) for unit in chosen.of("en", 1)]
+    assert [float(found.score[0, 1, unit]) for unit in found.of("en", 1)] == by_score
+
+
+def distance(found: Selection, chosen: Selection, firing: Firing, norms: Tensor) -> float:
+    """How far the two sets' sorted log rates and norms lie apart."""
+    logs = torch.stack([firing.rate.mean(0)[1].log(), norms[1].double().log()])
+    sides = [logs[:, of.of("en", 1)].sort(1).values for of in (found, chosen)]
+    return float((sides[0] - sides[1]).abs().mean())
+
+
+def test_equals_are_dealt_by_the_seed() -> None:
+    firing, norms = exact(torch.full((2, 3, 50), 0.2)), torch.ones(3, 50)
+    chosen = of_units({"en": [0, 1, 2]}, firing)
+    for control in (
+        lambda seed: matched(chosen, firing, norms, seed=seed),
+        lambda seed: random_units(chosen, firing, seed=seed),
+    ):
+        assert torch.equal(control(0).chosen, control(0).chosen)
+        assert len({tuple(control(seed).of("en", 1)) for seed in range(5)}) > 1
+
+
+def test_controls_take_living_units_and_say_when_there_are_too_few() -> None:
+    rate = torch.full((2, 3, 10), 0.2)
+    rate[..., 6:] = 0
+    firing, norms = exact(rate), torch.ones(3, 10)
+    chosen = of_units({"en": [0, 1], "de": [2, 3]}, firing)
+    assert set(matched(chosen, firing, norms).of("en", 1)) == {4, 5} == set(random_units(chosen, firing).of("de", 1))
+    with pytest.raises(SteerlabError, match="'en' has 3 units at layer 1, and only 2 living ones"):
+        matched(of_units({"en": [0, 1, 2], "de": [3]}, firing), firing, norms)
+    with pytest.raises(SteerlabError, match="norms and layers x units are 2 x 10 and 3 x 10"):
+        matched(chosen, firing, norms[:2])
+    with pytest.raises(SteerlabError, match="nothing is chosen"):
+        matched(of_units({}, firing), firing, norms)
+    with pytest.raises(SteerlabError, match="chosen with units 10, and the firing has 12"):
+        random_units(chosen, exact(torch.full((2, 3, 12), 0.2)))
+    part = matched(chosen.at(1), firing, norms[1:2])
+    assert part.layers == (1,)
+
+
+# Selections
+
+
+def test_a_selection_tells_its_units_by_score() -> None:
+    chosen, score = torch.zeros(2, 2, 5, dtype=torch.bool), torch.arange(20.0).view(2, 2, 5)
+    chosen[0, 1, [1, 4, 2]] = True
+    made = Selection("by hand", ("en", "de"), (2, 6), "resid_post", chosen, score)
+    assert made.of("en", 6) == [4, 2, 1]
+    assert made.where("en") == (6,)
+    assert made.where("de") == ()
+    assert made.counts.loc["en", 6] == 3
+    assert made.at(6).of("en", 6) == [4, 2, 1]
+    assert made.table()["score"].tolist() == [9, 7, 6]
+    for wrong, told in ((lambda: made.of("fr", 6), "'fr'; there are en de"), (lambda: made.at(3), "no layer 3 here")):
+        with pytest.raises(SteerlabError, match=told):
+            wrong()
+    with pytest.raises(SteerlabError, match="name at least one of the layers 2, 6"):
+        made.at()
+    with pytest.raises(SteerlabError, match=r"chosen has shape \(2, 2, 5\); languages x layers x units is \(1, 2, 5\)"):
+        Selection("by hand", ("en",), (2, 6), "resid_post", chosen, score)
+
+
+# The model in the package
+
+
+@pytest.fixture(scope="module")
+def halves(polyglot: Model, lines: Corpus) -> tuple[Firing, Firing]:
+    """The firing of the model's neurons on some sentences, and on others."""
+    few = lines.split("estimate").take(32).select(["en", "de", "ru"])
+    split = [
+        Corpus(f"half {half}", {iso: few[iso][16 * half :][:16] for iso in few.langs}, aligned=False) for half in (0, 1)
+    ]
+    one, other = (collect_firing(polyglot, half, layers=(5, 6, 7)) for half in split)
+    return one, other
+
+
+def test_the_model_s_language_neurons_are_those_of_other_sentences_too(halves: tuple[Firing, Firing]) -> None:
+    found = lape(halves[0])
+    held = halves[1].rate
+    own = lambda of: torch.cat([held[:, of.chosen[i]].argmax(0) == i for i in range(3)]).double().mean()  # noqa: E731
+    assert own(found) > 0.85
+    assert 0.1 < own(random_units(found, halves[0])) < 0.6, "neurons at random belong to any language"
+    share = found.chosen & lape(halves[1]).chosen
+    assert share.sum() > 0.2 * found.chosen.sum()
+    specific = nju(halves[0]).selection("specific")
+    assert own(specific) > 0.85
