@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -41,7 +42,8 @@ def fit(
     """
     for name in estimators:
         known(name)
-    part, options = texts.split("estimate"), {"source": source, "form": form, "dictionaries": dictionaries}
+    options: dict[str, Any] = {"source": source, "form": form, "dictionaries": dictionaries}
+    part = texts.split("estimate")
     if folder is None:
         return fitted(model, part, estimators, layers=layers, **options)
     (folder / "directions").mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ def read_units(
     """
     texts[source]
     coders = _coders(model, dictionaries) if needs & {"saes", "latents", "random", "shuffled", "lift", "pairs"} else {}
-    read = {"form": form}
+    read: dict[str, Any] = {"form": form}
     latents = collect_firing(model, texts, coders, **read) if coders else None
     noise = {
         kind: collect_firing(model, texts, coders, noise=kind, **read)

@@ -15,13 +15,14 @@ from steerlab.cells import Bench, Cell
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
 from steerlab.edits import add, rotate
+from steerlab.fits import fit
 from steerlab.generation import decode, generate
 from steerlab.judges import score
 from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.scores import first_line
 from steerlab.stats import Moments
-from steerlab.sweeps import fit, sweep
+from steerlab.sweeps import sweep
 from steerlab.terms import SteerlabError
 
 GRID: dict[str, Any] = {"targets": ["es", "de"], "layers": [3, 5], "strengths": [1.0], "limit": 2, "batch": 4}

@@ -43,7 +43,7 @@ def run(bed: Bed) -> str:
         f"are for each target those of the least KL on {DEV_LINES} dev lines among those that reach {SHARE:g} of the "
         f"best gain; the table is of {TEST_LINES} test lines and {len(bed.targets)} targets. ΔM: the mass of the "
         f"target's own tokens less the source's after the prompt, beside the unsteered; KL in nats to the unsteered "
-        f"next-token distribution. Every row has the dose of *push and pull* over the same layers (that of its push alone apart)."
+        f"next-token distribution. Every row but *push alone* has the dose of *push and pull*, over the same layers."
     )
     table = settings.rename(columns={"push": "λ", "pull": "β"})
     return f"{markdown(summary(frame))}\n\n{note}\n\n{markdown(table)}\n"

@@ -1,0 +1,125 @@
+"""Methods of units by their names: fitted from one reading, kept in a folder, swept beside estimators."""
+
+import pytest
+import torch
+
+from steerlab.corpora import Corpus, corpus
+from steerlab.edits import OPERATORS, steer
+from steerlab.fits import contrast, fit, fitted, read_units
+from steerlab.grids import ALL, Grid
+from steerlab.model import Model
+from steerlab.prompts import encode, pad
+from steerlab.selection import METHODS, Readings, suits
+from steerlab.sweeps import sweep
+from steerlab.terms import SteerlabError
+
+LANGS = ["en", "de", "ru", "ja"]
+
+
+@pytest.fixture(scope="module")
+def texts() -> Corpus:
+    return corpus(langs=LANGS)
+
+
+@pytest.fixture(scope="module")
+def readings(polyglot: Model, texts: Corpus) -> Readings:
+    needs = {need for method in METHODS.values() for need in method.needs}
+    return read_units(polyglot, texts.split("estimate").take(24), needs, source="en")
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "langfir shuffled"])
+def test_every_method_makes_directions_that_each_of_its_operators_takes(name: str, readings: Readings) -> None:
+    made = METHODS[name].fit(readings)
+    assert made.langs == tuple(LANGS)
+    assert made.site == ("mlp_post" if name in ("lape", "nju", "culnig") else "resid_post")
+    taken = 0
+    for operator in METHODS[name].operators:
+        for target in LANGS[1:]:
+            for layer in made.layers:
+                try:
+                    edit = steer(operator, made, OPERATORS[operator].grid[-1], source="en", target=target, layer=layer)
+                except SteerlabError:  # a language without units at that layer
+                    continue
+                assert edit.parts
+                taken += 1
+    assert taken >= len(METHODS[name].operators)
+
+
+def test_a_reading_that_is_missing_is_named(readings: Readings) -> None:
+    with pytest.raises(SteerlabError, match="there are no random to choose units from: collect them first"):
+        METHODS["langfir"].fit(Readings("en", readings.saes, readings.latents))
+
+
+def test_a_contrast_has_the_same_prompts_and_other_answers(polyglot: Model, texts: Corpus) -> None:
+    part = texts.take(3)
+    items, control = contrast(polyglot, part, "en", "line")
+    assert [answer for _, answer in items["de"]] == list(part["de"])
+    for iso in LANGS:
+        assert [prompt for prompt, _ in items[iso]] == [prompt for prompt, _ in control[iso]]
+        assert all(a != b for (_, a), (_, b) in zip(items[iso], control[iso], strict=True))
+
+
+def test_estimators_and_units_are_fitted_by_name_and_found_again(polyglot: Model, texts: Corpus, tmp_path) -> None:
+    names = ["diffmean", "sae diffmean", "lape"]
+    first = fit(polyglot, texts, names, layers=[3], source="en", folder=tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "directions").glob("*.safetensors")}
+    second = fit(polyglot, texts, names, layers=[3], source="en", folder=tmp_path)
+    assert len(files) == 3
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert [made.digest for made in first.values()] == [made.digest for made in second.values()]
+    assert first["diffmean"].layers == (3,)
+    assert first["lape"].layers == tuple(range(polyglot.n_layers))
+
+
+def test_the_latents_means_are_the_estimators(polyglot: Model, texts: Corpus) -> None:
+    made = fitted(polyglot, texts.split("estimate").take(20), ["diffmean", "sae diffmean"], layers=[2], source="en")
+    assert torch.allclose(made["diffmean"].means[:, 0], made["sae diffmean"].at(2).means[:, 0], atol=1e-2)
+
+
+def test_a_sweep_takes_methods_by_name(polyglot: Model, texts: Corpus) -> None:
+    names = {"estimators": ["monolinguality", "lape"], "operators": {"add": [1.0], "neuron_swap": [2.0]}}
+    rows = sweep(polyglot, texts, targets=["de"], layers=[3], limit=2, **names)
+    assert not rows.attrs.get("failed")
+    told = rows.groupby("method")["layer"].unique().map(list).to_dict()
+    assert told == {"monolinguality": [3], "lape_neuron_swap": [ALL]}
+    assert (rows["dose"] > 0).all()
+
+
+def test_operators_run_with_what_can_take_them() -> None:
+    assert suits("add", "langfir")
+    assert not suits("add", "lape")
+    assert not suits("neuron_add", "langfir")
+    assert not suits("clamp", "diffmean")
+    assert suits("signed_shift", "foxp2")
+    assert not suits("signed_shift", "langfir")
+    with pytest.raises(SteerlabError, match="operators.neuron_add: it needs what lape, nju, culnig makes"):
+        Grid.of({"estimators": ["langfir"], "operators": {"add": [1.0], "neuron_add": [1.0]}})
+    with pytest.raises(SteerlabError, match="there is no estimator 'lapse'"):
+        Grid.of({"estimators": ["lapse"]})
+
+
+def test_the_package_s_saes_are_the_model_s(polyglot: Model, readings: Readings) -> None:
+    assert sorted(readings.saes) == list(range(polyglot.n_layers))
+    for layer, sae in readings.saes.items():
+        sae.need(polyglot)
+        assert (sae.layer, sae.site, sae.kind, sae.latents) == (layer, "resid_post", "jumprelu", 8 * polyglot.width)
+    other = {"fingerprint": "0" * 16}
+    stale = type(readings.saes[3])(**{**vars(readings.saes[3]), "about": {**readings.saes[3].about, **other}})
+    with pytest.raises(SteerlabError, match="rebuild"):
+        stale.need(polyglot)
+
+
+@pytest.mark.parametrize("layer", [0, 4, 7])
+def test_the_package_s_saes_explain_what_they_read(
+    layer: int, polyglot: Model, texts: Corpus, readings: Readings
+) -> None:
+    seen: list[torch.Tensor] = []
+    lines = [line + "\n" for iso in LANGS for line in texts.split("test").take(10)[iso]]
+    ids, mask = pad(encode(polyglot.tokenizer, lines), polyglot.tokenizer.pad_token_id, polyglot.device)
+    with polyglot.attached([("resid_post", layer, lambda h, where: seen.append(h[where.text].detach()))]):
+        polyglot.body(ids, mask)
+    h, sae = seen[0], readings.saes[layer]
+    z = sae.encode(h)
+    left = (h - sae.decode(z)).square().sum() / (h - h.mean(0)).square().sum()
+    assert 1 - left > 0.6
+    assert 10 < float((z > 0).sum(-1).float().mean()) < 80
