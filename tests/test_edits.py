@@ -515,7 +515,7 @@ def test_a_quota_is_the_mean_share_and_beta_keeps_the_targets_own_length(seed: i
     assert float(part.tensors["half"].square().sum()) / WIDTH == pytest.approx(quota, rel=1e-3)
     own = randn(1, 4000, WIDTH, seed=seed) * spectrum.sqrt() @ turn
     kept = at_site(conceptor(step, quota=quota), own).square().sum(-1).mean() / own.square().sum(-1).mean()
-    assert float(kept) == pytest.approx(1, abs=0.02)
+    assert float(kept) == pytest.approx(1, abs=0.05)  # of 4,000 tokens, along one long axis at the smallest quota
     assert at_site(conceptor(step, quota=quota, beta=1.0), own).square().mean() < own.square().mean()
 
 

@@ -1,5 +1,7 @@
 """Methods of units by their names: fitted from one reading, kept in a folder, swept beside estimators."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -103,8 +105,7 @@ def test_the_package_s_saes_are_the_model_s(polyglot: Model, readings: Readings)
     for layer, sae in readings.saes.items():
         sae.need(polyglot)
         assert (sae.layer, sae.site, sae.kind, sae.latents) == (layer, "resid_post", "jumprelu", 8 * polyglot.width)
-    other = {"fingerprint": "0" * 16}
-    stale = type(readings.saes[3])(**{**vars(readings.saes[3]), "about": {**readings.saes[3].about, **other}})
+    stale = replace(readings.saes[3], about={**readings.saes[3].about, "fingerprint": "0" * 16})
     with pytest.raises(SteerlabError, match="rebuild"):
         stale.need(polyglot)
 

@@ -14,7 +14,7 @@ from steerlab.fits import fitted
 from steerlab.selection import Selection, decoded, masked, matched
 from steerlab.summaries import markdown, spelled
 
-LAYERS, DEV_LINES, TEST_LINES = (1, 3, 5, 7), 6, 24
+LAYERS, DEV_LINES, TEST_LINES = (1, 3, 5, 7), 5, 16
 FEATURES = ("langfir", "monolinguality", "sae lape", "foxp2")
 NEURONS = ("lape", "nju", "culnig")
 SHOWN = "monolinguality"
