@@ -19,6 +19,7 @@
 # %%
 import steerlab as sl
 from steerlab import figures
+from steerlab.effects import effect_matrix
 
 model, corpus = sl.load(), sl.corpus(langs=["en", "de", "es", "fr", "ru", "tr", "hi", "ja"])
 saes = sl.saes(layers=[2, 3, 4])
@@ -62,7 +63,7 @@ edits, controls = (
     for some in (chosen, sl.matched(chosen, firing, norms))
 )
 effects = sl.language_effects(model, test, edits, controls=controls)
-figures.selectivity(effects)
+figures.selectivity(effect_matrix(effects))
 
 # %%
 sl.dominance(effects), sl.dissociated(effects), sl.dissociated(effects, kind="control")

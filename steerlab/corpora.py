@@ -70,6 +70,12 @@ class Corpus:
             return replace(self, lines=kept)
         return self._keep(_spread(len(self), limit), self.name)
 
+    def drop(self, limit: int) -> "Corpus":
+        """The aligned lines that `take(limit)` leaves."""
+        self.need_aligned("leaving lines out")
+        taken = set(_spread(len(self), limit))
+        return self._keep([place for place in range(len(self)) if place not in taken], self.name)
+
     def select(self, isos: Iterable[str]) -> "Corpus":
         """Only these languages, in this order."""
         return replace(self, lines={iso: self[iso] for iso in isos})

@@ -147,7 +147,7 @@ class Directions:
 
     def _direction(self, source: str | None, target: str, vector: Tensor, step: Tensor, start: Tensor) -> Direction:
         size = vector.norm(dim=-1, keepdim=True)
-        if not (size > 0).all():
+        if not (size > 0).all() and "mask" not in self.extra:  # edits of single neurons look for themselves
             empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
             raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
         place = self._place(target)
@@ -157,7 +157,7 @@ class Directions:
             source=source,
             layers=self.layers,
             site=self.site,
-            unit=vector / size,
+            unit=vector / size.clamp(min=1e-30),
             gap=step.norm(dim=-1),
             start=start,
             basis=self.basis[place],

@@ -22,7 +22,7 @@ from steerlab.selection import METHODS, Readings, known
 from steerlab.selection.signed import candidates, foxp2_features
 from steerlab.terms import SteerlabError
 
-LIFTED, PROMPTS = 16, 16  # features a layer and language whose causal lift is measured, on so many sentences
+LIFTED, PROMPTS = 12, 16  # features a layer and language whose causal lift is measured, on so many sentences
 
 
 def fit(
@@ -47,8 +47,10 @@ def fit(
     if folder is None:
         return fitted(model, part, estimators, layers=layers, **options)
     (folder / "directions").mkdir(parents=True, exist_ok=True)
-    made = [model.fingerprint, str(model.dtype), part.hash, list(layers), source, form]
-    told = hashlib.sha256(json.dumps(made + ([dictionaries] if dictionaries else [])).encode()).hexdigest()[:12]
+    made: list[Any] = [model.fingerprint, str(model.dtype), part.hash, list(layers), source, form]
+    if any("saes" in METHODS[name].needs for name in estimators if name in METHODS):
+        made.append([coder.digest for coder in _coders(model, dictionaries).values()])
+    told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
     names = {name: f"{name.replace(' ', '-')}-{told}.safetensors" for name in estimators}
     files = {name: folder / "directions" / file for name, file in names.items()}
     with FileLock(folder / "directions" / "lock", fallback_to_soft=False):
@@ -104,21 +106,16 @@ def read_units(
     """
     texts[source]
     coders = _coders(model, dictionaries) if needs & {"saes", "latents", "random", "shuffled", "lift", "pairs"} else {}
-    read: dict[str, Any] = {"form": form}
-    latents = collect_firing(model, texts, coders, **read) if coders else None
-    noise = {
-        kind: collect_firing(model, texts, coders, noise=kind, **read)
-        for kind in ("random", "shuffled")
-        if kind in needs
-    }
-    neurons = collect_firing(model, texts, **read) if "neurons" in needs else None
+    latents = collect_firing(model, texts, coders) if coders else None
+    noise = {kind: collect_firing(model, texts, coders, noise=kind) for kind in ("random", "shuffled") if kind in needs}
+    neurons = collect_firing(model, texts) if "neurons" in needs else None
     gradients = None
     if "gradients" in needs:
         items, control = contrast(model, texts, source, form)
         gradients = collect_gradients(model, items, control=control, site="mlp_post")
     lift = pairs = None
     if latents is not None and needs & {"lift", "pairs"}:
-        words = lexicon(model, texts)
+        words = lexicon(model, texts.drop(PROMPTS))  # and tested on the others
         some = candidates(latents, source=source, pool=LIFTED)
         lift = causal_lift(model, texts.take(PROMPTS), coders, some, words, firing=latents, source=source, form=form)
         features = foxp2_features(latents, lift)
@@ -143,11 +140,14 @@ Items = dict[str, list[tuple[str, str]]]
 def contrast(model: Model, texts: Corpus, source: str, form: str) -> tuple[Items, Items]:
     """Labelled items for gradient scores: each source sentence with its translation, by language; and a control.
 
-    The control has the same prompts, answered in the next language of the corpus: what it has in common with the items
-    is answering, not the language.
+    The control has the same prompts, answered in each of the other languages in turn: what it has in common with the
+    items is answering, not the language.
     """
     texts.need_aligned("a contrast of translations")
     prompts = [prompt(model.tokenizer, form, line, source=source, target=source) for line in texts[source]]
     items = {iso: list(zip(prompts, texts[iso], strict=True)) for iso in texts.langs}
-    following = dict(zip(texts.langs, (*texts.langs[1:], texts.langs[0]), strict=True))
-    return items, {iso: items[following[iso]] for iso in texts.langs}
+    control = {}
+    for iso in texts.langs:
+        others = [items[other] for other in texts.langs if other != iso]
+        control[iso] = [others[place % len(others)][place] for place in range(len(prompts))]
+    return items, control

@@ -241,10 +241,9 @@ saves a BatchTopK autoencoder as a JumpReLU one, with one threshold for all late
 
 {table(told["compare"], "trained as")}
 
-BatchTopK was taken for all layers. sae-lens stores it as JumpReLU, with one learned threshold, so that each latent can be
-read and edited without the others, which TopK's cannot; in loss recovered the two are about even after so few tokens,
-and the dead latents, more than TopK's here, come back with more of them. JumpReLU learns its thresholds slowly: its mean
-L0 after so few steps is not the one that was asked for, so that its row is no comparison at an equal L0.
+BatchTopK was taken for all layers: sae-lens stores it as JumpReLU, with one learned threshold, so that each latent can
+be read and edited without the others, which TopK's cannot. JumpReLU itself asks for more steps, or for a schedule tuned
+to them, than all three were given here.
 """
 
 
@@ -263,7 +262,7 @@ def main() -> None:
     parser.add_argument("--saes", type=Path, default=PACKAGED / "saes")
     parser.add_argument("--compare", action="store_true", help="print the comparison of kinds, write nothing")
     options = parser.parse_args()
-    model = load()
+    model = load(device="cpu")
     text = held_out(model, options.work)
     kinds = {folder.name: folder for folder in sorted((options.work / "compare").glob("*/"))}
     given = {f"compare {name}": SAE.load(folder) for name, folder in kinds.items()}

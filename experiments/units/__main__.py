@@ -6,6 +6,9 @@ section that is not asked for keeps the text that it had; finished batches of st
 
 import argparse
 import json
+import sys
+import time
+import traceback
 from collections.abc import Callable
 
 import counting
@@ -31,7 +34,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     options = parser.parse_args()
@@ -39,15 +42,22 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     kept = OUT / "sections.json"
     texts = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    found = bed()
+    found, start = bed(), time.monotonic()
+    failed = []
     for name in options.only:
-        texts[name] = SECTIONS[name][1](found)
+        try:
+            texts[name] = SECTIONS[name][1](found)
+        except Exception:  # the readings took minutes: what else can be made of them is made
+            failed.append(name)
+            traceback.print_exc()
+            continue
         kept.write_text(json.dumps(texts, ensure_ascii=False), "utf-8")
-        print(name)
+        print(f"{name} after {time.monotonic() - start:.0f} s", flush=True)
     parts = [f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts]
     PAGE.write_text("\n".join([HEAD, *parts]), "utf-8")
     print(PAGE)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -45,8 +45,9 @@ def features(bed: Bed) -> str:
     return (
         f"Features a language at consistency .95 and noise .05, over {len(bed.corpus.langs)} languages and "
         f"{len(texts)} texts each:\n\n{markdown(table)}\n\n![Counts](images/langfir_counts.svg)\n\n"
-        f"How far the set from a sample of the texts agrees with that from all {len(texts)} (languages and layers that "
-        f"have features):\n\n{markdown(means)}\n\n![Stability](images/langfir_stability.svg)\n"
+        f"How far the set from a sample of the texts agrees with that from all {len(texts)}, of which the sample is a "
+        f"part (so that 100 texts are near 1 by construction); languages and layers that have features:\n\n"
+        f"{markdown(means)}\n\n![Stability](images/langfir_stability.svg)\n"
     )
 
 
@@ -89,7 +90,7 @@ def listed(bed: Bed) -> str:
     """Units a language of every method: median and range over languages, all layers together."""
     rows = []
     for name, selection in bed.selections.items():
-        each = selection.counts.sum(axis=1)
+        each = selection.counts.drop(index=SOURCE).sum(axis=1)
         share = selection.chosen.any(0).sum(-1).float()
         rows.append(
             {
@@ -97,9 +98,14 @@ def listed(bed: Bed) -> str:
                 "of": "features" if selection.site == "resid_post" else "neurons",
                 "median": f"{each.median():g}",
                 "range": f"{each.min()}-{each.max()}",
-                SOURCE: int(each[SOURCE]),
+                SOURCE: int(selection.counts.loc[SOURCE].sum()),
                 "distinct by layer": " ".join(f"{int(count)}" for count in share.tolist()),
             }
         )
-    refused = "".join(f"- None of {name}: {reason}\n" for name, reason in bed.refused.items())
+    found = bed.selections["langfir"]
+    shared = [
+        int((found.chosen[:, place].sum(0) >= 0.75 * len(found.langs)).sum()) for place in range(len(found.layers))
+    ]
+    common = f"- Of LangFIR's features, so many are those of three quarters of the languages, by layer: {shared}.\n"
+    refused = common + "".join(f"- None of {name}: {reason}\n" for name, reason in bed.refused.items())
     return f"{markdown(pd.DataFrame(rows))}\n\n{refused}"

@@ -31,7 +31,7 @@ def run(bed: Bed) -> str:
     frame = pd.DataFrame(made)
     frame.to_csv(OUT / "selectivity.csv", index=False)
     drawn = next(rows for rows in parts if rows["method"].iloc[0] == SHOWN)
-    shown = figures.selectivity(drawn)
+    shown = figures.selectivity(effect_matrix(drawn))
     figures.write(shown, OUT / "selectivity", data=effect_matrix(drawn).reset_index())
     figures.draw({IMAGES / "selectivity.svg": figures.paper(shown, width=160, height=130)})
     note = (
@@ -40,7 +40,8 @@ def run(bed: Bed) -> str:
         f"edits that hurt their own language most and the permutation p of the labels. *Pairs*: the share of language "
         f"pairs that doubly dissociate (each edit hurts its own language more than the other's), and the share where "
         f"both intervals say so. *Control*: as many other units of the same layers, matched in firing rate and in the "
-        f"norm of what they write; for DiffMean's direction a random one of equal dose. The layer of features was "
+        f"norm of what they write, the rate being that on the language's own text; for DiffMean's direction a random "
+        f"one of equal dose. *Doses* are of the edits and of their controls. The layer of features was "
         f"chosen on {DEV_LINES} dev lines by own − others; neurons are zeroed at all layers."
     )
     return f"{markdown(frame)}\n\n{note}\n\n![Rise of cross-entropy](images/selectivity.svg)\n"
@@ -86,7 +87,10 @@ def silent(bed: Bed, selection: Selection) -> dict[str, Edit]:
 def best(bed: Bed, edits: Mapping[int, Mapping[str, Edit]]) -> int:
     """The layer whose edits hurt their own languages most, beyond the others, on dev."""
     dev = bed.corpus.split("dev").take(DEV_LINES)
-    found = {layer: dominance(sl.language_effects(bed.model, dev, some)).difference for layer, some in edits.items()}
+    found = {}
+    for layer, some in edits.items():  # a language without units at a layer is not hurt there
+        seen = dominance(sl.language_effects(bed.model, dev, some)).difference
+        found[layer] = seen * len(some) / len(bed.corpus.langs)
     return max(found, key=lambda layer: found[layer])
 
 
@@ -101,5 +105,7 @@ def told(rows: pd.DataFrame) -> dict[str, str]:
         row[f"{name}pairs"] = f"{pairs.share:.2f} ({pairs.certain:.2f})"
     matrix = effect_matrix(rows)
     own = [matrix.loc[iso, iso] for iso in matrix.columns if iso in matrix.index]
+    doses = [rows.loc[rows["kind"] == kind, "dose"].mean() for kind in ("edit", "control")]
+    row["doses"] = " / ".join(f"{dose:.2f}" for dose in doses)
     row["own rise"] = f"{np.median(own):.2f} ({min(own):.2f}-{max(own):.2f})"
     return row

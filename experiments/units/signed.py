@@ -1,65 +1,136 @@
 """Neural FOXP2's signed shift against plain shifts of equal dose, and its push alone against push and pull."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
-from shared import OUT, SOURCE, Bed
+from shared import IMAGES, OUT, SOURCE, Bed
 
 import steerlab as sl
-from steerlab.directions import Directions
+from steerlab import figures
+from steerlab.directions import Direction, Directions
 from steerlab.edits import Edit, add, signed_shift, stack
 from steerlab.effects import doses
+from steerlab.estimate import spectrum_table
 from steerlab.fits import fitted
 from steerlab.generation import decode
 from steerlab.intervals import by_sentence
 from steerlab.judges import Answer, Retrieval, score
 from steerlab.lift import least_kl
-from steerlab.masses import language_masses
+from steerlab.masses import gold_masses, language_masses
 from steerlab.prompts import prompt
 from steerlab.scores import first_line
-from steerlab.selection import METHODS
+from steerlab.selection import METHODS, latent_spectra
 from steerlab.summaries import markdown, spelled
+from steerlab.terms import SteerlabError
 
 PUSHES, PULLS, SHARE = (0.5, 1.0, 2.0, 4.0, 8.0), (0.0, 0.5, 1.0), 0.8
 DEV_LINES, TEST_LINES = 16, 48
+SHOWN = ("de", "ru", "ja")
 
 
 def run(bed: Bed) -> str:
     fit = METHODS["foxp2"].fit(bed.readings)
-    dense = fitted(
-        bed.model, bed.corpus.split("estimate"), ["diffmean"], layers=range(bed.model.n_layers), source=SOURCE
-    )["diffmean"]
-    rows, chosen = [], []
+    part = bed.corpus.split("estimate")
+    dense = fitted(bed.model, part, ["diffmean"], layers=range(bed.model.n_layers), source=SOURCE)["diffmean"]
+    rows, chosen, without = [], [], []
     for target in bed.targets:
-        push, pull, windowed = strengths(bed, fit, target)
-        chosen.append({"target": target, "window": windowed, "push": push, "pull": pull})
-        rows.append(measured(bed, target, variants(bed, fit, dense, target, push, pull)))
+        try:
+            both, alone, free = strengths(bed, fit, target)
+        except SteerlabError:
+            without.append(target)
+            continue
+        layers = windowed(fit, target).layers
+        told = {
+            "target": target,
+            "window": f"{layers[0]}-{layers[-1]}",
+            "λ, β": told_of(both),
+            "λ alone": f"{alone[0]:g}",
+        }
+        chosen.append(told | {"least KL of all": told_of(free)})
+        rows.append(measured(bed, target, variants(bed, fit, dense, target, both, alone)))
     frame = pd.concat(rows, ignore_index=True)
     frame.to_parquet(OUT / "signed.parquet")
     settings = pd.DataFrame(chosen)
     settings.to_csv(OUT / "signed_choices.csv", index=False)
     note = (
-        f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of {', '.join(f'{p:g}' for p in PULLS)}) "
-        f"are for each target those of the least KL on {DEV_LINES} dev lines among those that reach {SHARE:g} of the "
-        f"best gain; the table is of {TEST_LINES} test lines and {len(bed.targets)} targets. ΔM: the mass of the "
-        f"target's own tokens less the source's after the prompt, beside the unsteered; KL in nats to the unsteered "
-        f"next-token distribution. Every row but *push alone* has the dose of *push and pull*, over the same layers."
+        f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of {', '.join(f'{p:g}' for p in PULLS)}) are "
+        f"for each target those of the least KL on {DEV_LINES} dev lines among those that reach {SHARE:g} of the best "
+        f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and {len(chosen)} "
+        f"targets. ΔM: the mass of the target's own tokens less the source's after the prompt, beside the unsteered; KL "
+        f"in nats to the unsteered next-token distribution. *Equal dose*: that of *push and pull* on the dev lines, over "
+        f"the same layers."
     )
-    table = settings.rename(columns={"push": "λ", "pull": "β"})
-    return f"{markdown(summary(frame))}\n\n{note}\n\n{markdown(table)}\n"
+    if without:
+        note += f" No strength gains anything, so left out: {', '.join(without)}."
+    return (
+        f"{markdown(summary(frame))}\n\n{note}\n\n{markdown(settings)}\n\n{spectra(bed)}\n{tokens(bed)}\n{traced(bed)}"
+    )
 
 
-def strengths(bed: Bed, fit: Directions, target: str) -> tuple[float, float, str]:
-    """The λ and β of least KL on dev, and the window."""
+def told_of(setting: tuple[float, float]) -> str:
+    return f"{setting[0]:g}, {setting[1]:g}"
+
+
+Setting = tuple[float, float]
+
+
+def strengths(bed: Bed, fit: Directions, target: str) -> tuple[Setting, Setting, Setting]:
+    """The (λ, β) of least KL on dev: with a pull, without one, and of all."""
     step = windowed(fit, target)
-    edits = {(a, b): signed_shift(step, push=a, pull=b) for a in PUSHES for b in PULLS}
-    (push, pull), _ = least_kl(
-        bed.model, edits, prompts(bed, "dev", DEV_LINES), bed.words, source=SOURCE, target=target, share=SHARE
+    found = []
+    for pulls in (PULLS[1:], PULLS[:1], PULLS):
+        edits = {(a, b): signed_shift(step, push=a, pull=b) for a in PUSHES for b in pulls}
+        texts = prompts(bed, "dev", DEV_LINES)
+        found.append(least_kl(bed.model, edits, texts, bed.words, source=SOURCE, target=target, share=SHARE)[0])
+    return found[0], found[1], found[2]
+
+
+def spectra(bed: Bed) -> str:
+    """The spectrum of the masked latents' differences, with its window."""
+    pairs = bed.readings.pairs
+    assert pairs is not None
+    table = spectrum_table(latent_spectra(pairs), kind="latents")
+    table.to_csv(OUT / "latent_spectra.csv", index=False)
+    drawn = figures.spectrum(table[table["target"].isin(SHOWN)])
+    figures.write(drawn, OUT / "latent_spectra", data=table)
+    figures.draw({IMAGES / "latent_spectra.svg": figures.paper(drawn, width=160, height=90)})
+    first = table[table["place"] == 1]
+    inside = first[first["in_window"]]
+    return (
+        f"The eigengap's rank of the masked differences is {first['rank'].median():g} in the median over targets and "
+        f"layers ({first['rank'].min()}-{first['rank'].max()}); inside the windows its mass is "
+        f"{inside['mass'].median():.2f} and its stability {inside['stability'].median():.3f}.\n\n"
+        f"![Spectra of latents](images/latent_spectra.svg)\n"
     )
-    return push, pull, f"{step.layers[0]}-{step.layers[-1]}"
 
 
-def windowed(fit: Directions, target: str):
+def tokens(bed: Bed) -> str:
+    """The token sets that masses are read with, and how they do on gold text that they were not made from."""
+    gold = gold_masses(bed.model, bed.corpus.split("dev").take(DEV_LINES), bed.words)
+    rows = []
+    for place, iso in enumerate(bed.words.langs):
+        others = [float(value) for other, value in enumerate(gold[place]) if other != place]
+        told = {"language": iso, "tokens": bed.words.sizes[iso], "own mass": f"{float(gold[place, place]):.2f}"}
+        told |= {"next": f"{max(others):.2f}", "some": " ".join(bed.words.sample(iso)).replace("|", "")}
+        rows.append(told)
+    head = "The tokens that stand for each language, and their mass on its own dev lines:"
+    return f"{head}\n\n{markdown(pd.DataFrame(rows))}\n"
+
+
+def traced(bed: Bed) -> str:
+    """The neurons that write the most of some languages' features."""
+    chosen = bed.selections["foxp2"]
+    found = sl.trace(bed.model, bed.readings.saes, chosen, bed.neurons, source=SOURCE, top=1)
+    found.to_csv(OUT / "traced.csv", index=False)
+    share = found.groupby("language")["share"].agg(["median", "max"]).round(3).reset_index()
+    share.columns = pd.Index(["language", "median share of the top neuron", "largest"])
+    return (
+        "How much of what the MLPs write into a feature, target less source, comes from the one neuron that writes the "
+        f"most (share of all absolute contributions, over the language's features):\n\n{markdown(share)}\n"
+    )
+
+
+def windowed(fit: Directions, target: str) -> Direction:
     inside = fit.extra["window"][fit.langs.index(target)].bool().tolist()
     return fit.at(*(layer for layer, there in zip(fit.layers, inside, strict=True) if there)).between(SOURCE, target)
 
@@ -69,29 +140,35 @@ def prompts(bed: Bed, split: str, count: int) -> list[str]:
     return [prompt(bed.model.tokenizer, "line", line, source=SOURCE, target=SOURCE) for line in lines]
 
 
-def variants(bed: Bed, fit: Directions, dense: Directions, target: str, push: float, pull: float) -> Mapping[str, Edit]:
-    """Edits of one dose over the target's window, and the push without the pull as it is."""
+def variants(
+    bed: Bed, fit: Directions, dense: Directions, target: str, both: Setting, alone: Setting
+) -> Mapping[str, Edit]:
+    """The two signed shifts at their own strengths, and edits of the first's dose over the target's window."""
     step, texts = windowed(fit, target), prompts(bed, "dev", DEV_LINES)
-    both = signed_shift(step, push=push, pull=pull or PULLS[-1])
-    dose = float(doses(bed.model, texts, [both])[0])
-    equal = lambda direction: add(direction, strength=scale(bed, texts, direction, dose))  # noqa: E731
-    blind = sl.random_like(bed.model, texts, equal(step))
+    shift = signed_shift(step, push=both[0], pull=both[1])
+    dose = float(doses(bed.model, texts, [shift])[0])
+    like = lambda make: scaled(bed, texts, make, dose)  # noqa: E731
+    plain = like(lambda size: add(step, strength=size))
     return {
-        "push and pull": both,
-        "push alone": signed_shift(step, push=push),
-        "push alone, equal dose": equal(step),
-        "DiffMean, equal dose": equal(dense.at(*step.layers).between(SOURCE, target)),
-        "random, equal dose": blind,
+        "push and pull": shift,
+        "push alone, own λ": signed_shift(step, push=alone[0]),
+        "push alone, equal dose": like(lambda size: signed_shift(step, push=size)),
+        "plain add of the same vectors, equal dose": plain,
+        "DiffMean, equal dose": like(lambda size: add(dense.at(*step.layers).between(SOURCE, target), strength=size)),
+        "random, equal dose": sl.random_like(bed.model, texts, plain),
         "unsteered": Edit(()),
     }
 
 
-def scale(bed: Bed, texts: list[str], direction, dose: float) -> float:
-    """The strength at which `add` over these layers has this dose; below 1 % off."""
-    strength = 1.0
-    for _ in range(6):
-        strength *= dose / float(doses(bed.model, texts, [add(direction, strength=strength)])[0])
-    return strength
+def scaled(bed: Bed, texts: list[str], make: Callable[[float], Edit], dose: float) -> Edit:
+    """The edit at the size at which it has this dose, within 2 %."""
+    size = 1.0
+    for _ in range(8):
+        found = float(doses(bed.model, texts, [make(size)])[0])
+        if abs(found - dose) <= 0.02 * dose:
+            return make(size)
+        size *= dose / found
+    raise SteerlabError(f"the dose {dose:.2f} was not reached, the last was {found:.2f}")
 
 
 def measured(bed: Bed, target: str, edits: Mapping[str, Edit]) -> pd.DataFrame:

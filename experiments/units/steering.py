@@ -54,7 +54,9 @@ ENTRIES = (
     Entry("lape swap", ("lape",), "neuron_swap"),
     Entry("lape set", ("lape",), "neuron_set"),
     Entry("nju swap", ("nju",), "neuron_swap"),
+    Entry("nju set", ("nju",), "neuron_set"),
     Entry("culnig swap", ("culnig",), "neuron_swap"),
+    Entry("culnig set", ("culnig",), "neuron_set"),
 )
 
 
@@ -65,14 +67,16 @@ def run(bed: Bed) -> tuple[str, dict[str, tuple[int, float]]]:
     limits = {"dev": DEV_LINES, "test": TEST_LINES}
     bench = Bench(bed.model, bed.corpus, fits, sl.identifier(), limits, OUT / "rows")
     few = Plan(SOURCE, bed.targets, LAYERS).dev_targets
-    dev = ran(bench, [cell for entry in entries for cell in cells(entry, fits, few, "dev")], "dev")
-    choices = choose(dev)
+    bare = [Cell("unsteered", "none", -1, 0.0, SOURCE, iso, "dev") for iso in few]
+    dev = ran(bench, [*bare, *(cell for entry in entries for cell in cells(entry, fits, few, "dev"))], "dev")
+    choices = choose(filled(dev, entries, few))
     bench.fluency = True
     test = ran(bench, reported(entries, fits, choices, bed.targets), "test")
     plain = {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
-    rows = {entry.method: covered(test, entry, choices, plain["unsteered"], bed.targets) for entry in entries} | plain
+    steered = [entry for entry in entries if entry.method in choices]
+    rows = {entry.method: covered(test, entry, choices, plain["unsteered"], bed.targets) for entry in steered} | plain
     pd.concat(rows.values()).to_parquet(OUT / "steering.parquet")
-    names = [entry.method for entry in ENTRIES]
+    names = [entry.method for entry in ENTRIES if entry.method in choices]
     pairs = [(name, other) for name in names for other in ("diffmean", *CONTROLS, *plain) if name != other]
     tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
     frame = table(entries, rows, choices, sizes(bed), tests)
@@ -111,6 +115,16 @@ def cells(entry: Entry, fits: dict[str, Directions], targets: Sequence[str], spl
         for target in targets
         if possible(entry, fits, layer, strength, target)
     ]
+
+
+def filled(dev: pd.DataFrame, entries: Sequence[Entry], targets: Sequence[str]) -> pd.DataFrame:
+    """Every setting of every method with all targets: one for which it has no units there is as it was, unsteered."""
+    parts, bare = [], dev[dev["method"] == "unsteered"]
+    for entry in entries:
+        for setting in entry.settings:
+            if len(mine := at(dev, entry.method, setting)):
+                parts.append(covered(mine, entry, {entry.method: setting}, bare, targets))
+    return pd.concat(parts, ignore_index=True)
 
 
 def possible(entry: Entry, fits: dict[str, Directions], layer: int, strength: float, target: str) -> bool:
@@ -215,10 +229,11 @@ def notes(tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, tuple[i
         f"p: paired sign-flip tests of `joint` by sentence, Holm's correction over {tests['comparisons']} comparisons "
         f"(each method against DiffMean, the controls, unsteered and the prompt); {tests['sentences']} sentences show "
         f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
-        "A target for which a method has no unit at its setting counts as it is then: unsteered.",
+        "A target for which a method has no unit at its setting counts as it is then: unsteered. *Matched features* "
+        "are twins of those of monolinguality in rate and norm, *random neurons* as many as LAPE's.",
     ]
-    if lost := [name for name in rows if name not in choices and name not in ("unsteered", "prompt")]:
-        told.append(f"No setting at all, so unsteered throughout: {', '.join(lost)}.")
+    if lost := [entry.method for entry in ENTRIES if entry.method not in choices]:
+        told.append(f"Without units for any target, and so without a row: {', '.join(lost)}.")
     over = {
         name: [other for other in CONTROLS if pairs[other]["p_holm"] < 0.05 and pairs[other]["difference"] > 0]
         for name, pairs in tests["pairs"].items()

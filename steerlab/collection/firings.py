@@ -47,7 +47,7 @@ def collect_firing(
     saes: Mapping[int, Any] | None = None,
     *,
     layers: Iterable[int] | None = None,
-    form: str = "line",
+    form: str | None = None,
     noise: str | None = None,
     seed: int = 0,
     keep: int = 0,
@@ -61,7 +61,8 @@ def collect_firing(
     `noise` reads other tokens in the texts' place, as many in each (LangFIR, arXiv 2604.03532): `random`, uniform over
     the vocabulary without special and unused tokens, or `shuffled`, each language's own tokens in another order, dealt
     to its texts anew. What a text's noise is depends on `seed`, its language and its place, not on the batch. `keep`:
-    of how many texts a language to remember which units were on anywhere.
+    of how many texts a language to remember which units were on anywhere. Lines are read as they are: a prompt `form`
+    puts a frame around them, such as a line break, that every text has and no noise, and that has features of its own.
     """
     model = load(model)
     if noise is not None and noise not in NOISE:

@@ -24,7 +24,7 @@ def collect_gradients(
     items: Items,
     *,
     control: Items | None = None,
-    site: str = "mlp_pre",
+    site: str = "mlp_post",
     layers: Iterable[int] | None = None,
     batch: int = 16,
 ) -> Gradients:

@@ -18,8 +18,10 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]
     return chosen
 
 
-def tokens_of(model: Model, iso: str, lines: Sequence[str], form: str) -> list[list[int]]:
-    """The token ids of each line of one language, put to the model in a prompt form."""
+def tokens_of(model: Model, iso: str, lines: Sequence[str], form: str | None) -> list[list[int]]:
+    """The token ids of each line of one language, put to the model in a prompt form, or as it is."""
+    if form is None:
+        return encode(model.tokenizer, lines)
     return encode(model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines])
 
 

@@ -1,13 +1,13 @@
 """Edits of the MLPs' neurons, at `mlp_post`: a language's own are added to, set or zeroed.
 
 CLaS-Bench edits act(gate) before it is multiplied by `up`; here it is the product, the neuron's value, which the output
-projection reads. A zero is the same zero at both places.
+projection reads. A zero is the same zero at both places. Layers at which no neuron changes are left alone.
 """
 
 from torch import Tensor
 
 from steerlab.directions import Direction
-from steerlab.edits.extras import extra_of, need_units, source_extra_of
+from steerlab.edits.extras import extra_of, source_extra_of
 from steerlab.edits.parts import Edit, finite, made
 from steerlab.terms import SteerlabError
 
@@ -35,8 +35,7 @@ def neuron_add(
     values = found["values"] - found["rest"] if against else found["values"]
     shift = finite("strength", strength) * found["mask"] * values
     quiet = _silenced(direction, "neuron_add", found["mask"]) if silence else 0 * found["mask"]
-    none = strength == 0 and not silence
-    return made("neuron_add", direction, positions, {"shift": shift, "weight": quiet}, identity=none)
+    return _busy("neuron_add", direction, positions, shift, quiet, none=strength == 0 and not silence)
 
 
 def neuron_set(
@@ -56,7 +55,7 @@ def neuron_set(
     found, size = _neurons(direction, "neuron_set"), finite("fraction", fraction)
     shift = size * finite("scale", scale) * found["mask"] * found["values"]
     weight = found["mask"] + _silenced(direction, "neuron_set", found["mask"]) if silence else found["mask"]
-    return made("neuron_set", direction, positions, {"shift": shift, "weight": size * weight}, identity=size == 0)
+    return _busy("neuron_set", direction, positions, shift, size * weight, none=size == 0)
 
 
 def neuron_zero(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
@@ -66,8 +65,7 @@ def neuron_zero(direction: Direction, *, fraction: float = 1.0, positions: str =
     deactivation (arXiv 2402.16438).
     """
     mask, size = _neurons(direction, "neuron_zero")["mask"], finite("fraction", fraction)
-    tensors = {"shift": 0 * mask, "weight": size * mask}
-    return made("neuron_zero", direction, positions, tensors, identity=size == 0)
+    return _busy("neuron_zero", direction, positions, 0 * mask, size * mask, none=size == 0)
 
 
 def _neurons(direction: Direction, operator: str, *more: str) -> dict[str, Tensor]:
@@ -78,17 +76,25 @@ def _neurons(direction: Direction, operator: str, *more: str) -> dict[str, Tenso
             "collect the firing of neurons (no SAEs) and select from that"
         )
     found = extra_of(direction, operator, FIT, "mask", "values", *more)
-    need_units(direction, operator, found["mask"])
+    if not found["mask"].any():
+        told = ", ".join(map(str, direction.layers))
+        raise SteerlabError(
+            f"{operator}: {direction.target!r} has no neuron at layers {told}, so that nothing would change; take more "
+            "layers, or select with other thresholds"
+        )
     return found
 
 
 def _silenced(direction: Direction, operator: str, kept: Tensor) -> Tensor:
-    """1 at the source's neurons that are not the target's; a layer may have none, all layers may not."""
-    theirs = source_extra_of(direction, operator, FIT, "mask")["mask"]
-    if not theirs.any():
-        told = ", ".join(map(str, direction.layers))
-        raise SteerlabError(
-            f"{operator}: {direction.source!r} has no neuron at layers {told} that could be silenced; leave silence= "
-            "out, or select with other thresholds"
-        )
-    return theirs * (1 - kept)
+    """1 at the source's neurons that are not the target's: there may be none to silence."""
+    return source_extra_of(direction, operator, FIT, "mask")["mask"] * (1 - kept)
+
+
+def _busy(operator: str, direction: Direction, positions: str, shift: Tensor, weight: Tensor, *, none: bool) -> Edit:
+    """The edit, at the layers where some neuron changes."""
+    where = (shift != 0).any(-1) | (weight != 0).any(-1)
+    layers = [layer for layer, busy in zip(direction.layers, where.tolist(), strict=True) if busy]
+    if none or not layers:  # the identity, which says its layers all the same
+        return made(operator, direction, positions, {"shift": shift, "weight": weight}, identity=True)
+    tensors = {"shift": shift[where], "weight": weight[where]}
+    return made(operator, direction.at(*layers), positions, tensors, identity=False)

@@ -71,17 +71,15 @@ def steer(
     if layer is not None and not told.whole:
         directions = directions.at(layer)
     elif told.whole:
-        directions = _acting(directions, target)
+        directions = _windowed(directions, target)
     step = directions[target] if told.removes else directions.between(source, target)
     return told.make(step, **{told.knob: value})
 
 
-def _acting(directions: Directions, target: str) -> Directions:
-    """The layers of the target's window, or those with neurons of its own: elsewhere it may have no direction."""
-    langs, extra = directions.langs, directions.extra
-    if target not in langs or not {"window", "mask"} & set(extra):
+def _windowed(directions: Directions, target: str) -> Directions:
+    """The layers of the target's window, if there are windows: elsewhere it may have no direction at all."""
+    if "window" not in directions.extra or target not in directions.langs:
         return directions
-    place = langs.index(target)
-    inside = extra["window"][place].bool() if "window" in extra else extra["mask"][place].any(-1)
-    there = [layer for layer, is_in in zip(directions.layers, inside.tolist(), strict=True) if is_in]
+    inside = directions.extra["window"][directions.langs.index(target)].bool().tolist()
+    there = [layer for layer, is_in in zip(directions.layers, inside, strict=True) if is_in]
     return directions.at(*there) if there else directions

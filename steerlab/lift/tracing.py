@@ -82,7 +82,7 @@ def written(model: Model, layer: int) -> Float[Tensor, "width neuron"]:
         raise SteerlabError(f"tracing reads the weights of {model.name} itself; load it by name, not in another's view")
     last: Any = projections(model.blocks[layer]).last
     weight = last.weight if hasattr(last, "in_features") else last.weight.T  # GPT-2's Conv1D is the other way round
-    return weight.double().cpu()
+    return weight.detach().double().cpu()
 
 
 def _passed(sae: SAE, neurons: Firing) -> list[int]:

@@ -20,7 +20,8 @@ def matched(selection: Selection, firing: Firing, norms: Float[Tensor, "layer un
 
     `norms` [layer unit], by the selection's layers: of an SAE's decoder rows, or of the neurons' output weights.
     Formula: the assignment of least total squared distance of (log rate, log norm), each divided by its standard
-    deviation over the layer's living units; the rate is the mean over languages of the share of tokens. Without
+    deviation over the layer's living units; the rate is the share of the language's own tokens, so that a twin acts as
+    often where the edit is to act. Without
     replacement within a language and layer; `seed` decides between equals. The twin takes over the score. The settings
     tell how well they match: the median of twin's / chosen's rate and norm, and the share of twins within a factor 2.
     """
@@ -28,14 +29,16 @@ def matched(selection: Selection, firing: Firing, norms: Float[Tensor, "layer un
     if norms.shape != rate.shape or not torch.isfinite(norms).all():
         shapes = " and ".join(" x ".join(map(str, of.shape)) for of in (norms, rate))
         raise SteerlabError(f"norms and layers x units are {shapes}, or a norm is not finite; give one for each unit")
-    places = torch.stack([rate.clamp(min=floor).log(), norms.double().clamp(min=1e-12).log()], -1)
+    own = firing.rate[:, need_of(selection, firing)].clamp(min=floor).log()
+    sizes = norms.detach().double().clamp(min=1e-12).log()
     generator = torch.Generator().manual_seed(SALT + seed)
     chosen, score, ratios = torch.zeros_like(selection.chosen), torch.zeros_like(selection.score), []
     for i, j in np.ndindex(chosen.shape[0], chosen.shape[1]):
         wanted, pool = selection.chosen[i, j].nonzero()[:, 0], _pool(selection, rate, i, j, generator)
-        wanted, twins = _twins(places[j], wanted, pool, rate[j] > 0)
+        places = torch.stack([own[i, j], sizes[j]], -1)
+        wanted, twins = _twins(places, wanted, pool, rate[j] > 0)
         chosen[i, j, twins], score[i, j, twins] = True, selection.score[i, j, wanted]
-        ratios.append((places[j, twins] - places[j, wanted]).exp())
+        ratios.append((places[twins] - places[wanted]).exp())
     return _control(selection, "matched", chosen, score, {"seed": seed, **_match(torch.cat(ratios))})
 
 

@@ -121,6 +121,8 @@ def signed(
     if "encoder" not in made.extra:  # of a kind whose latents cannot be read alone: say so
         saes[selection.layers[0]].readers([0])
     spectra = latent_spectra(pairs, largest=largest, bootstraps=bootstraps, seed=seed)
+    if not spectra:
+        raise SteerlabError("no language has latents that differ from the source's; choose with weaker thresholds")
     windows = {iso: _window(spectra, iso, widths) for iso in selection.langs if iso != pairs.source}
     inside = torch.zeros(len(selection.langs), len(selection.layers))
     for iso, layers in windows.items():
@@ -167,11 +169,9 @@ def _highest(score: Float[Tensor, "lang layer unit"], number: int) -> Bool[Tenso
 
 
 def _window(spectra: Sequence[Spectrum], iso: str, widths: Sequence[int]) -> tuple[int, ...]:
+    """The language's window; none for one without latents that differ from the source's."""
     if not any(spectrum.target == iso for spectrum in spectra):
-        raise SteerlabError(
-            f"{iso!r} has no latents that differ from the source's, so no window of layers; choose more latents "
-            "for it, or leave the language out"
-        )
+        return ()
     return window(spectra, target=iso, widths=widths)
 
 
