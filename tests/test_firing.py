@@ -77,7 +77,7 @@ def gates(model: Model, ids: torch.Tensor, layer: int) -> tuple[torch.Tensor, to
 
 def test_neurons_are_counted_as_by_hand(polyglot, few):
     """LAPE's rate: the share of tokens at which act(gate) > 0, from transformers' own outputs, text by text."""
-    firing = collect_firing(polyglot, few, batch=3)
+    firing = collect_firing(polyglot, few, form="line", batch=3)
     assert (firing.langs, firing.layers, firing.site) == (few.langs, tuple(range(8)), "mlp_post")
     assert firing.units == firing.width == polyglot.config.intermediate_size
     for place, iso in enumerate(few.langs):
@@ -98,7 +98,7 @@ def test_neurons_are_counted_as_by_hand(polyglot, few):
 
 def test_neurons_without_a_gate(tiny, few):
     model = load(tiny("gpt2"))
-    firing, seen = collect_firing(model, few.select(["de"]), layers=[1]), []
+    firing, seen = collect_firing(model, few.select(["de"]), layers=[1], form="line"), []
     hook = model.hf.transformer.h[1].mlp.act.register_forward_hook(lambda _, __, out: seen.append(out[0, 1:]))
     with torch.inference_mode():
         for ids in texts_of(model, few, "de"):
@@ -110,7 +110,7 @@ def test_neurons_without_a_gate(tiny, few):
 
 
 def test_latents_are_counted_as_by_hand(polyglot, few, saes):
-    firing = collect_firing(polyglot, few, saes, batch=3)
+    firing = collect_firing(polyglot, few, saes, form="line", batch=3)
     assert (firing.layers, firing.units, firing.width, firing.site) == ((1, 6), 48, polyglot.width, "resid_post")
     for place, iso in enumerate(few.langs):
         with torch.inference_mode():
@@ -201,7 +201,7 @@ def fed(model: Model, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Firing]
 
 
 def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot, few, saes, monkeypatch):
-    run = lambda **more: lambda: collect_firing(polyglot, few, saes, noise="random", **more)  # noqa: E731
+    run = lambda **more: lambda: collect_firing(polyglot, few, saes, form="line", noise="random", **more)  # noqa: E731
     rows, firing = fed(polyglot, monkeypatch, run())
     texts = [ids[0].tolist() for iso in few.langs for ids in texts_of(polyglot, few, iso)]
     assert [len(row) for row in rows] == [len(text) for text in texts]
@@ -210,7 +210,7 @@ def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot
     special = set(polyglot.tokenizer.all_special_ids)
     assert special
     assert not special & {token for row in rows for token in row[1:]}
-    assert torch.equal(firing.tokens, collect_firing(polyglot, few, saes).tokens)
+    assert torch.equal(firing.tokens, collect_firing(polyglot, few, saes, form="line").tokens)
     assert (firing.noise, firing.provenance["noise"], firing.provenance["seed"]) == ("random", "random", 0)
     assert fed(polyglot, monkeypatch, run(batch=2))[0] == rows, "it does not depend on the batch"
     assert fed(polyglot, monkeypatch, run(seed=1))[0] != rows
@@ -219,7 +219,7 @@ def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot
 
 
 def test_shuffled_noise_has_each_languages_own_tokens(polyglot, few, saes, monkeypatch):
-    run = lambda **more: lambda: collect_firing(polyglot, few, saes, noise="shuffled", **more)  # noqa: E731
+    run = lambda **more: lambda: collect_firing(polyglot, few, saes, form="line", noise="shuffled", **more)  # noqa: E731
     rows, _ = fed(polyglot, monkeypatch, run())
     for place, iso in enumerate(few.langs):
         texts = [ids[0].tolist() for ids in texts_of(polyglot, few, iso)]

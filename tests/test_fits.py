@@ -1,17 +1,19 @@
 """Methods of units by their names: fitted from one reading, kept in a folder, swept beside estimators."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 
+from steerlab.collection import collect_firing
 from steerlab.corpora import Corpus, corpus
 from steerlab.edits import OPERATORS, steer
-from steerlab.fits import contrast, fit, fitted, read_units
+from steerlab.fits import contrast, fit, read_units
 from steerlab.grids import ALL, Grid
 from steerlab.model import Model
 from steerlab.prompts import encode, pad
-from steerlab.selection import METHODS, Readings, suits
+from steerlab.selection import METHODS, Readings, langfir, suits
 from steerlab.sweeps import sweep
 from steerlab.terms import SteerlabError
 
@@ -34,7 +36,7 @@ def test_every_method_makes_directions_that_each_of_its_operators_takes(name: st
     made = METHODS[name].fit(readings)
     assert made.langs == tuple(LANGS)
     assert made.site == ("mlp_post" if name in ("lape", "nju", "culnig") else "resid_post")
-    taken = 0
+    taken = Counter[str]()
     for operator in METHODS[name].operators:
         for target in LANGS[1:]:
             for layer in made.layers:
@@ -43,8 +45,8 @@ def test_every_method_makes_directions_that_each_of_its_operators_takes(name: st
                 except SteerlabError:  # a language without units at that layer
                     continue
                 assert edit.parts
-                taken += 1
-    assert taken >= len(METHODS[name].operators)
+                taken[operator] += 1
+    assert set(taken) == set(METHODS[name].operators)
 
 
 def test_a_reading_that_is_missing_is_named(readings: Readings) -> None:
@@ -73,9 +75,14 @@ def test_estimators_and_units_are_fitted_by_name_and_found_again(polyglot: Model
     assert first["lape"].layers == tuple(range(polyglot.n_layers))
 
 
-def test_the_latents_means_are_the_estimators(polyglot: Model, texts: Corpus) -> None:
-    made = fitted(polyglot, texts.split("estimate").take(20), ["diffmean", "sae diffmean"], layers=[2], source="en")
-    assert torch.allclose(made["diffmean"].means[:, 0], made["sae diffmean"].at(2).means[:, 0], atol=1e-2)
+def test_what_every_line_ends_in_is_no_language_s_feature(polyglot: Model, texts: Corpus, readings: Readings) -> None:
+    """Read with the line break of a prompt, LangFIR keeps features of the break, which no random sequence has."""
+    part, saes = texts.split("estimate").take(24), {3: readings.saes[3]}
+    shared = {}
+    for form in (None, "line"):
+        read, noise = (collect_firing(polyglot, part, saes, form=form, noise=kind) for kind in (None, "random"))
+        shared[form] = int(langfir(read, noise).chosen.all(0).sum())
+    assert shared[None] < shared["line"]
 
 
 def test_a_sweep_takes_methods_by_name(polyglot: Model, texts: Corpus) -> None:

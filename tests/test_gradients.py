@@ -84,7 +84,7 @@ def exact(lively: Callable[[str], Any]) -> Model:
 
 def test_scores_are_finite_differences(exact):
     """Several tokens in the answer, other items beside it in the batch, and layers below that matter to it."""
-    found = collect_gradients(exact, ITEMS, layers=[0, 2])
+    found = collect_gradients(exact, ITEMS, site="mlp_pre", layers=[0, 2])
     assert (found.langs, found.layers, found.site) == (("en", "de"), (0, 2), "mlp_pre")
     units = [0, 7, 31, 63]
     for place, iso in enumerate(ITEMS):
@@ -162,7 +162,7 @@ def test_a_likely_answer_is_weighed_by_its_chance(lively):
     mean = logits.log_softmax(-1)[range(said), ids[-said:]].mean()
     [slope] = torch.autograd.grad(mean, values["gate"])
     expected = math.exp(2 * mean.item()) * (values["gate"].detach() * slope)[0, 1 : len(ids) - 1].amax(0)
-    found = collect_gradients(exact, {"en": [(prompt, answer)]}, layers=[2]).score[0, 0]
+    found = collect_gradients(exact, {"en": [(prompt, answer)]}, site="mlp_pre", layers=[2]).score[0, 0]
     torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 

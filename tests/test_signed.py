@@ -255,13 +255,25 @@ def test_a_random_control_writes_elsewhere_and_as_far(made: Directions) -> None:
         assert not torch.allclose(one.tensors["shift"], other.tensors["shift"], atol=0.1)
 
 
+def test_a_language_without_differences_has_no_window_and_the_others_have_theirs(
+    selection: Selection, firing: Firing, saes: dict[int, SAE]
+) -> None:
+    pairs = paired(selection)
+    no_ja = replace(pairs, differences={key: rows for key, rows in pairs.differences.items() if key[0] != "ja"})
+    made = signed(selection, no_ja, firing, saes)
+    assert not made.extra["window"][made.langs.index("ja")].any()
+    assert made.extra["window"][made.langs.index("de")].any()
+    with pytest.raises(SteerlabError, match="the direction to 'ja' is zero"):
+        steer("signed_shift", made, 1.0, source="en", target="ja")
+
+
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
 def test_what_is_refused(firing: Firing, selection: Selection, saes: dict[int, SAE]) -> None:
     pairs, nothing = paired(selection), lifted({("de", 1): {3: -1.0, 4: 0.0}}, firing)
     other = replace(selection, score=torch.arange(LATENTS).float().expand_as(selection.score).clone())
-    no_ja = replace(pairs, differences={key: rows for key, rows in pairs.differences.items() if key[0] != "ja"})
+    none = replace(pairs, differences={})
     short = Lift(LANGS, LAYERS, "en", (1.0,), torch.zeros(3, 3, 5), torch.zeros(3, 3, 5, 1), {})
     topk = {layer: autoencoder(layer, "topk") for layer in LAYERS}
     cases: list[tuple[Callable[[], Any], str]] = [
@@ -273,7 +285,10 @@ def test_what_is_refused(firing: Firing, selection: Selection, saes: dict[int, S
         (lambda: foxp2_features(firing, short), "the lift has 5 units and the firing 20"),
         (lambda: latent_spectra(pairs, largest=0), "the gap is looked for among the first 0 values"),
         (lambda: signed(other, pairs, firing, saes), "the pairs of 'de' at layer 1 are of other latents than were cho"),
-        (lambda: signed(selection, no_ja, firing, saes), "'ja' has no latents that differ from the source's, so no w"),
+        (
+            lambda: signed(selection, none, firing, saes),
+            "no language has latents that differ from the source's",
+        ),
         (lambda: signed(selection, replace(pairs, source="fr"), firing, saes), "the source 'fr' is none of en de ja"),
         (lambda: signed(selection, pairs, firing, topk), "latents of a topk autoencoder are on depends on all others"),
     ]

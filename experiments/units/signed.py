@@ -56,9 +56,9 @@ def run(bed: Bed) -> str:
         f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of {', '.join(f'{p:g}' for p in PULLS)}) are "
         f"for each target those of the least KL on {DEV_LINES} dev lines among those that reach {SHARE:g} of the best "
         f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and {len(chosen)} "
-        f"targets. ΔM: the mass of the target's own tokens less the source's after the prompt, beside the unsteered; KL "
-        f"in nats to the unsteered next-token distribution. *Equal dose*: that of *push and pull* on the dev lines, over "
-        f"the same layers."
+        f"targets. ΔM: the mass of the target's own tokens less the source's after the prompt, beside the unsteered; "
+        f"KL in nats to the unsteered next-token distribution. *Equal dose*: that of *push and pull* on the dev lines, "
+        f"over the same layers."
     )
     if without:
         note += f" No strength gains anything, so left out: {', '.join(without)}."
