@@ -51,7 +51,7 @@ rebuild: $(READY) ## after the packaged model has changed: its card, SAEs, their
 	$(BIN)/python experiments/headline.py runs/polyglot-parallel
 	rm -rf build/estimators build/units
 	$(BIN)/python experiments/estimators.py
-	$(BIN)/python experiments/units
+	$(BIN)/python experiments/units/page.py
 
 # The first of these that is 3.11 or 3.12 is taken; PYTHON=... names another.
 PYTHON := python3 python3.12 python3.11

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +65,9 @@ def test_a_contrast_has_the_same_prompts_and_other_answers(polyglot: Model, text
         assert all(a != b for (_, a), (_, b) in zip(items[iso], control[iso], strict=True))
 
 
-def test_estimators_and_units_are_fitted_by_name_and_found_again(polyglot: Model, texts: Corpus, tmp_path) -> None:
+def test_estimators_and_units_are_fitted_by_name_and_found_again(
+    polyglot: Model, texts: Corpus, tmp_path: Path
+) -> None:
     names = ["diffmean", "sae diffmean", "lape"]
     first = fit(polyglot, texts, names, layers=[3], source="en", folder=tmp_path)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "directions").glob("*.safetensors")}
@@ -86,7 +90,10 @@ def test_what_every_line_ends_in_is_no_language_s_feature(polyglot: Model, texts
 
 
 def test_a_sweep_takes_methods_by_name(polyglot: Model, texts: Corpus) -> None:
-    names = {"estimators": ["monolinguality", "lape"], "operators": {"add": [1.0], "neuron_swap": [2.0]}}
+    names: dict[str, Any] = {
+        "estimators": ["monolinguality", "lape"],
+        "operators": {"add": [1.0], "neuron_swap": [2.0]},
+    }
     rows = sweep(polyglot, texts, targets=["de"], layers=[3], limit=2, **names)
     assert not rows.attrs.get("failed")
     told = rows.groupby("method")["layer"].unique().map(list).to_dict()

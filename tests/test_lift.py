@@ -207,7 +207,7 @@ def test_the_signed_shift_of_all_this_steers(
 @torch.inference_mode()
 def mlp_output(model: Model, text: str, layers: range) -> Tensor:
     """What the MLPs of some layers write into the stream at the tokens but BOS, by hooks on its own modules."""
-    ids, seen = torch.tensor(encode(model.tokenizer, [f"{text}\n"])), []
+    ids, seen = torch.tensor(encode(model.tokenizer, [text])), []
     mlps: list[Any] = [model.blocks[m].mlp for m in layers]
     handles = [mlp.register_forward_hook(lambda *found: seen.append(found[2])) for mlp in mlps]
     model.hf(ids)

@@ -10,7 +10,7 @@ import pytest
 import steerlab.batches as batches
 import steerlab.collection.moments
 import steerlab.estimate
-from steerlab import cells, sweeps
+from steerlab import cells, fits
 from steerlab.cells import Bench, Cell
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
@@ -45,7 +45,7 @@ def read_once() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps, "collect", cached)
+        patch.setattr(fits, "collect", cached)
         patch.setattr(cells, "GROUP", 1)  # so that a few rows are several groups
         yield
 

@@ -1,7 +1,7 @@
 """How many features LangFIR finds at which thresholds and from how many texts, and where neurons sit."""
 
 import pandas as pd
-from shared import IMAGES, OUT, SOURCE, Bed
+from beds import IMAGES, OUT, SOURCE, Bed
 
 from steerlab import figures
 from steerlab.collection import collect_firing
@@ -27,10 +27,9 @@ def features(bed: Bed) -> str:
     second = langfir_counts(bed.latents, read.random, read.shuffled, consistency=[0.95], noise=[0.05])
     table["after shuffled too"] = second.groupby("layer")["count"].median().to_numpy()
     texts = bed.corpus.split("estimate")
-    keep = {"keep": len(texts)}
-    told = collect_firing(bed.model, texts, read.saes, **keep)
-    random = collect_firing(bed.model, texts, read.saes, noise="random", **keep)
-    stable = langfir_stability(told, random, samples=SAMPLES)
+    own = collect_firing(bed.model, texts, read.saes, keep=len(texts))
+    random = collect_firing(bed.model, texts, read.saes, noise="random", keep=len(texts))
+    stable = langfir_stability(own, random, samples=SAMPLES)
     stable.to_csv(OUT / "langfir_stability.csv", index=False)
     curve = figures.stability_curve(stable)
     figures.write(curve, OUT / "langfir_stability", data=stable)
@@ -98,7 +97,7 @@ def listed(bed: Bed) -> str:
                 "of": "features" if selection.site == "resid_post" else "neurons",
                 "median": f"{each.median():g}",
                 "range": f"{each.min()}-{each.max()}",
-                SOURCE: int(selection.counts.loc[SOURCE].sum()),
+                SOURCE: int(selection.counts.T[SOURCE].sum()),
                 "distinct by layer": " ".join(f"{int(count)}" for count in share.tolist()),
             }
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from shared import IMAGES, OUT, SOURCE, Bed
+from beds import IMAGES, OUT, SOURCE, Bed
 
 import steerlab as sl
 from steerlab import figures
@@ -104,7 +104,9 @@ def told(rows: pd.DataFrame) -> dict[str, str]:
         row[f"{name}own most"] = f"{found.share:.2f} (p {found.p:.2g})"
         row[f"{name}pairs"] = f"{pairs.share:.2f} ({pairs.certain:.2f})"
     matrix = effect_matrix(rows)
-    own = [matrix.loc[iso, iso] for iso in matrix.columns if iso in matrix.index]
+    own = [
+        float(matrix[iso].to_numpy()[list(matrix.index).index(iso)]) for iso in matrix.columns if iso in matrix.index
+    ]
     doses = [rows.loc[rows["kind"] == kind, "dose"].mean() for kind in ("edit", "control")]
     row["doses"] = " / ".join(f"{dose:.2f}" for dose in doses)
     row["own rise"] = f"{np.median(own):.2f} ({min(own):.2f}-{max(own):.2f})"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import pandas as pd
-from shared import IMAGES, OUT, SOURCE, Bed
+from beds import IMAGES, OUT, SOURCE, Bed
 
 import steerlab as sl
 from steerlab import figures

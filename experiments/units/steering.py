@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from shared import OUT, SEEDS, SOURCE, Bed
+from beds import OUT, SEEDS, SOURCE, Bed
 
 import steerlab as sl
 from steerlab import controls
@@ -173,8 +173,9 @@ def covered(
     mine = at(test, entry.method, choices[entry.method]) if entry.method in choices else test[:0]
     missing = [iso for iso in targets if iso not in set(mine["target"])]
     layer, strength = choices.get(entry.method, (-1, 0.0))
-    told = {"method": entry.method, "operator": entry.operator, "layer": layer, "strength": strength}
-    return pd.concat([mine, unsteered[unsteered["target"].isin(missing)].assign(**told)], ignore_index=True)
+    rest = unsteered[unsteered["target"].isin(missing)].copy()
+    rest["method"], rest["operator"], rest["layer"], rest["strength"] = entry.method, entry.operator, layer, strength
+    return pd.concat([mine, rest], ignore_index=True)
 
 
 def sizes(bed: Bed) -> dict[str, Selection]:

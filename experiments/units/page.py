@@ -1,7 +1,7 @@
 """SAE features and neurons of the languages of polyglot: how many, what they steer, whose language they carry.
 
-`python experiments/units [--only SECTION ...]` writes docs/units.md, its figures, and build/units (rows and tables). A
-section that is not asked for keeps the text that it had; finished batches of steering are kept.
+`python experiments/units/page.py [--only SECTION ...]` writes docs/units.md, its figures, and build/units (rows and
+tables). A section that is not asked for keeps the text that it had; finished batches of steering are kept.
 """
 
 import argparse
@@ -15,14 +15,14 @@ import counting
 import selectivity
 import signed
 import steering
-from shared import IMAGES, OUT, PAGE, Bed, bed
+from beds import IMAGES, OUT, PAGE, Bed, bed
 
 HEAD = """# SAE features and neurons
 
 The methods that choose the features of sparse autoencoders, or the neurons, of a language, on the packaged model and
 its own SAEs (their card: steerlab/data/polyglot/saes/README.md), from the 120 sentences in 16 languages of the packaged
 corpus' split `estimate`. Brackets are 95 % intervals over sentences, rows in italics are controls. Written by
-`python experiments/units`.
+`python experiments/units/page.py`.
 """
 SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
     "listed": ("How many", counting.listed),
