@@ -1,6 +1,6 @@
 """What the sections of the experiment share: the model, its texts, what was read of it, where things go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from steerlab.fits import read_units
 from steerlab.lift import written
 from steerlab.masses import Lexicon, lexicon
 from steerlab.model import Model
+from steerlab.sae import SAE
 from steerlab.selection import (
     METHODS,
     Readings,
@@ -54,6 +55,10 @@ class Bed:
         """Everything that any method needs, from the sentences of the `estimate` split."""
         needs = {need for method in METHODS.values() for need in method.needs}
         return read_units(self.model, self.corpus.split("estimate"), needs, source=SOURCE)
+
+    @property
+    def saes(self) -> Mapping[int, SAE]:
+        return self.readings.saes
 
     @property
     def latents(self) -> Firing:

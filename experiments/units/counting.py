@@ -76,7 +76,7 @@ def neurons(bed: Bed) -> str:
     return (
         f"LAPE's neurons by language and layer (of {bed.neurons.units} a layer; the lowest 1 % of the entropies):\n\n"
         f"{markdown(table)}\n\n![LAPE's neurons](images/lape_by_layer.svg)\n\n"
-        f"NJU's λ is {aligned.penalty:.3f} and its bar {aligned.bar:.3f}. {words}.\n\n"
+        f"NJU's λ is {aligned.penalty:.3f} and its bar {aligned.bar:.3f}. {words.rstrip('.')}.\n\n"
         f"![Kinds of neurons](images/nju_by_layer.svg)\n"
     )
 

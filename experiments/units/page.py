@@ -9,7 +9,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import counting
 import selectivity
@@ -53,10 +53,15 @@ def main() -> int:
             continue
         kept.write_text(json.dumps(texts, ensure_ascii=False), "utf-8")
         print(f"{name} after {time.monotonic() - start:.0f} s", flush=True)
-    parts = [f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts]
-    PAGE.write_text("\n".join([HEAD, *parts]), "utf-8")
+    write(texts)
     print(PAGE)
     return 1 if failed else 0
+
+
+def write(texts: Mapping[str, str]) -> None:
+    """The page, of what sections there are."""
+    parts = [f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts]
+    PAGE.write_text("\n".join([HEAD, *parts]), "utf-8")
 
 
 if __name__ == "__main__":

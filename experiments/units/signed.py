@@ -1,6 +1,6 @@
 """Neural FOXP2's signed shift against plain shifts of equal dose, and its push alone against push and pull."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from beds import IMAGES, OUT, SOURCE, Bed
@@ -19,7 +19,7 @@ from steerlab.lift import least_kl
 from steerlab.masses import gold_masses, language_masses
 from steerlab.prompts import prompt
 from steerlab.scores import first_line
-from steerlab.selection import METHODS, latent_spectra
+from steerlab.selection import METHODS, latent_spectra, monolinguality
 from steerlab.summaries import markdown, spelled
 from steerlab.terms import SteerlabError
 
@@ -52,19 +52,26 @@ def run(bed: Bed) -> str:
     frame.to_parquet(OUT / "signed.parquet")
     settings = pd.DataFrame(chosen)
     settings.to_csv(OUT / "signed_choices.csv", index=False)
+    pairs = bed.readings.pairs
+    assert pairs is not None
+    table = spectrum_table(latent_spectra(pairs), kind="latents")
+    table.to_csv(OUT / "latent_spectra.csv", index=False)
+    return "\n\n".join([shifts(frame, settings, without), spectra(table), tokens(bed), traced(bed)])
+
+
+def shifts(frame: pd.DataFrame, settings: pd.DataFrame, without: Sequence[str]) -> str:
+    """The table of the edits, and what was chosen for each target."""
     note = (
         f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of {', '.join(f'{p:g}' for p in PULLS)}) are "
         f"for each target those of the least KL on {DEV_LINES} dev lines among those that reach {SHARE:g} of the best "
-        f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and {len(chosen)} "
+        f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and {len(settings)} "
         f"targets. ΔM: the mass of the target's own tokens less the source's after the prompt, beside the unsteered; "
         f"KL in nats to the unsteered next-token distribution. *Equal dose*: that of *push and pull* on the dev lines, "
         f"over the same layers."
     )
     if without:
         note += f" No strength gains anything, so left out: {', '.join(without)}."
-    return (
-        f"{markdown(summary(frame))}\n\n{note}\n\n{markdown(settings)}\n\n{spectra(bed)}\n{tokens(bed)}\n{traced(bed)}"
-    )
+    return f"{markdown(summary(frame))}\n\n{note}\n\n{markdown(settings)}"
 
 
 def told_of(setting: tuple[float, float]) -> str:
@@ -85,13 +92,9 @@ def strengths(bed: Bed, fit: Directions, target: str) -> tuple[Setting, Setting,
     return found[0], found[1], found[2]
 
 
-def spectra(bed: Bed) -> str:
+def spectra(table: pd.DataFrame) -> str:
     """The spectrum of the masked latents' differences, with its window."""
-    pairs = bed.readings.pairs
-    assert pairs is not None
-    table = spectrum_table(latent_spectra(pairs), kind="latents")
-    table.to_csv(OUT / "latent_spectra.csv", index=False)
-    drawn = figures.spectrum(table[table["target"].isin(SHOWN)])
+    drawn = figures.spectrum(table, targets=SHOWN, kind="latents")
     figures.write(drawn, OUT / "latent_spectra", data=table)
     figures.draw({IMAGES / "latent_spectra.svg": figures.paper(drawn, width=160, height=90)})
     first = table[table["place"] == 1]
@@ -99,8 +102,8 @@ def spectra(bed: Bed) -> str:
     return (
         f"The eigengap's rank of the masked differences is {first['rank'].median():g} in the median over targets and "
         f"layers ({first['rank'].min()}-{first['rank'].max()}); inside the windows its mass is "
-        f"{inside['mass'].median():.2f} and its stability {inside['stability'].median():.3f}.\n\n"
-        f"![Spectra of latents](images/latent_spectra.svg)\n"
+        f"{inside['mass'].median():.2f} and its stability {inside['stability'].median():.3f} in the median.\n\n"
+        f"![Spectra of latents](images/latent_spectra.svg)"
     )
 
 
@@ -118,15 +121,15 @@ def tokens(bed: Bed) -> str:
 
 
 def traced(bed: Bed) -> str:
-    """The neurons that write the most of some languages' features."""
-    chosen = bed.selections["foxp2"]
-    found = sl.trace(bed.model, bed.readings.saes, chosen, bed.neurons, source=SOURCE, top=1)
+    """How much of a feature the neuron that writes most of it writes."""
+    found = sl.trace(bed.model, bed.saes, monolinguality(bed.latents), bed.neurons, source=SOURCE, top=1)
     found.to_csv(OUT / "traced.csv", index=False)
-    share = found.groupby("language")["share"].agg(["median", "max"]).round(3).reset_index()
-    share.columns = pd.Index(["language", "median share of the top neuron", "largest"])
+    share = found["share"]
+    top = found.sort_values("share", ascending=False).head(6).round(3)
     return (
-        "How much of what the MLPs write into a feature, target less source, comes from the one neuron that writes the "
-        f"most (share of all absolute contributions, over the language's features):\n\n{markdown(share)}\n"
+        f"Of what the MLPs write into one of the {len(found)} features of monolinguality, target less {SOURCE}, the "
+        f"neuron that writes the most writes {share.median():.3f} in the median and {share.max():.3f} at most (share of "
+        f"all absolute contributions, along the direct path). The largest:\n\n{markdown(top)}\n"
     )
 
 
@@ -195,6 +198,9 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         told = {"edit": name}
         for label, column in (("ΔM", "gain"), ("KL", "kl"), ("LFS", "in_language"), ("joint", "joint")):
             values = part[column].to_numpy(float)
+            if name == "unsteered" and label in ("ΔM", "KL"):
+                told[label] = "0"  # by definition
+                continue
             told[label] = spelled(by_sentence(values, part["sentence"].to_numpy(), strata=part["target"].to_numpy()))
         made.append(told | {"dose": f"{part['dose'].astype(float).mean():.2f}", "n": len(part)})
     return pd.DataFrame(made)
