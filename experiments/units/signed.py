@@ -128,8 +128,8 @@ def traced(bed: Bed) -> str:
     top = found.sort_values("share", ascending=False).head(6).round(3)
     return (
         f"Of what the MLPs write into one of the {len(found)} features of monolinguality, target less {SOURCE}, the "
-        f"neuron that writes the most writes {share.median():.3f} in the median and {share.max():.3f} at most (share of "
-        f"all absolute contributions, along the direct path). The largest:\n\n{markdown(top)}\n"
+        f"neuron that writes the most writes {share.median():.3f} in the median and {share.max():.3f} at most (share "
+        f"of all absolute contributions, along the direct path). The largest:\n\n{markdown(top)}\n"
     )
 
 
