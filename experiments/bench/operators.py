@@ -36,6 +36,9 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
     a, b = torch.outer(first, first), torch.outer(second, second)
     both = {name: torch.stack([first, second])[None] for name in ("read", "write")}
     turn = (angle.cos() - 1) * (a + b) + angle.sin() * (torch.outer(first, second) - torch.outer(second, first))
+    number = lambda value: torch.full((1, 2, 1), value)  # noqa: E731
+    reader = {"encoder": torch.stack([first, second])[None], "bias": number(0.1), "threshold": number(0.5)}
+    neurons = {"shift": first[None], "weight": (second > 0).float()[None]}
     return {
         "add": ({"shift": first[None]}, None),
         "ablate": ({"basis": first[None, None], "fraction": torch.ones(1)}, one - a),
@@ -45,6 +48,12 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
         "erase": ({**both, "centre": torch.zeros(1, len(first)), "fraction": torch.ones(1)}, one - a - b),
         "conceptor": ({"half": torch.stack([first, second])[None], "fraction": torch.ones(1)}, a + b),
         "overwrite": ({"weight": (first > 0).float()[None], "values": second[None]}, None),
+        "neuron_add": (neurons, None),
+        "neuron_set": (neurons, None),
+        "neuron_zero": ({**neurons, "shift": 0 * first[None]}, torch.diag(1 - neurons["weight"][0])),
+        "clamp": ({**reader, "decoder": both["write"], "goal": number(1.0), "fraction": torch.ones(1)}, None),
+        "gate": ({**reader, "shift": first[None]}, None),
+        "signed_shift": ({**reader, "shift": first[None], "away": second[None], "prototype": number(1.0)}, None),
     }
 
 

@@ -20,6 +20,7 @@ from steerlab.masses import gold_masses, language_masses
 from steerlab.prompts import prompt
 from steerlab.scores import first_line
 from steerlab.selection import METHODS, latent_spectra, monolinguality
+from steerlab.selection.signed import WIDTHS
 from steerlab.summaries import markdown, spelled
 from steerlab.terms import SteerlabError
 
@@ -54,7 +55,7 @@ def run(bed: Bed) -> str:
     settings.to_csv(OUT / "signed_choices.csv", index=False)
     pairs = bed.readings.pairs
     assert pairs is not None
-    table = spectrum_table(latent_spectra(pairs), kind="latents")
+    table = spectrum_table(latent_spectra(pairs), kind="latents", widths=WIDTHS)
     table.to_csv(OUT / "latent_spectra.csv", index=False)
     return "\n\n".join([shifts(frame, settings, without), spectra(table), tokens(bed), traced(bed)])
 
