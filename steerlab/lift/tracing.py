@@ -25,12 +25,12 @@ def trace(
 ) -> pd.DataFrame:
     """The neurons that raise each chosen latent most when the text is the target's and not the source's.
 
-    Formula: weight = ⟨what the neuron writes, what the latent reads⟩, a column of W_out and one of W_enc, for neuron n of
-    the MLP of a layer m that the residual stream has passed where the latent j is read; contribution = weight · (mean
-    value of n on the target's tokens less that on the source's), what the neuron alone adds to the difference of the latent's mean input. That is exact for the direct
-    path: all neurons' contributions add up to what the MLPs' outputs contribute. What a neuron does through later
-    blocks is not in it, and in models that norm an MLP's output (Gemma 2 and 3) neither is that norm. `neurons`:
-    `collect_firing(model, corpus)`, of all these layers.
+    Formula: weight = ⟨what the neuron writes, what the latent reads⟩, a column of W_out and one of W_enc, for neuron
+    n of the MLP of a layer m that the residual stream has passed where the latent j is read; contribution = weight ·
+    (mean value of n on the target's tokens less that on the source's), what the neuron alone adds to the difference of
+    the latent's mean input. That is exact for the direct path: all neurons' contributions add up to what the MLPs'
+    outputs contribute. What a neuron does through later blocks is not in it, and in models that norm an MLP's output
+    (Gemma 2 and 3) neither is that norm. `neurons`: `collect_firing(model, corpus)`, of all these layers.
 
     One row for each of the `top` largest contributions, positive or negative, of each latent: language, layer, feature,
     mlp_layer, neuron, weight, contribution, share (of all neurons' absolute contributions). Neural FOXP2
