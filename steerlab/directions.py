@@ -129,6 +129,13 @@ class Directions:
         vector = self.vectors[b] - self.vectors[others].mean(0)
         return self._direction(None, target, vector, self.means[b] - start, start)
 
+    def where(self, target: str, source: str | None = None) -> tuple[int, ...]:
+        """The layers at which there is a direction to a target: a method may find nothing of it elsewhere."""
+        b = self._place(target)
+        others = [i for i in range(len(self.langs)) if i != b] if source is None else [self._place(source)]
+        apart = (self.vectors[b] - self.vectors[others].mean(0)).any(-1)
+        return tuple(layer for layer, there in zip(self.layers, apart.tolist(), strict=True) if there)
+
     def centred(self) -> Float[Tensor, "lang layer width"]:
         """The language vectors less their mean over languages: what similarity of languages is read from."""
         return self.vectors - self.vectors.mean(0, keepdim=True)
@@ -147,7 +154,7 @@ class Directions:
 
     def _direction(self, source: str | None, target: str, vector: Tensor, step: Tensor, start: Tensor) -> Direction:
         size = vector.norm(dim=-1, keepdim=True)
-        if not (size > 0).all() and "mask" not in self.extra:  # edits of single neurons look for themselves
+        if not (size > 0).all():
             empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
             raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
         place = self._place(target)
@@ -157,7 +164,7 @@ class Directions:
             source=source,
             layers=self.layers,
             site=self.site,
-            unit=vector / size.clamp(min=1e-30),
+            unit=vector / size,
             gap=step.norm(dim=-1),
             start=start,
             basis=self.basis[place],

@@ -227,7 +227,6 @@ def test_steer_takes_the_window_of_the_target() -> None:
     vectors[:, 0] = 0
     steps = [with_units(direction(seed, layers=layers), seed) for seed in (1, 2)]
     extra = {name: torch.stack([step.extra[name] for step in steps]) for name in steps[0].extra}
-    extra = {name: value for name, value in extra.items() if name not in ("mask", "values", "rest")}
     extra["window"] = torch.tensor([[0.0, 0, 0], [0, 1, 1]])
     made = Directions(vectors, vectors[:, :, None], randn(2, 3, WIDTH, seed=9), langs, layers, "resid_post", "en")
     made = replace(made, extra=extra)
@@ -324,6 +323,10 @@ def refusals() -> list[tuple[Callable[[], Edit], str]]:
         (lambda: neuron_add(without(neurons, "rest"), against="rest"), "neuron_add needs the rest that masked fits"),
         (lambda: neuron_add(neurons, against="all"), "as they are .against=None. or less the 'rest', not 'all'"),
         (lambda: neuron_zero(emptied(neurons.at(1), "mask")), "neuron_zero: 'de' has no neuron at layers 1, so that"),
+        (
+            lambda: neuron_add(emptied(neurons.at(1), "mask", source=True), silence=True),
+            "'en' has no neuron at layers 1",
+        ),
         (lambda: neuron_set(replace(neurons, source=None), silence=True), "asks what is the source's own, .*between"),
         (lambda: neuron_add(neurons, strength=nan), "strength is nan; give a finite number"),
         (lambda: neuron_set(neurons, scale=nan), "scale is nan; give a finite number"),
@@ -360,8 +363,9 @@ def test_layers_without_neurons_are_left_alone_and_the_source_is_silenced_at_all
     assert torch.equal(first.tensors["weight"][0], torch.ones(WIDTH))
     assert not first.tensors["shift"].any()
     assert torch.equal(second.tensors["weight"], 1 - some.extra["mask"][1:])
-    quiet = replace(some, source_extra={**some.source_extra, "mask": 0 * some.extra["mask"]})
-    assert [part.layer for part in neuron_add(quiet, silence=True).parts] == [2], "nothing to silence"
+    still = replace(some, extra={**some.extra, "values": 0 * some.extra["values"]})
+    with pytest.raises(SteerlabError, match="neuron_add: the neurons of 'de' have values of 0, so that nothing would"):
+        neuron_add(still)
 
 
 def test_a_pull_of_nothing_is_no_division_by_zero() -> None:

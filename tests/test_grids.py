@@ -37,7 +37,8 @@ def test_an_operator_of_one_estimator_runs_with_that_one_only():
     grid = Grid.of({"estimators": ["diffmean", "sparse"], "operators": ["add", "overwrite"], "layers": 0})
     methods = {cell.method for cell in grid.cells(("en", "de"), 1)}
     assert methods == {"diffmean", "sparse", "sparse_overwrite"}
-    with pytest.raises(SteerlabError, match=r"operators\.overwrite: it needs what sparse makes"):
+    told = r"operators\.overwrite: it needs what sparse makes, which is not asked for"
+    with pytest.raises(SteerlabError, match=told):
         Grid.of({"operators": ["overwrite"]})
 
 

@@ -114,7 +114,10 @@ def test_the_views_have_the_same_logits_at_every_site(
     apart = (plain - ours).abs().amax(-1)
     assert apart[0].max() < TOLERANCE, "a row without an edit"
     assert apart[1:, 1:].min() > 10 * TOLERANCE, "every edit is felt at every position after BOS"
-    assert apart[1:].amax(1).min() > 0.03, "random directions inside the MLP of polyglot move it least"
+    residual = 1 + sum(len(rows_at(model, site, known)) for site in RESIDUAL)
+    assert apart[1:residual].amax(1).min() > 0.3
+    if residual < len(rows):  # one MLP is a part of what a block adds, and of what the stream holds by then
+        assert apart[residual:].amax(1).min() > 0.03
     torch.testing.assert_close(passes(lens_passes(tl, view), feeds), plain, atol=TOLERANCE, rtol=TOLERANCE)
 
 

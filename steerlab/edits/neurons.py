@@ -86,15 +86,28 @@ def _neurons(direction: Direction, operator: str, *more: str) -> dict[str, Tenso
 
 
 def _silenced(direction: Direction, operator: str, kept: Tensor) -> Tensor:
-    """1 at the source's neurons that are not the target's: there may be none to silence."""
-    return source_extra_of(direction, operator, FIT, "mask")["mask"] * (1 - kept)
+    """1 at the source's neurons that are not the target's; a layer may have none, all layers may not."""
+    theirs = source_extra_of(direction, operator, FIT, "mask")["mask"]
+    if not theirs.any():
+        told = ", ".join(map(str, direction.layers))
+        raise SteerlabError(
+            f"{operator}: {direction.source!r} has no neuron at layers {told} that could be silenced; leave silence= "
+            "out, or select with other thresholds"
+        )
+    return theirs * (1 - kept)
 
 
 def _busy(operator: str, direction: Direction, positions: str, shift: Tensor, weight: Tensor, *, none: bool) -> Edit:
-    """The edit, at the layers where some neuron changes."""
+    """The edit, at the layers where some neuron changes; `none` if it is asked to change nothing."""
+    if none:
+        return made(operator, direction, positions, {"shift": shift, "weight": weight}, identity=True)
     where = (shift != 0).any(-1) | (weight != 0).any(-1)
     layers = [layer for layer, busy in zip(direction.layers, where.tolist(), strict=True) if busy]
-    if none or not layers:  # the identity, which says its layers all the same
-        return made(operator, direction, positions, {"shift": shift, "weight": weight}, identity=True)
-    tensors = {"shift": shift[where], "weight": weight[where]}
-    return made(operator, direction.at(*layers), positions, tensors, identity=False)
+    if not layers:
+        raise SteerlabError(
+            f"{operator}: the neurons of {direction.target!r} have values of 0, so that nothing would change; take "
+            "others"
+        )
+    return made(
+        operator, direction.at(*layers), positions, {"shift": shift[where], "weight": weight[where]}, identity=False
+    )

@@ -36,6 +36,17 @@ class Operator:
 _ALL = Operator(detour, "remove", (0.1, 0.2, 0.3, 0.4), {"remove": 0.0, "restore": 0.0}, removes=True, whole=True)
 _QUIET = Operator(neuron_zero, "fraction", (0.5, 1.0), {"fraction": 0.0}, removes=True, whole=True, units="neurons")
 _SOME = (0.5, 1.0, 2.0, 4.0)
+_SWAP = Operator(
+    partial(neuron_add, silence=True),
+    "strength",
+    _SOME,
+    {"strength": 0.0, "silence": False},
+    whole=True,
+    units="neurons",
+)
+_BOTH = Operator(
+    partial(signed_shift, pull=1.0), "push", _SOME, {"push": 0.0, "pull": 0.0}, whole=True, units="latents"
+)
 OPERATORS: dict[str, Operator] = {
     "add": Operator(add, "strength", (0.5, 1.0, 1.5, 2.0), {"strength": 0.0}),
     "rotate": Operator(rotate, "share", (0.25, 0.5, 1.0, 1.5), {"share": 0.0}),
@@ -47,13 +58,13 @@ OPERATORS: dict[str, Operator] = {
     "erase": Operator(erase, "fraction", (0.5, 1.0), {"fraction": 0.0}, "leace", removes=True),
     "detour": _ALL,
     "neuron_add": Operator(neuron_add, "strength", _SOME, {"strength": 0.0}, whole=True, units="neurons"),
-    "neuron_swap": Operator(partial(neuron_add, silence=True), "strength", _SOME, whole=True, units="neurons"),
+    "neuron_swap": _SWAP,
     "neuron_set": Operator(neuron_set, "scale", _SOME, {"fraction": 0.0}, whole=True, units="neurons"),
     "neuron_zero": _QUIET,
     "clamp": Operator(clamp, "level", (1.0, 2.0, 4.0, 8.0), {"fraction": 0.0}, units="latents"),
     "gate": Operator(gate, "strength", (0.5, 1.0, 1.5, 2.0), {"strength": 0.0}, units="latents"),
     "signed_shift": Operator(signed_shift, "push", _SOME, {"push": 0.0, "pull": 0.0}, whole=True, units="latents"),
-    "push_pull": Operator(partial(signed_shift, pull=1.0), "push", _SOME, whole=True, units="latents"),
+    "push_pull": _BOTH,
 }
 
 
@@ -62,24 +73,15 @@ def steer(
 ) -> Edit:
     """The edit of one cell of a grid: the operator at one value of its knob, from source to target at a layer.
 
-    What removes acts on the target's direction alone; `layer` None means all layers of the directions, and an operator
-    that acts on a window of layers gets the target's.
+    What removes acts on the target's direction alone; `layer` None means all layers of the directions. An operator that
+    acts on all layers at once gets those at which there is a direction.
     """
     if operator not in OPERATORS:
         raise SteerlabError(f"there is no operator {operator!r}; there are {', '.join(OPERATORS)}")
     told = OPERATORS[operator]
     if layer is not None and not told.whole:
         directions = directions.at(layer)
-    elif told.whole:
-        directions = _windowed(directions, target)
+    elif told.whole and (there := directions.where(target, None if told.removes else source)):
+        directions = directions.at(*there)
     step = directions[target] if told.removes else directions.between(source, target)
     return told.make(step, **{told.knob: value})
-
-
-def _windowed(directions: Directions, target: str) -> Directions:
-    """The layers of the target's window, if there are windows: elsewhere it may have no direction at all."""
-    if "window" not in directions.extra or target not in directions.langs:
-        return directions
-    inside = directions.extra["window"][directions.langs.index(target)].bool().tolist()
-    there = [layer for layer, is_in in zip(directions.layers, inside, strict=True) if is_in]
-    return directions.at(*there) if there else directions

@@ -78,10 +78,11 @@ def sae_diffmean(firing: Firing, saes: Saes) -> Directions:
 def masked(selection: Selection, firing: Firing, *, source: str | None = None) -> Directions:
     """Neurons as directions: which they are, and their mean values in the language and in the others.
 
-    Formula: the vector of a language is mask · (mean - mean of the source), without a source the mean of all languages.
+    Formula: the vector of a language is mask · (mean - mean of all languages); with a source, mask · (mean - mean of the
+    source) with the source's neurons in the mask too, since the way from it leads out of them.
     `extra`: `mask` [lang layer width] 1 at a language's neurons, `values` its mean values there, `rest` the mean over
     the other languages of theirs; at all neurons, so that the mask decides. A source keeps its own mask, for operators
-    that silence it. A language without neurons at a layer has a zero vector there: `Selection.where` lists its layers.
+    that silence it. Where there are no neurons the vector is zero: `Directions.where` lists the other layers.
     """
     kept = need_of(selection, firing)
     if firing.site != "mlp_post" or firing.units != firing.width:
@@ -92,8 +93,11 @@ def masked(selection: Selection, firing: Firing, *, source: str | None = None) -
     means, values = firing.means[:, kept].float(), firing.level[:, kept]
     rest = (values.sum(0) - values) / max(1, len(values) - 1)
     mask = selection.chosen.float()
-    origin = means.mean(0) if source is None else means[_place(source, selection.langs)]
-    vectors = mask * (means - origin)
+    if source is None:
+        vectors = mask * (means - means.mean(0))
+    else:
+        place = _place(source, selection.langs)
+        vectors = mask.maximum(mask[place]) * (means - means[place])
     basis = _unit(vectors)
     _without(source, selection.langs, vectors, basis)
     extra = {"mask": mask, "values": values.float(), "rest": rest.float()}
