@@ -4,7 +4,7 @@ READY := .venv/ready
 WORK := build/polyglot
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check notebooks figures docs bench rebuild
+.PHONY: help setup run test check notebooks figures docs bench gate rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -39,6 +39,9 @@ docs: $(READY) ## the documentation, into site
 
 bench: $(READY) ## measure speed and memory
 	$(BIN)/python experiments/bench $(ARGS)
+
+gate: $(READY) ## hash the results of small jobs: ARGS="--out before.json", and after a change ARGS="--against before.json"
+	$(BIN)/python experiments/bench/gate.py $(ARGS)
 
 rebuild: $(READY) ## after the packaged model has changed: its card, SAEs, their card, every page of results (TEXT=, WORK=)
 	test -n "$(TEXT)" || { echo "make rebuild TEXT=folder with mono/, pairs/ and parallel/ [WORK=folder]" >&2; exit 1; }
