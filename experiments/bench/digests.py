@@ -187,5 +187,5 @@ def _change(before: Column, now: Column) -> str:
     if before["sorted"] == now["sorted"]:
         return "the same values in another order"
     if "sum" in before and "sum" in now:
-        return f"other values; the sum was {before['sum']:g} and is {now['sum']:g}"
+        return f"other values; the sum was {before['sum']:.8g} and is {now['sum']:.8g}"
     return "other values"
