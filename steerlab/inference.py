@@ -90,14 +90,19 @@ def sign_flips(differences: Float[np.ndarray, " sentence"], *, draws: int = DRAW
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in their order: below alpha holds for the whole family."""
-    from statsmodels.stats.multitest import multipletests
+    """Holm's step-down adjustment of a family of p-values, in their order: below alpha holds for the whole family.
 
+    Of m sorted p-values the k-th from 0 becomes max over j <= k of (m - j) p_j, at most 1 (Holm 1979).
+    """
     if not len(p_values):
         raise SteerlabError("Holm's correction was given no p-values; a family has one comparison or more")
     if bad := [p for p in p_values if not 0 <= p <= 1]:
         raise SteerlabError(f"{bad[0]} is no p-value: a family is corrected once every one lies between 0 and 1")
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    p, order = np.array(p_values, dtype=float), np.argsort(p_values)
+    steps = np.arange(len(p), 0, -1) * p[order]
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return [float(value) for value in adjusted]
 
 
 def detectable(spread: float, sentences: int, *, family: int = 1, alpha: float = ALPHA, power: float = POWER) -> float:

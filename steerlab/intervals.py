@@ -8,6 +8,7 @@ and their differences must not widen the interval. `strata` names the language o
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -90,6 +91,7 @@ def harmonic_by_sentence(
     b: Array,
     sentences: Array,
     *,
+    has_b: Array | None = None,
     strata: Array | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -97,22 +99,90 @@ def harmonic_by_sentence(
 ) -> Interval:
     """The harmonic mean of mean(a) and mean(b) with its interval: (value, low, high).
 
-    `a [row]` and `b [row]` are two scores of the same rows, of `sentences [row]`: each is averaged over all rows of
-    a draw, then the two averages are combined. Where no draw differs from another (nothing is in the language), the
-    limits are those of the two averages, combined.
+    Each score is averaged over all rows of a draw, then the two averages are combined. Where no
+    draw differs from another (nothing is in the language), the limits are those of the two
+    averages, combined.
+
+    Args:
+        a: one score, `[row]`.
+        b: the other score of the same rows, `[row]`.
+        sentences: the sentence of each, `[row]`.
+        has_b: where some rows have no second score, whether each has one, `[row]`. The others count
+            in a's average only; a draw of sentences without any b has no value and is left out.
+        strata: the language of each, `[row]`, as in `by_sentence`.
+        resamples: how many draws.
+        seed: decides the draws.
+        level: of the interval.
     """
-    tables = gather(a, sentences), gather(b, sentences)
-    groups = strata_of(sentences, strata)
+    names = np.asarray(sentences)
+    kept = np.ones(names.shape, bool) if has_b is None else np.asarray(has_b, bool)
+    if not names.shape == np.shape(b) == kept.shape:
+        raise SteerlabError(
+            f"b has shape {np.shape(b)}, has_b {kept.shape} and sentences {names.shape}: give columns of the same rows"
+        )
+    whole = gather(a, names)
+    known = gather(np.asarray(b)[kept], names[kept])
+    part = known.among(whole.sentences)
+    groups = strata_of(names, strata)
     draws = _draws(groups, resamples, seed)
-    value = harmonic(*(table.mean() for table in tables))
-    spread = np.array([harmonic(*pair) for pair in zip(*(table.means(draws) for table in tables), strict=True)])
-    if np.ptp(spread) > _SAME:
+    seen = draws @ part.rows > 0
+    draws = draws if seen.all() else draws[seen]
+    value = harmonic(whole.mean(), known.mean())
+    pairs = zip(whole.means(draws), part.means(draws), strict=True)
+    spread = np.array([harmonic(*pair) for pair in pairs])
+    if len(spread) and np.ptp(spread) > _SAME:
         return value, *_percentiles(spread, groups, level)
-    (_, *a_limits), (_, *b_limits) = (
-        by_sentence(values, sentences, strata=strata, resamples=resamples, seed=seed, level=level) for values in (a, b)
-    )
-    low, high = map(harmonic, a_limits, b_limits)
-    return value, low, high
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level}
+    kinds = None if strata is None else np.asarray(strata)
+    of_b = None if kinds is None else kinds[kept]
+    _, a_low, a_high = by_sentence(a, names, strata=kinds, **options)
+    _, b_low, b_high = by_sentence(np.asarray(b)[kept], names[kept], strata=of_b, **options)
+    return value, harmonic(a_low, b_low), harmonic(a_high, b_high)
+
+
+def statistic_by_sentence(
+    statistic: Callable[..., float],
+    columns: Sequence[Array],
+    sentences: Array,
+    *,
+    strata: Array | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """A statistic that is no mean, such as a correlation, with its interval: (value, low, high).
+
+    The sentences drawn are those of `by_sentence` with the same seed; the statistic is computed anew
+    from all rows of each draw. Draws in which it is not defined (NaN) are left out; where it is not
+    defined for the rows themselves, or a stratum has one sentence, low and high are NaN.
+
+    Args:
+        statistic: takes the columns, `[row]` each, and gives a number.
+        columns: what the statistic is of, `[row]` each.
+        sentences: the sentence of each row, `[row]`.
+        strata: the language of each, `[row]`, as in `by_sentence`.
+        resamples: how many draws.
+        seed: decides the draws.
+        level: of the interval.
+    """
+    numbers = [np.asarray(column) for column in columns]
+    _, index = np.unique(np.asarray(sentences), return_inverse=True)
+    if shapes := [column.shape for column in numbers if column.shape != index.shape]:
+        raise SteerlabError(
+            f"a column has shape {shapes[0]} and sentences {index.shape}: give columns of the same rows"
+        )
+    value = float(statistic(*numbers))
+    if not math.isfinite(value):
+        return value, math.nan, math.nan
+    groups, found = strata_of(sentences, strata), []
+    for taken in _draws(groups, resamples, seed):
+        rows = np.repeat(np.arange(len(index)), taken[index].astype(int))
+        found.append(float(statistic(*(column[rows] for column in numbers))))
+    spread = np.array(found)
+    spread = spread[np.isfinite(spread)]
+    if not len(spread):
+        return value, math.nan, math.nan
+    return value, *_percentiles(spread, groups, level)
 
 
 @dataclass(frozen=True)
@@ -133,6 +203,13 @@ class Table:
         """The mean of each sentence, `[sentence]`."""
         means: Floats = self.sums / self.rows
         return means
+
+    def among(self, sentences: Array) -> "Table":
+        """The same rows among more sentences, in their order; those that are new have no rows."""
+        index = np.searchsorted(sentences, self.sentences)
+        sums, rows = np.zeros((2, len(sentences)))
+        sums[index], rows[index] = self.sums, self.rows
+        return Table(sentences, sums, rows, self.binary)
 
     def mean(self) -> float:
         return float(self.sums.sum() / self.rows.sum())

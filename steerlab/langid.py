@@ -5,7 +5,7 @@ import mmap
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,6 @@ _ALIASES = {
     "fil": "tl",
     **dict.fromkeys(("nb", "nn", "nno", "nor"), "no"),
     **dict.fromkeys(("cmn", "yue"), "zh"),
-    **{entry.iso3: iso for iso, entry in LANGUAGES.items()},
 }
 _SCRIPTS = {"zh": ("Hans", "Hant", "Hani"), "ko": ("Kore", "Hang")}
 _NO_LANGUAGE = ("zxx", "und", "mul")
@@ -202,10 +201,16 @@ def _code(label: str) -> str:
     code, _, script = tag.partition("_")
     if code in _NO_LANGUAGE:
         return NONE
-    iso = code if code in LANGUAGES else _ALIASES.get(code)
+    iso = code if code in LANGUAGES else _ALIASES.get(code) or _by_iso3().get(code)
     if iso is None:
         return code
     return iso if not script or script in _SCRIPTS.get(iso, (LANGUAGES[iso].script,)) else tag
+
+
+@cache
+def _by_iso3() -> dict[str, str]:
+    """ISO 639-3 to 639-1 code, on first use: `import steerlab.langid` need not load langcodes."""
+    return {entry.iso3: iso for iso, entry in LANGUAGES.items()}
 
 
 def _inspect(path: Path) -> tuple[str, list[str]]:

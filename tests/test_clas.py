@@ -23,6 +23,7 @@ from steerlab.directions import Directions
 from steerlab.edits import add
 from steerlab.judges import Answer, Endpoint, score
 from steerlab.langid import identifier
+from steerlab.summaries import difference, result
 from steerlab.terms import LANGUAGES, SteerlabError
 
 TEXTS = {
@@ -260,6 +261,55 @@ def test_intervals_resample_questions() -> None:
         assert low < value < high
         assert scores(copied)[name] == pytest.approx([value, low, high])
         assert high - low > 1.5 * (scores(many)[name][2] - scores(many)[name][1])
+
+
+def judged(seed: int, *, ratings: tuple[float, ...] = (0.0, 1.0), **columns: Any) -> pd.DataFrame:
+    """Answers in two targets at random, with the columns that a table of the main study needs."""
+    random = np.random.default_rng(seed)
+    rows = answers(("en", "de", True, 1.0), ("en", "fr", True, 1.0), sentences=30)
+    rows["in_language"], rows["rating"] = random.random(60) < 0.7, random.choice(ratings, 60)
+    rows["joint"] = rows["in_language"] & (rows["rating"] >= 1)
+    same: dict[str, Any] = {
+        "operator": "add",
+        "layer": 2,
+        "strength": 1.0,
+        "dose": 0.4,
+        "repetition": 0.1,
+    }
+    found = rows.assign(relevant=rows["rating"] >= 1, bits_per_byte_ratio=1.0, **same)
+    return found.assign(**columns)
+
+
+@pytest.mark.parametrize("columns", [{}, {"in_language": False, "joint": False}])
+def test_the_intervals_are_those_of_the_table(columns: dict[str, Any]) -> None:
+    """Where every answer has a rating of 0 or 1, S and the rest are statistics of the main study."""
+    rows = judged(1, **columns)
+    found, told = scores(rows, seed=3), result(rows, seed=3)
+    names = {"lfs": "lfs", "or": "relevance", "s": "score", "joint": "joint"}
+    for name, other in names.items():
+        assert found[name] == [100 * value for value in told[other]], name
+    halves = judged(1, ratings=(0.0, 0.5, 1.0))
+    assert scores(halves)["or"] != [100 * value for value in result(halves)["relevance"]]
+
+
+def test_the_differences_are_those_of_the_table() -> None:
+    a, b = judged(1), judged(2, method="unsteered")
+    intervals = differences(pd.concat([a, b]), "diffmean", seed=3)["joint"]["intervals"]
+    assert intervals["unsteered"] == difference(a, b, seed=3)["joint"]
+
+
+def test_s_averages_lfs_over_all_answers_of_a_draw_and_relevance_over_the_rated_ones() -> None:
+    rows = judged(4, ratings=(0.0, 0.5, 1.0, float("nan")))
+    rows.loc[rows["sentence"] < 5, "rating"] = float("nan")
+    random, spread = np.random.default_rng(0), []
+    parts = [part for _, part in rows.groupby("sentence")]
+    for _ in range(1000):
+        drawn = pd.concat([parts[place] for place in random.integers(0, 30, 30)])
+        lfs, relevance = drawn["in_language"].mean(), drawn["rating"].mean()
+        spread.append(100 * 2 * lfs * relevance / (lfs + relevance))
+    assert scores(rows)["s"][1:] == pytest.approx(np.quantile(spread, [0.025, 0.975]), abs=1.5)
+    dropped = scores(rows[rows["rating"].notna()])
+    assert dropped["s"][0] != pytest.approx(scores(rows)["s"][0]), "an unread answer counts in LFS"
 
 
 def test_a_method_is_compared_on_the_same_questions() -> None:

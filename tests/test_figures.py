@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from scipy.spatial.distance import pdist
 
 from steerlab import figures
 from steerlab.figures.style import FAMILIES, PALETTE, SYMBOLS, family_order, family_style
+from steerlab.intervals import by_sentence
+from steerlab.summaries import curve, result
 from steerlab.terms import SteerlabError, language
 from steerlab.terms import families as families_of
 
@@ -71,7 +74,7 @@ def test_heatmap_cells_are_means_in_family_order() -> None:
     n, low, high = np.moveaxis(np.asarray(trace.customdata, float), 2, 0)
     assert n[1, 0] == 4
     assert low[1, 1] < 0.75 < high[1, 1]
-    assert (low[2, 1], high[2, 1]) == (1, 1)
+    assert (low[2, 1], high[2, 1]) == pytest.approx((0.025 ** (1 / 4), 1)), "exact, not [1, 1]"
     assert [list(line) for line in trace.text] == [[".00", ""], [".25", ".75"], ["", "1.00"]]
     assert (trace.zmin, trace.zmax) == (0, 1)
 
@@ -96,6 +99,54 @@ def test_heatmap_interval_resamples_sentences_not_rows() -> None:
 
     assert width(copies) == pytest.approx(width(once))
     assert width(apart) < 0.5 * width(once)
+
+
+def outputs_of(*, parallel: bool, seed: int = 0) -> pd.DataFrame:
+    """One setting's rows, an easy and a hard language, whose sentences are the same or their own."""
+    random, sentences = np.random.default_rng(seed), np.tile(np.arange(24), 2)
+    easy = np.repeat([0.9, 0.1], 24)
+    rows = pd.DataFrame({"target": np.repeat(["de", "es"], 24), "sentence": sentences})
+    rows["sentence"] += 0 if parallel else 100 * (rows["target"] == "es")
+    hits = {name: random.random(48) < easy for name in ("joint", "in_language", "relevant")}
+    numbers = {name: random.random(48) for name in ("repetition", "bits_per_byte_ratio", "dose")}
+    numbers["bits_per_byte_ratio"][::5] = [np.nan, np.inf] * 5
+    same: dict[str, Any] = {"method": "lda", "operator": "add", "layer": 2, "strength": 1.0}
+    return rows.assign(**hits, **numbers, **same, output="Ja.")
+
+
+def hover(rows: pd.DataFrame, **columns: str) -> list[float]:
+    """The first cell's mean and interval."""
+    trace = figures.heatmap(rows, **columns).data[0]
+    return [trace.z[0, 0], *np.asarray(trace.customdata, float)[0, 0, 1:]]
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("value", ["joint", "bits_per_byte_ratio"])
+def test_heatmap_has_the_interval_of_the_table(value: str, parallel: bool) -> None:  # noqa: FBT001
+    rows = outputs_of(parallel=parallel)
+    assert hover(rows, y="method", value=value) == result(rows)[value]
+    german = rows[rows["target"] == "de"]
+    assert hover(rows, value=value) == result(german)[value]
+    kept = rows[np.isfinite(rows[value])]
+    plain = list(by_sentence(kept[value].to_numpy(float), kept["sentence"].to_numpy()))
+    assert (hover(rows, y="method", value=value) == plain) == parallel, "strata are told from none"
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_a_dose_curve_has_the_interval_of_the_table(parallel: bool) -> None:  # noqa: FBT001
+    rows = outputs_of(parallel=parallel)
+    drawn = curve(rows, x="strength", value="joint", by="method").iloc[0]
+    assert [drawn["value"], drawn["low"], drawn["high"]] == result(rows)["joint"]
+
+
+def test_heatmap_of_nothing_finite_or_one_sentence_has_no_interval() -> None:
+    rows = outputs_of(parallel=True)
+    assert np.isnan(hover(rows.assign(repetition=np.nan), value="repetition")).all()
+    one = hover(rows[rows["sentence"] == 3], value="repetition")
+    assert np.isfinite(one[0])
+    assert np.isnan(one[1:]).all()
+    without = rows.drop(columns="sentence").assign(joint=True)
+    assert hover(without) == pytest.approx([1, 0.025 ** (1 / 24), 1]), "each row is its own"
 
 
 def test_heatmap_of_other_columns_keeps_their_order() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ["torch", "transformers", "transformer_lens", "sae_lens", "pandas", "scipy", "sklearn", "plotly"]
+HEAVY += ["langcodes", "language_data"]
 # Written so that this file does not match itself.
 MACHINE = re.compile(
     r"(^|[^A-Za-z0-9_./-])/(w[o]rk|f[a]rm|r[o]ot|h[o]me/[a-z]+|U[s]ers/[a-z]+)/|index-[u]rl|find-[l]inks"

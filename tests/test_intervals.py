@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from steerlab.intervals import by_sentence, harmonic, harmonic_by_sentence, paired_difference, strata_of
+from steerlab.intervals import (
+    by_sentence,
+    harmonic,
+    harmonic_by_sentence,
+    paired_difference,
+    statistic_by_sentence,
+    strata_of,
+)
 from steerlab.terms import SteerlabError
 
 SENTENCES, LANGUAGES = 60, 8
@@ -196,6 +203,63 @@ def test_a_harmonic_mean_of_nothing_still_has_width() -> None:
     assert (value, low) == (0, 0)
     assert high == pytest.approx(harmonic(by_sentence(nothing, ROWS)[2], by_sentence(relevant, ROWS)[2]))
     assert high > 0.1
+
+
+def test_a_score_that_some_rows_lack_leaves_the_other_whole() -> None:
+    rng = np.random.default_rng(12)
+    a, b, rated = simulate(rng, 0.7), rng.choice([0, 0.5, 1.0], len(ROWS)), rng.random(len(ROWS)) < 0.6
+    rated[ROWS < 3] = False
+    value, low, high = harmonic_by_sentence(a, np.where(rated, b, np.nan), ROWS, has_b=rated)
+    assert value == pytest.approx(harmonic(a.mean(), b[rated].mean()))
+    assert low < value < high
+    assert harmonic_by_sentence(a, b, ROWS, has_b=rated | True) == harmonic_by_sentence(a, b, ROWS)
+    assert value != harmonic_by_sentence(a[rated], b[rated], ROWS[rated])[0]
+    only = ROWS == 3  # one sentence of many has b: draws without it have no value
+    assert np.isfinite(harmonic_by_sentence(a, b, ROWS, has_b=only)).all()
+    nothing, given = np.zeros(len(ROWS)), harmonic_by_sentence(0 * ROWS, rated, ROWS, has_b=rated)
+    high = harmonic(by_sentence(nothing, ROWS)[2], by_sentence(rated[rated], ROWS[rated])[2])
+    assert given == pytest.approx((0, 0, high))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_statistic_draws_the_sentences_of_by_sentence(own: bool) -> None:  # noqa: FBT001
+    values, languages = simulate(np.random.default_rng(13)), ROWS % 2
+    strata = languages if own else None
+    sentences = ROWS + 1000 * languages if own else ROWS
+    mean = by_sentence(values, sentences, strata=strata, resamples=200, seed=4)
+    found = statistic_by_sentence(np.mean, [values], sentences, strata=strata, resamples=200, seed=4)
+    assert found == pytest.approx(mean)
+    other = statistic_by_sentence(np.mean, [values], sentences, strata=strata, resamples=200, seed=5)
+    assert other != pytest.approx(mean)
+
+
+def test_the_interval_of_a_correlation_covers_it_and_not_if_rows_are_drawn() -> None:
+    """Eight rows of a sentence that say the same: as rows they look like eight times the evidence."""
+    rng = np.random.default_rng(14)
+    whole: list[bool] = []
+    single: list[bool] = []
+    correlation = lambda a, b: float(np.corrcoef(a, b)[0, 1])  # noqa: E731
+    for _ in range(60):
+        pair = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], SENTENCES)[ROWS].T
+        for hits, sentences in ((whole, ROWS), (single, np.arange(len(ROWS)))):
+            _, low, high = statistic_by_sentence(correlation, list(pair), sentences, resamples=100)
+            hits.append(low <= 0.5 <= high)
+    assert share(whole) > 0.8
+    assert share(single) < 0.7
+
+
+def test_draws_without_a_statistic_are_left_out() -> None:
+    nan = lambda a: float("nan")  # noqa: E731
+    value, low, high = statistic_by_sentence(nan, [ROWS], ROWS)
+    assert np.isnan([value, low, high]).all()
+    some = lambda a: a.mean() if a.max() == SENTENCES - 1 else float("nan")  # noqa: E731
+    value, low, high = statistic_by_sentence(some, [ROWS], ROWS, resamples=50)
+    assert low < value < high
+    assert np.isnan(statistic_by_sentence(np.mean, [ROWS[:8]], ROWS[:8])[1:]).all(), "one sentence"
+    with pytest.raises(SteerlabError, match=r"a column has shape \(3,\) and sentences \(4,\)"):
+        statistic_by_sentence(np.mean, [ROWS[:3]], ROWS[:4])
+    with pytest.raises(SteerlabError, match=r"b has shape \(4,\), has_b \(3,\) and sentences \(4,\)"):
+        harmonic_by_sentence(ROWS[:4], ROWS[:4], ROWS[:4], has_b=np.ones(3, bool))
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 6)), min_size=8, max_size=40))

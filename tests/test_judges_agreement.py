@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
+from steerlab.intervals import by_sentence, statistic_by_sentence
 from steerlab.judges import Embeddings, Endpoint, Instruct, Judge, Likelihood, Retrieval, agreement, judge_from, rejudge
-from steerlab.judges.agreement import _resampled, kappa, spearman
+from steerlab.judges.agreement import kappa, spearman
 from steerlab.terms import SteerlabError
 
 
@@ -41,14 +41,69 @@ def drawn(seed, levels, count=200, noise=0.4):
     return a, b
 
 
-@pytest.mark.parametrize("levels", [(0, 0.5, 1), (0, 1)])
-def test_the_measures_are_those_of_scikit_learn_and_scipy(levels):
+LEVELS = [(0, 0.5, 1), (0, 1), (0, 1 / 3, 2 / 3, 1), (0, 0.25, 1), (0.5, 0.7), (-1, 0, 3)]
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_kappa_keeps_the_distances_of_ratings(levels):
+    """The moments' form of the quadratic kappa knows no classes."""
     a, b = drawn(0, levels)
-    labels = (2 * a).astype(int), (2 * b).astype(int)
-    assert kappa(a, b) == pytest.approx(cohen_kappa_score(*labels, weights="quadratic", labels=[0, 1, 2]))
-    assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic)
-    if levels == (0, 1):
-        assert kappa(a, b) == pytest.approx(cohen_kappa_score(*labels)), "of two classes the weights say nothing"
+    expected = a.var() + b.var() + (a.mean() - b.mean()) ** 2
+    assert kappa(a, b) == pytest.approx(1 - ((a - b) ** 2).mean() / expected)
+    places = np.searchsorted(levels, a), np.searchsorted(levels, b)
+    by_place = cohen_kappa_score(*places, weights="quadratic")
+    apart = np.allclose(np.diff(levels), levels[1] - levels[0])
+    assert (kappa(a, b) == pytest.approx(by_place)) == apart, "classes that are not equally far"
+    if len(levels) == 2:
+        plain = cohen_kappa_score(*places)
+        assert kappa(a, b) == pytest.approx(plain), "of two classes the weights say nothing"
+
+
+def test_kappa_of_ratings_of_any_value_is_near_their_moments():
+    random_ = np.random.default_rng(3)
+    a = random_.random(500)
+    b = np.clip(a + 0.2 * random_.normal(size=500), 0, 1)
+    expected = 1 - ((a - b) ** 2).mean() / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)
+    assert kappa(a, b) == pytest.approx(expected, abs=0.005)
+
+
+def test_spearman_is_the_correlation_of_shared_ranks():
+    a, b = drawn(0, (0, 0.5, 1))
+    first, second = ([np.flatnonzero(np.sort(x) == one).mean() for one in x] for x in (a, b))
+    assert spearman(a, b) == pytest.approx(np.corrcoef(first, second)[0, 1])
+    assert spearman(a, b) == pytest.approx(spearman(a**3, b)), "of ranks, not of values"
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_measures_of_what_does_not_vary():
+    one, varied, none = np.ones(4), np.array([0, 1, 1, 0.5]), np.array([])
+    assert np.isnan([kappa(one, one), kappa(none, none)]).all()
+    assert np.isnan([spearman(one, one), spearman(one, varied), spearman(none, none)]).all()
+    assert kappa(one, varied) == 0, "one judge alone does not vary: no more than chance"
+    assert kappa(one, 0 * one) == 0
+    assert np.isnan(spearman(one[:1], varied[:1]))
+
+
+def test_the_intervals_draw_what_the_tables_draw():
+    a, b = drawn(5, (0, 1))
+    judges, given = {"a": Given(tuple(a)), "b": Given(tuple(b))}, rows(200)
+    own = given.assign(target=["de", "es"] * 100, sentence=np.arange(200))  # two languages that share none
+    for table in (given, own):
+        found = agreement(table, judges, resamples=100, seed=2).iloc[0]
+        strata = {"strata": table["target"].to_numpy(), "resamples": 100, "seed": 2}
+        sentences = table["sentence"].to_numpy()
+        equal = by_sentence(a == b, sentences, **strata)
+        assert (found["equal"], found["equal_low"], found["equal_high"]) == equal
+        by_kappa = statistic_by_sentence(kappa, (a, b), sentences, **strata)
+        assert (found["kappa"], found["kappa_low"], found["kappa_high"]) == by_kappa
+        strata["seed"] = 3
+        assert statistic_by_sentence(kappa, (a, b), sentences, **strata) != by_kappa
+
+
+def test_one_sentence_has_no_interval():
+    table = agreement(rows(4, sentence=7), {"a": Given((0, 1, 1, 0)), "b": Given((0, 1, 0, 0))}).iloc[0]
+    assert table.kappa == pytest.approx(0.5)
+    assert np.isnan([table.kappa_low, table.kappa_high]).all()
 
 
 def test_equal_judges_agree_and_independent_ones_do_not():
@@ -69,7 +124,7 @@ def test_intervals_cover_a_planted_kappa():
     for seed in range(25):
         a, b = (np.repeat(values, 8) for values in drawn(seed, (0, 1), count=60))
         for sentences in (np.arange(480) // 8, np.arange(480)):
-            _, low, high = _resampled(kappa, a, b, sentences, resamples=100, seed=0, level=0.95)
+            _, low, high = statistic_by_sentence(kappa, (a, b), sentences, resamples=100)
             if len(set(sentences)) == 60:
                 covered += low <= 0.6 <= high
             else:

@@ -1,8 +1,52 @@
 """The table of languages is whole, and wrong words raise and say which are right."""
 
+import pickle
+from dataclasses import FrozenInstanceError
+
+import langcodes
 import pytest
 
-from steerlab.terms import LANGUAGES, SITES, SteerlabError, families, hook_name, language
+from steerlab.terms import _ISO3, _NAMES, LANGUAGES, SITES, Language, SteerlabError, families, hook_name, language
+
+# What langcodes said when this was written. Names stand in prompts, and codes and scripts decide
+# what an identifier's labels mean, so that none may change with a version of it.
+RECORDED = """
+    en eng Latn English | de deu Latn German | nl nld Latn Dutch | sv swe Latn Swedish
+    da dan Latn Danish | no nob Latn Norwegian | af afr Latn Afrikaans | es spa Latn Spanish
+    fr fra Latn French | it ita Latn Italian | pt por Latn Portuguese | ro ron Latn Romanian
+    ca cat Latn Catalan | ru rus Cyrl Russian | uk ukr Cyrl Ukrainian | bg bul Cyrl Bulgarian
+    pl pol Latn Polish | cs ces Latn Czech | sk slk Latn Slovak | hu hun Latn Hungarian
+    fi fin Latn Finnish | et est Latn Estonian | tr tur Latn Turkish | kk kaz Cyrl Kazakh
+    hi hin Deva Hindi | ur urd Arab Urdu | bn ben Beng Bengali | fa fas Arab Persian
+    ja jpn Jpan Japanese | ko kor Kore Korean | zh zho Hans Chinese | bo bod Tibt Tibetan
+    vi vie Latn Vietnamese | id ind Latn Indonesian | tl tgl Latn Tagalog | ar ara Arab Arabic
+    he heb Hebr Hebrew | mt mlt Latn Maltese | el ell Grek Greek | sw swh Latn Swahili
+    ka kat Geor Georgian | th tha Thai Thai
+"""
+
+
+def test_no_language_is_lost_and_none_is_renamed() -> None:
+    recorded = [tuple(cell.split()) for line in RECORDED.strip().splitlines() for cell in line.split("|")]
+    found = [(one.iso, one.iso3, one.script, one.name) for one in LANGUAGES.values()]
+    assert found == recorded
+
+
+def test_only_what_langcodes_says_otherwise_is_overridden() -> None:
+    for iso, code in _ISO3.items():
+        assert langcodes.Language.get(iso).to_alpha3() != code
+    for iso, name in _NAMES.items():
+        assert langcodes.Language.get(iso).language_name() != name
+    assert Language("cy", "Celtic").name == "Welsh", "a new language needs its branch alone"
+    assert Language("tl", "").name != langcodes.Language.get("tl").language_name(), "Filipino"
+
+
+def test_a_language_is_its_code_and_branch() -> None:
+    asked, fresh = language("de"), Language("de", "Germanic")
+    assert asked.name == "German"
+    assert (asked, hash(asked)) == (fresh, hash(fresh)), "what was looked up changes nothing"
+    assert pickle.loads(pickle.dumps(asked)) == fresh
+    with pytest.raises(FrozenInstanceError):
+        fresh.iso = "en"  # type: ignore[misc]
 
 
 def test_codes_are_unique_and_of_their_standard_length() -> None:

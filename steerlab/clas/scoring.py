@@ -8,19 +8,15 @@ high one. Joint: the share of answers that are in the language and have the full
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from steerlab.intervals import Interval, by_sentence, harmonic, named, paired_difference
+from steerlab.intervals import Interval, by_sentence, harmonic_by_sentence, named, paired_difference
 from steerlab.summaries import comparisons
 from steerlab.terms import SteerlabError
 
 SCORES = ("lfs", "or", "s", "joint")
 RESAMPLES = 2000
 UNKNOWN = (float("nan"),) * 3
-
-Floats = NDArray[np.float64]
 
 
 def scores(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
@@ -86,7 +82,7 @@ def differences(rows: pd.DataFrame, method: str, *, seed: int = 0) -> dict[str, 
 
 def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[float]:
     sides = [part for rows in (a, b) for part in (rows[column].to_numpy(float), rows["sentence"].to_numpy())]
-    return list(paired_difference(*sides, seed=seed))
+    return list(paired_difference(*sides, strata=a["target"].to_numpy(), resamples=RESAMPLES, seed=seed))
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:
@@ -97,39 +93,19 @@ def _flat(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mean(rows: pd.DataFrame, column: str, seed: int) -> Interval:
-    return by_sentence(rows[column].to_numpy(float), rows["sentence"].to_numpy(), resamples=RESAMPLES, seed=seed)
+    return by_sentence(rows[column].to_numpy(float), **_drawn(rows, seed))
 
 
 def _combined(rows: pd.DataFrame, seed: int) -> Interval:
-    """S with its interval: each draw averages LFS over its answers and OR over its rated ones, then combines them.
-
-    `intervals.harmonic_by_sentence` where some answers have no rating. Where no draw differs from another, the limits
-    are those of the two averages.
-    """
-    rated = rows[rows["rating"].notna()]
-    if rated.empty:
+    """S with its interval: each draw averages LFS over its answers and OR over its rated ones."""
+    rated = rows["rating"].notna().to_numpy()
+    if not rated.any():
         return UNKNOWN
-    names = np.unique(rows["sentence"])
-    count = len(names)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
-    sides = [_sums(rows, "in_language", names), _sums(rated, "rating", names)]
-    value = harmonic(*(float(sums.sum() / number.sum()) for sums, number in sides))
-    if count == 1:
-        return value, float("nan"), float("nan")
-    with np.errstate(invalid="ignore"):
-        lfs, relevance = ((draws @ sums) / (draws @ number) for sums, number in sides)
-        spread = np.where((lfs > 0) & (relevance > 0), 2 * lfs * relevance / (lfs + relevance), 0.0)
-    spread = spread[~np.isnan(relevance)]  # a draw of questions without any rating says nothing
-    if np.ptp(spread) < 1e-12:
-        low, high = zip(_mean(rows, "in_language", seed)[1:], _mean(rated, "rating", seed)[1:], strict=True)
-        return value, harmonic(*low), harmonic(*high)
-    low, high = np.quantile(spread, (0.025, 0.975))
-    return value, float(low), float(high)
+    spoken, relevance = rows["in_language"].to_numpy(float), rows["rating"].to_numpy(float)
+    return harmonic_by_sentence(spoken, relevance, has_b=rated, **_drawn(rows, seed))
 
 
-def _sums(rows: pd.DataFrame, column: str, names: Any) -> tuple[Floats, Floats]:
-    """The sum of a column and the number of rows of each question, `[question]` each."""
-    place = np.searchsorted(names, rows["sentence"].to_numpy())
-    weights = rows[column].to_numpy(float), np.ones(len(rows))
-    sums, number = (np.bincount(place, weight, len(names)).astype(np.float64) for weight in weights)
-    return sums, number
+def _drawn(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """What is drawn: questions, within targets if those share none, as in `summaries.result`."""
+    sentences, strata = rows["sentence"].to_numpy(), rows["target"].to_numpy()
+    return {"sentences": sentences, "strata": strata, "resamples": RESAMPLES, "seed": seed}

@@ -19,9 +19,9 @@ from steerlab.figures.style import (
     sentence_of,
 )
 from steerlab.figures.trees import centred, leaf_order, linkage_of
+from steerlab.intervals import Interval, by_sentence
 from steerlab.terms import LANGUAGES, language
 
-_RESAMPLES = 2000
 BAR = {  # below the plot, where a phone has room for it
     "orientation": "h",
     "thickness": 9,
@@ -42,8 +42,9 @@ def heatmap(
 ) -> go.Figure:
     """The mean of `value` in each (y, x) of tidy rows, languages in the order of their families.
 
-    The hover shows n and the 95 % interval by resampling sentences (rows, where there is no column `sentence`).
-    Raises `SteerlabError` for a missing column or no rows.
+    The hover shows n and the 95 % interval by resampling sentences, `intervals.by_sentence`: within
+    targets that share none; rows, where there is no column `sentence`. Values that are not finite
+    are left out. Raises `SteerlabError` for a missing column or no rows.
     """
     check(rows, (x, y, value), "heatmap")
     cells = _cells(rows, x, y, value)
@@ -125,23 +126,22 @@ def cosines(
 
 
 def _cells(rows: pd.DataFrame, x: str, y: str, value: str) -> pd.DataFrame:
-    """mean, low, high and n of each (y, x)."""
-    rng = np.random.default_rng(0)
-    weights: dict[int, np.ndarray] = {}
-    unit = "sentence" if "sentence" in rows.columns else None
+    """mean, low, high and n of each (y, x), of its finite values; NaN where it has none."""
     table = {}
     for key, cell in rows.groupby([y, x], sort=False):
-        values = cell[value].astype(float)
-        groups = values.groupby(cell[unit].to_numpy() if unit else np.arange(len(cell)))
-        sums, counts = groups.sum().to_numpy(), groups.count().to_numpy()
-        k = len(sums)
-        if k not in weights:
-            weights[k] = rng.multinomial(k, np.full(k, 1 / k), size=_RESAMPLES)
-        with np.errstate(invalid="ignore"):
-            drawn = (weights[k] @ sums) / (weights[k] @ counts)
-        low, high = np.nanquantile(drawn, (0.025, 0.975)) if counts.any() else (np.nan, np.nan)
-        table[key] = (values.mean(), low, high, int(counts.sum()))
+        known = cell[np.isfinite(cell[value].to_numpy(float))]
+        interval = _interval(known, value) if len(known) else (np.nan,) * 3
+        table[key] = (*interval, len(known))
     return pd.DataFrame.from_dict(table, orient="index", columns=["mean", "low", "high", "n"])
+
+
+def _interval(cell: pd.DataFrame, value: str) -> Interval:
+    """As the tables have it: by sentence, within targets that share none; by row without sentences."""
+    values = cell[value].to_numpy(float)
+    if "sentence" not in cell.columns:
+        return by_sentence(values, np.arange(len(cell)))
+    strata = cell["target"].to_numpy() if "target" in cell.columns else None
+    return by_sentence(values, cell["sentence"].to_numpy(), strata=strata)
 
 
 def _ordered(column: pd.Series) -> list[Any]:

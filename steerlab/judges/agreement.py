@@ -1,6 +1,6 @@
 """Outputs judged again, and how far judges agree on them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from steerlab.intervals import Interval, by_sentence
+from steerlab.intervals import by_sentence, statistic_by_sentence
 from steerlab.judges.answers import Answer, Judge
 from steerlab.terms import SteerlabError
 
 NEEDED = ("output", "prompt", "question", "sentence", "source", "target")
 NOTHING = (float("nan"),) * 3
+_STEPS = 60  # of the scale from 0 to 1
 
 
 def answers_of(rows: pd.DataFrame) -> list[Answer]:
@@ -43,25 +44,31 @@ def agreement(
 
     `n` outputs have a rating by both; `unreadable_a` and `unreadable_b` say how many of all have none. `equal` is the
     share of equal ratings; `kappa` Cohen's, with quadratic weights, which is the plain one where both rate 0 or 1;
-    `spearman` the rank correlation. Each stands with its interval, `_low` and `_high`, from resampled sentences.
+    `spearman` the rank correlation. Each stands with its interval, `_low` and `_high`, by resampling
+    sentences, within targets that share none (`intervals.by_sentence`).
     Where a judge gives every output the same rating, the last two are NaN.
     """
     if len(judges) < 2:
         raise SteerlabError(f"agreement is between two judges or more; {len(judges)} were given")
     answers, sentences = answers_of(rows), rows["sentence"].to_numpy()
     ratings = {name: np.asarray(judge.rate(answers)["rating"], dtype=np.float64) for name, judge in judges.items()}
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed, "level": level}
-    table = []
+    targets, table = rows["target"].to_numpy(), []
     for a, b in combinations(ratings, 2):
         read = np.isfinite(ratings[a]) & np.isfinite(ratings[b])
         first, second, names = ratings[a][read], ratings[b][read], sentences[read]
+        options: dict[str, Any] = {
+            "strata": targets[read],
+            "resamples": resamples,
+            "seed": seed,
+            "level": level,
+        }
         told: dict[str, Any] = {"a": a, "b": b, "n": int(read.sum())}
         told |= {f"unreadable_{side}": int(np.isnan(ratings[name]).sum()) for side, name in (("a", a), ("b", b))}
         same = (first == second).astype(np.float64)
         measures = {
             "equal": by_sentence(same, names, **options) if read.any() else NOTHING,
-            "kappa": _resampled(kappa, first, second, names, **options),
-            "spearman": _resampled(spearman, first, second, names, **options),
+            "kappa": statistic_by_sentence(kappa, (first, second), names, **options),
+            "spearman": statistic_by_sentence(spearman, (first, second), names, **options),
         }
         for measure, (value, low, high) in measures.items():
             told |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
@@ -70,43 +77,26 @@ def agreement(
 
 
 def kappa(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Cohen's kappa with quadratic weights, NaN where both always say the same one thing.
+    """Cohen's kappa with quadratic weights (Cohen 1968), NaN where both always say the same one thing.
 
-    1 - sum (a-b)² / expected sum if they were independent (Cohen 1968), by moments: the ratings keep their distances,
-    whatever they are, and none has to be a class.
+    1 - sum (a-b)² / expected sum if they were independent. Ratings are rounded to the nearest 1/60,
+    so that their classes lie as far apart as they do: exact for halves, thirds, quarters and fifths.
     """
-    expected = a.var() + b.var() + (a.mean() - b.mean()) ** 2 if len(a) else 0.0
-    return float(1 - ((a - b) ** 2).mean() / expected) if expected > 0 else float("nan")
+    from sklearn.metrics import cohen_kappa_score
+
+    first, second = (np.rint(_STEPS * ratings).astype(int) for ratings in (a, b))
+    both = np.concatenate([first, second])
+    if not len(both) or np.ptp(both) == 0:
+        return float("nan")
+    # scikit-learn weighs by place among the labels, so those that no judge gave must be there too
+    labels = np.arange(both.min(), both.max() + 1)
+    return float(cohen_kappa_score(first, second, labels=labels, weights="quadratic"))
 
 
 def spearman(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Spearman's rank correlation, equal ratings sharing their rank; NaN where one judge always says the same."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
-
-
-def _resampled(
-    measure: Callable[[NDArray[Any], NDArray[Any]], float],
-    a: NDArray[Any],
-    b: NDArray[Any],
-    sentences: NDArray[Any],
-    *,
-    resamples: int,
-    seed: int,
-    level: float,
-) -> Interval:
-    """The measure with percentiles over draws of sentences, each with all its rows; NaN where it is not defined."""
-    value = measure(a, b)
-    if not np.isfinite(value):
-        return NOTHING
-    names, index = np.unique(sentences, return_inverse=True)
-    rows = [np.flatnonzero(index == number) for number in range(len(names))]
-    random, found = np.random.default_rng(seed), []
-    for _ in range(resamples):
-        drawn = np.concatenate([rows[number] for number in random.integers(0, len(names), len(names))])
-        found.append(measure(a[drawn], b[drawn]))
-    low, high = np.nanquantile(found, ((1 - level) / 2, (1 + level) / 2))
-    return value, float(low), float(high)
+        return float("nan")  # as scipy says too, with a warning
+    return float(spearmanr(a, b).statistic)

@@ -110,4 +110,5 @@ def by_language(dev: pd.DataFrame, methods: Sequence[str], *, seed: int = 0) -> 
 
 def _joint(rows: pd.DataFrame, seed: int) -> list[float]:
     table = outputs(rows)
-    return list(by_sentence(table["joint"].to_numpy(float), table["sentence"].to_numpy(), seed=seed))
+    sentences, strata = table["sentence"].to_numpy(), table["target"].to_numpy()
+    return list(by_sentence(table["joint"].to_numpy(float), sentences, strata=strata, seed=seed))

@@ -72,6 +72,8 @@ def curve(rows: pd.DataFrame, *, x: str, value: str, by: str) -> pd.DataFrame:
     """Mean and interval of `value` for each `x` and `by`: what dose curves draw."""
     table = []
     for (name, place), part in rows.groupby([by, x]):
-        mean, low, high = by_sentence(part[value].to_numpy(float), part["sentence"].to_numpy())
+        strata = part["target"].to_numpy() if "target" in part.columns else None
+        values, sentences = part[value].to_numpy(float), part["sentence"].to_numpy()
+        mean, low, high = by_sentence(values, sentences, strata=strata)
         table.append({"by": name, "x": place, "value": mean, "low": low, "high": high, "n": len(part)})
     return pd.DataFrame(table)
