@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Site = Literal["resid_pre", "resid_post", "mlp_pre", "mlp_post"]
 SITES: tuple[str, ...] = get_args(Site)
@@ -19,6 +19,13 @@ def hook_name(site: str, layer: int) -> str:
     if site.startswith("mlp_"):
         return f"blocks.{layer}.mlp.hook_{site.removeprefix('mlp_')}"
     return f"blocks.{layer}.hook_{site}"
+
+
+def has_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a BOS of its own: TransformerLens gives one that has none its EOS."""
+    if tokenizer.bos_token == tokenizer.eos_token:  # GPT-2's own are one token too: only its files tell
+        return bool(tokenizer.init_kwargs.get("bos_token"))
+    return tokenizer.bos_token_id is not None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The table of languages is whole, and wrong words raise and say which are right."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from steerlab.terms import LANGUAGES, SITES, SteerlabError, families, hook_name, language
+from steerlab.terms import LANGUAGES, SITES, SteerlabError, families, has_bos, hook_name, language
 
 
 def test_codes_are_unique_and_of_their_standard_length() -> None:
@@ -32,3 +34,19 @@ def test_hook_names_are_those_of_transformer_lens() -> None:
     assert [hook_name(site, 5) for site in SITES] == [f"blocks.5.{name}" for name in named]
     with pytest.raises(SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"):
         hook_name("resid_mid", 5)
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "in_its_files", "own"),
+    [
+        ("<s>", "</s>", "<s>", True),
+        ("<|endoftext|>", "<|endoftext|>", "<|endoftext|>", True),  # GPT-2's and Pythia's
+        ("<|endoftext|>", "<|endoftext|>", None, False),  # Qwen's in TransformerLens
+        (None, "<|endoftext|>", None, False),
+        ("<s>", "</s>", None, True),  # the user's
+    ],
+)
+def test_an_eos_in_place_of_bos_is_none(bos: str | None, eos: str, in_its_files: str | None, own: bool) -> None:  # noqa: FBT001
+    number = None if bos is None else 1
+    files = {} if in_its_files is None else {"bos_token": in_its_files}
+    assert has_bos(SimpleNamespace(bos_token=bos, bos_token_id=number, eos_token=eos, init_kwargs=files)) == own
