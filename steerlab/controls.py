@@ -8,10 +8,9 @@ from torch import Tensor
 
 from steerlab.directions import Directions
 from steerlab.stats import derangement
-from steerlab.terms import SteerlabError
+from steerlab.terms import SteerlabError, generator
 
 __all__ = ["random", "shuffled", "wrong"]
-SALT = 20_261_121  # so that no one else's generator of seed 0 draws the same numbers
 
 
 def random(
@@ -23,15 +22,18 @@ def random(
     what only some operators ask for random too: as many dimensions or neurons, an ellipsoid as long, a projection of
     equal rank, decoder rows of equal lengths and angles, so that latents are read where they are and written elsewhere.
     """
-    generator = torch.Generator().manual_seed(SALT + seed)
-    vectors = torch.randn(directions.means.shape, generator=generator)
+    if covariance is None:
+        rng = generator("random directions", seed)
+    else:
+        rng = generator("random directions spread like activations", seed)
+    vectors = torch.randn(directions.means.shape, generator=rng)
     if covariance is not None:
         values, axes = torch.linalg.eigh(covariance.double())
         root = (axes * values.clamp(min=0).sqrt()[:, None]).float()
         vectors = torch.einsum("klw,lvw->klv", vectors, root)
     kind, rank = "isotropic" if covariance is None else "covariance", directions.basis.shape[2]
-    basis = None if rank == 1 else _orthonormal(directions.basis, generator)
-    return _with(directions, vectors, f"random {kind} {seed}", basis=basis, extra=_blind(directions.extra, generator))
+    basis = None if rank == 1 else _orthonormal(directions.basis, rng)
+    return _with(directions, vectors, f"random {kind} {seed}", basis=basis, extra=_blind(directions.extra, rng))
 
 
 def shuffled(directions: Directions, *, seed: int) -> Directions:

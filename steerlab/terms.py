@@ -1,12 +1,14 @@
 """The words that every other module uses: sites, hook names, languages and their families, the one error."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import langcodes
+    import torch
 
 Site = Literal["resid_pre", "resid_post", "mlp_pre", "mlp_post"]
 SITES: tuple[str, ...] = get_args(Site)
@@ -23,6 +25,25 @@ def hook_name(site: str, layer: int) -> str:
     if site.startswith("mlp_"):
         return f"blocks.{layer}.mlp.hook_{site.removeprefix('mlp_')}"
     return f"blocks.{layer}.hook_{site}"
+
+
+def generator(purpose: str, seed: int) -> "torch.Generator":
+    """A generator of its own for each purpose and seed: what one purpose draws is no other's, whatever their seeds.
+
+    Formula: the first 63 bits of the SHA-256 of "purpose seed". A seed added to a number of the purpose's own would
+    make seed k + 1 of one purpose seed k of another.
+    """
+    import torch  # here, for the words of this module need no second's wait
+
+    digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def has_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a BOS of its own: TransformerLens gives one that has none its EOS."""
+    if tokenizer.bos_token == tokenizer.eos_token:  # GPT-2's own are one token too: only its files tell
+        return bool(tokenizer.init_kwargs.get("bos_token"))
+    return tokenizer.bos_token_id is not None
 
 
 @dataclass(frozen=True)

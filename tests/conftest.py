@@ -29,6 +29,7 @@ PROMPTS = [
 SHAPES = ("gemma2", "gpt2", "qwen2")
 RESIDUAL = ("resid_pre", "resid_post")  # the sites that every model has
 ALL_SHAPES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "mixtral", "qwen3_moe")
+NO_BOS = "qwen2 without BOS"  # as the Qwen family is: its tokenizer has none
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +80,7 @@ def tiny_config(shape: str, *, layers: int = 3, width: int = 32, context: int = 
         sizes |= {"num_local_experts": 4, "num_experts_per_tok": 2}
     if shape == "qwen3_moe":
         sizes |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": width}
-    return AutoConfig.for_model({"gemma3": "gemma3_text"}.get(shape, shape), **sizes)
+    return AutoConfig.for_model({"gemma3": "gemma3_text", NO_BOS: "qwen2"}.get(shape, shape), **sizes)
 
 
 def save_tiny(folder: Path, shape: str, *, lively: bool = False, **sizes: int) -> Path:
@@ -97,7 +98,11 @@ def save_tiny(folder: Path, shape: str, *, lively: bool = False, **sizes: int) -
                 noise = torch.randn_like(weight)
                 weight.copy_(weight + 0.3 * noise if weight.ndim == 1 else 1.5 * noise / weight.shape[-1] ** 0.5)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(PACKAGED).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(PACKAGED)
+    if shape == NO_BOS:
+        tokenizer.bos_token = None
+        tokenizer.backend_tokenizer.post_processor = None  # it put BOS before every text
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -112,7 +117,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The same with weights that make rows differ; polyglot's folder for "polyglot"."""
     top = tmp_path_factory.mktemp("lively")
-    nameless = lambda shape: top / str(ALL_SHAPES.index(shape))  # noqa: E731 -- HookedTransformer guesses from names
+    nameless = lambda shape: top / str((*ALL_SHAPES, NO_BOS).index(shape))  # noqa: E731 -- HookedTransformer guesses from names
     save = functools.cache(lambda shape: save_tiny(nameless(shape), shape, lively=True))
     return lambda shape: PACKAGED if shape == "polyglot" else save(shape)
 

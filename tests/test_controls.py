@@ -67,6 +67,14 @@ def test_seeds_repeat_and_differ() -> None:
         assert not torch.equal(one[name].vectors, other[name].vectors)
 
 
+def test_the_two_kinds_of_random_share_no_draws() -> None:
+    """With equal variances along every axis they would be the same vectors."""
+    fitted, even = directions(), torch.eye(WIDTH).expand(len(LAYERS), WIDTH, WIDTH)
+    one, other = controls.random(fitted, seed=0), controls.random(fitted, seed=0, covariance=even)
+    cosine = torch.nn.functional.cosine_similarity(one.vectors, other.vectors, dim=-1)
+    assert cosine.abs().max() < 0.6, "64 numbers"
+
+
 def test_random_is_isotropic_or_spread_like_the_activations() -> None:
     fitted = directions()
     turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1)))[0]

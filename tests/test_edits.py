@@ -706,27 +706,35 @@ def test_an_exception_inside_is_not_hidden_by_the_complaint() -> None:
 def test_hooks_carry_transformer_lens_names() -> None:
     edit = add(direction(layers=(1, 3))) | ablate(direction(1, site="resid_pre"))
     names = ["blocks.1.hook_resid_post", "blocks.3.hook_resid_post", "blocks.2.hook_resid_pre"]
-    assert [name for name, _ in edit.hooks()] == names
+    assert [name for name, _ in edit.hooks(bos=True)] == names
 
 
 @pytest.mark.parametrize("operator", EVERY)
 def test_a_plain_hook_does_what_the_edit_does_but_for_bos(operator: str) -> None:
     edit, h = edit_of(operator, 1.0, direction(rank=2)), randn(3, 5, WIDTH)
-    [(_, hook)] = edit.hooks()
+    [(_, hook)], [(_, whole)] = edit.hooks(bos=True), edit.hooks(bos=False)
     torch.testing.assert_close(hook(h, hook=None)[:, 1:], at_site(edit, h)[:, 1:])
+    torch.testing.assert_close(whole(h, hook=None), at_site(edit, h))
     assert same_bits(hook(h, hook=None)[:, :1].contiguous(), h[:, :1].contiguous())
     torch.testing.assert_close(hook(h[:, :1], hook=None), at_site(edit, h[:, :1]))
-    assert edit_of(operator, 0.0, direction()).hooks()[0][1](h, hook=None) is None
+    assert edit_of(operator, 0.0, direction()).hooks(bos=True)[0][1](h, hook=None) is None
 
 
 def test_plain_hooks_of_a_stack_keep_to_their_rows() -> None:
     edits = [add(direction(layers=(1,))), add(direction(1)), Edit(()), add(direction(2))]
     h = randn(4, 5, WIDTH)
-    for (_, hook), rows in zip(stack(edits).hooks(), ([0], [1, 3]), strict=True):
+    for (_, hook), rows in zip(stack(edits).hooks(bos=True), ([0], [1, 3]), strict=True):
         changed = (hook(h, hook=None) != h).any(-1).any(-1)
         assert changed.nonzero()[:, 0].tolist() == rows
         with pytest.raises(SteerlabError, match="the batch has 3 rows and the stack 4 edits; give each row one"):
             hook(h[:3], hook=None)
+
+
+def test_plain_hooks_ask_what_no_model_tells() -> None:
+    toy = SimpleNamespace(cfg=SimpleNamespace(d_model=WIDTH, default_prepend_bos=True), tokenizer=None)
+    for known in ((), (toy,)):
+        with pytest.raises(SteerlabError, match=r"does not see the tokens.*edit.hooks\(model\), or bos=True"):
+            add(direction()).hooks(*known)
 
 
 def test_plain_hooks_refuse_positions_that_they_cannot_see() -> None:

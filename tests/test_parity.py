@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from by_hand import OPERATORS, Row, Step, differing, edit_of, rows_of
-from conftest import ALL_SHAPES, PROMPTS, RESIDUAL, random_directions
+from conftest import ALL_SHAPES, NO_BOS, PROMPTS, RESIDUAL, random_directions
 
 from steerlab.directions import Directions
-from steerlab.edits import stack
+from steerlab.edits import Edit, stack
 from steerlab.generation import decode
 from steerlab.model import Model, load
 from steerlab.prompts import encode
@@ -27,6 +27,9 @@ NO_HOOKED = {
 
 EXPERTS = ("mixtral", "qwen3_moe")  # which neurons a token meets differs there, so there are no sites inside the MLP
 
+# TransformerLens puts no BOS before their texts, and the tokenizer here has one.
+UNTOLD = ("qwen2", "qwen3", "qwen3_moe")
+
 Shaped = Callable[[str], Model]
 Lens = Callable[[str, str], Any]
 
@@ -42,6 +45,11 @@ def sites_of(shape: str) -> Sequence[str]:
     return RESIDUAL if shape in EXPERTS else SITES
 
 
+def hooks_of(edit: Edit, tl: Any, shape: str) -> list[tuple[str, Callable]]:
+    """Plain hooks for token ids as `encode` makes them."""
+    return edit.hooks(tl, bos=True) if shape in UNTOLD else edit.hooks(tl)
+
+
 def rows_at(model: Model, site: str, known: Directions | None = None) -> list[Row]:
     """Each operator alone, each at a layer of its own; all three at one place; one at every layer."""
     directions = random_directions(model, site=site) if known is None or site not in RESIDUAL else known
@@ -53,7 +61,7 @@ def rows_at(model: Model, site: str, known: Directions | None = None) -> list[Ro
 
 
 def feeds_of(model: Model, rows: int) -> Sequence[torch.Tensor]:
-    """A prompt of BOS and twelve tokens in each row, all different, and three single tokens to go on with.
+    """A prompt of BOS, if any, and twelve tokens in each row, all different, and three single tokens to go on with.
 
     No padding, which plain hooks cannot see.
     """
@@ -96,7 +104,7 @@ def lens_passes(tl: Any, view: str) -> Any:
 # -------------------------------------------------------------------------------------------------------------- logits
 
 
-@views("polyglot", *ALL_SHAPES)
+@views("polyglot", *ALL_SHAPES, NO_BOS)
 def test_the_views_have_the_same_logits_at_every_site(
     shape: str, view: str, shaped: Shaped, lens: Lens, directions: Directions
 ) -> None:
@@ -107,13 +115,14 @@ def test_the_views_have_the_same_logits_at_every_site(
     edit, feeds = stack([edit_of(row) for row in rows]), feeds_of(model, len(rows))
     with edit.on(model):
         ours = passes(hugging_face(model), feeds)
-    with tl.hooks(fwd_hooks=edit.hooks(tl)):
+    with tl.hooks(fwd_hooks=hooks_of(edit, tl, shape)):
         theirs = passes(lens_passes(tl, view), feeds)
     torch.testing.assert_close(theirs, ours, atol=TOLERANCE, rtol=TOLERANCE)
     plain = passes(hugging_face(model), feeds)
     apart = (plain - ours).abs().amax(-1)
     assert apart[0].max() < TOLERANCE, "a row without an edit"
-    assert apart[1:, 1:].min() > 10 * TOLERANCE, "every edit is felt at every position after BOS"
+    first = 0 if shape == NO_BOS else 1
+    assert apart[1:, first:].min() > 10 * TOLERANCE, "every edit is felt at every position but BOS"
     residual = 1 + sum(len(rows_at(model, site, known)) for site in RESIDUAL)
     assert apart[1:residual].amax(1).min() > 0.3
     if residual < len(rows):  # one MLP is a part of what a block adds, and of what the stream holds by then
@@ -201,17 +210,64 @@ def test_run_with_hooks_takes_the_hooks(shape: str, view: str, shaped: Shaped, l
     torch.testing.assert_close(one, ours, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@views("llama", "gpt2", NO_BOS)
+def test_plain_hooks_know_whether_a_views_own_texts_begin_with_bos(
+    shape: str, view: str, shaped: Shaped, lens: Lens
+) -> None:
+    """They do what an edit does that sees the tokens, on the text as TransformerLens itself encodes it."""
+    model, tl = shaped(shape), lens(shape, view)
+    edit, text = Step("add", random_directions(model).between("en", "es").at(0), 0.5).edit, PROMPTS[2]
+    ids = tl.to_tokens(text)
+    with torch.inference_mode():
+        theirs = tl.run_with_hooks(text, fwd_hooks=edit.hooks(tl))
+        with edit.on(load(tl)) as touched:
+            ours = tl(ids)
+        torch.testing.assert_close(theirs, ours, atol=TOLERANCE, rtol=TOLERANCE)
+        apart = (tl(ids) - ours).abs().amax((0, 2))
+    spared = 0 if shape == NO_BOS else 1
+    assert touched.prefill == {0: ids.shape[1] - spared}
+    assert apart[0] < TOLERANCE if spared else apart[0] > 10 * TOLERANCE
+
+
+@views("llama", NO_BOS, *UNTOLD)
+def test_a_model_of_ours_tells_by_its_tokenizer(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
+    """As `encode` does; where TransformerLens and the tokenizer disagree, a plain hook cannot know."""
+    model, tl = shaped(shape), lens(shape, view)
+    edit = Step("add", random_directions(model).between("en", "es").at(0), 0.5).edit
+    ids = torch.tensor(encode(model.tokenizer, [PROMPTS[2]]))
+    with torch.inference_mode():
+        theirs = [tl.run_with_hooks(ids, fwd_hooks=edit.hooks(told)) for told in (model, load(tl))]
+        with edit.on(model):
+            ours = model.hf(ids).logits
+    for logits in theirs:
+        torch.testing.assert_close(logits, ours, atol=TOLERANCE, rtol=TOLERANCE)
+    if shape in UNTOLD:
+        with pytest.raises(SteerlabError, match="TransformerLens puts no BOS before .* give bos=True .*, or bos=False"):
+            edit.hooks(tl)
+
+
+@pytest.mark.parametrize("view", ["bridge", "hooked"])
+def test_a_model_without_bos_stays_so(view: str, shaped: Shaped, lens: Lens) -> None:
+    """TransformerLens gives the tokenizer that it is given its EOS as BOS."""
+    model, tl = shaped(NO_BOS), lens(NO_BOS, view)
+    ids = model.tokenizer(PROMPTS, add_special_tokens=False).input_ids
+    for one in (model, load(tl)):
+        assert one.tokenizer.bos_token_id is None
+        assert encode(one.tokenizer, PROMPTS) == ids
+    assert tl.tokenizer.bos_token == tl.tokenizer.eos_token
+
+
 # -------------------------------------------------------------------------------------------------------------- tokens
 
 
-@views(*ALL_SHAPES)
+@views(*ALL_SHAPES, NO_BOS)
 def test_the_views_own_generate_says_what_decode_says(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
     model, tl = shaped(shape), lens(shape, view)
     rows: list[Row] = [[], *(row for site in sites_of(shape) for row in rows_at(model, site))]
     prompts = [PROMPTS[2]] * len(rows)  # of one length, so that there is no padding
     edit, ids = stack([edit_of(row) for row in rows]), torch.tensor(encode(model.tokenizer, prompts))
     ours = decode(model, prompts, edit=edit, max_new_tokens=NEW, one_line=False).texts
-    with torch.inference_mode(), tl.hooks(fwd_hooks=edit.hooks(tl)):
+    with torch.inference_mode(), tl.hooks(fwd_hooks=hooks_of(edit, tl, shape)):
         made = tl.generate(
             ids, max_new_tokens=NEW, do_sample=False, stop_at_eos=False, return_type="tokens", verbose=False
         )
@@ -220,7 +276,7 @@ def test_the_views_own_generate_says_what_decode_says(shape: str, view: str, sha
     assert sum(text == ours[0] for text in ours) <= 3, "the edits do change what is said"
 
 
-@views(*ALL_SHAPES)
+@views(*ALL_SHAPES, NO_BOS)
 def test_decode_says_the_same_with_a_model_that_is_brought(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
     """With padding, all kinds of positions, and rows that end."""
     model = shaped(shape)

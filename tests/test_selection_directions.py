@@ -70,7 +70,8 @@ FULL = {("en", 1): [2], ("en", 4): [3, 4], ("de", 1): [5, 6, 7], ("de", 4): [8],
 
 def without(direction: Direction, h: Tensor) -> Tensor:
     """What `ablate` leaves of activations at the direction's one layer, each token a text of its own: BOS is spared."""
-    (hook,) = [hook for name, hook in ablate(direction).hooks() if name == hook_name("resid_post", direction.layers[0])]
+    name = hook_name("resid_post", direction.layers[0])
+    (hook,) = [hook for place, hook in ablate(direction).hooks(bos=True) if place == name]
     return hook(h.reshape(-1, 1, WIDTH), hook=None).view(h.shape)
 
 

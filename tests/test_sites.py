@@ -118,6 +118,7 @@ def test_an_edit_of_another_width_is_refused(tiny):
             pass
     for width in (None, 64):
         brought = SimpleNamespace(cfg=SimpleNamespace(d_model=32, d_mlp=width))
-        assert [name for name, _ in inner.hooks(brought)] == [f"blocks.{layer}.mlp.hook_post" for layer in range(3)]
+        names = [f"blocks.{layer}.mlp.hook_post" for layer in range(3)]
+        assert [name for name, _ in inner.hooks(brought, bos=True)] == names
     with pytest.raises(SteerlabError, match="add: shift has width 32, the model has 64 at mlp_post"):
         wrong.hooks(brought)

@@ -1,12 +1,31 @@
-"""The table of languages is whole, and wrong words raise and say which are right."""
+"""The table of languages is whole, and wrong words raise and say which are right; no two purposes draw alike."""
 
+import ast
 import pickle
 from dataclasses import FrozenInstanceError
+from pathlib import Path
+from types import SimpleNamespace
 
 import langcodes
 import pytest
+import torch
 
-from steerlab.terms import _ISO3, _NAMES, LANGUAGES, SITES, Language, SteerlabError, families, hook_name, language
+import steerlab.terms
+from steerlab.terms import (
+    _ISO3,
+    _NAMES,
+    LANGUAGES,
+    SITES,
+    Language,
+    SteerlabError,
+    families,
+    generator,
+    has_bos,
+    hook_name,
+    language,
+)
+
+PACKAGE = Path(steerlab.terms.__file__).parent
 
 # What langcodes said when this was written. Names stand in prompts, and codes and scripts decide
 # what an identifier's labels mean, so that none may change with a version of it.
@@ -76,3 +95,55 @@ def test_hook_names_are_those_of_transformer_lens() -> None:
     assert [hook_name(site, 5) for site in SITES] == [f"blocks.5.{name}" for name in named]
     with pytest.raises(SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"):
         hook_name("resid_mid", 5)
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "in_its_files", "own"),
+    [
+        ("<s>", "</s>", "<s>", True),
+        ("<|endoftext|>", "<|endoftext|>", "<|endoftext|>", True),  # GPT-2's and Pythia's
+        ("<|endoftext|>", "<|endoftext|>", None, False),  # Qwen's in TransformerLens
+        (None, "<|endoftext|>", None, False),
+        ("<s>", "</s>", None, True),  # the user's
+    ],
+)
+def test_an_eos_in_place_of_bos_is_none(bos: str | None, eos: str, in_its_files: str | None, own: bool) -> None:  # noqa: FBT001
+    number = None if bos is None else 1
+    files = {} if in_its_files is None else {"bos_token": in_its_files}
+    assert has_bos(SimpleNamespace(bos_token=bos, bos_token_id=number, eos_token=eos, init_kwargs=files)) == own
+
+
+def purposes() -> list[str]:
+    """The words that the package gives to `generator`, each of which must be one that can be searched for."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "generator":
+                assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno} hides its purpose"
+                found.append(str(node.args[0].value))
+    return found
+
+
+def test_no_two_purposes_draw_alike_whatever_the_seeds() -> None:
+    """Nor like a plain seed; a seed that is added to a number of the purpose's own would draw like a neighbour's."""
+    first = lambda rng: tuple(torch.randint(2**62, (3,), generator=rng).tolist())  # noqa: E731
+    seeds, used = range(21), purposes()
+    assert len(used) == len(set(used)) >= 5
+    streams = [first(generator(purpose, seed)) for purpose in used for seed in seeds]
+    streams += [first(torch.Generator().manual_seed(seed)) for seed in seeds]
+    assert len(set(streams)) == len(streams) == 21 * (len(used) + 1)
+    assert streams[: len(used) * 21] == [first(generator(purpose, seed)) for purpose in used for seed in seeds]
+    salted = {first(torch.Generator().manual_seed(salt + seed)) for salt in (121, 122) for seed in seeds}
+    assert len(salted) < 2 * 21, "the check itself must be able to fail"
+
+
+def test_no_seed_is_added_to_a_number() -> None:
+    sums = [
+        f"{path.name}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in ("manual_seed", "default_rng")
+        and any(isinstance(arg, ast.BinOp) and isinstance(arg.op, ast.Add) for arg in node.args)
+    ]
+    assert sums == []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlab.directions import Direction
 from steerlab.edits.changes import CHANGES, Tensors
-from steerlab.terms import SteerlabError, hook_name
+from steerlab.terms import SteerlabError, has_bos, hook_name
 
 POSITIONS = ("all", "prompt", "generated")
 
@@ -126,12 +126,18 @@ class Edit:
                     first[row] = min(first.get(row, end), _depth(part))
         return [min(first.get(row, end), *shared, end) for row in rows]
 
-    def hooks(self, model: Any = None) -> list[tuple[str, Callable]]:
+    def hooks(self, model: Any = None, *, bos: bool | None = None) -> list[tuple[str, Callable]]:
         """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
 
-        Such a hook does not see the tokens, so it leaves the first position of a longer pass alone, as BOS, and takes
-        no other positions than `all`; a stack's edit i meets row i of the batch. Pad your batch by hand with care, or
-        use `edit.on(load(your_model))`, which sees the padding.
+        Such a hook does not see the tokens. It takes no other positions than `all`, a stack's edit i meets row i of
+        the batch, and padding is edited like text. With `bos` the first position of every pass of two or more is
+        spared, as BOS. `edit.on(load(your_model))` sees all of this for itself.
+
+        Args:
+            model: a HookedTransformer or TransformerBridge, whose texts begin with BOS if `cfg.default_prepend_bos`
+                says so (Qwen's do not), or a model of ours, whose texts do if the tokenizer has one.
+            bos: whether the texts begin with BOS, for tokens that come from elsewhere or another `prepend_bos`. A
+                model that does not say raises where `bos` is not given.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
             if getattr(model.cfg, "num_experts", None) and any(part.site.startswith("mlp_") for part in self.parts):
@@ -140,7 +146,8 @@ class Edit:
             self._need_width(lambda site: inner if site.startswith("mlp_") else model.cfg.d_model, "the model")
         if blind := sorted({part.positions for part in self.parts} - {"all"}):
             raise SteerlabError(f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'")
-        return [(hook_name(part.site, part.layer), _lens_hook(part, self.rows)) for part in self.parts]
+        bos = _begins_with_bos(model) if bos is None else bos
+        return [(hook_name(part.site, part.layer), _lens_hook(part, self.rows, bos=bos)) for part in self.parts]
 
     def _need(self, model: _Attachable) -> None:
         self._need_width(model.width_of, model.name)
@@ -288,7 +295,25 @@ def _span(places: list[int], device: torch.device) -> Any:
     return torch.tensor(places, dtype=torch.long, device=device)
 
 
-def _lens_hook(part: Part, edits: int | None) -> Callable:
+def _begins_with_bos(model: Any) -> bool:
+    """Whether the texts of a model begin with BOS: of ours if there is one, TransformerLens says so in its `cfg`."""
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        raise SteerlabError(
+            "a plain hook does not see the tokens, and what begins a text is not known without a model that has a "
+            "tokenizer; give the model, as in edit.hooks(model), or bos=True or bos=False"
+        )
+    if not hasattr(model, "cfg"):
+        return tokenizer.bos_token_id is not None
+    if not model.cfg.default_prepend_bos and has_bos(tokenizer):
+        raise SteerlabError(
+            "TransformerLens puts no BOS before this model's texts (cfg.default_prepend_bos is False), but its "
+            f"tokenizer has one, {tokenizer.bos_token!r}; give bos=True if your texts begin with it, or bos=False"
+        )
+    return bool(model.cfg.default_prepend_bos)
+
+
+def _lens_hook(part: Part, edits: int | None, *, bos: bool) -> Callable:
     def hook(h: Tensor, hook: Any = None) -> Tensor | None:
         if part.identity:
             return None
@@ -298,7 +323,7 @@ def _lens_hook(part: Part, edits: int | None) -> Callable:
             rows = part.rows.to(h.device)
             if edits != len(h):
                 raise SteerlabError(f"the batch has {len(h)} rows and the stack {edits} edits; give each row one")
-        new, first = h.clone(), 1 if h.shape[1] > 1 else 0
+        new, first = h.clone(), 1 if bos and h.shape[1] > 1 else 0
         x = h[rows, first:].float()
         new[rows, first:] = (x + CHANGES[part.operator](x, tensors)).to(h.dtype)
         return new

@@ -14,11 +14,10 @@ from steerlab.branching import branch
 from steerlab.edits import Edit, Part, stack
 from steerlab.model import load
 from steerlab.prompts import encode, pad
-from steerlab.terms import SteerlabError
+from steerlab.terms import SteerlabError, generator
 
 Tensors = Mapping[str, Tensor]
 
-SALT = 20_261_121  # as in `controls`: no one else's generator of seed 0 draws the same numbers
 _TRIES = 8  # a scale fits at once where the dose is in proportion to it, as that of `add` and of one layer's `ablate`
 _CLOSE = 0.02  # of the dose that a control shall have
 
@@ -81,7 +80,7 @@ def random_like(model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, 
 
 
 def _randomised(edit: Edit, seed: int, scale: float) -> Edit:
-    random = torch.Generator().manual_seed(SALT + seed)
+    random = generator("random edit", seed)
     return replace(edit, parts=tuple(_random_part(part, random, scale) for part in edit.parts))
 
 

@@ -1,5 +1,6 @@
 """A model of TransformerLens that the user brings."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from steerlab.model.positions import Change
 from steerlab.model.views import Model
-from steerlab.terms import SteerlabError, hook_name
+from steerlab.terms import SteerlabError, has_bos, hook_name
 
 
 class LensModel(Model):
@@ -21,6 +22,9 @@ class LensModel(Model):
         self.tokenizer, self.name, self.revision = tl.tokenizer, name, None
         self.config, self.n_layers, self.width = tl.cfg, tl.cfg.n_layers, tl.cfg.d_model
         self.hf = self._tl = tl.eval()
+        if self.tokenizer is not None and not (tl.cfg.default_prepend_bos or has_bos(self.tokenizer)):
+            self.tokenizer = copy.deepcopy(self.tokenizer)  # TransformerLens goes on with its own
+            self.tokenizer.bos_token = None
         self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
 
     def __reduce__(self) -> tuple[Any, ...]:

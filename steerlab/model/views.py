@@ -96,8 +96,9 @@ class Model:
             for module in twin.modules():  # an edit that is attached just now would stay on the copy for good
                 module._forward_hooks.clear()
                 module._forward_pre_hooks.clear()
+            tokenizer = copy.deepcopy(self.tokenizer)  # it would get its EOS as BOS if it has none
             self._tl = TransformerBridge.boot_transformers(
-                str(self.name), hf_model=twin, tokenizer=self.tokenizer, device=str(self.device), dtype=self.dtype
+                str(self.name), hf_model=twin, tokenizer=tokenizer, device=str(self.device), dtype=self.dtype
             )
         return self._tl
 

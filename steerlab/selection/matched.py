@@ -10,9 +10,7 @@ from torch import Tensor
 
 from steerlab.firing import Firing
 from steerlab.selection.chosen import Selection
-from steerlab.terms import SteerlabError
-
-SALT = 20_261_122  # so that no one else's generator of seed 0 draws the same numbers
+from steerlab.terms import SteerlabError, generator
 
 
 def matched(selection: Selection, firing: Firing, norms: Float[Tensor, "layer unit"], *, seed: int = 0) -> Selection:
@@ -31,10 +29,10 @@ def matched(selection: Selection, firing: Firing, norms: Float[Tensor, "layer un
         raise SteerlabError(f"norms and layers x units are {shapes}, or a norm is not finite; give one for each unit")
     own = firing.rate[:, need_of(selection, firing)].clamp(min=floor).log()
     sizes = norms.detach().double().clamp(min=1e-12).log()
-    generator = torch.Generator().manual_seed(SALT + seed)
+    rng = generator("matched units", seed)
     chosen, score, ratios = torch.zeros_like(selection.chosen), torch.zeros_like(selection.score), []
     for i, j in np.ndindex(chosen.shape[0], chosen.shape[1]):
-        wanted, pool = selection.chosen[i, j].nonzero()[:, 0], _pool(selection, rate, i, j, generator)
+        wanted, pool = selection.chosen[i, j].nonzero()[:, 0], _pool(selection, rate, i, j, rng)
         places = torch.stack([own[i, j], sizes[j]], -1)
         wanted, twins = _twins(places, wanted, pool, rate[j] > 0)
         chosen[i, j, twins], score[i, j, twins] = True, selection.score[i, j, wanted]
@@ -48,12 +46,12 @@ def random_units(selection: Selection, firing: Firing, *, seed: int = 0) -> Sele
     A unit is alive if it is on at any token of any language. Without replacement within a language and layer.
     """
     rate, _ = _rates(selection, firing)
-    generator = torch.Generator().manual_seed(SALT + seed)
+    rng = generator("random units", seed)
     chosen = torch.zeros_like(selection.chosen)
     for i in range(len(selection.langs)):
         for j in range(len(selection.layers)):
             number = int(selection.chosen[i, j].sum())
-            chosen[i, j, _pool(selection, rate, i, j, generator)[:number]] = True
+            chosen[i, j, _pool(selection, rate, i, j, rng)[:number]] = True
     return _control(selection, f"random {seed}", chosen, torch.zeros_like(selection.score), {"seed": seed})
 
 
