@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from test_resume import LINES, bench, grid
 
 from steerlab.cluster import DEATHS, Ray
-from steerlab.directions import Direction, Directions
 from steerlab.model.loading import reload
 from steerlab.terms import SteerlabError
 
@@ -80,17 +79,22 @@ def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
     assert not any(str(os.getpid()) in pid for pid in pids), "and this process did not"
 
 
-class Deadly(Directions):
-    """Directions whose use ends the process, as running out of memory does."""
+class Deadly(dict):
+    """Extra tensors whose use in another process ends it, as running out of memory does."""
 
-    def between(self, source: str, target: str) -> Direction:
-        os._exit(1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = os.getpid()
+
+    def items(self) -> Any:
+        if os.getpid() != self.home:
+            os._exit(1)
+        return super().items()
 
 
 def test_a_unit_that_kills_every_worker_fails(ray, lively):
     made = bench(str(lively("llama")), None)
-    given = made.directions["made"]
-    made.directions = {"made": Deadly(**{each.name: getattr(given, each.name) for each in fields(given)})}
+    made.directions = {"made": replace(made.directions["made"], extra=Deadly())}
     made.workers, made.limits = Ray("auto", 1), {"dev": 1}
     with pytest.raises(SteerlabError, match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}"):
         made.run(grid()[1:4])
