@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class Study:
         write_json(self.folder / "manifest.json", self.manifest | {"batches": bench.plan | {"bytes estimated": need}})
         dev, raced = self._choose(bench)
         choices = choose(dev)
-        bench.fluency = True
+        bench = replace(bench, fluency=True)
         test = self._say("reporting on test", bench, self.plan.test(choices))
         removal = self._say("removing", bench, self.plan.removal(choices[MAIN][0]))
         rows = pd.concat([dev, test, removal], ignore_index=True)

@@ -57,8 +57,8 @@ def workers() -> list[psutil.Process]:
 
 @pytest.mark.timeout(240)
 def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
-    made = bench(str(lively("llama")), tmp_path)
-    made.workers, killed = Ray("auto", 2), []
+    made = replace(bench(str(lively("llama")), tmp_path), workers=Ray("auto", 2))
+    killed = []
 
     def kill() -> None:
         while not list(tmp_path.glob("*.jsonl")):
@@ -94,8 +94,8 @@ class Deadly(dict):
 
 def test_a_unit_that_kills_every_worker_fails(ray, lively):
     made = bench(str(lively("llama")), None)
-    made.directions = {"made": replace(made.directions["made"], extra=Deadly())}
-    made.workers, made.limits = Ray("auto", 1), {"dev": 1}
+    fits = {"made": replace(made.directions["made"], extra=Deadly())}
+    made = replace(made, directions=fits, workers=Ray("auto", 1), limits={"dev": 1})
     with pytest.raises(SteerlabError, match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}"):
         made.run(grid()[1:4])
 
@@ -109,8 +109,7 @@ def test_another_model_behind_the_same_name_is_refused(lively):
 
 def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    made = bench(str(lively("llama")), None)
-    made.workers = Ray("auto")
+    made = replace(bench(str(lively("llama")), None), workers=Ray("auto"))
     with pytest.raises(SteerlabError, match=r"Ray is not installed; install steerlab\[ray\]"):
         made.run(grid())
 
