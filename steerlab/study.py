@@ -30,6 +30,7 @@ from steerlab.judges import DISTRACTORS
 from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.plans import MAIN, SEEDS, Plan, spread_layers
+from steerlab.prompts import read_form
 from steerlab.racing import race
 from steerlab.stats import Moments
 from steerlab.summaries import against, along, at, by_language, choose, curve, difference, result, stronger, together
@@ -58,6 +59,9 @@ class Settings:
     quick: bool = False
     full: bool = False
     race: bool = False
+
+    def __post_init__(self) -> None:
+        read_form(self.prompt)
 
 
 class Study:
