@@ -7,6 +7,7 @@ docs/images/spectrum.svg. Finished batches are kept in build/estimators/rows: th
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +61,7 @@ def main() -> None:
     choices = choose(dev)
     if lost := dev.attrs.get("failed"):
         raise SteerlabError(f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}")
-    bench.fluency = True
+    bench = replace(bench, fluency=True)
     test = bench.run(reported(choices, targets), title="test", progress=True)
     rows = {name: at(test, name, choice) for name, choice in choices.items()}
     rows |= {name: test[test["method"] == name] for name in ("unsteered", "prompt")}

@@ -90,9 +90,13 @@ def here(bench: "Bench", units: Iterable[Unit]) -> Iterator[tuple[Unit, dict[str
         yield unit, bench.say(unit)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bench:
-    """What every cell of a run shares; its hash is part of each cell's key."""
+    """What every cell of a run shares; its hash is part of each cell's key.
+
+    It is frozen, since it remembers what its keys are made of: `dataclasses.replace` makes another one, which remembers
+    nothing of this one.
+    """
 
     model: Model
     corpus: Corpus
@@ -109,12 +113,17 @@ class Bench:
     seed: int = 0  # of what is sampled
     workers: Workers = here
     retry: bool = False  # run cells again that failed before
-    _known: dict[Any, Any] = field(default_factory=dict)  # prompts and their tokens; the bits of references
+    # What is hashed, prompts and their tokens, the bits of references: each instance has its own.
+    _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.batch is None:
+        batch = self.batch
+        if batch is None:
             longest = min(LONGEST, max(1, self.model.context - self.new_tokens))
-            self.batch = batches.advise(self.model, longest, new=self.new_tokens)
+            batch = batches.advise(self.model, longest, new=self.new_tokens)
+        # Copies of the tables, so that a caller who goes on filling in his own changes no key behind our back.
+        for name, value in (("batch", batch), ("directions", dict(self.directions)), ("limits", dict(self.limits))):
+            object.__setattr__(self, name, value)
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -129,7 +138,7 @@ class Bench:
 
     def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
         known = self._known.setdefault("shared", {})
-        told = (fits, split, self.fluency)
+        told = (fits, split)
         if told not in known:
             vectors = [self.directions[fit].digest for fit in fits]
             decoding = [FORMAT, self.new_tokens, self.one_line, self.temperature, self.seed if self.temperature else 0]

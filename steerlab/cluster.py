@@ -51,7 +51,7 @@ class _Crew:
         room = gpus / self.gpus if self.gpus else ray.cluster_resources().get("CPU", 1) / told.cpus
         self.count = told.workers or max(1, int(room))
         # Each worker loads the model itself, where the unpickling says so, and knows nothing of files and claims.
-        self.recipe = ray.put(replace(bench, folder=None, workers=here, _known={}))
+        self.recipe = ray.put(replace(bench, folder=None, workers=here))
         self.maker = ray.remote(num_cpus=told.cpus, num_gpus=self.gpus)(_Worker)
         self.dead = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
 

@@ -109,4 +109,5 @@ def _with(
         source=directions.source,
         provenance={**directions.provenance, "estimator": estimator},
         extra=extra or {},
+        strength_unit=directions.strength_unit,
     )

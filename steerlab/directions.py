@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,16 +17,17 @@ from torch import Tensor
 from steerlab.terms import SteerlabError, language
 
 FORMAT = "steerlab directions 1"
+StrengthUnit = Literal["gap", "absolute"]
 
 
 @dataclass(frozen=True)
 class Direction:
     """From one language (or, if `source` is None, from the other languages' mean) to another, at some layers.
 
-    `unit` [layer width] points at the target; `gap` [layer] is the distance between the two means, the unit of
-    strength; `start` [layer width] is the mean that it sets out from, `end` the target's; `basis` [layer rank width]
-    is the target's subspace; `extra` what only some operators ask for [layer ...], of the target, and `source_extra`
-    the same of the source, if there is one.
+    `unit` [layer width] points at the target; `gap` [layer] is how far strength 1 goes: the distance between the two
+    means, or 1 where `Directions.strength_unit` is "absolute"; `start` [layer width] is the mean that it sets out
+    from, `end` the target's; `basis` [layer rank width] is the target's subspace; `extra` what only some operators ask
+    for [layer ...], of the target, and `source_extra` the same of the source, if there is one.
     """
 
     target: str
@@ -58,6 +59,7 @@ class Direction:
         )
 
 
+@final
 @dataclass(frozen=True)
 class Directions:
     """Language vectors whose differences are directions, with the language means that give strength its unit.
@@ -66,7 +68,8 @@ class Directions:
     their difference, so `between(a, b)` and `between(b, a)` are opposite. `basis` [lang layer rank width]: orthonormal
     rows, zero rows where a layer uses a smaller rank. `means` [lang layer width]. `source` is set when the fit is for
     one source language only: then no other source may be asked for. `extra` holds what an estimator's own operator
-    needs beside these, by name [lang layer ...], or [1 layer ...] where all languages share it.
+    needs beside these, by name [lang layer ...], or [1 layer ...] where all languages share it. `strength_unit` says
+    how far strength 1 goes: "gap", the distance between the two means, or "absolute", 1 in the residual stream.
     """
 
     vectors: Float[Tensor, "lang layer width"]
@@ -78,8 +81,12 @@ class Directions:
     source: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    strength_unit: StrengthUnit = "gap"
 
     def __post_init__(self) -> None:
+        if self.strength_unit not in get_args(StrengthUnit):
+            units = " or ".join(map(repr, get_args(StrengthUnit)))
+            raise SteerlabError(f"the unit of strength is {self.strength_unit!r}; give {units}")
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])
         for name in ("vectors", "means"):
             value = getattr(self, name)
@@ -165,7 +172,7 @@ class Directions:
             layers=self.layers,
             site=self.site,
             unit=vector / size,
-            gap=step.norm(dim=-1),
+            gap=step.norm(dim=-1) if self.strength_unit == "gap" else torch.ones_like(step[..., 0]),
             start=start,
             basis=self.basis[place],
             model=self.provenance.get("model", {}),
@@ -176,8 +183,11 @@ class Directions:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the edits made of it can read: its tensors, languages, layers and site."""
-        return _digest(self._tensors(), {"about": json.dumps([self.langs, self.layers, self.site, self.source])})
+        """SHA-256 of all that edits made of it can read: tensors, languages, layers, site, source, unit of strength."""
+        told = [self.langs, self.layers, self.site, self.source]
+        if self.strength_unit != "gap":  # so that a digest of before this field is still that of the same directions
+            told.append(self.strength_unit)
+        return _digest(self._tensors(), {"about": json.dumps(told)})
 
     def _tensors(self) -> dict[str, Tensor]:
         extra = {f"extra.{name}": value for name, value in self.extra.items()}
@@ -188,7 +198,7 @@ class Directions:
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
         tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
-        about = {"langs": self.langs, "layers": self.layers, "site": self.site, "source": self.source}
+        about = {name: getattr(self, name) for name in ("langs", "layers", "site", "source", "strength_unit")}
         header = {"format": FORMAT, "about": json.dumps(about), "provenance": json.dumps(dict(self.provenance))}
         header["sha256"] = _digest(tensors, header)
         file, fresh = Path(file), Path(f"{file}.new")
@@ -224,6 +234,7 @@ class Directions:
             layers=tuple(about["layers"]),
             site=about["site"],
             source=about["source"],
+            strength_unit=about.get("strength_unit", "gap"),  # files of before this field are in gaps
             provenance=json.loads(header["provenance"]),
         )
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from steerlab.cells import NEW_TOKENS, Cell
 from steerlab.edits import OPERATORS
+from steerlab.prompts import read_form
 from steerlab.selection import METHODS, known, suits
 from steerlab.terms import SteerlabError, language
 
@@ -112,6 +113,15 @@ class Grid(BaseModel):
                 language(iso)
             except SteerlabError as error:
                 raise ValueError(str(error)) from error
+        return given
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_form(cls, given: str) -> str:
+        try:
+            read_form(given)
+        except SteerlabError as error:
+            raise ValueError(str(error)) from error
         return given
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from steerlab.judges import DISTRACTORS
 from steerlab.langid import identifier
 from steerlab.model import Model, load
 from steerlab.plans import MAIN, SEEDS, Plan, spread_layers
+from steerlab.prompts import read_form
 from steerlab.racing import race
 from steerlab.stats import Moments
 from steerlab.summaries import against, along, at, by_language, choose, curve, difference, result, stronger, together
@@ -58,6 +59,9 @@ class Settings:
     quick: bool = False
     full: bool = False
     race: bool = False
+
+    def __post_init__(self) -> None:
+        read_form(self.prompt)
 
 
 class Study:
@@ -116,7 +120,7 @@ class Study:
         write_json(self.folder / "manifest.json", self.manifest | {"batches": bench.plan | {"bytes estimated": need}})
         dev, raced = self._choose(bench)
         choices = choose(dev)
-        bench.fluency = True
+        bench = replace(bench, fluency=True)
         test = self._say("reporting on test", bench, self.plan.test(choices))
         removal = self._say("removing", bench, self.plan.removal(choices[MAIN][0]))
         rows = pd.concat([dev, test, removal], ignore_index=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +66,16 @@ def prepare(
     model, texts = _loaded(grid, model), _read(grid, texts)
     cells = _cells(grid, model, texts)
     folder = None if out is None else Path(out)
-    bench = _bench(grid, model, texts, folder)
-    bench.workers, bench.retry = workers, retry
+    bench = replace(_bench(grid, model, texts, folder), workers=workers, retry=retry)
     if folder is not None:
         if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
-            bench.batch = planned["rows"]  # another machine would advise others, and so do all of it again
+            # Another machine would advise other batches, and so do all of it again.
+            bench = replace(bench, batch=planned["rows"])
         _claim(folder, grid, bench)
-        bench.folder = folder / "rows"
+        bench = replace(bench, folder=folder / "rows")
     layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
     options: dict[str, Any] = {"source": grid.source, "dictionaries": grid.saes, "folder": folder}
-    bench.directions = fit(model, texts, grid.estimators, layers=layers, **options)
+    bench = replace(bench, directions=fit(model, texts, grid.estimators, layers=layers, **options))
     if folder is not None:
         write_json(folder / "cells.json", {bench.key(c): asdict(c) | {"rows": len(bench.lines(c))} for c in cells})
     return bench, cells

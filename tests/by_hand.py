@@ -90,7 +90,7 @@ class Step:
 
 
 def equipped(direction: Direction, seed: int = 0) -> Direction:
-    """The same direction with what every operator asks for, at random, and an end of its own."""
+    """The same direction with what every operator asks for, at random, and an end of its own, a gap away."""
     random, shape = torch.Generator().manual_seed(seed), direction.start.shape
     width, rows = shape[1], lambda rank: torch.randn(shape[0], rank, shape[1], generator=random)
     extra = {
@@ -102,7 +102,8 @@ def equipped(direction: Direction, seed: int = 0) -> Direction:
         "mask": (torch.rand(*shape, generator=random) < 0.3).float().index_fill(1, torch.tensor([0]), 1),
         "values": rows(1)[:, 0],
     }
-    return replace(direction, end=direction.start + rows(1)[:, 0], extra=extra)
+    away = torch.nn.functional.normalize(rows(1)[:, 0], dim=-1)
+    return replace(direction, end=direction.start + direction.gap[:, None] * away, extra=extra)
 
 
 def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Direction:

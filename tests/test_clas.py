@@ -3,19 +3,22 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fake_endpoint import Reply, endpoint, fails, says
 from transformers import AutoTokenizer
 
 import steerlab.langid as langid
+from steerlab.cells import Bench, Cell
 from steerlab.clas import LABELS, Questions, Settings, differences, questions, run, scores, table
 from steerlab.clas.plan import Plan, layers_of, pairs_of
-from steerlab.clas.protocol import _per_unit
+from steerlab.clas.protocol import in_units
 from steerlab.clas.reading import PACKAGED
 from steerlab.cli import main
 from steerlab.corpora import SPLITS, Corpus
@@ -23,6 +26,7 @@ from steerlab.directions import Directions
 from steerlab.edits import add
 from steerlab.judges import Answer, Endpoint, score
 from steerlab.langid import identifier
+from steerlab.model import Model
 from steerlab.summaries import difference, result
 from steerlab.terms import LANGUAGES, SteerlabError
 
@@ -404,7 +408,7 @@ def test_a_target_that_the_identifier_cannot_name_is_refused(monkeypatch: pytest
 
 def test_alphas_are_steps_of_that_length(directions: Directions) -> None:
     """One alpha is the same step for every pair; one strength is not."""
-    fit = _per_unit(directions)
+    fit = replace(directions, strength_unit="absolute")
     for source, target in (("en", "de"), ("ru", "fr")):
         gap = float(directions.between(source, target).at(3).gap)
         step = add(fit.between(source, target).at(3), strength=5.0).parts[0].tensors["shift"]
@@ -413,6 +417,20 @@ def test_alphas_are_steps_of_that_length(directions: Directions) -> None:
         assert step.flatten().tolist() == pytest.approx(same.flatten().tolist())
     lengths = {float(directions.between(*pair).at(3).gap) for pair in (("en", "de"), ("ru", "fr"))}
     assert len(lengths) == 2
+
+
+def test_alpha_one_and_strength_one_are_two_cells(polyglot: Model, directions: Directions) -> None:
+    """They are two experiments, and so finished rows of one are not those of the other; what operators need is kept."""
+    fit = replace(directions, extra={"level": torch.ones(1, len(directions.layers))})
+    cell = Cell("diffmean", "add", 3, 1.0, "en", "de", "test", ("diffmean",))
+
+    def key(alphas: tuple[float, ...] | None) -> str:
+        fits = in_units({"diffmean": fit}, Settings(alphas=alphas))
+        assert fits["diffmean"].extra.keys() == {"level"}
+        return Bench(polyglot, questions(), fits, identifier(), {"test": 1}).key(cell)
+
+    assert key((1.0,)) != key(None)
+    assert key((1.0,)) == key((2.0,)), "the step's length is the cell's strength"
 
 
 # ----------------------------------------------------------------------------------------------------- end to end

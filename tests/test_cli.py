@@ -1,7 +1,9 @@
 """Words on a command line: each verb does its one thing on files, and errors are one line."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import script
@@ -9,6 +11,9 @@ from conftest import script
 from steerlab.cli import main
 from steerlab.corpora import Corpus
 from steerlab.directions import Directions
+from steerlab.grids import Grid
+from steerlab.prompts import FORMS, INSTRUCTED, SUFFIXES, prompt, read_form
+from steerlab.terms import LANGUAGES, SteerlabError
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +49,80 @@ def test_help_of_every_verb():
 
 
 def test_no_verb_and_unknown_words(capsys):
-    for words in ([], ["dance"], ["run", "--colour", "blue"], ["run", "--prompt", "poem"], ["run", "--layers", "a"]):
+    for words in ([], ["dance"], ["run", "--colour", "blue"], ["run", "--layers", "a"]):
         with pytest.raises(SystemExit) as done:
             main(words)
         assert done.value.code == 2
         assert "usage: steerlab" in capsys.readouterr().err
+
+
+FORMS_READ = (*FORMS, *(f"{form}+{suffix}" for form in INSTRUCTED for suffix in (*SUFFIXES, *LANGUAGES)))
+FORMS_WRONG = ("poem", "chat+", "chat+xx", "+target", "instructed+target", "line+target+de", "Chat")
+
+
+@pytest.fixture
+def prompted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[str], int]]:
+    """Each verb that takes a prompt form, without its work: what it would run with lands in `asked`."""
+    asked: list[str] = []
+
+    def run(settings: Any, **_: Any) -> Path:
+        asked.append(settings.prompt)
+        return tmp_path
+
+    def forecast(grid: Grid) -> dict[str, Any]:
+        asked.append(grid.prompt)
+        return {}
+
+    monkeypatch.setattr("steerlab.study.run", run)
+    monkeypatch.setattr("steerlab.report.write_report", lambda folder: folder)
+    monkeypatch.setattr("steerlab.clas.run", run)
+    monkeypatch.setattr("steerlab.sweeps.forecast", forecast)
+
+    def sweep(form: str) -> int:
+        (tmp_path / "grid.yaml").write_text(f"prompt: '{form}'\n", "utf-8")
+        return main(["sweep", str(tmp_path / "grid.yaml"), "--dry-run"])
+
+    def checked(verb: Callable[[str], int]) -> Callable[[str], int]:
+        def call(form: str) -> int:
+            asked.clear()
+            code = verb(form)
+            assert asked == ([form] if code == 0 else [])
+            return code
+
+        return call
+
+    verbs: dict[str, Callable[[str], int]] = {
+        "run": lambda form: main(["run", "--no-open", "--prompt", form]),
+        "clas": lambda form: main(["clas", "--judge", "likelihood", "--prompt", form]),
+        "sweep": sweep,
+    }
+    return {name: checked(verb) for name, verb in verbs.items()}
+
+
+@pytest.mark.parametrize("verb", ["run", "clas", "sweep"])
+def test_every_verb_takes_every_prompt_form_that_the_library_reads(prompted, verb):
+    assert {"line", "chat+de", "line+english"} < set(FORMS_READ)
+    for form in FORMS_READ:
+        assert prompt(Chatty(), form, "No.", target="de"), form
+        assert prompted[verb](form) == 0, form
+
+
+@pytest.mark.parametrize("form", FORMS_WRONG)
+@pytest.mark.parametrize("verb", ["run", "clas", "sweep"])
+def test_a_wrong_prompt_form_is_told_in_the_librarys_own_sentence(prompted, verb, form, capsys):
+    with pytest.raises(SteerlabError) as refused:
+        read_form(form)
+    assert prompted[verb](form) == 2
+    assert str(refused.value) in capsys.readouterr().err
+
+
+class Chatty:
+    """A tokenizer with a chat template, as far as a prompt asks for one."""
+
+    chat_template = "{{ messages }}"
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **_: bool) -> str:
+        return messages[0]["content"]
 
 
 def test_run_prints_the_pages_path(finished):

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from test_resume import LINES, bench, grid
 
 from steerlab.cluster import DEATHS, Ray
-from steerlab.directions import Direction, Directions
 from steerlab.model.loading import reload
 from steerlab.terms import SteerlabError
 
@@ -58,8 +57,8 @@ def workers() -> list[psutil.Process]:
 
 @pytest.mark.timeout(240)
 def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
-    made = bench(str(lively("llama")), tmp_path)
-    made.workers, killed = Ray("auto", 2), []
+    made = replace(bench(str(lively("llama")), tmp_path), workers=Ray("auto", 2))
+    killed = []
 
     def kill() -> None:
         while not list(tmp_path.glob("*.jsonl")):
@@ -80,18 +79,23 @@ def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
     assert not any(str(os.getpid()) in pid for pid in pids), "and this process did not"
 
 
-class Deadly(Directions):
-    """Directions whose use ends the process, as running out of memory does."""
+class Deadly(dict):
+    """Extra tensors whose use in another process ends it, as running out of memory does."""
 
-    def between(self, source: str, target: str) -> Direction:
-        os._exit(1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = os.getpid()
+
+    def items(self) -> Any:
+        if os.getpid() != self.home:
+            os._exit(1)
+        return super().items()
 
 
 def test_a_unit_that_kills_every_worker_fails(ray, lively):
     made = bench(str(lively("llama")), None)
-    given = made.directions["made"]
-    made.directions = {"made": Deadly(**{each.name: getattr(given, each.name) for each in fields(given)})}
-    made.workers, made.limits = Ray("auto", 1), {"dev": 1}
+    fits = {"made": replace(made.directions["made"], extra=Deadly())}
+    made = replace(made, directions=fits, workers=Ray("auto", 1), limits={"dev": 1})
     with pytest.raises(SteerlabError, match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}"):
         made.run(grid()[1:4])
 
@@ -105,8 +109,7 @@ def test_another_model_behind_the_same_name_is_refused(lively):
 
 def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    made = bench(str(lively("llama")), None)
-    made.workers = Ray("auto")
+    made = replace(bench(str(lively("llama")), None), workers=Ray("auto"))
     with pytest.raises(SteerlabError, match=r"Ray is not installed; install steerlab\[ray\]"):
         made.run(grid())
 

@@ -59,6 +59,12 @@ def test_controls_say_what_they_are_and_keep_where_they_belong() -> None:
         torch.testing.assert_close(control.basis.norm(dim=-1), torch.ones(len(LANGS), len(LAYERS), 1))
 
 
+def test_controls_keep_the_unit_of_strength() -> None:
+    fitted = replace(directions(), strength_unit="absolute")
+    for name, control in every_control(fitted).items():
+        assert torch.equal(control.between("en", "de").gap, fitted.between("en", "de").gap), name
+
+
 def test_seeds_repeat_and_differ() -> None:
     fitted = directions()
     one, same, other = (every_control(fitted, seed) for seed in (0, 0, 1))

@@ -1,5 +1,6 @@
 """Directions are opposite, measured in gaps, and come back from disk unchanged or not at all."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from steerlab.directions import Directions
+from steerlab.directions import Directions, _digest
 from steerlab.terms import SteerlabError
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "ja"), (1, 4, 6), 8
@@ -58,6 +60,24 @@ def test_against_the_rest() -> None:
     vector = fitted.vectors[1] - fitted.vectors[rest].mean(0)
     torch.testing.assert_close(step.unit, vector / vector.norm(dim=-1, keepdim=True))
     assert (step.source, step.target) == (None, "de")
+
+
+def test_an_absolute_unit_of_strength_is_one() -> None:
+    fitted = replace(directions(), extra={"mask": torch.ones(4, 3, 5)})
+    absolute = replace(fitted, strength_unit="absolute")
+    for made, plain in ((absolute.between("en", "ja"), fitted.between("en", "ja")), (absolute["ja"], fitted["ja"])):
+        assert torch.equal(made.gap, torch.ones(3))
+        assert not torch.allclose(plain.gap, torch.ones(3), atol=0.1), "the natural gap is another"
+        for name in ("unit", "start", "end", "basis"):
+            assert torch.equal(getattr(made, name), getattr(plain, name))
+        assert set(made.extra) == {"mask"}
+    assert torch.equal(absolute.at(4).between("en", "ja").gap, torch.ones(1)), "kept with the layers"
+
+
+def test_the_digest_tells_the_units_of_strength_apart() -> None:
+    fitted = directions()
+    assert replace(fitted, strength_unit="absolute").digest != fitted.digest
+    assert replace(fitted, strength_unit="gap").digest == fitted.digest
 
 
 def test_subspace_spans_the_centred_vectors() -> None:
@@ -121,6 +141,13 @@ def checked(fitted: Directions, name: str, value: torch.Tensor) -> None:
     broken.__post_init__()
 
 
+def test_another_unit_of_strength_is_refused() -> None:
+    broken = directions()
+    object.__setattr__(broken, "strength_unit", "metres")
+    with pytest.raises(SteerlabError, match="the unit of strength is 'metres'; give 'gap' or 'absolute'"):
+        broken.__post_init__()
+
+
 def test_broken_tensors_are_refused() -> None:
     fitted = directions()
     with pytest.raises(SteerlabError, match=r"vectors has shape \(3, 3, 8\); .* x layers x width is \(4, 3, 8\)"):
@@ -148,6 +175,28 @@ def test_round_trip(tmp_path: Path) -> None:
         for name in ("langs", "layers", "site", "source", "provenance", "estimator", "width"):
             assert getattr(read, name) == getattr(made, name)
         assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"], "nothing half written is left"
+
+
+def test_the_unit_of_strength_comes_back(tmp_path: Path) -> None:
+    made = replace(directions(), strength_unit="absolute")
+    read = Directions.load(made.save(tmp_path / "d.safetensors"))
+    assert (read.strength_unit, read.digest) == ("absolute", made.digest)
+
+
+def test_a_file_that_names_no_unit_of_strength_is_in_gaps(tmp_path: Path) -> None:
+    """Files of before say nothing of it, and must still be read, with the digest that they had."""
+    made = directions()
+    file = made.save(tmp_path / "d.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        header = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    about = json.loads(header["about"])
+    assert about.pop("strength_unit") == "gap"
+    header["about"] = json.dumps(about)
+    header["sha256"] = _digest(tensors, header)
+    save_file(tensors, file, metadata=header)
+    read = Directions.load(file)
+    assert (read.strength_unit, read.digest) == ("gap", made.digest)
 
 
 def test_views_and_shared_memory_can_be_saved(tmp_path: Path) -> None:

@@ -229,6 +229,17 @@ def test_the_whole_share_turns_the_source_mean_onto_the_line_of_the_target_mean(
     assert math.acos(min(1, cosine(source))) == pytest.approx(float(means_angle(step)[0]), abs=1e-3)
 
 
+def test_a_share_of_the_angle_does_not_depend_on_the_unit_of_strength() -> None:
+    """The angle between the two means is what it is; only a strength is counted in the unit."""
+    means = randn(3, 1, WIDTH)
+    fitted = Directions(means, randn(3, 1, 1, WIDTH), means, ("en", "de", "es"), (0,), "resid_post")
+    steps = [made.between("en", "de") for made in (fitted, replace(fitted, strength_unit="absolute"))]
+    plain, absolute = (rotate(step, share=0.5).parts[0].tensors["angle"] for step in steps)
+    assert torch.equal(plain, absolute)
+    gaps, ones = (add(step).parts[0].tensors["shift"].norm() for step in steps)
+    assert not torch.isclose(gaps, ones, atol=0.1), "whereas a strength does"
+
+
 def test_a_rotation_keeps_norms_in_a_narrow_plane_too() -> None:
     """Where the direction is nearly parallel to the mean, single precision would lose the plane."""
     step = direction()

@@ -356,7 +356,8 @@ def test_directions_that_are_not_finite(model: Model, broken: float) -> None:
     step = direction_of(model, 0, "resid_post")
     parts: dict[str, list[tuple[Callable[[Direction], Edit], str]]] = {
         "unit": [(add, "add: shift"), (lambda d: rotate(d, share=1.0), "rotate: (second|angle)")],
-        "gap": [(add, "add: shift"), (lambda d: rotate(d, share=1.0), "rotate: angle")],
+        "gap": [(add, "add: shift"), (lambda d: rotate(replace(d, end=None), share=1.0), "rotate: angle")],
+        "end": [(lambda d: rotate(d, share=1.0), "rotate: angle")],
         "start": [(lambda d: rotate(d, degrees=30), "rotate: (first|second)")],
         "basis": [(ablate, "ablate: basis")],
     }

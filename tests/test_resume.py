@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,7 @@ def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeyp
     monkeypatch.undo()
     again = bench(str(lively("llama")), tmp_path)
     assert len(again.run(grid())) == len(rows)  # what failed is not run again unasked
-    again.retry = True
-    mended = again.run(grid())
+    mended = replace(again, retry=True).run(grid())
     assert len(mended) == len(grid()) * LINES
     assert not mended.attrs
 
@@ -189,9 +189,7 @@ def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_pa
     written = sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl"))
     pd.testing.assert_frame_equal(made.run(some), rows)
     assert sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl")) == written, "it is not run again unasked"
-    made.retry = True
-    assert len(made.run(some)) == len(some) * LINES
-    made.retry = False
+    assert len(replace(made, retry=True).run(some)) == len(some) * LINES
     assert not made.run(some).attrs, "an error of before does not count once all rows are there"
 
 
@@ -214,8 +212,7 @@ def test_rows_that_come_after_an_error_do_not_undo_it(tmp_path):
 def test_seeds_are_other_samples(lively):
     said = []
     for seed in (0, 0, 1):
-        made = bench(str(lively("llama")), None)
-        made.seed = seed
+        made = replace(bench(str(lively("llama")), None), seed=seed)
         said.append(made.run(grid()[1:3])["output"].tolist())
     assert said[0] == said[1] != said[2]
 

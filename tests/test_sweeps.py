@@ -1,6 +1,7 @@
 """Grids: every cell is run once, also after a stop, and gives what the steps by hand give."""
 
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,15 @@ import pytest
 import steerlab.batches as batches
 import steerlab.collection.moments
 import steerlab.estimate
-from steerlab import cells, fits
-from steerlab.cells import Bench, Cell
+from steerlab import cells, controls, fits
+from steerlab.cells import Bench, Cell, here
 from steerlab.collection import collect
 from steerlab.corpora import Corpus, corpus
 from steerlab.edits import add, rotate
 from steerlab.fits import fit
 from steerlab.generation import decode, generate
-from steerlab.judges import score
-from steerlab.langid import identifier
+from steerlab.judges import Likelihood, score
+from steerlab.langid import Identifier, identifier
 from steerlab.model import Model, load
 from steerlab.scores import first_line
 from steerlab.stats import Moments
@@ -148,6 +149,41 @@ def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions
         key(Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",), "instructed")),
     ]
     assert len({key(), *others}) == len(others) + 1
+
+
+class NamedOtherwise(Identifier):
+    """Another identifier, as far as a key can tell."""
+
+    name, languages = "other", frozenset({"en", "es"})
+
+    def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
+        return [("es", 1.0) for _ in lines]
+
+
+def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions):
+    """A bench remembers what its keys are made of: nothing of it may outlive a change, and nothing changes in place."""
+    cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
+    fits = {"diffmean": directions}
+    made = Bench(polyglot, pair, fits, identifier(), {"dev": 2}, temperature=0.7)
+    before = made.key(cell)
+    changes: dict[str, Any] = {
+        "judge": Likelihood(pair, polyglot),
+        "seed": 1,
+        "new_tokens": 5,
+        "identifier": NamedOtherwise(),
+        "fluency": True,
+        "directions": {"diffmean": controls.random(directions, seed=0)},
+        "batch": 7,
+        "limits": {"dev": 1},
+        "temperature": 0.9,
+    }
+    for name, value in changes.items():
+        assert replace(made, **{name: value}).key(cell) != before, name
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, name, value)
+    assert replace(made, workers=here, retry=True).key(cell) == before, "who works does not decide a number"
+    fits["diffmean"] = changes["directions"]["diffmean"]
+    assert made.key(cell) == replace(made).key(cell) == before, "nor does what the caller does with a table of its own"
 
 
 def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):

@@ -1,7 +1,7 @@
 """Every method of SAE features and neurons steers from English, beside DiffMean and the controls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from beds import OUT, SEEDS, SOURCE, Bed
@@ -70,7 +70,7 @@ def run(bed: Bed) -> tuple[str, dict[str, tuple[int, float]]]:
     bare = [Cell("unsteered", "none", -1, 0.0, SOURCE, iso, "dev") for iso in few]
     dev = ran(bench, [*bare, *(cell for entry in entries for cell in cells(entry, fits, few, "dev"))], "dev")
     choices = choose(filled(dev, entries, few))
-    bench.fluency = True
+    bench = replace(bench, fluency=True)
     test = ran(bench, reported(entries, fits, choices, bed.targets), "test")
     plain = {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
     steered = [entry for entry in entries if entry.method in choices]

@@ -58,6 +58,9 @@ class Settings:
     seed: int = 0
     batch: int | None = None
 
+    def __post_init__(self) -> None:
+        read_form(self.prompt)
+
 
 @dataclass(frozen=True)
 class Plan:

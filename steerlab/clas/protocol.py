@@ -4,12 +4,11 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from filelock import FileLock
 from rich.console import Console
 
@@ -20,7 +19,7 @@ from steerlab.clas.reading import questions
 from steerlab.clas.scoring import differences, table
 from steerlab.clas.tables import markdown, show
 from steerlab.corpora import Corpus, corpus, texts
-from steerlab.directions import Direction, Directions
+from steerlab.directions import Directions
 from steerlab.fits import fitted
 from steerlab.folders import claim, write_json, write_table, write_text
 from steerlab.judges import Judge
@@ -29,15 +28,6 @@ from steerlab.model import load
 from steerlab.prompts import prompt, read_form
 from steerlab.summaries import choose
 from steerlab.terms import SteerlabError
-
-
-@dataclass(frozen=True)
-class PerUnit(Directions):
-    """Directions whose unit of strength is 1 in the residual stream in place of the natural gap: CLaS-Bench's alpha."""
-
-    def between(self, source: str, target: str) -> Direction:
-        found = super().between(source, target)
-        return replace(found, gap=torch.ones_like(found.gap))
 
 
 class Run:
@@ -133,7 +123,7 @@ class Run:
         fits = {told: Directions.load(file) for told, (_, _, file) in files.items()}
         for told in sorted({fit_name(self.settings.estimators[0], source) for source in sources}):
             fits |= {f"{RANDOM} {seed} {told}": controls.random(fits[told], seed=seed) for seed in range(SEEDS)}
-        return {told: _per_unit(fit) for told, fit in fits.items()} if self.settings.alphas else fits
+        return in_units(fits, self.settings)
 
     def _file(self, fit: str) -> Path:
         """Where directions are kept: named by the fit and by what else decides it."""
@@ -254,9 +244,11 @@ def _texts(settings: Settings) -> Corpus:
     return texts(settings.texts) if settings.texts else corpus(settings.corpus)
 
 
-def _per_unit(fit: Directions) -> PerUnit:
-    names = ("vectors", "basis", "means", "langs", "layers", "site", "source", "provenance")
-    return PerUnit(**{name: getattr(fit, name) for name in names})
+def in_units(fits: dict[str, Directions], settings: Settings) -> dict[str, Directions]:
+    """The directions in the unit that the settings count strengths in: CLaS-Bench's alphas are absolute steps."""
+    if not settings.alphas:
+        return fits
+    return {name: replace(fit, strength_unit="absolute") for name, fit in fits.items()}
 
 
 def same_language(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:

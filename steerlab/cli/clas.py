@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from steerlab.cli.words import add_ray, numbers, words, workers
+from steerlab.cli.words import add_prompt, add_ray, numbers, words, workers
 
 
 def add_verbs(verbs: Any) -> None:
@@ -24,7 +24,7 @@ def add_verbs(verbs: Any) -> None:
     clas.add_argument("--layers", type=numbers, help="such as 4,8,12 (default: seven, evenly spread)")
     clas.add_argument("--strengths", type=floats, help="in natural gaps (default: the operator's own)")
     clas.add_argument("--alphas", type=floats, help="in their place, the paper's absolute steps, such as 1,2.5,5,10")
-    clas.add_argument("--prompt", default="chat", help="the prompt form, such as chat, line or chat+de (default: chat)")
+    add_prompt(clas, default="chat")
     clas.add_argument("--baselines", type=words, default=("english", "target"), help="languages of instructions")
     clas.add_argument("--judge", help="the URL of an OpenAI-compatible endpoint, or another judge's word")
     clas.add_argument("--judge-model", help="the judge's model, such as Qwen/Qwen3-8B")

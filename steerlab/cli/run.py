@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from steerlab.cli.words import numbers, words
+from steerlab.cli.words import add_prompt, numbers, words
 
 
 def add_verbs(verbs: Any) -> None:
@@ -17,7 +17,7 @@ def add_verbs(verbs: Any) -> None:
     run.add_argument("--source", default="en")
     run.add_argument("--targets", type=words, help="languages to steer to (default: all but the source)")
     run.add_argument("--layers", type=numbers, help="such as 1,3,5,7")
-    run.add_argument("--prompt", default="line", choices=("line", "instructed", "chat"), help="the prompt form")
+    add_prompt(run, default="line")
     run.add_argument("--lid", help="a fastText language identifier (default: lid.176, in the package's wheel)")
     run.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     run.add_argument("--dtype", help="float32, bfloat16, float16 or auto")

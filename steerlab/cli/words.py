@@ -17,6 +17,12 @@ def numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} are no whole numbers; write them as in 1,3,5") from error
 
 
+def add_prompt(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """The prompt form, any that `prompts.read_form` reads: the settings of each verb check it."""
+    told = f"the prompt form, such as line, chat, line+english or chat+de (default: {default})"
+    parser.add_argument("--prompt", metavar="FORM", default=default, help=told)
+
+
 def add_ray(parser: argparse.ArgumentParser) -> None:
     """The options that put the work on a Ray cluster."""
     parser.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address")

@@ -69,7 +69,9 @@ def rotate(
 
 def means_angle(direction: Direction) -> Float[Tensor, " layer"]:
     """The angle between the source's and the target's mean, in radians, in the plane in which `rotate` turns."""
-    end = direction.start + direction.gap[:, None] * direction.unit
+    # The gap is not the means' distance where the unit of strength is absolute.
+    far = direction.gap if direction.end is None else (direction.end - direction.start).norm(dim=-1)
+    end = direction.start + far[:, None] * direction.unit
     cosine = torch.nn.functional.cosine_similarity(direction.start.double(), end.double(), dim=-1)
     return torch.arccos(cosine.clamp(-1, 1)).float()
 
