@@ -19,10 +19,12 @@ from scipy.cluster.hierarchy import cophenet
 from scipy.spatial.distance import squareform
 
 import steerlab as sl
-from steerlab import figures, geometry
-from steerlab.directions import Directions
-from steerlab.importers import language_means
-from steerlab.terms import SteerlabError, families, language
+from steerlab import figures
+from steerlab.analysis import geometry
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families, language
+from steerlab.estimate.released import language_means
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OUT = Path("build/atlas")
@@ -152,10 +154,12 @@ def by_layer(subject: Subject, settings: Settings) -> pd.DataFrame:
     means = subject.means[:, subject.counted]
     table = geometry.by_layer(means, subject.bench)
     count = settings.permutations
-    large = geometry.kinship(means, subject.bench, least=3, permutations=count)
-    every = geometry.kinship(means, subject.bench, permutations=count)
+    large = geometry.family_neighbours(means, subject.bench, least=3, permutations=count)
+    every = geometry.family_neighbours(means, subject.bench, permutations=count)
     latin = geometry.within_script(subject.bench)
-    script = geometry.kinship(means[:, latin], [subject.bench[place] for place in latin], least=3, permutations=count)
+    script = geometry.family_neighbours(
+        means[:, latin], [subject.bench[place] for place in latin], least=3, permutations=count
+    )
     for name, kin in (("", large), ("any_", every), ("latin_", script)):
         for column, value in (("accuracy", kin.accuracy), ("null", kin.null), ("p", kin.p), ("counted", kin.n)):
             table[f"{name}{column}"] = value

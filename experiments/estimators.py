@@ -14,14 +14,18 @@ import pandas as pd
 import torch
 
 import steerlab as sl
-from steerlab import controls, estimate, figures
-from steerlab.cells import Bench, Cell
-from steerlab.directions import Directions
-from steerlab.estimate import VARIANTS
-from steerlab.plans import Plan
-from steerlab.stats import Moments
-from steerlab.summaries import at, choose, comparisons, markdown, result, spelled
-from steerlab.terms import SteerlabError
+from steerlab import estimate, figures
+from steerlab.analysis.choices import at, choose
+from steerlab.analysis.comparisons import comparisons
+from steerlab.analysis.results import result
+from steerlab.analysis.tables import markdown, spelled
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.moments import Moments
+from steerlab.estimate import VARIANTS, controls
+from steerlab.studies.main.plan import Plan
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.runner import Runner
 
 OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
 SOURCE, LAYERS, STRENGTHS = "en", (1, 3, 5, 7), (0.5, 1.0, 1.5)
@@ -55,7 +59,7 @@ def main() -> None:
     known = dict(fits) | blind(fits["diffmean"], moments)
     targets = tuple(iso for iso in corpus.langs if iso != SOURCE)
     limits = {"dev": DEV_LINES, "test": TEST_LINES}
-    bench = Bench(model, corpus, known, sl.identifier(), limits, OUT / "rows")
+    bench = Runner(model, corpus, known, sl.scores.identifier(), limits, OUT / "rows")
     few = Plan(SOURCE, targets, LAYERS).dev_targets
     dev = bench.run(cells(fits, few, "dev"), title="dev", progress=True)
     choices = choose(dev)

@@ -7,8 +7,8 @@ import textwrap
 from html import unescape
 from pathlib import Path
 
-from steerlab.report.inference import power
-from steerlab.report.values import probability as html_probability
+from steerlab.studies.main.page.inference import power
+from steerlab.studies.main.page.values import probability as html_probability
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- headline: experiments/headline.py writes what follows -->", "<!-- headline ends -->"

@@ -19,34 +19,34 @@
 # %%
 import steerlab as sl
 from steerlab import figures
-from steerlab.effects import effect_matrix
+from steerlab.analysis.effects.matrix import effect_matrix
 
 model, corpus = sl.load(), sl.corpus(langs=["en", "de", "es", "fr", "ru", "tr", "hi", "ja"])
-saes = sl.saes(layers=[2, 3, 4])
+saes = sl.units.saes(layers=[2, 3, 4])
 texts = corpus.split("estimate")
 
 # %% [markdown]
 # One pass counts when each latent is on, in how many texts, and how strongly.
 
 # %%
-firing = sl.collect_firing(model, texts, saes)
-selection = sl.monolinguality(firing, top=2)
+firing = sl.collect_units(model, texts, saes)
+selection = sl.units.monolinguality(firing, top=2)
 selection.table().head(8)
 
 # %% [markdown]
-# A feature on a page: where it fires, on what, and which tokens it promotes. `sl.feature_card` gives HTML.
+# A feature on a page: where it fires, on what, and which tokens it promotes. `sl.units.feature_card` gives HTML.
 
 # %%
 from IPython.display import HTML
 
 unit = selection.of("de", 3)[0]
-HTML(sl.feature_card(model, corpus.split("dev"), saes[3], unit))
+HTML(sl.units.feature_card(model, corpus.split("dev"), saes[3], unit))
 
 # %% [markdown]
 # What a selection says becomes `Directions`, which every edit takes.
 
 # %%
-features = sl.decoded(selection, firing, saes)
+features = sl.units.decoded(selection, firing, saes)
 with sl.add(features.between("en", "de").at(3), strength=1.0).on(model):
     print(sl.generate(model, ["The weather is nice today.\n"]))
 
@@ -59,18 +59,18 @@ test = corpus.split("test").take(8)
 norms = saes[3].W_dec.norm(dim=-1)[None]
 chosen = selection.at(3)
 edits, controls = (
-    {iso: sl.ablate(sl.decoded(some, firing, saes, source=None)[iso]) for iso in corpus.langs}
-    for some in (chosen, sl.matched(chosen, firing, norms))
+    {iso: sl.ablate(sl.units.decoded(some, firing, saes, source=None)[iso]) for iso in corpus.langs}
+    for some in (chosen, sl.units.matched(chosen, firing, norms))
 )
-effects = sl.language_effects(model, test, edits, controls=controls)
+effects = sl.effects.language_effects(model, test, edits, controls=controls)
 figures.selectivity(effect_matrix(effects))
 
 # %%
-sl.dominance(effects), sl.dissociated(effects), sl.dissociated(effects, kind="control")
+sl.effects.dominance(effects), sl.effects.dissociated(effects), sl.effects.dissociated(effects, kind="control")
 
 # %% [markdown]
 # The neurons that LAPE finds, layer by layer.
 
 # %%
-neurons = sl.collect_firing(model, texts)
-figures.units_by_layer(sl.lape(neurons).counts)
+neurons = sl.collect_units(model, texts)
+figures.units_by_layer(sl.units.lape(neurons).counts)

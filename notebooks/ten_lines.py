@@ -74,10 +74,10 @@ rows[["target", "layer", "strength", "output", "language", "joint"]].head()
 # Where does steering work? The share of `joint` outputs, by layer and target.
 
 # %%
-sl.heatmap(rows, x="layer", y="target", value="joint").show()
+sl.figures.heatmap(rows, x="layer", y="target", value="joint").show()
 
 # %% [markdown]
 # How do the languages cluster at layer 5? Colours are language families.
 
 # %%
-sl.dendrogram(directions.at(5)).show()
+sl.figures.dendrogram(directions.at(5)).show()

@@ -1,220 +1,115 @@
-"""steerlab finds, measures and steers the language of a language model."""
+"""steerlab finds, measures and steers the language of a language model.
+
+Five kinds of things, each made from the one before:
+
+- load: `load` a model, `corpus` or `texts` to read with it;
+- collect: `collect`, `collect_units` give statistics, such as `Moments`;
+- estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` give `Directions`; more in `estimate` and `units`, what a
+  direction has to beat in `controls`;
+- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` give an `Edit`; more in `edits`, `stack` for one edit a row;
+- judge: `generate`, `cross_entropy`, `sweep`, `run` give texts and rows; more in `scores`, `judges`, `stats`, `effects`,
+  `mass`, `geometry`; `figures` draws them.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steerlab.cards import feature_card
-    from steerlab.clas import questions
-    from steerlab.cluster import Ray
-    from steerlab.collection import collect, collect_firing, collect_gradients
-    from steerlab.confusion import label_agreement, pass_rates, script_mixing, side_effects
-    from steerlab.corpora import corpus, texts
-    from steerlab.directions import Directions
-    from steerlab.edits import (
-        Edit,
-        ablate,
-        add,
-        affine,
-        clamp,
-        conceptor,
-        detour,
-        erase,
-        gate,
-        neuron_add,
-        neuron_set,
-        neuron_zero,
-        overwrite,
-        push,
-        rotate,
-        signed_shift,
-        stack,
-    )
-    from steerlab.effects import (
-        asymmetry,
-        dissociated,
-        dissociation,
-        dominance,
-        effect_matrix,
-        language_effects,
-        random_like,
-    )
-    from steerlab.estimate import (
-        diffmean,
-        disentangle,
-        eigengap,
-        ellipsoid,
-        lda,
-        leace,
-        pca,
-        probe,
-        sparse,
-        spectra,
-        spectrum_table,
-        window,
-    )
-    from steerlab.evaluation import cross_entropy
-    from steerlab.figures import cosines, dendrogram, dose_curves, heatmap, selectivity, separation
-    from steerlab.firing import Firing
-    from steerlab.generation import generate
-    from steerlab.grids import Grid
-    from steerlab.importers import clas_bench, language_means
-    from steerlab.inference import holm, paired_test
-    from steerlab.judges import Embeddings, Endpoint, Instruct, Likelihood, Retrieval, judge_from, rejudge
-    from steerlab.judges.agreement import agreement
-    from steerlab.langid import identifier, lingua
-    from steerlab.lift import causal_lift, latent_pairs, least_kl, trace
-    from steerlab.masses import gold_masses, language_masses, lexicon, mass_shift, mass_summary
-    from steerlab.model import load
-    from steerlab.sae import SAE, saes
-    from steerlab.selection import (
-        Selection,
-        candidates,
-        culnig,
-        decoded,
-        foxp2_features,
-        gated,
-        langfir,
-        langfir_counts,
-        langfir_stability,
-        lape,
-        masked,
-        matched,
-        monolinguality,
-        nju,
-        sae_diffmean,
-        sae_lape,
-        signed,
-    )
-    from steerlab.stats import Moments
-    from steerlab.study import run
-    from steerlab.summaries import choose, choose_each, dose_curve
-    from steerlab.sweeps import sweep
-    from steerlab.terms import SteerlabError
-    from steerlab.translation import acc_bleu
+    from steerlab import edits as edits
+    from steerlab import estimate as estimate
+    from steerlab import figures as figures
+    from steerlab import scores as scores
+    from steerlab.analysis import geometry as geometry
+    from steerlab.api import effects as effects
+    from steerlab.api import mass as mass
+    from steerlab.api import stats as stats
+    from steerlab.api import units as units
+    from steerlab.core.corpus import Corpus, corpus, texts
+    from steerlab.core.directions import Direction, Directions
+    from steerlab.core.errors import SteerlabError
+    from steerlab.core.moments import Moments
+    from steerlab.edits.edit import Edit, stack
+    from steerlab.edits.latents import clamp
+    from steerlab.edits.operators import ablate, add, affine, rotate
+    from steerlab.engine.collect import collect
+    from steerlab.engine.collect_units import collect_units
+    from steerlab.engine.cross_entropy import cross_entropy
+    from steerlab.engine.decoding import generate
+    from steerlab.estimate import controls as controls
+    from steerlab.estimate.diffmean import diffmean
+    from steerlab.estimate.eigengap import eigengap
+    from steerlab.estimate.lda_and_probe import lda, probe
+    from steerlab.estimate.pca import pca
+    from steerlab.estimate.units.selection import Selection
+    from steerlab.models.huggingface import Model
+    from steerlab.models.loading import load
+    from steerlab.sae.autoencoder import SAE
+    from steerlab.scores import judges as judges
+    from steerlab.studies import clas as clas
+    from steerlab.studies.main.study import run
+    from steerlab.sweeps.grid import Grid
+    from steerlab.sweeps.ray import Ray
+    from steerlab.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "feature_card": "cards",
-    "questions": "clas",
-    "Ray": "cluster",
-    "collect": "collection",
-    "collect_firing": "collection",
-    "collect_gradients": "collection",
-    "label_agreement": "confusion",
-    "pass_rates": "confusion",
-    "script_mixing": "confusion",
-    "side_effects": "confusion",
-    "corpus": "corpora",
-    "texts": "corpora",
-    "Directions": "directions",
-    "ablate": "edits",
-    "add": "edits",
-    "affine": "edits",
-    "clamp": "edits",
-    "conceptor": "edits",
-    "detour": "edits",
-    "Edit": "edits",
-    "erase": "edits",
-    "gate": "edits",
-    "neuron_add": "edits",
-    "neuron_set": "edits",
-    "neuron_zero": "edits",
-    "overwrite": "edits",
-    "push": "edits",
-    "rotate": "edits",
-    "signed_shift": "edits",
-    "stack": "edits",
-    "asymmetry": "effects",
-    "dissociated": "effects",
-    "dissociation": "effects",
-    "dominance": "effects",
-    "effect_matrix": "effects",
-    "language_effects": "effects",
-    "random_like": "effects",
-    "diffmean": "estimate",
-    "disentangle": "estimate",
-    "eigengap": "estimate",
-    "ellipsoid": "estimate",
-    "lda": "estimate",
-    "leace": "estimate",
-    "pca": "estimate",
-    "probe": "estimate",
-    "sparse": "estimate",
-    "spectra": "estimate",
-    "spectrum_table": "estimate",
-    "window": "estimate",
-    "cross_entropy": "evaluation",
-    "cosines": "figures",
-    "dendrogram": "figures",
-    "dose_curves": "figures",
-    "heatmap": "figures",
-    "selectivity": "figures",
-    "separation": "figures",
-    "Firing": "firing",
-    "generate": "generation",
-    "Grid": "grids",
-    "clas_bench": "importers",
-    "language_means": "importers",
-    "holm": "inference",
-    "paired_test": "inference",
-    "Embeddings": "judges",
-    "Endpoint": "judges",
-    "Instruct": "judges",
-    "judge_from": "judges",
-    "Likelihood": "judges",
-    "rejudge": "judges",
-    "Retrieval": "judges",
-    "agreement": "judges.agreement",
-    "identifier": "langid",
-    "lingua": "langid",
-    "causal_lift": "lift",
-    "latent_pairs": "lift",
-    "least_kl": "lift",
-    "trace": "lift",
-    "gold_masses": "masses",
-    "language_masses": "masses",
-    "lexicon": "masses",
-    "mass_shift": "masses",
-    "mass_summary": "masses",
-    "load": "model",
-    "SAE": "sae",
-    "saes": "sae",
-    "candidates": "selection",
-    "culnig": "selection",
-    "decoded": "selection",
-    "foxp2_features": "selection",
-    "gated": "selection",
-    "langfir": "selection",
-    "langfir_counts": "selection",
-    "langfir_stability": "selection",
-    "lape": "selection",
-    "masked": "selection",
-    "matched": "selection",
-    "monolinguality": "selection",
-    "nju": "selection",
-    "sae_diffmean": "selection",
-    "sae_lape": "selection",
-    "Selection": "selection",
-    "signed": "selection",
-    "Moments": "stats",
-    "run": "study",
-    "choose": "summaries",
-    "choose_each": "summaries",
-    "dose_curve": "summaries",
-    "sweep": "sweeps",
-    "SteerlabError": "terms",
-    "acc_bleu": "translation",
+_HOME = {  # where each name lives, imported at its first use
+    "Corpus": "core.corpus",
+    "Direction": "core.directions",
+    "Directions": "core.directions",
+    "Edit": "edits.edit",
+    "Grid": "sweeps.grid",
+    "Model": "models.huggingface",
+    "Moments": "core.moments",
+    "Ray": "sweeps.ray",
+    "SAE": "sae.autoencoder",
+    "Selection": "estimate.units.selection",
+    "SteerlabError": "core.errors",
+    "ablate": "edits.operators",
+    "add": "edits.operators",
+    "affine": "edits.operators",
+    "clamp": "edits.latents",
+    "collect": "engine.collect",
+    "collect_units": "engine.collect_units",
+    "corpus": "core.corpus",
+    "cross_entropy": "engine.cross_entropy",
+    "diffmean": "estimate.diffmean",
+    "eigengap": "estimate.eigengap",
+    "generate": "engine.decoding",
+    "lda": "estimate.lda_and_probe",
+    "load": "models.loading",
+    "pca": "estimate.pca",
+    "probe": "estimate.lda_and_probe",
+    "rotate": "edits.operators",
+    "run": "studies.main.study",
+    "stack": "edits.edit",
+    "sweep": "sweeps.sweep",
+    "texts": "core.corpus",
+}
+_GROUPS = {  # and each group of names
+    "clas": "studies.clas",
+    "controls": "estimate.controls",
+    "edits": "edits",
+    "effects": "api.effects",
+    "estimate": "estimate",
+    "figures": "figures",
+    "geometry": "analysis.geometry",
+    "judges": "scores.judges",
+    "mass": "api.mass",
+    "scores": "scores",
+    "stats": "api.stats",
+    "units": "api.units",
 }
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_HOME, *_GROUPS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'steerlab' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"steerlab.{_HOME[name]}"), name)
+    if name in _GROUPS:
+        return importlib.import_module(f"steerlab.{_GROUPS[name]}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"steerlab.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'steerlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -13,10 +13,10 @@ import torch
 from conftest import RESIDUAL
 from torch import Tensor
 
-from steerlab.directions import Direction, Directions
+from steerlab.core.directions import Direction, Directions
 from steerlab.edits import POSITIONS, Edit, ablate, add, affine, conceptor, erase, overwrite, push, rotate
-from steerlab.model import Model
-from steerlab.prompts import encode
+from steerlab.engine.prompts import encode
+from steerlab.models.huggingface import Model
 
 OPERATORS = ("add", "ablate", "rotate")
 EVERY = (*OPERATORS, "affine", "push", "erase", "conceptor", "overwrite")  # the last three need `equipped` directions

@@ -14,11 +14,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: n
 import pytest
 import torch
 
-from steerlab.corpora import Corpus, corpus
-from steerlab.directions import Directions
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.directions import Directions
+from steerlab.core.moments import Moments
 from steerlab.estimate import diffmean
-from steerlab.model import PACKAGED, Model, load
-from steerlab.stats import Moments
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED, load
 
 PROMPTS = [
     "The weather is nice today.\n",
@@ -46,7 +47,7 @@ def lines() -> Corpus:
 
 @pytest.fixture(scope="session")
 def moments(polyglot: Model, lines: Corpus) -> Moments:
-    from steerlab.collection import collect
+    from steerlab.engine.collect import collect
 
     return collect(polyglot, lines.split("estimate").take(48))
 

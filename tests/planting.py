@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steerlab.stats import Moments
-from steerlab.terms import hook_name
+from steerlab.core.moments import Moments
+from steerlab.core.sites import hook_name
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "ja"), (1, 4), 24
 Texts = Mapping[str, Tensor]  # h [row pos layer width] by language

@@ -17,14 +17,15 @@ import torch
 from conftest import QUICK, save_tiny, script
 
 from steerlab.cli import main
-from steerlab.collection import collect
-from steerlab.corpora import corpus
-from steerlab.directions import Directions
+from steerlab.core.corpus import corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import language
 from steerlab.edits import add
-from steerlab.generation import generate
-from steerlab.model import load
-from steerlab.study import Settings, run
-from steerlab.terms import SteerlabError, language
+from steerlab.engine.collect import collect
+from steerlab.engine.decoding import generate
+from steerlab.models.loading import load
+from steerlab.studies.main.study import Settings, run
 
 # A shell of the command that first makes the disk full: no file may grow beyond so many bytes.
 FULL = "import resource, sys; n = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)); "

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from steerlab.batches import ROWS, TOKENS, Plan, advise, memory, plan, row_bytes, run
-from steerlab.edits import Touched
-from steerlab.generation import decode
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.edits import EditStats
+from steerlab.engine.batching import ROWS, TOKENS, Plan, advise, memory, plan, row_bytes, run
+from steerlab.engine.decoding import decode
 
 
 def sized(**sizes: int) -> SimpleNamespace:
@@ -41,9 +41,9 @@ def test_as_many_rows_as_pay_and_as_fit(polyglot, monkeypatch):
     assert advise(polyglot, 64, new=32) == ROWS
     assert advise(polyglot, 64, every=True) == TOKENS // 64
     need = row_bytes(polyglot, 64, new=32)
-    monkeypatch.setattr("steerlab.batches.memory", lambda device: polyglot.bytes + 20 * need)
+    monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: polyglot.bytes + 20 * need)
     assert advise(polyglot, 64, new=32) == 10
-    monkeypatch.setattr("steerlab.batches.memory", lambda device: polyglot.bytes + need)
+    monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: polyglot.bytes + need)
     told = (
         r"a row of \d+ tokens and 32 new ones needs about .* GiB beside the weights of polyglot, .*shorten the prompt"
     )
@@ -57,7 +57,7 @@ def test_weights_that_fill_most_of_a_device_leave_room_for_rows(monkeypatch):
     """A model of 27 billion parameters in bfloat16 runs on a GPU of 80 GB, though the weights take two thirds of it."""
     model = sized(num_key_value_heads=16, head_dim=128)
     model.bytes = 54 * 10**9
-    monkeypatch.setattr("steerlab.batches.memory", lambda device: 80 * 10**9)
+    monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: 80 * 10**9)
     assert 16 <= advise(model, 64, new=32) <= ROWS
 
 
@@ -67,7 +67,7 @@ def test_a_batch_of_no_rows(polyglot):
 
 
 def test_half_the_rows_where_memory_runs_out(capsys):
-    done, counted = [], Touched()
+    done, counted = [], EditStats()
 
     def work(rows: Sequence[int]) -> None:
         counted.passes += 1

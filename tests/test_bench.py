@@ -28,7 +28,7 @@ import sweep
 import worker
 import workers
 
-from steerlab.corpora import corpus
+from steerlab.core.corpus import corpus
 from steerlab.edits import CHANGES
 
 BENCH = Path(sweep.__file__).parent

@@ -8,13 +8,15 @@ import pytest
 import torch
 from conftest import PROMPTS, SHAPES
 
-from steerlab.branching import branch
-from steerlab.directions import Direction
+from steerlab.core.directions import Direction
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES
 from steerlab.edits import Edit, ablate, add, rotate, stack
-from steerlab.evaluation import cross_entropy
-from steerlab.model import Model, load
-from steerlab.prompts import encode, pad
-from steerlab.terms import SITES, SteerlabError
+from steerlab.engine.cross_entropy import cross_entropy
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.branching import branch
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 
 
 def directions(model: Model, count: int = 3) -> list[Direction]:

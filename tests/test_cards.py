@@ -11,14 +11,14 @@ import pytest
 import regex  # type: ignore[import-untyped]
 import torch
 
-from steerlab.cards import feature_card, feature_cards
-from steerlab.cards.logits import folded, logit_effects, neighbours, promoted, written
-from steerlab.cards.reading import pieces_of, read
-from steerlab.corpora import Corpus
-from steerlab.model import Model
-from steerlab.prompts import encode
+from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.engine.prompts import encode
+from steerlab.models.huggingface import Model
 from steerlab.sae import SAE
-from steerlab.terms import SteerlabError
+from steerlab.studies.feature_card import feature_card, feature_cards
+from steerlab.studies.feature_card.logits import folded, logit_effects, neighbours, promoted, written
+from steerlab.studies.feature_card.reading import pieces_of, read
 
 LAYER = 3
 

@@ -14,21 +14,23 @@ import torch
 from fake_endpoint import Reply, endpoint, fails, says
 from transformers import AutoTokenizer
 
-import steerlab.langid as langid
-from steerlab.cells import Bench, Cell
-from steerlab.clas import LABELS, Questions, Settings, differences, questions, run, scores, table
-from steerlab.clas.plan import Plan, layers_of, pairs_of
-from steerlab.clas.protocol import in_units
-from steerlab.clas.reading import PACKAGED
+import steerlab.scores.langid as langid
+from steerlab.analysis.results import difference, result
 from steerlab.cli import main
-from steerlab.corpora import SPLITS, Corpus
-from steerlab.directions import Directions
+from steerlab.core.corpus import SPLITS, Corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
 from steerlab.edits import add
-from steerlab.judges import Answer, Endpoint, score
-from steerlab.langid import identifier
-from steerlab.model import Model
-from steerlab.summaries import difference, result
-from steerlab.terms import LANGUAGES, SteerlabError
+from steerlab.models.huggingface import Model
+from steerlab.scores.judges import Answer, Endpoint, score
+from steerlab.scores.langid import identifier
+from steerlab.studies.clas import LABELS, Questions, Settings, differences, questions, run, scores, table
+from steerlab.studies.clas.plan import Plan, layers_of, pairs_of
+from steerlab.studies.clas.protocol import in_units
+from steerlab.studies.clas.reading import PACKAGED
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.runner import Runner
 
 TEXTS = {
     "de": ["Warum ist der Himmel blau?", "Was ist Zeit?", "Wie kocht man Reis?"],
@@ -427,7 +429,7 @@ def test_alpha_one_and_strength_one_are_two_cells(polyglot: Model, directions: D
     def key(alphas: tuple[float, ...] | None) -> str:
         fits = in_units({"diffmean": fit}, Settings(alphas=alphas))
         assert fits["diffmean"].extra.keys() == {"level"}
-        return Bench(polyglot, questions(), fits, identifier(), {"test": 1}).key(cell)
+        return Runner(polyglot, questions(), fits, identifier(), {"test": 1}).key(cell)
 
     assert key((1.0,)) != key(None)
     assert key((1.0,)) == key((2.0,)), "the step's length is the cell's strength"

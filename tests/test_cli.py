@@ -9,11 +9,12 @@ import pytest
 from conftest import script
 
 from steerlab.cli import main
-from steerlab.corpora import Corpus
-from steerlab.directions import Directions
-from steerlab.grids import Grid
-from steerlab.prompts import FORMS, INSTRUCTED, SUFFIXES, prompt, read_form
-from steerlab.terms import LANGUAGES, SteerlabError
+from steerlab.core.corpus import Corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
+from steerlab.engine.prompts import FORMS, INSTRUCTED, SUFFIXES, prompt, read_form
+from steerlab.sweeps.grid import Grid
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,10 @@ def prompted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Calla
         asked.append(grid.prompt)
         return {}
 
-    monkeypatch.setattr("steerlab.study.run", run)
-    monkeypatch.setattr("steerlab.report.write_report", lambda folder: folder)
-    monkeypatch.setattr("steerlab.clas.run", run)
-    monkeypatch.setattr("steerlab.sweeps.forecast", forecast)
+    monkeypatch.setattr("steerlab.studies.main.study.run", run)
+    monkeypatch.setattr("steerlab.studies.main.page.write_report", lambda folder: folder)
+    monkeypatch.setattr("steerlab.studies.clas.run", run)
+    monkeypatch.setattr("steerlab.sweeps.sweep.forecast", forecast)
 
     def sweep(form: str) -> int:
         (tmp_path / "grid.yaml").write_text(f"prompt: '{form}'\n", "utf-8")
@@ -143,7 +144,7 @@ def test_fit_writes_directions(folder, tmp_path, capsys, polyglot):
 
 def test_steer_continues_texts(fitted, capsys, polyglot, directions):
     from steerlab.edits import add
-    from steerlab.generation import generate
+    from steerlab.engine.decoding import generate
 
     words = ["steer", "polyglot", str(fitted), "The weather is nice today.", "No.", "--to", "es", "--layer", "5"]
     assert main([*words, "--strength", "1.5"]) == 0

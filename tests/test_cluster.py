@@ -13,11 +13,11 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from test_resume import LINES, bench, grid
+from test_resume import LINES, grid, runner
 
-from steerlab.cluster import DEATHS, Ray
-from steerlab.model.loading import reload
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.models.loading import reload
+from steerlab.sweeps.ray import DEATHS, Ray
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
@@ -45,7 +45,7 @@ def alone(lively: Any) -> pd.DataFrame:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the workers have: another number rounds otherwise
     try:
-        return bench(str(lively("llama")), None).run(grid())
+        return runner(str(lively("llama")), None).run(grid())
     finally:
         torch.set_num_threads(threads)
 
@@ -57,7 +57,7 @@ def workers() -> list[psutil.Process]:
 
 @pytest.mark.timeout(240)
 def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
-    made = replace(bench(str(lively("llama")), tmp_path), workers=Ray("auto", 2))
+    made = replace(runner(str(lively("llama")), tmp_path), workers=Ray("auto", 2))
     killed = []
 
     def kill() -> None:
@@ -93,7 +93,7 @@ class Deadly(dict):
 
 
 def test_a_unit_that_kills_every_worker_fails(ray, lively):
-    made = bench(str(lively("llama")), None)
+    made = runner(str(lively("llama")), None)
     fits = {"made": replace(made.directions["made"], extra=Deadly())}
     made = replace(made, directions=fits, workers=Ray("auto", 1), limits={"dev": 1})
     with pytest.raises(SteerlabError, match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}"):
@@ -101,7 +101,7 @@ def test_a_unit_that_kills_every_worker_fails(ray, lively):
 
 
 def test_another_model_behind_the_same_name_is_refused(lively):
-    model = bench(str(lively("llama")), None).model
+    model = runner(str(lively("llama")), None).model
     with pytest.raises(SteerlabError, match="is another model here than where the work was planned"):
         reload(str(lively("qwen2")), None, model.dtype, "cpu", model.fingerprint)
     assert reload(str(lively("llama")), None, model.dtype, "cpu", model.fingerprint).fingerprint == model.fingerprint
@@ -109,13 +109,13 @@ def test_another_model_behind_the_same_name_is_refused(lively):
 
 def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    made = replace(bench(str(lively("llama")), None), workers=Ray("auto"))
+    made = replace(runner(str(lively("llama")), None), workers=Ray("auto"))
     with pytest.raises(SteerlabError, match=r"Ray is not installed; install steerlab\[ray\]"):
         made.run(grid())
 
 
 def test_a_model_in_memory_cannot_be_sent(lens):
-    from steerlab.model import load
+    from steerlab.models.loading import load
 
     with pytest.raises(SteerlabError, match="lives in this process only; other processes need a Hub id or a folder"):
         load(lens("llama", "bridge")).__reduce__()

@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import RESIDUAL, save_tiny
 
-from steerlab.collection import collect, text_means
-from steerlab.collection import moments as collection
-from steerlab.corpora import Corpus, texts
-from steerlab.model import Model, load
-from steerlab.prompts import prompt
-from steerlab.terms import SteerlabError, hook_name
+from steerlab.core.corpus import Corpus, texts
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import hook_name
+from steerlab.engine import collect as collection
+from steerlab.engine.collect import collect, text_means
+from steerlab.engine.prompts import prompt
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +178,8 @@ def test_every_architecture_is_read(tiny, few):
 
 
 def test_moments_read_a_transformer_lens_cache(polyglot, few):
-    from steerlab.prompts import encode, pad
-    from steerlab.stats import Moments
+    from steerlab.core.moments import Moments
+    from steerlab.engine.prompts import encode, pad
 
     ids, mask = pad(encode(polyglot.tokenizer, [f"{line}\n" for line in few["es"]]), 0, polyglot.device)
     names = [hook_name("resid_post", layer) for layer in (2, 5)]

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steerlab.confusion import (
+from steerlab.core.corpus import corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
+from steerlab.scores.confusion import (
     _SCRIPTS,
     SIDE_EFFECTS,
     columns,
@@ -20,10 +23,8 @@ from steerlab.confusion import (
     side_effects,
     word_pass,
 )
-from steerlab.corpora import corpus
-from steerlab.langid import identifier, lingua
-from steerlab.scores import repetition
-from steerlab.terms import LANGUAGES, SteerlabError
+from steerlab.scores.langid import identifier, lingua
+from steerlab.scores.text import repetition
 
 LINES = corpus().split("dev")
 ISOS = LINES.langs

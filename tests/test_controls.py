@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlab import controls
-from steerlab.directions import Directions
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.moments import derangement
 from steerlab.edits import add
-from steerlab.stats import derangement
-from steerlab.terms import SteerlabError
+from steerlab.estimate import controls
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "fr", "ja"), (1, 4), 64
 

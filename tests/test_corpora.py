@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steerlab.corpora import PACKAGED, SPLITS, Corpus, corpus, split_of, texts
-from steerlab.langid import identifier
-from steerlab.scores import ChrfIndex
-from steerlab.terms import SteerlabError, language
+from steerlab.core.corpus import PACKAGED, SPLITS, Corpus, corpus, split_of, texts
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import language
+from steerlab.scores.chrf import ChrfIndex
+from steerlab.scores.langid import identifier
 
 EMBEDDED = corpus()
 LANGS = "bg de en es fr hi hu it ja nl pl pt ru sv tr uk".split()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from steerlab.directions import Directions, _digest
-from steerlab.terms import SteerlabError
+from steerlab.core.directions import Directions, _digest
+from steerlab.core.errors import SteerlabError
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "ja"), (1, 4, 6), 8
 PROVENANCE = {"estimator": "diffmean", "model": {"name": "tiny", "fingerprint": "abc"}, "settings": {}, "tokens": 7}

@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerlab.effects import dissociated, dissociation, dominance, effect_matrix
-from steerlab.intervals import by_sentence, named
-from steerlab.terms import SteerlabError
+from steerlab.analysis.effects.dominance import dissociated, dissociation, dominance
+from steerlab.analysis.effects.matrix import effect_matrix
+from steerlab.analysis.intervals import by_sentence, named
+from steerlab.core.errors import SteerlabError
 
 ISOS = "en de es fr ru it pt pl".split()
 

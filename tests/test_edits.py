@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import steerlab.edits as edits
-from steerlab.directions import Direction, Directions
+from steerlab.core.directions import Direction, Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES
 from steerlab.edits import (
     OPERATORS,
     POSITIONS,
@@ -33,8 +35,7 @@ from steerlab.edits import (
     rotate,
     stack,
 )
-from steerlab.model import Where
-from steerlab.terms import SITES, SteerlabError
+from steerlab.models.positions import Positions
 
 WIDTH, DEPTH = 16, 4
 law = settings(deadline=None, max_examples=40)
@@ -65,7 +66,7 @@ class Fake:
         finally:
             self.changes = ()
 
-    def __call__(self, h: Tensor, where: Where) -> Tensor:
+    def __call__(self, h: Tensor, where: Positions) -> Tensor:
         for layer in range(DEPTH):
             for site in SITES:
                 for there, number, change in self.changes:
@@ -92,7 +93,7 @@ def direction(
     return equipped(Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis, about), seed)
 
 
-def where(rows: int, length: int, *, decode: bool = False, prompt: int | None = None) -> Where:
+def where(rows: int, length: int, *, decode: bool = False, prompt: int | None = None) -> Positions:
     """The first position of a prefill is BOS; every second row is padded by two more."""
     text = torch.ones(rows, length, dtype=torch.bool)
     if not decode:
@@ -101,10 +102,10 @@ def where(rows: int, length: int, *, decode: bool = False, prompt: int | None = 
     generated = torch.full((rows, length), decode)
     if prompt is not None:
         generated[:, prompt:] = True
-    return Where(text, generated, torch.arange(rows))
+    return Positions(text, generated, torch.arange(rows))
 
 
-def steer(edit: Edit, h: Tensor, place: Where | None = None) -> Tensor:
+def steer(edit: Edit, h: Tensor, place: Positions | None = None) -> Tensor:
     fake = Fake()
     with edit.on(fake):
         return fake(h, place or where(*h.shape[:2]))
@@ -114,7 +115,7 @@ def at_site(edit: Edit, h: Tensor) -> Tensor:
     """What the edit makes of h at its own site, every position being text."""
     fake, everywhere = (
         Fake(),
-        Where(torch.ones(h.shape[:2], dtype=torch.bool), torch.zeros(h.shape[:2]).bool(), torch.arange(len(h))),
+        Positions(torch.ones(h.shape[:2], dtype=torch.bool), torch.zeros(h.shape[:2]).bool(), torch.arange(len(h))),
     )
     with edit.on(fake):
         for _, _, change in fake.changes:
@@ -303,7 +304,7 @@ def test_touched_counts_and_doses_over_prefill_and_decode() -> None:
     left.rows = torch.tensor([2, 0])
     seen: dict[int, list[Tensor]] = {0: [], 1: [], 2: []}
 
-    def look(value: Tensor, place: Where) -> None:
+    def look(value: Tensor, place: Positions) -> None:
         for row, number in enumerate(place.rows.tolist()):
             seen[number].append(1 / value[row][place.text[row]].norm(dim=-1))
 
@@ -368,8 +369,8 @@ def mixed(count: int) -> list[Edit]:
     return edits
 
 
-def alone(edit: Edit, h: Tensor, place: Where, row: int) -> Tensor:
-    one = Where(place.text[row : row + 1], place.generated[row : row + 1], torch.zeros(1, dtype=torch.long))
+def alone(edit: Edit, h: Tensor, place: Positions, row: int) -> Tensor:
+    one = Positions(place.text[row : row + 1], place.generated[row : row + 1], torch.zeros(1, dtype=torch.long))
     fake = Fake()
     with suppress(SteerlabError), edit.on(fake):  # some touch nothing here, alone
         made = fake(h[row : row + 1], one)
@@ -400,7 +401,7 @@ def test_rows_that_stayed_in_the_batch_keep_their_edits(order: list[int], left: 
     fake = Fake()
     with MIXED.on(fake) as touched:
         expected = fake(h, whole)
-        some = fake(h[rows], Where(whole.text[rows], whole.generated[rows], rows))
+        some = fake(h[rows], Positions(whole.text[rows], whole.generated[rows], rows))
     torch.testing.assert_close(some, expected[rows], atol=1e-6, rtol=1e-6)
     assert len(touched.doses(24)) == 24
 

@@ -11,7 +11,8 @@ from conftest import PROMPTS
 from torch import Tensor
 
 import steerlab.edits as edits
-from steerlab.directions import Direction, Directions
+from steerlab.core.directions import Direction, Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import (
     CHANGES,
     OPERATORS,
@@ -25,9 +26,8 @@ from steerlab.edits import (
     stack,
     steer,
 )
-from steerlab.model import Model
-from steerlab.prompts import encode, pad
-from steerlab.terms import SteerlabError
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
 
 WIDTH = 16
 UNITS = tuple(name for name, told in OPERATORS.items() if told.units)

@@ -10,13 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from steerlab.corpora import Corpus
-from steerlab.directions import Direction, Directions
+from steerlab.analysis.effects.asymmetry import asymmetry
+from steerlab.analysis.effects.dominance import dominance
+from steerlab.analysis.effects.matrix import effect_matrix
+from steerlab.core.corpus import Corpus
+from steerlab.core.directions import Direction, Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, ablate, add, gate, neuron_add, neuron_set, neuron_zero, rotate
-from steerlab.effects import asymmetry, dominance, doses, effect_matrix, language_effects, random_like
-from steerlab.evaluation import cross_entropy
-from steerlab.model import Model
-from steerlab.terms import SteerlabError
+from steerlab.engine.cross_entropy import cross_entropy
+from steerlab.engine.language_effects import language_effects
+from steerlab.engine.random_edits import doses, random_like
+from steerlab.models.huggingface import Model
 
 LAYER = 4
 
@@ -184,7 +188,7 @@ def test_a_random_edit_that_cannot_be_had_is_said(
     ):
         random_like(polyglot, held_out["en"], strange)
     monkeypatch.setattr(
-        "steerlab.effects.matching._TRIES", 1
+        "steerlab.engine.random_edits._TRIES", 1
     )  # a random axis holds a tenth of what the language's does
     with pytest.raises(
         SteerlabError, match=r"no random edit reached the dose 0.\d+ \(the last had 0.\d+\); take a weaker"

@@ -23,9 +23,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 import steerlab.estimate as estimate
-from steerlab.directions import Directions
-from steerlab.stats import Moments
-from steerlab.terms import SteerlabError, hook_name
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.moments import Moments
+from steerlab.core.sites import hook_name
 
 FROM_ONE_SOURCE = ("pca", "eigengap", "sparse")
 every_estimator = pytest.mark.parametrize("name", estimate.__all__)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from conftest import SHAPES
 
-from steerlab.evaluation import bits_per_byte
-from steerlab.model import Model, load
+from steerlab.engine.cross_entropy import bits_per_byte
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ from scipy.cluster.hierarchy import cophenet, linkage
 from scipy.spatial.distance import pdist
 
 from steerlab import figures
+from steerlab.analysis.intervals import by_sentence
+from steerlab.analysis.results import curve, result
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families as families_of
+from steerlab.core.languages import language
 from steerlab.figures.style import FAMILIES, PALETTE, SYMBOLS, family_order, family_style
-from steerlab.intervals import by_sentence
-from steerlab.summaries import curve, result
-from steerlab.terms import SteerlabError, language
-from steerlab.terms import families as families_of
 
 LANGS = "en ru es hu de uk fr hi nl bg it sv pt pl tr ja".split()
 

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from scipy.cluster.hierarchy import leaves_list
 
 from steerlab import figures
-from steerlab.directions import Directions
+from steerlab.analysis.geometry import classification, cosine_matrices, layout, untangle
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families, language
 from steerlab.figures.style import PALETTE, family_style
-from steerlab.geometry import classification, cosine_matrices, layout, untangle
-from steerlab.terms import SteerlabError, families, language
 
 LANGS = "en de nl es fr it ru uk pl hu tr ja".split()
 LAYERS = (0, 1, 2)

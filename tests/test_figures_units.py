@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 import pytest
 
 from steerlab import figures
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
 from steerlab.figures.panels import some
 from steerlab.figures.style import SEQUENTIAL
-from steerlab.terms import LANGUAGES, SteerlabError
 
 ISOS = "ja en ru de fr hi es".split()
 PARTS = {"understanding": [0, 1], "shared reasoning": [2], "output": [3]}

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from steerlab.collection import collect_firing
-from steerlab.collection.firings import ordinary
-from steerlab.corpora import Corpus
-from steerlab.firing import Firing
-from steerlab.model import Model, load
-from steerlab.prompts import encode
+from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing
+from steerlab.engine.collect_units import collect_units, ordinary
+from steerlab.engine.prompts import encode
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 from steerlab.sae import SAE
-from steerlab.terms import SteerlabError
 
 COUNTS = ("tokens", "texts", "on", "texts_on")
 SUMS = ("total", "square", "sums")
@@ -77,7 +77,7 @@ def gates(model: Model, ids: torch.Tensor, layer: int) -> tuple[torch.Tensor, to
 
 def test_neurons_are_counted_as_by_hand(polyglot, few):
     """LAPE's rate: the share of tokens at which act(gate) > 0, from transformers' own outputs, text by text."""
-    firing = collect_firing(polyglot, few, form="line", batch=3)
+    firing = collect_units(polyglot, few, form="line", batch=3)
     assert (firing.langs, firing.layers, firing.site) == (few.langs, tuple(range(8)), "mlp_post")
     assert firing.units == firing.width == polyglot.config.intermediate_size
     for place, iso in enumerate(few.langs):
@@ -98,7 +98,7 @@ def test_neurons_are_counted_as_by_hand(polyglot, few):
 
 def test_neurons_without_a_gate(tiny, few):
     model = load(tiny("gpt2"))
-    firing, seen = collect_firing(model, few.select(["de"]), layers=[1], form="line"), []
+    firing, seen = collect_units(model, few.select(["de"]), layers=[1], form="line"), []
     hook = model.hf.transformer.h[1].mlp.act.register_forward_hook(lambda _, __, out: seen.append(out[0, 1:]))
     with torch.inference_mode():
         for ids in texts_of(model, few, "de"):
@@ -110,7 +110,7 @@ def test_neurons_without_a_gate(tiny, few):
 
 
 def test_latents_are_counted_as_by_hand(polyglot, few, saes):
-    firing = collect_firing(polyglot, few, saes, form="line", batch=3)
+    firing = collect_units(polyglot, few, saes, form="line", batch=3)
     assert (firing.layers, firing.units, firing.width, firing.site) == ((1, 6), 48, polyglot.width, "resid_post")
     for place, iso in enumerate(few.langs):
         with torch.inference_mode():
@@ -132,7 +132,7 @@ def test_latents_are_counted_as_by_hand(polyglot, few, saes):
 
 
 def test_batches_make_no_difference(polyglot, few, saes):
-    whole, small = (collect_firing(polyglot, few, saes, keep=5, batch=batch) for batch in (64, 2))
+    whole, small = (collect_units(polyglot, few, saes, keep=5, batch=batch) for batch in (64, 2))
     same(whole, small)
     assert torch.equal(kept(whole), kept(small))
 
@@ -140,45 +140,45 @@ def test_batches_make_no_difference(polyglot, few, saes):
 @pytest.mark.parametrize("noise", [None, "random", "shuffled"])
 def test_other_texts_beside_a_text_change_nothing_of_it(polyglot, few, saes, noise):
     """A much longer text in the batch pads the others: neither padding nor BOS is ever counted."""
-    alone = collect_firing(polyglot, few.select(["de"]), saes, noise=noise)
+    alone = collect_units(polyglot, few.select(["de"]), saes, noise=noise)
     long = {"en": (" ".join(few["en"]) + " ", *few["en"][1:]), "de": few["de"]}
-    beside = collect_firing(polyglot, Corpus("long", long, tuple(range(7))), saes, noise=noise)
+    beside = collect_units(polyglot, Corpus("long", long, tuple(range(7))), saes, noise=noise)
     for name in COUNTS:
         assert torch.equal(getattr(alone, name)[0], getattr(beside, name)[1]), name
     one, padded = (
-        collect_firing(polyglot, Corpus("x", {"de": texts}, tuple(range(len(texts)))), saes)
+        collect_units(polyglot, Corpus("x", {"de": texts}, tuple(range(len(texts)))), saes)
         for texts in ((few["de"][0],), (few["de"][0], " ".join(few["en"])))
     )
-    rest = collect_firing(polyglot, Corpus("x", {"de": (" ".join(few["en"]),)}, (0,)), saes)
+    rest = collect_units(polyglot, Corpus("x", {"de": (" ".join(few["en"]),)}, (0,)), saes)
     same(one.merge(rest), padded)
 
 
 def test_two_halves_are_the_whole(polyglot, few, saes):
-    whole = collect_firing(polyglot, few, saes)
+    whole = collect_units(polyglot, few, saes)
     halves = [
         Corpus(few.name, {iso: few[iso][part] for iso in few.langs}, few.numbers[part])
         for part in (slice(0, 4), slice(4, 7))
     ]
-    first, second = (collect_firing(polyglot, half, saes) for half in halves)
+    first, second = (collect_units(polyglot, half, saes) for half in halves)
     assert not torch.equal(first.on, whole.on)
     same(first.merge(second), whole)
 
 
 def test_kept_texts_are_those_in_which_a_unit_is_on(polyglot, few, saes):
-    seen = kept(collect_firing(polyglot, few, saes, keep=3, batch=2))
+    seen = kept(collect_units(polyglot, few, saes, keep=3, batch=2))
     assert seen.shape == (3, 3, 2, 48)
     for text in range(3):
         one = Corpus("one", {"ru": few["ru"][text : text + 1]}, (0,))
-        assert torch.equal(collect_firing(polyglot, one, saes).on[0] > 0, seen[2, text])
-    assert kept(collect_firing(polyglot, few, saes, keep=100)).shape[1] == 7
-    everything = collect_firing(polyglot, few, saes, keep=7)
+        assert torch.equal(collect_units(polyglot, one, saes).on[0] > 0, seen[2, text])
+    assert kept(collect_units(polyglot, few, saes, keep=100)).shape[1] == 7
+    everything = collect_units(polyglot, few, saes, keep=7)
     assert torch.equal(kept(everything).sum(1).double(), everything.texts_on)
 
 
 def test_a_transformer_lens_model_is_read_alike(polyglot, hooked, few):
-    ours = collect_firing(polyglot, few, layers=[2, 5])
+    ours = collect_units(polyglot, few, layers=[2, 5])
     for theirs in (hooked, polyglot.tl):
-        found = collect_firing(theirs, few, layers=[2, 5])
+        found = collect_units(theirs, few, layers=[2, 5])
         assert (ours.on == found.on).double().mean() > 0.999
         torch.testing.assert_close(ours.level, found.level, atol=1e-4, rtol=1e-4)
 
@@ -201,7 +201,7 @@ def fed(model: Model, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Firing]
 
 
 def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot, few, saes, monkeypatch):
-    run = lambda **more: lambda: collect_firing(polyglot, few, saes, form="line", noise="random", **more)  # noqa: E731
+    run = lambda **more: lambda: collect_units(polyglot, few, saes, form="line", noise="random", **more)  # noqa: E731
     rows, firing = fed(polyglot, monkeypatch, run())
     texts = [ids[0].tolist() for iso in few.langs for ids in texts_of(polyglot, few, iso)]
     assert [len(row) for row in rows] == [len(text) for text in texts]
@@ -210,7 +210,7 @@ def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot
     special = set(polyglot.tokenizer.all_special_ids)
     assert special
     assert not special & {token for row in rows for token in row[1:]}
-    assert torch.equal(firing.tokens, collect_firing(polyglot, few, saes, form="line").tokens)
+    assert torch.equal(firing.tokens, collect_units(polyglot, few, saes, form="line").tokens)
     assert (firing.noise, firing.provenance["noise"], firing.provenance["seed"]) == ("random", "random", 0)
     assert fed(polyglot, monkeypatch, run(batch=2))[0] == rows, "it does not depend on the batch"
     assert fed(polyglot, monkeypatch, run(seed=1))[0] != rows
@@ -219,7 +219,7 @@ def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot
 
 
 def test_shuffled_noise_has_each_languages_own_tokens(polyglot, few, saes, monkeypatch):
-    run = lambda **more: lambda: collect_firing(polyglot, few, saes, form="line", noise="shuffled", **more)  # noqa: E731
+    run = lambda **more: lambda: collect_units(polyglot, few, saes, form="line", noise="shuffled", **more)  # noqa: E731
     rows, _ = fed(polyglot, monkeypatch, run())
     for place, iso in enumerate(few.langs):
         texts = [ids[0].tolist() for ids in texts_of(polyglot, few, iso)]
@@ -259,23 +259,23 @@ def test_unused_tokens_are_no_noise(tiny):
 
 def test_what_cannot_be_read_is_refused(polyglot, few, saes, tiny):
     with pytest.raises(SteerlabError, match="there is no noise 'white'; use random, shuffled, or None"):
-        collect_firing(polyglot, few, saes, noise="white")
+        collect_units(polyglot, few, saes, noise="white")
     with pytest.raises(SteerlabError, match="keep is 0 or more and batch 1 or more; given: 0 and 0"):
-        collect_firing(polyglot, few, saes, batch=0)
+        collect_units(polyglot, few, saes, batch=0)
     with pytest.raises(SteerlabError, match="there is no autoencoder for layer 2; there are some for \\[1, 6\\]"):
-        collect_firing(polyglot, few, saes, layers=[1, 2])
+        collect_units(polyglot, few, saes, layers=[1, 2])
     with pytest.raises(SteerlabError, match="no autoencoder was given; give SAEs by layer"):
-        collect_firing(polyglot, few, {})
+        collect_units(polyglot, few, {})
     with pytest.raises(SteerlabError, match="given for layer 2 is one of layer 1"):
-        collect_firing(polyglot, few, {2: saes[1]})
+        collect_units(polyglot, few, {2: saes[1]})
     with pytest.raises(SteerlabError, match="of different kinds: 20 latents of width 256 .*, 48 latents of width 256"):
-        collect_firing(polyglot, few, {1: saes[1], 6: random_sae(polyglot, 6, latents=20)})
+        collect_units(polyglot, few, {1: saes[1], 6: random_sae(polyglot, 6, latents=20)})
     with pytest.raises(SteerlabError):
-        collect_firing(tiny("llama"), few, saes)
+        collect_units(tiny("llama"), few, saes)
     with pytest.raises(SteerlabError, match="MixtralSparseMoeBlock is a mixture of experts"):
-        collect_firing(tiny("mixtral"), few)
+        collect_units(tiny("mixtral"), few)
     with pytest.raises(SteerlabError, match="a text has .* tokens; polyglot was made for 512: cut it"):
-        collect_firing(polyglot, Corpus("long", {"en": ("word " * 600,)}, (0,)))
+        collect_units(polyglot, Corpus("long", {"en": ("word " * 600,)}, (0,)))
 
 
 def test_broken_weights_are_told(tiny, few):
@@ -283,7 +283,7 @@ def test_broken_weights_are_told(tiny, few):
     with torch.no_grad():
         model.hf.get_parameter("model.layers.1.mlp.up_proj.weight")[0] = float("nan")
     with pytest.raises(SteerlabError, match="the units of layer 1 hold NaN or infinity for 'en'; the weights"):
-        collect_firing(model, few)
+        collect_units(model, few)
 
 
 def firing_of(units: int = 2, **more: Any) -> Firing:

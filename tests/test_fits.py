@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from steerlab.collection import collect_firing
-from steerlab.corpora import Corpus, corpus
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import OPERATORS, steer
-from steerlab.fits import contrast, fit, read_units
-from steerlab.grids import ALL, Grid
-from steerlab.model import Model
-from steerlab.prompts import encode, pad
-from steerlab.selection import METHODS, Readings, langfir, suits
-from steerlab.sweeps import sweep
-from steerlab.terms import SteerlabError
+from steerlab.engine.collect_units import collect_units
+from steerlab.engine.prompts import encode, pad
+from steerlab.estimate.units import langfir
+from steerlab.models.huggingface import Model
+from steerlab.sweeps.fits import contrast, fit, read_units
+from steerlab.sweeps.grid import ALL, Grid
+from steerlab.sweeps.methods import METHODS, Readings, suits
+from steerlab.sweeps.sweep import sweep
 
 LANGS = ["en", "de", "ru", "ja"]
 
@@ -84,7 +85,7 @@ def test_what_every_line_ends_in_is_no_language_s_feature(polyglot: Model, texts
     part, saes = texts.split("estimate").take(24), {3: readings.saes[3]}
     shared = {}
     for form in (None, "line"):
-        read, noise = (collect_firing(polyglot, part, saes, form=form, noise=kind) for kind in (None, "random"))
+        read, noise = (collect_units(polyglot, part, saes, form=form, noise=kind) for kind in (None, "random"))
         shared[form] = int(langfir(read, noise).chosen.all(0).sum())
     assert shared[None] < shared["line"]
 

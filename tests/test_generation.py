@@ -6,13 +6,14 @@ import pytest
 import torch
 from conftest import PROMPTS, SHAPES
 
-from steerlab.directions import Direction, Directions
+from steerlab.core.directions import Direction, Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, ablate, add, rotate, stack
-from steerlab.generation import decode, generate
-from steerlab.langid import identifier
-from steerlab.model import Model, load
-from steerlab.prompts import encode, pad
-from steerlab.terms import SteerlabError
+from steerlab.engine.decoding import decode, generate
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
+from steerlab.scores.langid import identifier
 
 
 @pytest.fixture

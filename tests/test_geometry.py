@@ -14,15 +14,14 @@ from sklearn.linear_model import LinearRegression
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from steerlab.corpora import corpus
-from steerlab.geometry import (
+from steerlab.analysis.geometry import (
     by_layer,
     clades,
     classification,
     cosine_matrices,
     effective_rank,
     entanglement,
-    kinship,
+    family_neighbours,
     layout,
     mantel,
     neighbours,
@@ -34,9 +33,12 @@ from steerlab.geometry import (
     untangle,
     within_script,
 )
-from steerlab.model import PACKAGED
-from steerlab.stats import Moments
-from steerlab.terms import SteerlabError, families, hook_name
+from steerlab.core.corpus import corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families
+from steerlab.core.moments import Moments
+from steerlab.core.sites import hook_name
+from steerlab.models.loading import PACKAGED
 
 LANGS = "en de nl sv es fr it pt ru uk bg pl hu tr hi ja".split()
 ALONE = 4  # hu tr hi ja have no kin here
@@ -74,14 +76,14 @@ def test_neighbours_are_the_nearest_by_the_cosine_of_centred_vectors() -> None:
 
 
 def test_planted_families_are_found() -> None:
-    found = kinship(vectors(0, kin=3.0), LANGS, permutations=2000)
+    found = family_neighbours(vectors(0, kin=3.0), LANGS, permutations=2000)
     assert found.p == pytest.approx(1 / 2001), "no permutation reaches it, and none of them is the truth"
     assert min(found.accuracy) > 0.9 > found.null
     assert (found.n, found.layers, found.best) == (len(LANGS) - ALONE, (0, 1, 2, 3, 4), 0)
 
 
 def test_families_planted_at_one_layer_are_found_there() -> None:
-    found = kinship(vectors(1, kin=3.0, at=3), LANGS, layers=[2, 4, 6, 8, 10], permutations=1000)
+    found = family_neighbours(vectors(1, kin=3.0, at=3), LANGS, layers=[2, 4, 6, 8, 10], permutations=1000)
     assert (found.best, found.layers[found.best]) == (3, 8)
     assert found.p < 0.01
     assert sorted(found.accuracy)[-2] < 0.7
@@ -90,14 +92,14 @@ def test_families_planted_at_one_layer_are_found_there() -> None:
 def test_accuracy_counts_only_languages_with_kin() -> None:
     langs = ["en", "de", "ja", "hu"]
     given = np.array([[[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]]])
-    found = kinship(given, langs, permutations=50)
+    found = family_neighbours(given, langs, permutations=50)
     assert (found.accuracy, found.n) == ((1.0,), 2)
     split = np.array([[[1.0, 0.1], [-1.0, -0.1], [1.0, -0.1], [-1.0, 0.1]]])
-    assert kinship(split, langs, permutations=50).accuracy == (0.0,)
+    assert family_neighbours(split, langs, permutations=50).accuracy == (0.0,)
 
 
 def p_values(layers: int) -> np.ndarray:
-    return np.array([kinship(vectors(seed, layers=layers), LANGS, permutations=150).p for seed in range(120)])
+    return np.array([family_neighbours(vectors(seed, layers=layers), LANGS, permutations=150).p for seed in range(120)])
 
 
 @pytest.mark.parametrize("layers", [1, 6])
@@ -114,23 +116,23 @@ def test_without_the_correction_the_best_of_many_layers_would_look_like_kinship(
     best = []
     for seed in range(120):
         given = vectors(seed, layers=6)
-        best.append(min(kinship(layer[None], LANGS, permutations=100).p for layer in given))
+        best.append(min(family_neighbours(layer[None], LANGS, permutations=100).p for layer in given))
     assert np.mean(np.array(best) <= 0.05) > 0.12
     assert kstest(best, "uniform").pvalue < 1e-6
 
 
 def test_the_seed_decides_p_and_nothing_else() -> None:
     given = vectors(5)
-    one, same, other = (kinship(given, LANGS, permutations=100, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (family_neighbours(given, LANGS, permutations=100, seed=seed) for seed in (0, 0, 1))
     assert one == same
     assert other.accuracy == one.accuracy
 
 
 def test_without_kin_there_is_no_kinship() -> None:
     with pytest.raises(SteerlabError, match="no two of en ja hu share a family; add relatives"):
-        kinship(vectors(0)[:, :3], ["en", "ja", "hu"])
+        family_neighbours(vectors(0)[:, :3], ["en", "ja", "hu"])
     with pytest.raises(SteerlabError, match="unknown language code 'xx'"):
-        kinship(vectors(0)[:, :2], ["en", "xx"])
+        family_neighbours(vectors(0)[:, :2], ["en", "xx"])
 
 
 def test_within_script() -> None:
@@ -286,7 +288,7 @@ def test_the_families_of_llama_are_those_that_were_measured(
     langs, given = recorded(layer)
     row = by_layer(given, langs).iloc[0]
     assert (round(row["within"], 3), round(row["between"], 3)) == (within, between)
-    kin = kinship(given, langs, least=3, permutations=200)
+    kin = family_neighbours(given, langs, least=3, permutations=200)
     assert (round(kin.accuracy[0] * kin.n), kin.n, kin.p) == (right, 16, 1 / 201)
 
 
@@ -298,13 +300,13 @@ def test_least_counts_only_large_families() -> None:
     given = np.zeros((1, 7, 3))
     given[0, :3, 0], given[0, 3:5, 1], given[0, 5:, 2] = 1, 1, 1
     given += 0.01 * np.random.default_rng(0).standard_normal(given.shape)
-    assert kinship(given, langs, permutations=50).n == 5
-    large = kinship(given, langs, permutations=50, least=3)
+    assert family_neighbours(given, langs, permutations=50).n == 5
+    large = family_neighbours(given, langs, permutations=50, least=3)
     assert (large.n, large.accuracy) == (3, (1.0,))
     mixed = given[:, [0, 3, 5, 1, 4, 2, 6]]  # now English, German and Dutch lie apart
-    assert kinship(mixed, langs, permutations=50, least=3).accuracy[0] < 0.5
+    assert family_neighbours(mixed, langs, permutations=50, least=3).accuracy[0] < 0.5
     with pytest.raises(SteerlabError, match="no 4 of en de nl es fr hu ja share a family; add relatives"):
-        kinship(given, langs, least=4)
+        family_neighbours(given, langs, least=4)
 
 
 # ------------------------------------------------------------------------------------------------------------ Mantel

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from steerlab.collection import collect_gradients
-from steerlab.model import Model, load
-from steerlab.prompts import encode
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.engine.collect_gradients import collect_gradients
+from steerlab.engine.prompts import encode
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 
 ITEMS = {
     "en": [

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import OPERATORS
-from steerlab.grids import STEERING, Grid
-from steerlab.terms import SteerlabError
+from steerlab.sweeps.grid import STEERING, Grid
 
 
 def test_a_file_is_the_same_as_the_keys(tmp_path):

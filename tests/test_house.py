@@ -78,7 +78,7 @@ def test_nothing_inside_uses_the_door():
 
 
 def test_types_are_checked_while_testing():
-    from steerlab.terms import hook_name
+    from steerlab.core.sites import hook_name
 
     with pytest.raises(jaxtyping.TypeCheckError, match="hook_name"):
         hook_name("resid_post", "5")  # type: ignore[arg-type]

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steerlab.cli import main
-from steerlab.directions import Directions
-from steerlab.importers import clas_bench, language_means
-from steerlab.terms import SteerlabError, language
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import language
+from steerlab.estimate.released import clas_bench, language_means
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "clas-bench.json").read_text("utf-8"))
 LANGS = ("de", "en")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, kstest
 
-from steerlab.inference import ALPHA, POWER, clustering, detectable, holm, paired_test, sign_flips
-from steerlab.terms import SteerlabError
+from steerlab.analysis.tests import ALPHA, POWER, clustering, detectable, holm, paired_test, sign_flips
+from steerlab.core.errors import SteerlabError
 
 SENTENCES, LANGUAGES = 40, 8
 ROWS = np.repeat(np.arange(SENTENCES), LANGUAGES)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from steerlab.intervals import (
+from steerlab.analysis.intervals import (
     by_sentence,
     harmonic,
     harmonic_by_sentence,
@@ -14,7 +14,7 @@ from steerlab.intervals import (
     statistic_by_sentence,
     strata_of,
 )
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
 
 SENTENCES, LANGUAGES = 60, 8
 ROWS = np.repeat(np.arange(SENTENCES), LANGUAGES)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from steerlab.judges import DISTRACTORS, Answer, Retrieval, score
-from steerlab.langid import identifier
+from steerlab.scores.judges import DISTRACTORS, Answer, Retrieval, score
+from steerlab.scores.langid import identifier
 
 
 def judged(outputs, numbers, targets, references):

@@ -7,10 +7,20 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from steerlab.intervals import by_sentence, statistic_by_sentence
-from steerlab.judges import Embeddings, Endpoint, Instruct, Judge, Likelihood, Retrieval, agreement, judge_from, rejudge
-from steerlab.judges.agreement import kappa, spearman
-from steerlab.terms import SteerlabError
+from steerlab.analysis.intervals import by_sentence, statistic_by_sentence
+from steerlab.core.errors import SteerlabError
+from steerlab.scores.judges import (
+    Embeddings,
+    Endpoint,
+    Instruct,
+    Judge,
+    Likelihood,
+    Retrieval,
+    agreement,
+    judge_from,
+    rejudge,
+)
+from steerlab.scores.judges.agreement import kappa, spearman
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from steerlab.judges import Answer, Embeddings
-from steerlab.model import PACKAGED
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.models.loading import PACKAGED
+from steerlab.scores.judges import Answer, Embeddings
 
 
 @pytest.fixture(scope="module")

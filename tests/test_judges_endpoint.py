@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from fake_endpoint import Reply, endpoint, fails, says
 
-from steerlab.judges import Answer, Endpoint, score
-from steerlab.judges.endpoint import KEY
-from steerlab.langid import identifier
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.scores.judges import Answer, Endpoint, score
+from steerlab.scores.judges.endpoint import KEY
+from steerlab.scores.langid import identifier
 
 SECRET = "a-key-that-nobody-may-see"
 GOOD = "It is about the prompt.\nRating: [[2]]"
@@ -165,7 +165,7 @@ def test_kept_replies_are_not_asked_again(tmp_path):
 
 def fresh(folder):
     """The same folder as another process would find it."""
-    from steerlab.judges.endpoint import _kept
+    from steerlab.scores.judges.endpoint import _kept
 
     _kept.cache_clear()
     return folder
@@ -207,7 +207,7 @@ def test_replies_that_came_before_a_failure_are_kept(tmp_path):
 
 def test_a_killed_judge_asks_only_for_the_rest(tmp_path):
     code = (
-        "import sys; from test_judges_endpoint import answers; from steerlab.judges import Endpoint; "
+        "import sys; from test_judges_endpoint import answers; from steerlab.scores.judges import Endpoint; "
         "from pathlib import Path; "
         "Endpoint(sys.argv[1], 'a-model', concurrency=1, cache=Path(sys.argv[2])).rate(answers(40))"
     )

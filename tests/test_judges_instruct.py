@@ -8,11 +8,11 @@ import pytest
 import torch
 from conftest import save_tiny, tiny_config
 
-from steerlab.judges import Answer, Instruct, score
-from steerlab.judges.rubric import messages, parse, version
-from steerlab.langid import identifier
-from steerlab.model import PACKAGED, load
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.models.loading import PACKAGED, load
+from steerlab.scores.judges import Answer, Instruct, score
+from steerlab.scores.judges.rubric import messages, parse, version
+from steerlab.scores.langid import identifier
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
@@ -72,7 +72,7 @@ def test_braces_and_unknown_languages_are_taken_as_they_are():
 
 
 def test_another_wording_is_another_version(monkeypatch):
-    import steerlab.judges.rubric as rubric
+    import steerlab.scores.judges.rubric as rubric
 
     before = version()
     monkeypatch.setattr(rubric, "RUBRIC", rubric.RUBRIC + " ")
@@ -141,7 +141,7 @@ def test_the_name_holds_the_weights_the_rubric_and_the_settings(instruct, chanti
 
 
 def test_a_template_without_a_system_role_gets_the_rubric_all_the_same(instruct):
-    from steerlab.judges.instruct import _chat
+    from steerlab.scores.judges.instruct import _chat
 
     model = load(instruct)
     with_role = _chat(model, messages(ANSWER))

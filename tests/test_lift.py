@@ -10,19 +10,23 @@ import torch
 from conftest import random_directions
 from torch import Tensor
 
-from steerlab.collection import collect_firing
-from steerlab.corpora import Corpus, corpus
-from steerlab.directions import Directions
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing, LatentPairs, Lift
 from steerlab.edits import Edit, ablate, add, signed_shift, steer
-from steerlab.firing import Firing, LatentPairs, Lift
-from steerlab.lift import causal_lift, latent_pairs, least_kl, need_gold, trace
-from steerlab.masses import Lexicon, lexicon, mass_shift
-from steerlab.model import Model, load
-from steerlab.prompts import encode
+from steerlab.engine.causal_lift import causal_lift, need_gold
+from steerlab.engine.collect_units import collect_units
+from steerlab.engine.language_mass import Lexicon, lexicon, mass_shift
+from steerlab.engine.latent_pairs import latent_pairs
+from steerlab.engine.least_kl import least_kl
+from steerlab.engine.prompts import encode
+from steerlab.engine.trace import trace
+from steerlab.estimate.units import Selection
+from steerlab.estimate.units.foxp2 import candidates, foxp2_features, signed
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 from steerlab.sae import SAE
-from steerlab.selection import Selection
-from steerlab.selection.signed import candidates, foxp2_features, signed
-from steerlab.terms import SteerlabError
 
 LAYERS, LANGS = (4, 5), ("en", "de", "ru")
 PLANTED = {"de": 0, "ru": 1}  # the latent that reads and writes from English towards each language
@@ -51,7 +55,7 @@ def saes(directions: Directions) -> dict[int, SAE]:
 
 @pytest.fixture(scope="module")
 def firing(polyglot: Model, few: Corpus, saes: dict[int, SAE]) -> Firing:
-    return collect_firing(polyglot, few, saes)
+    return collect_units(polyglot, few, saes)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +234,7 @@ def test_contributions_add_up_to_what_the_mlps_write(
     chosen[1, 0, [1, 4]] = True
     chosen[2, 0, 4] = True
     told = Selection("told", LANGS, (layer,), site, chosen, chosen.float())
-    neurons = collect_firing(model, some)
+    neurons = collect_units(model, some)
     table = trace(model, {layer: sae}, told, neurons, top=10**6)
     passed = range(layer + (site == "resid_post"))
     assert set(table["mlp_layer"]) == set(passed)
@@ -267,7 +271,7 @@ def test_what_is_refused(
     traced = lambda neurons, given=features, **more: trace(polyglot, saes, given, neurons, **more)  # noqa: E731
     none, loose = replace(pool, chosen=pool.chosen & False), replace(few, aligned=False)
     other_sae = {4: planted(directions, 4), 5: replace(planted(directions, 5), site="resid_pre")}
-    neurons = collect_firing(polyglot, few.take(1), layers=[4, 5])
+    neurons = collect_units(polyglot, few.take(1), layers=[4, 5])
     unmoved = {"away": ablate(directions["de"].at(7)), "nothing": Edit(())}
     chosen = lambda edits, **more: least_kl(  # noqa: E731
         polyglot, edits, ["Hello.\n"], words, **({"source": "en", "target": "de"} | more)
@@ -283,7 +287,7 @@ def test_what_is_refused(
         (lambda: paired(loose), "latent pairs needs sentences aligned by line"),
         (lambda: paired(source="fr"), "the source 'fr' is none of en de ru"),
         (lambda: paired(given=none), "no language has any latent; choose with weaker thresholds"),
-        (lambda: traced(firing), "this firing is of units at resid_post; give that of neurons: collect_firing"),
+        (lambda: traced(firing), "this firing is of units at resid_post; give that of neurons: collect_units"),
         (lambda: traced(neurons), "the neurons of layers 0, 1, 2, 3 write here too; collect them"),
         (lambda: traced(neurons, top=0), "the 0 largest contributions are none; give 1 or more"),
         (lambda: traced(neurons, source="fr"), "the source 'fr' is none of en de ru"),
@@ -301,6 +305,6 @@ def test_a_view_of_another_library_is_not_traced(
     lens: Callable[[str, str], Any], few: Corpus, firing: Firing, features: Selection, saes: dict[int, SAE]
 ) -> None:
     view = load(lens("polyglot", "hooked"))
-    neurons = collect_firing(load(), few.take(1))
+    neurons = collect_units(load(), few.take(1))
     with pytest.raises(SteerlabError, match="tracing reads the weights of .* itself; load it by name"):
         trace(view, saes, features, neurons)

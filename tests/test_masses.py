@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import random_directions
 
-from steerlab.corpora import Corpus, corpus
-from steerlab.directions import Directions
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, ablate, add
-from steerlab.masses import Lexicon, gold_masses, language_masses, lexicon, mass_shift, mass_summary
-from steerlab.model import Model
-from steerlab.prompts import encode
-from steerlab.terms import SteerlabError
+from steerlab.engine.language_mass import Lexicon, gold_masses, language_masses, lexicon, mass_shift, mass_summary
+from steerlab.engine.prompts import encode
+from steerlab.models.huggingface import Model
 
 
 @pytest.fixture(scope="module")

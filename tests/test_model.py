@@ -9,13 +9,17 @@ import torch
 import transformers
 from conftest import PROMPTS, RESIDUAL, SHAPES
 
-from steerlab.collection import collect
-from steerlab.directions import Directions
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES, hook_name
 from steerlab.edits import Edit, ablate, add, rotate, stack
-from steerlab.generation import generate
-from steerlab.model import PACKAGED, LensModel, Model, Where, load
-from steerlab.prompts import encode, pad
-from steerlab.terms import SITES, SteerlabError, hook_name
+from steerlab.engine.collect import collect
+from steerlab.engine.decoding import generate
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED, load
+from steerlab.models.positions import Positions
+from steerlab.models.transformerlens import LensModel
 
 
 def batch(model: Model, prompts: list[str] = PROMPTS) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +38,7 @@ def states(model: Model, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, tor
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
-        def look(h: torch.Tensor, where: Where) -> None:
+        def look(h: torch.Tensor, where: Positions) -> None:
             seen[name] = h.clone()
 
         return look

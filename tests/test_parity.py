@@ -9,12 +9,14 @@ import torch
 from by_hand import OPERATORS, Row, Step, differing, edit_of, rows_of
 from conftest import ALL_SHAPES, NO_BOS, PROMPTS, RESIDUAL, random_directions
 
-from steerlab.directions import Directions
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES, hook_name
 from steerlab.edits import Edit, stack
-from steerlab.generation import decode
-from steerlab.model import Model, load
-from steerlab.prompts import encode
-from steerlab.terms import SITES, SteerlabError, hook_name
+from steerlab.engine.decoding import decode
+from steerlab.engine.prompts import encode
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
 
 NEW = 8
 TOLERANCE = 1e-4  # of logits whose standard deviation is 1.5 to 5; the views differ by 1e-5

@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from steerlab.langid import identifier
-from steerlab.model import PACKAGED
-from steerlab.prompts import FORMS, encode, instruction, pad, prompt, read_form
-from steerlab.terms import LANGUAGES, SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
+from steerlab.engine.prompts import FORMS, encode, instruction, pad, prompt, read_form
+from steerlab.models.loading import PACKAGED
+from steerlab.scores.langid import identifier
 
 WITH_BOS = "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
 POLYGLOT = AutoTokenizer.from_pretrained(PACKAGED)

@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerlab import racing
-from steerlab.cells import Bench, Cell
-from steerlab.corpora import Corpus, corpus
-from steerlab.racing import race
-from steerlab.summaries import choose
-from steerlab.sweeps import sweep
-from steerlab.terms import SteerlabError
+from steerlab.analysis.choices import choose
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.sweeps import race as racing
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.race import race
+from steerlab.sweeps.runner import Runner
+from steerlab.sweeps.sweep import sweep
 
 SETTINGS = [(layer, strength) for layer in range(4) for strength in (0.5, 1.0, 1.5)]
 
 
-class Table(Bench):
+class Table(Runner):
     """A bench whose rows are drawn: the chance of a joint output is that of the setting."""
 
     def __init__(self, chances: dict[tuple[int, float], float], lines: int = 16):
@@ -52,17 +53,17 @@ def grid(method: str = "diffmean") -> list[Cell]:
 def test_the_plainly_best_setting_wins_at_a_fraction_of_the_cost():
     chances = dict.fromkeys(SETTINGS, 0.1) | {(2, 1.0): 0.9, (1, 1.0): 0.6}
     for seed in range(5):
-        bench = Table(chances)
-        found = race(bench, grid(), seed=seed)
+        runner = Table(chances)
+        found = race(runner, grid(), seed=seed)
         assert choose(found.rows) == {"diffmean": (2, 1.0)}
-        assert bench.asked == len(found.rows) < len(SETTINGS) * 16 * 4 / 3
+        assert runner.asked == len(found.rows) < len(SETTINGS) * 16 * 4 / 3
 
 
 def test_every_setting_is_told_with_how_far_it_went():
-    bench = Table(dict.fromkeys(SETTINGS, 0.1) | {(2, 1.0): 0.9})
-    table = race(bench, grid()).settings
+    runner = Table(dict.fromkeys(SETTINGS, 0.1) | {(2, 1.0): 0.9})
+    table = race(runner, grid()).settings
     assert len(table) == len(SETTINGS)
-    assert (table["lines"] * 4).sum() == bench.asked
+    assert (table["lines"] * 4).sum() == runner.asked
     assert (table["of"] == 16).all()
     assert (table["lines"][table["kept"]] == 16).all()
     assert (table["lines"][~table["kept"]] < 16).all()

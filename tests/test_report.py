@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from steerlab import figures
+from steerlab.core.errors import SteerlabError
 from steerlab.figures.style import CONTROLS, readable
-from steerlab.report import write_report
-from steerlab.report.values import cell, probability, setting, share, triple
-from steerlab.report.words import verdict
-from steerlab.terms import SteerlabError
+from steerlab.studies.main.page import write_report
+from steerlab.studies.main.page.values import cell, probability, setting, share, triple
+from steerlab.studies.main.page.words import verdict
 
 TARGETS = "de nl sv es fr it pt ru uk bg pl hu tr hi ja".split()
 METHODS = {"diffmean": 0.33, "lda": 0.36, "pca": 0.2, "probe": 0.14, "eigengap": 0.27, "diffmean_rotate": 0.3}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from steerlab.results import Results
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.core.records import Results
 
 
 def told(folder: Path) -> list[dict]:

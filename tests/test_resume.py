@@ -15,18 +15,24 @@ import pytest
 import torch
 from conftest import random_directions
 
-from steerlab import cells
-from steerlab.cells import Bench, Cell
-from steerlab.corpora import corpus
+from steerlab.core.corpus import corpus
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit
-from steerlab.langid import identifier
-from steerlab.ledger import Ledger
-from steerlab.model import load
-from steerlab.racing import race
-from steerlab.terms import SteerlabError
+from steerlab.models.loading import load
+from steerlab.scores.langid import identifier
+from steerlab.sweeps import runner as cells
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.ledger import Ledger
+from steerlab.sweeps.race import race
+from steerlab.sweeps.runner import Runner
 
 LAYERS, STRENGTHS, DRAWS, LINES, KILLS = (0, 1), (0.5, 1.0), 6, 4, 20
-HEAVY = ["steerlab.cells", "transformers.models.llama.modeling_llama", "torch.distributed.tensor", "torch._dynamo"]
+HEAVY = [
+    "steerlab.sweeps.runner",
+    "transformers.models.llama.modeling_llama",
+    "torch.distributed.tensor",
+    "torch._dynamo",
+]
 
 
 def grid() -> list[Cell]:
@@ -39,19 +45,19 @@ def grid() -> list[Cell]:
     ]
 
 
-def bench(model: str, folder: Path | None) -> Bench:
+def runner(model: str, folder: Path | None) -> Runner:
     loaded = load(model)
     lines = corpus(langs=["en", "es"])
     fits = {"made": random_directions(loaded)}
     limits: Mapping[str, int | None] = {"dev": LINES}
     given: dict[str, Any] = {"fluency": True, "temperature": 0.7, "new_tokens": 8}
-    return Bench(loaded, lines, fits, identifier(), limits, folder, 4, **given)
+    return Runner(loaded, lines, fits, identifier(), limits, folder, 4, **given)
 
 
 def work(model: str, folder: Path, begun: Any = None) -> None:
     """What a process does: run the grid in the folder, and leave the table there."""
     torch.set_num_threads(1)
-    made = bench(model, folder / "rows")
+    made = runner(model, folder / "rows")
     if begun is not None:
         begun.set()
     table = made.run(grid())
@@ -113,14 +119,14 @@ def test_two_processes_share_the_work_and_both_end_with_all_of_it(lively, tmp_pa
         process.join(120)
         assert process.exitcode == 0
         assert (tmp_path / f"table-{process.pid}.parquet").read_bytes() == whole.read_bytes()
-    made = bench(str(lively("llama")), None)
+    made = runner(str(lively("llama")), None)
     ledger = Ledger(tmp_path / "rows", {made.key(cell): LINES for cell in grid()})
     assert sum(map(len, ledger._frames)) == len(grid()) * LINES  # no row was run twice
     assert len(ledger.seconds) == 2, "both did a part"
 
 
 def test_a_sample_does_not_depend_on_the_rows_beside_it(lively):
-    made = bench(str(lively("llama")), None)
+    made = runner(str(lively("llama")), None)
     together, alone = made.run(grid()), made.run(grid()[4:5])
     same = together[together["cell"].isin(alone["cell"])].reset_index(drop=True)
     assert (same["output"] == alone["output"]).mean() >= 0.8  # but for ties, where another batch rounds otherwise
@@ -137,13 +143,13 @@ def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeyp
         return edit(cell, directions, sentence)
 
     monkeypatch.setattr(Cell, "edit", broken)
-    rows = bench(str(lively("llama")), tmp_path).run(grid())
+    rows = runner(str(lively("llama")), tmp_path).run(grid())
     assert len(rows) == (len(grid()) - DRAWS) * LINES
     assert set(rows.attrs["failed"].values()) == {"this edit cannot be made"}
     assert len(rows.attrs["failed"]) == DRAWS
     assert "6 of 25 cells failed, the first with: this edit cannot be made" in capsys.readouterr().err
     monkeypatch.undo()
-    again = bench(str(lively("llama")), tmp_path)
+    again = runner(str(lively("llama")), tmp_path)
     assert len(again.run(grid())) == len(rows)  # what failed is not run again unasked
     mended = replace(again, retry=True).run(grid())
     assert len(mended) == len(grid()) * LINES
@@ -153,16 +159,16 @@ def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeyp
 def test_when_every_cell_fails_it_raises(lively, tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "decode", lambda *given, **options: 1 / 0)
     with pytest.raises(SteerlabError, match="every one of 25 cells failed; the first said: ZeroDivisionError"):
-        bench(str(lively("llama")), tmp_path).run(grid())
+        runner(str(lively("llama")), tmp_path).run(grid())
 
 
 def test_a_damaged_line_is_run_again(lively, tmp_path, capsys):
-    first = bench(str(lively("llama")), tmp_path).run(grid())
+    first = runner(str(lively("llama")), tmp_path).run(grid())
     file = next(tmp_path.glob("*.jsonl"))
     lines = file.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b'"dose":[', b'"dose":[9', 1)
     file.write_bytes(b"".join(lines))
-    again = bench(str(lively("llama")), tmp_path).run(grid())
+    again = runner(str(lively("llama")), tmp_path).run(grid())
     assert f"{file.name} line 3 is damaged" in capsys.readouterr().err.replace("\n", "")
     pd.testing.assert_frame_equal(again, first)
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
@@ -178,7 +184,7 @@ def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_pa
             raise SteerlabError("not this line")
         return edit(cell, directions, sentence)
 
-    some, made = grid()[3:7], bench(str(lively("llama")), tmp_path)
+    some, made = grid()[3:7], runner(str(lively("llama")), tmp_path)
     monkeypatch.setattr(Cell, "edit", broken)
     made.run(some[3:])  # so that the batches of the rest are others, too
     rows = made.run(some)
@@ -212,7 +218,7 @@ def test_rows_that_come_after_an_error_do_not_undo_it(tmp_path):
 def test_seeds_are_other_samples(lively):
     said = []
     for seed in (0, 0, 1):
-        made = replace(bench(str(lively("llama")), None), seed=seed)
+        made = replace(runner(str(lively("llama")), None), seed=seed)
         said.append(made.run(grid()[1:3])["output"].tolist())
     assert said[0] == said[1] != said[2]
 
@@ -227,6 +233,6 @@ def test_a_race_drops_settings_of_which_a_cell_failed(lively, monkeypatch):
 
     monkeypatch.setattr(Cell, "edit", broken)
     cells = [cell for cell in grid() if cell.operator == "add" and cell.draw == 0]
-    raced = race(bench(str(lively("llama")), None), cells)
+    raced = race(runner(str(lively("llama")), None), cells)
     assert set(raced.rows["layer"]) == {0}
     assert set(raced.rows.attrs["failed"].values()) == {"no such layer"}

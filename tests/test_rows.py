@@ -9,13 +9,13 @@ import torch
 from by_hand import OPERATORS, TIE, Row, differing, edit_of, nats, rows_of, say
 from conftest import ALL_SHAPES, PROMPTS, RESIDUAL, random_directions
 
-from steerlab.corpora import Corpus
-from steerlab.directions import Directions
+from steerlab.core.corpus import Corpus
+from steerlab.core.directions import Directions
 from steerlab.edits import POSITIONS, Edit, add, stack
-from steerlab.evaluation import cross_entropy
-from steerlab.generation import Decoded, decode
-from steerlab.model import Model
-from steerlab.prompts import encode, pad
+from steerlab.engine.cross_entropy import cross_entropy
+from steerlab.engine.decoding import Decoded, decode
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
 
 ROWS, NEW = 200, 12
 

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steerlab.model import Model
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES, hook_name
+from steerlab.models.huggingface import Model
 from steerlab.sae import SAE, saes
 from steerlab.sae.hooks import place_of
-from steerlab.terms import SITES, SteerlabError, hook_name
 
 WIDTH, LATENTS = 12, 40
 HOOK = "blocks.2.hook_resid_post"

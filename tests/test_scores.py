@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
-import steerlab.scores
-from steerlab.scores import ChrfIndex, chance, compression, first_line, harmonic, need_columns, relevance, repetition
-from steerlab.terms import SteerlabError
+import steerlab.scores.chrf
+from steerlab.analysis.intervals import harmonic
+from steerlab.analysis.tables import need_columns
+from steerlab.core.errors import SteerlabError
+from steerlab.scores.chrf import ChrfIndex, chance, relevance
+from steerlab.scores.text import compression, first_line, repetition
 
-FOLDER = Path(steerlab.scores.__file__).parent / "data" / "parallel"
+FOLDER = Path(steerlab.__file__).parent / "data" / "parallel"
 CORPUS = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(FOLDER.glob("*.txt"))}
 SENTENCES = 70
 REFERENCES = {iso: lines[:SENTENCES] for iso, lines in CORPUS.items()}
@@ -64,7 +67,7 @@ def test_chrf_does_not_depend_on_the_company_of_a_text(monkeypatch: pytest.Monke
     texts = CORPUS["ru"][:30] + CORPUS["hi"][:30]
     scores = ChrfIndex(texts).score(texts)
     assert np.array_equal(scores[7:8, 3:4], ChrfIndex([texts[3]]).score([texts[7]]))
-    monkeypatch.setattr(steerlab.scores, "_BLOCK", 7)
+    monkeypatch.setattr(steerlab.scores.chrf, "_BLOCK", 7)
     assert np.array_equal(scores, ChrfIndex(texts).score(texts))
 
 
@@ -131,11 +134,11 @@ def test_a_distractor_with_the_same_text_is_a_tie() -> None:
 
 
 def test_distractors_are_fixed_other_sentences() -> None:
-    rivals = steerlab.scores.rivals(SENTENCES, 31, 0)
+    rivals = steerlab.scores.chrf.rivals(SENTENCES, 31, 0)
     assert rivals.shape == (SENTENCES, 31)
     assert all(own not in row and len(set(row)) == 31 for own, row in enumerate(rivals.tolist()))
     assert set(rivals.ravel().tolist()) == set(range(SENTENCES))
-    assert not np.array_equal(rivals, steerlab.scores.rivals(SENTENCES, 31, 1))
+    assert not np.array_equal(rivals, steerlab.scores.chrf.rivals(SENTENCES, 31, 1))
 
 
 def test_relevance_is_the_definition_spelt_out() -> None:
@@ -143,7 +146,7 @@ def test_relevance_is_the_definition_spelt_out() -> None:
     sentences = rng.integers(SENTENCES, size=40)
     outputs = [REFERENCES["it"][place][4 : rng.integers(5, 12)] for place in sentences]
     relevant, own = relevance(outputs, ["it"] * 40, sentences, REFERENCES, seed=5)
-    rivals = steerlab.scores.rivals(SENTENCES, 31, 5)
+    rivals = steerlab.scores.chrf.rivals(SENTENCES, 31, 5)
     for output, place, found, score in zip(outputs, sentences, relevant, own, strict=True):
         best = max(sacrebleu(output, REFERENCES["it"][rival]) for rival in rivals[place])
         assert score == pytest.approx(sacrebleu(output, REFERENCES["it"][place]), abs=1e-9)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlab.collection import collect_firing
-from steerlab.corpora import Corpus
-from steerlab.firing import Firing, Gradients
-from steerlab.model import Model
-from steerlab.selection import (
+from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing, Gradients
+from steerlab.engine.collect_units import collect_units
+from steerlab.estimate.units import (
     Alignment,
     Selection,
     culnig,
@@ -27,7 +27,7 @@ from steerlab.selection import (
     random_units,
     sae_lape,
 )
-from steerlab.terms import SteerlabError
+from steerlab.models.huggingface import Model
 
 LANGS, LAYERS, UNITS = ("en", "de", "es", "ja"), (1, 4), 40
 ABOUT = {"model": {"fingerprint": "abc"}}
@@ -545,7 +545,7 @@ def halves(polyglot: Model, lines: Corpus) -> tuple[Firing, Firing]:
     split = [
         Corpus(f"half {half}", {iso: few[iso][16 * half :][:16] for iso in few.langs}, aligned=False) for half in (0, 1)
     ]
-    one, other = (collect_firing(polyglot, half, layers=(5, 6, 7)) for half in split)
+    one, other = (collect_units(polyglot, half, layers=(5, 6, 7)) for half in split)
     return one, other
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from steerlab.directions import Direction, Directions
+from steerlab.core.directions import Direction, Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing
+from steerlab.core.sites import hook_name
 from steerlab.edits import ablate
-from steerlab.firing import Firing
+from steerlab.estimate.units import Selection, decoded, gated, masked, monolinguality, sae_diffmean
 from steerlab.sae import SAE
-from steerlab.selection import Selection, decoded, gated, masked, monolinguality, sae_diffmean
-from steerlab.terms import SteerlabError, hook_name
 
 LANGS, LAYERS, WIDTH, LATENTS = ("en", "de", "es"), (1, 4), 12, 30
 Saes = Mapping[int, SAE]

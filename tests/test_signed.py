@@ -9,14 +9,14 @@ import torch
 from planting import made_of
 from torch import Tensor
 
-from steerlab import controls
-from steerlab.directions import Directions
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing, LatentPairs, Lift
 from steerlab.edits import CHANGES, add, signed_shift, steer
-from steerlab.firing import Firing, LatentPairs, Lift
+from steerlab.estimate import controls
+from steerlab.estimate.units import Selection
+from steerlab.estimate.units.foxp2 import candidates, foxp2_features, latent_spectra, signed, standardised
 from steerlab.sae import SAE
-from steerlab.selection import Selection
-from steerlab.selection.signed import candidates, foxp2_features, latent_spectra, signed, standardised
-from steerlab.terms import SteerlabError
 
 LANGS, LAYERS, LATENTS, WIDTH = ("en", "de", "ja"), (1, 2, 3), 20, 12
 OWN = {"de": (3, 4, 5), "ja": (7, 8)}  # latents planted for each language at every layer; 0 is on for all, 19 for none

@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import random_directions
 
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import add
-from steerlab.model import PACKAGED, Model
-from steerlab.terms import SteerlabError
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED
 
 SIZES = {"vocab_size": 12288, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 USUAL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -90,7 +91,7 @@ def test_an_edit_there_leaves_bos_and_padding_alone(model):
 
 
 def test_an_mlp_that_nobody_knows_and_widths_that_differ(tiny):
-    from steerlab.model import load
+    from steerlab.models.loading import load
 
     model = load(tiny("llama"))
     wide: Any = model.blocks[1].mlp
@@ -105,7 +106,7 @@ def test_an_mlp_that_nobody_knows_and_widths_that_differ(tiny):
 
 
 def test_an_edit_of_another_width_is_refused(tiny):
-    from steerlab.model import load
+    from steerlab.models.loading import load
 
     model = load(tiny("llama"))
     inner = add(random_directions(model, site="mlp_post").between("en", "es"))

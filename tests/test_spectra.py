@@ -6,9 +6,9 @@ from planting import made_of, moments, pairs, planted
 from torch import Tensor
 
 import steerlab.estimate as estimate
+from steerlab.core.errors import SteerlabError
 from steerlab.estimate import Spectrum, spectra, spectrum_table, window
-from steerlab.estimate.gaps import stability
-from steerlab.terms import SteerlabError
+from steerlab.estimate.spectra import stability
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from torch import Tensor
 
-from steerlab.stats import Moments, Paired, Reservoir
-from steerlab.terms import SteerlabError, hook_name
+from steerlab.core.errors import SteerlabError
+from steerlab.core.moments import Moments, Paired, Reservoir
+from steerlab.core.sites import hook_name
 
 LANGS, LAYERS, WIDTH = ("en", "de"), (1, 4), 3
 Batch = tuple[str, Tensor, Tensor]  # language, h [row pos layer width], mask [row pos]

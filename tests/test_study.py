@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerlab.directions import Directions
-from steerlab.study import Settings, Study, run
-from steerlab.terms import SteerlabError
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.studies.main.study import Settings, Study, run
+from steerlab.sweeps.cell import Cell
 
 KEYS = "format model corpus prompt source targets n_sentences n_outputs chance seconds peak_rss_bytes results families"
 RESULT = "operator layer strength dose joint lfs relevance score bits_per_byte_ratio"
@@ -128,10 +129,10 @@ def test_the_choice_is_made_on_dev(summary, rows):
 def test_controls_have_the_dose_of_the_method(summary, rows):
     """At the method's own cell a control moves as far as the method does."""
     chosen = summary["results"]["diffmean"]
-    here = rows[
+    run_locally = rows[
         (rows["layer"] == chosen["layer"]) & (rows["strength"] == chosen["strength"]) & (rows["split"] == "dev")
     ]
-    doses = here.groupby("method")["dose"].mean()
+    doses = run_locally.groupby("method")["dose"].mean()
     for name in ("random", "shuffled", "wrong"):
         assert doses[name] == pytest.approx(doses["diffmean"], rel=0.15)
 
@@ -154,7 +155,7 @@ def test_the_manifest_decides_every_number(folder, polyglot):
 
 def test_the_directions_are_good_for_the_model(folder, polyglot):
     from steerlab.edits import add
-    from steerlab.generation import generate
+    from steerlab.engine.decoding import generate
 
     directions = Directions.load(folder / "directions" / "diffmean.safetensors")
     assert directions.langs == LANGS
@@ -182,22 +183,21 @@ def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
     settings = json.loads((uninterrupted / "manifest.json").read_text("utf-8"))["settings"]
     settings |= {name: tuple(settings[name]) for name in ("langs", "targets")}
     cells = {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()}
-    monkeypatch.setattr("steerlab.cells.decode", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("steerlab.sweeps.runner.decode", lambda *_, **__: 1 / 0)
     assert run(Settings(**settings), out=uninterrupted, progress=False) == uninterrupted
     assert {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()} == cells
     pd.testing.assert_frame_equal(pd.read_parquet(uninterrupted / "rows.parquet"), rows)
 
 
 def test_a_cell_that_failed_stops_the_run_and_is_said(tmp_path, small, tiny, monkeypatch):
-    import steerlab.cells as cells
 
-    def explode(cell: cells.Cell, *given: Any) -> Any:
+    def explode(cell: Cell, *given: Any) -> Any:
         if cell.method == "wrong" and cell.split == "dev":
             raise ValueError("no such luck")
         return edit(cell, *given)
 
-    edit = cells.Cell.edit
-    monkeypatch.setattr(cells.Cell, "edit", explode)
+    edit = Cell.edit
+    monkeypatch.setattr(Cell, "edit", explode)
     settings = Settings(str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True)
     with pytest.raises(SteerlabError, match=r"4 of 16 cells failed, the first with: .*no such luck.*run again"):
         run(settings, out=tmp_path / "run", progress=False)

@@ -12,15 +12,15 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-import steerlab.controls as controls
 import steerlab.estimate as estimate
-from steerlab.collection import text_means
-from steerlab.corpora import Corpus
-from steerlab.directions import Directions
+import steerlab.estimate.controls as controls
+from steerlab.core.corpus import Corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import CHANGES, ablate, conceptor, erase, overwrite
-from steerlab.estimate.axes import shared_and_own
-from steerlab.model import Model
-from steerlab.terms import SteerlabError
+from steerlab.engine.collect import text_means
+from steerlab.estimate.pca import shared_and_own
+from steerlab.models.huggingface import Model
 
 
 def changed(edit: object, h: Tensor) -> Tensor:

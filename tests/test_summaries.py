@@ -4,28 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerlab.inference import ALPHA
-from steerlab.summaries import (
-    against,
-    along,
-    at,
-    at_each,
-    by_language,
-    choose,
-    choose_each,
-    common_range,
-    comparisons,
-    curve,
-    difference,
-    dose_curve,
-    equal,
-    held_out,
-    outputs,
-    result,
-    stronger,
-    together,
-)
-from steerlab.terms import SteerlabError
+from steerlab.analysis.choices import at, at_each, choose, choose_each, held_out
+from steerlab.analysis.comparisons import against, by_language, comparisons, together
+from steerlab.analysis.dose import along, common_range, dose_curve, equal
+from steerlab.analysis.results import curve, difference, outputs, result, stronger
+from steerlab.analysis.tests import ALPHA
+from steerlab.core.errors import SteerlabError
 
 SHARES = ("joint", "in_language", "relevant")
 

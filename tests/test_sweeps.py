@@ -8,23 +8,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import steerlab.batches as batches
-import steerlab.collection.moments
+import steerlab.engine.batching as batches
+import steerlab.engine.collect
 import steerlab.estimate
-from steerlab import cells, controls, fits
-from steerlab.cells import Bench, Cell, here
-from steerlab.collection import collect
-from steerlab.corpora import Corpus, corpus
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.moments import Moments
 from steerlab.edits import add, rotate
-from steerlab.fits import fit
-from steerlab.generation import decode, generate
-from steerlab.judges import Likelihood, score
-from steerlab.langid import Identifier, identifier
-from steerlab.model import Model, load
-from steerlab.scores import first_line
-from steerlab.stats import Moments
-from steerlab.sweeps import sweep
-from steerlab.terms import SteerlabError
+from steerlab.engine.collect import collect
+from steerlab.engine.decoding import decode, generate
+from steerlab.estimate import controls
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
+from steerlab.scores.judges import Likelihood, score
+from steerlab.scores.langid import Identifier, identifier
+from steerlab.scores.text import first_line
+from steerlab.sweeps import fits
+from steerlab.sweeps import runner as cells
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.fits import fit
+from steerlab.sweeps.runner import Runner, run_locally
+from steerlab.sweeps.sweep import sweep
 
 GRID: dict[str, Any] = {"targets": ["es", "de"], "layers": [3, 5], "strengths": [1.0], "limit": 2, "batch": 4}
 
@@ -133,7 +137,7 @@ def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions
             "identifier": identifier(),
             "limits": {"dev": 2, "test": 2},
         }
-        return Bench(**given | changes).key(cell)
+        return Runner(**given | changes).key(cell)
 
     assert key() == key(batch=batches.ROWS)  # what is advised for polyglot
     others = [
@@ -164,7 +168,7 @@ def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions
     """A bench remembers what its keys are made of: nothing of it may outlive a change, and nothing changes in place."""
     cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
     fits = {"diffmean": directions}
-    made = Bench(polyglot, pair, fits, identifier(), {"dev": 2}, temperature=0.7)
+    made = Runner(polyglot, pair, fits, identifier(), {"dev": 2}, temperature=0.7)
     before = made.key(cell)
     changes: dict[str, Any] = {
         "judge": Likelihood(pair, polyglot),
@@ -181,7 +185,7 @@ def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions
         assert replace(made, **{name: value}).key(cell) != before, name
         with pytest.raises(FrozenInstanceError):
             setattr(made, name, value)
-    assert replace(made, workers=here, retry=True).key(cell) == before, "who works does not decide a number"
+    assert replace(made, workers=run_locally, retry=True).key(cell) == before, "who works does not decide a number"
     fits["diffmean"] = changes["directions"]["diffmean"]
     assert made.key(cell) == replace(made).key(cell) == before, "nor does what the caller does with a table of its own"
 
@@ -189,8 +193,8 @@ def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions
 def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
     fits = {"a": directions, "b": directions, "c": directions}
     cell = Cell("random", "add", 3, 1.0, "en", "es", "dev", ("a", "b", "c"))
-    bench = Bench(polyglot, pair, fits, identifier(), {"dev": 4})
-    rows = bench.run([cell])
+    runner = Runner(polyglot, pair, fits, identifier(), {"dev": 4})
+    rows = runner.run([cell])
     assert rows["estimator"].tolist() == ["a", "b", "c", "a"]
     assert rows["seed"].tolist() == [0, 1, 2, 0]
 
@@ -203,8 +207,8 @@ def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
         Cell("removal", "ablate", 3, 1.0, "es", "es", "dev", ("diffmean",)),
         Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",)),
     ]
-    bench = Bench(polyglot, pair, {"diffmean": directions}, identifier(), {"dev": 3}, fluency=True)
-    rows = bench.run(cells)
+    runner = Runner(polyglot, pair, {"diffmean": directions}, identifier(), {"dev": 3}, fluency=True)
+    rows = runner.run(cells)
     by = dict(list(rows.groupby("method")))
     assert rows["method"].tolist() == [cell.method for cell in cells for _ in range(3)]  # in the order of the cells
     assert (by["unsteered"]["dose"] == 0).all()
@@ -213,13 +217,13 @@ def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
     texts = by["unsteered"]["prompt"].drop_duplicates().tolist()
     assert spoken["es"] == [first_line(text) for text in generate(polyglot, texts)]
     assert by["prompt"]["prompt"].str.contains("\nSpanish:").all()
-    assert by["removal"]["prompt"].tolist() == [f"{line}\n" for line in bench.lines(cells[3])["es"]]
+    assert by["removal"]["prompt"].tolist() == [f"{line}\n" for line in runner.lines(cells[3])["es"]]
     assert np.isfinite(rows.loc[rows["output"] != "", "bits_per_byte_ratio"]).all()
 
 
 @pytest.mark.parametrize("estimator", steerlab.estimate.__all__)
 def test_what_an_estimator_needs_is_collected_however_large(estimator, polyglot, pair, monkeypatch):
-    monkeypatch.setattr(steerlab.collection.moments, "FREE_BYTES", 0)
+    monkeypatch.setattr(steerlab.engine.collect, "FREE_BYTES", 0)
     assert fit(polyglot, pair, [estimator], layers=[5], source="en")[estimator].estimator == estimator
 
 

@@ -10,22 +10,14 @@ import langcodes
 import pytest
 import torch
 
-import steerlab.terms
-from steerlab.terms import (
-    _ISO3,
-    _NAMES,
-    LANGUAGES,
-    SITES,
-    Language,
-    SteerlabError,
-    families,
-    generator,
-    has_bos,
-    hook_name,
-    language,
-)
+import steerlab.core.languages
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import _ISO3, _NAMES, LANGUAGES, Language, families, language
+from steerlab.core.random import generator
+from steerlab.core.sites import SITES, hook_name
+from steerlab.core.tokens import has_bos
 
-PACKAGE = Path(steerlab.terms.__file__).parent
+PACKAGE = Path(steerlab.__file__).parent
 
 # What langcodes said when this was written. Names stand in prompts, and codes and scripts decide
 # what an identifier's labels mean, so that none may change with a version of it.

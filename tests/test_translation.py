@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from steerlab.corpora import corpus
-from steerlab.langid import identifier
-from steerlab.terms import SteerlabError
-from steerlab.translation import acc_bleu, bleu, doubled, tokenizer
+from steerlab.core.corpus import corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.scores.langid import identifier
+from steerlab.scores.translation import acc_bleu, bleu, doubled, tokenizer
 
 TARGETS = ["de", "es", "ru", "ja"]
 
@@ -93,9 +93,9 @@ def test_bleu_is_sacrebleus_with_the_languages_tokenizer() -> None:
 def test_the_tokenizer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [tokenizer(iso) for iso in ("zh", "th", "de", "ko")] == ["zh", "char", "13a", "13a"]
     assert acc_bleu(rows(), identifier=identifier()).set_index("target").tokenizer["de"] == "13a"
-    monkeypatch.setattr("steerlab.translation.find_spec", lambda name: None)
+    monkeypatch.setattr("steerlab.scores.translation.find_spec", lambda name: None)
     assert tokenizer("ja") == "char"
-    monkeypatch.setattr("steerlab.translation.find_spec", lambda name: name)
+    monkeypatch.setattr("steerlab.scores.translation.find_spec", lambda name: name)
     assert tokenizer("ja") == "ja-mecab"
 
 

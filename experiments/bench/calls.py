@@ -11,8 +11,8 @@ import digests
 import torch
 
 import steerlab as sl
-from steerlab.collection import text_means
-from steerlab.geometry import by_layer, kinship, separation
+from steerlab.analysis.geometry import by_layer, family_neighbours, separation
+from steerlab.engine.collect import text_means
 
 LANGS, SOURCE, TARGET, LAYERS = ["en", "de", "fr", "it"], "en", "de", [3, 5]
 BATCH = 16
@@ -47,23 +47,23 @@ def directions() -> Any:
 
 @cache
 def words() -> Any:
-    return sl.lexicon(model(), corpus("estimate"))
+    return sl.mass.lexicon(model(), corpus("estimate"))
 
 
 @cache
 def latents() -> Any:
-    return sl.collect_firing(model(), corpus("estimate").take(24), dictionaries())
+    return sl.collect_units(model(), corpus("estimate").take(24), dictionaries())
 
 
 @cache
 def dictionaries() -> Any:
-    return sl.saes(layers=LAYERS[:1])
+    return sl.units.saes(layers=LAYERS[:1])
 
 
 @cache
 def masked() -> Any:
-    neurons = sl.collect_firing(model(), corpus("estimate").take(24))
-    return sl.masked(sl.lape(neurons), neurons, source=SOURCE)
+    neurons = sl.collect_units(model(), corpus("estimate").take(24))
+    return sl.units.masked(sl.units.lape(neurons), neurons, source=SOURCE)
 
 
 @cache
@@ -73,9 +73,9 @@ def edits() -> dict[str, Any]:
     return {
         "add": sl.add(directions().between(SOURCE, TARGET).at(LAYERS[1]), strength=1.5),
         "ablate": sl.ablate(own),
-        "erase": sl.erase(sl.leace(moments())[SOURCE].at(LAYERS[0])),
-        "detour": sl.detour(directions()[SOURCE], remove=0.4),
-        "neuron_zero": sl.neuron_zero(masked().at(*masked().where(TARGET))[TARGET]),
+        "erase": sl.edits.erase(sl.estimate.leace(moments())[SOURCE].at(LAYERS[0])),
+        "detour": sl.edits.detour(directions()[SOURCE], remove=0.4),
+        "neuron_zero": sl.edits.neuron_zero(masked().at(*masked().where(TARGET))[TARGET]),
     }
 
 
@@ -94,36 +94,36 @@ def generation() -> digests.Table:
 
 
 def random_control() -> digests.Table:
-    made = [sl.random_like(model(), lines(4), edits()[name], seed=1, batch=BATCH) for name in ("add", "ablate")]
+    made = [sl.effects.random_like(model(), lines(4), edits()[name], seed=1, batch=BATCH) for name in ("add", "ablate")]
     return digests.of_arrays({"nats": sl.cross_entropy(model(), lines(4), made, batch=BATCH)})
 
 
 def masses() -> digests.Table:
     some = [edits()["add"], edits()["ablate"]]
-    found = sl.language_masses(model(), lines(3), some, words(), batch=BATCH)
+    found = sl.mass.language_masses(model(), lines(3), some, words(), batch=BATCH)
     return digests.of_arrays({"mass": found.mass, "unsteered": found.unsteered, "kl": found.kl})
 
 
 def shifts() -> digests.Table:
-    return digests.of_frame(sl.mass_shift(model(), lines(3), edits(), words(), batch=BATCH))
+    return digests.of_frame(sl.mass.mass_shift(model(), lines(3), edits(), words(), batch=BATCH))
 
 
 def gold() -> digests.Table:
-    return digests.of_arrays({"gold": sl.gold_masses(model(), corpus("dev").take(8), words(), batch=BATCH)})
+    return digests.of_arrays({"gold": sl.mass.gold_masses(model(), corpus("dev").take(8), words(), batch=BATCH)})
 
 
 def lift() -> digests.Table:
-    some = sl.candidates(latents(), source=SOURCE, pool=3)
+    some = sl.units.candidates(latents(), source=SOURCE, pool=3)
     told: dict[str, Any] = {"firing": latents(), "source": SOURCE, "strengths": (1.0, 2.0), "batch": BATCH}
-    found = sl.causal_lift(model(), corpus("dev").take(3), dictionaries(), some, words(), **told)
+    found = sl.units.causal_lift(model(), corpus("dev").take(3), dictionaries(), some, words(), **told)
     return digests.of_arrays({"slope": found.slope, "effect": found.effect, "chosen": some.chosen})
 
 
 def effects() -> digests.Table:
     steps = {iso: sl.add(directions().between(SOURCE, iso).at(LAYERS[1])) for iso in LANGS[1:]}
-    rows = sl.language_effects(model(), corpus("dev").take(4), steps, batch=BATCH)
-    table = sl.effect_matrix(rows)
-    least = sl.dominance(rows, draws=99, resamples=50)
+    rows = sl.effects.language_effects(model(), corpus("dev").take(4), steps, batch=BATCH)
+    table = sl.effects.effect_matrix(rows)
+    least = sl.effects.dominance(rows, draws=99, resamples=50)
     told = {"dose": rows["dose"], "rise": rows["rise"], "matrix": table, "dominance": [least.difference, least.p]}
     return digests.of_arrays(told)
 
@@ -131,7 +131,7 @@ def effects() -> digests.Table:
 def geometry() -> digests.Table:
     means = moments().mean.transpose(0, 1).numpy()
     apart = separation(moments(), text_means(model(), corpus("dev").take(3), layers=LAYERS))
-    kin = kinship(means, LANGS, permutations=200)
+    kin = family_neighbours(means, LANGS, permutations=200)
     return digests.of_arrays(
         {f"separation {name}": apart[name] for name in apart}
         | {f"layer {name}": column for name, column in by_layer(means, LANGS).items()}
@@ -140,7 +140,7 @@ def geometry() -> digests.Table:
 
 
 def spectra() -> digests.Table:
-    return digests.of_frame(sl.spectrum_table(sl.spectra(moments(), bootstraps=3)))
+    return digests.of_frame(sl.estimate.spectrum_table(sl.estimate.spectra(moments(), bootstraps=3)))
 
 
 CALLS: tuple[Callable[[], digests.Table], ...] = (

@@ -18,7 +18,7 @@ import torch
 from measures import interleaved, ratio, spread
 
 import steerlab as sl
-from steerlab.prompts import encode, pad
+from steerlab.engine.prompts import encode, pad
 
 SIZES, LANGS, BATCH = (1_000, 10_000, 100_000), ("en", "es"), 64
 

@@ -8,9 +8,9 @@ from measures import interleaved, ratio, spread
 from shared import NEW_TOKENS, SHAPE, random_llama
 
 import steerlab as sl
-from steerlab.directions import Direction
-from steerlab.model import Model
-from steerlab.prompts import encode, pad
+from steerlab.core.directions import Direction
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
 
 BATCHES = (1, 16, 64)
 STEERED, UNSTEERED, PLAIN = "steered", "unsteered", "Hugging Face"

@@ -25,9 +25,10 @@ from sections import SECTIONS
 from shared import NEW_TOKENS, PROMPTS, STRENGTHS, TARGETS
 
 import steerlab as sl
-from steerlab.directions import Direction
-from steerlab.model import PACKAGED, Model
-from steerlab.prompts import encode, pad
+from steerlab.core.directions import Direction
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED
 
 SHAPES: dict[str, dict[str, Any]] = {
     "Llama-3.2-1B": {

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 import steerlab as sl
 
 TARGETS = 4
-ROWS = (128, 256, 512, 1024)  # of a batch; steerlab.batches.ROWS is what is taken
+ROWS = (128, 256, 512, 1024)  # of a batch; steerlab.engine.batching.ROWS is what is taken
 KINDS = {
     "matrix products": ("mm", "linear", "matmul"),
     "attention": ("attention",),

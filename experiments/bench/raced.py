@@ -20,18 +20,19 @@ from shared import NEW_TOKENS, PROMPTS, STRENGTHS, TARGETS, material
 from workers import Worker
 
 import steerlab as sl
-import steerlab.cells
-from steerlab.cells import Bench, Cell
-from steerlab.fits import fit
-from steerlab.langid import identifier
-from steerlab.racing import race
-from steerlab.summaries import choose
+import steerlab.sweeps.runner
+from steerlab.analysis.choices import choose
+from steerlab.scores.langid import identifier
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.fits import fit
+from steerlab.sweeps.race import race
+from steerlab.sweeps.runner import Runner
 
 REGRET = 0.03  # of test joint, which the issue of racing allows
 Setting = tuple[int, float]
 
 
-class Recorded(Bench):
+class Recorded(Runner):
     """A bench whose rows are known already: a race on it costs nothing."""
 
     rows: pd.DataFrame
@@ -50,7 +51,7 @@ class Recorded(Bench):
 
 
 def measure(*, quick: bool) -> dict[str, Any]:
-    steerlab.cells.NEW_TOKENS = NEW_TOKENS  # this process is the section's own
+    steerlab.sweeps.runner.NEW_TOKENS = NEW_TOKENS  # this process is the section's own
     model, corpus = sl.load(), sl.corpus().select(["en", *TARGETS])
     fits = fit(model, corpus, ["diffmean"], layers=range(model.n_layers), source="en")
     grid = [
@@ -60,8 +61,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
         for target in TARGETS
     ]
 
-    def bench(lines: int | None) -> Bench:
-        return Bench(model, corpus, fits, identifier(), {"dev": lines, "test": lines})
+    def bench(lines: int | None) -> Runner:
+        return Runner(model, corpus, fits, identifier(), {"dev": lines, "test": lines})
 
     speed = _speed(grid, bench, rounds=1 if quick else 2, cells=8 if quick else 32)
     choice = _choice(grid, bench, seeds=3 if quick else 10, dev=16 if quick else 24, test=8 if quick else 40)

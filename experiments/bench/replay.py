@@ -16,9 +16,9 @@ from shared import random_llama
 from torch import Tensor
 
 import steerlab as sl
-from steerlab.directions import Directions
-from steerlab.model import Model
-from steerlab.prompts import encode, pad
+from steerlab.core.directions import Directions
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
 
 QUARTER, BATCH = 4, 16
 Edits = list[tuple[str, int]]  # language to ablate, layer
@@ -38,7 +38,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         model = sl.load(str(random_llama(BUILD / "random150")), dtype="float32")
         rows.append(_compare("random150", model, texts=1, langs=3, rounds=2))
     notes = [
-        "Replay: `steerlab.evaluation.cross_entropy`, all texts and edits in one call. Full: for each edit (a random "
+        "Replay: `sl.cross_entropy`, all texts and edits in one call. Full: for each edit (a random "
         f"{QUARTER}th of them a round, scaled) the Hugging Face model under a plain hook, texts of like length in "
         f"batches of {BATCH}, all logits kept.",
         " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
@@ -89,7 +89,7 @@ def _compare(name: str, model: Model, *, texts: int, langs: int, rounds: int) ->
 
 def replayed(model: Model, directions: Directions, lines: list[str], edits: Edits) -> Tensor:
     """[edit text]"""
-    from steerlab.evaluation import cross_entropy
+    from steerlab.engine.cross_entropy import cross_entropy
 
     return cross_entropy(model, lines, [sl.ablate(directions[iso].at(layer)) for iso, layer in edits])
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from steerlab.results import Results
+from steerlab.core.records import Results
 
 GRID = Path(__file__).with_name("grids.yaml")
 SMALL = {"targets": ["es"], "estimators": ["diffmean"], "layers": [2, 5], "limit": 2}

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import steerlab as sl
-from steerlab.model import PACKAGED, Model, Where
-from steerlab.prompts import encode, pad
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED
+from steerlab.models.positions import Positions
 
 PROMPTS, NEW_TOKENS = 8, 24
 TARGETS = ("de", "es", "fr", "it", "pt", "nl", "sv", "pl", "ru", "bg", "tr", "ja")
@@ -86,7 +88,7 @@ def _random_directions(model: Model, layers: tuple[int, ...], prompts: list[str]
     length: dict[int, float] = {}
 
     def keep(layer: int) -> Any:
-        def look(h: Tensor, where: Where) -> None:
+        def look(h: Tensor, where: Positions) -> None:
             length[layer] = float(h.norm(dim=-1)[where.text].mean())
 
         return look

@@ -13,7 +13,7 @@ from measures import ratio, spread
 from shared import MODELS, NEW_TOKENS, PROMPTS, STRENGTHS, TARGETS, Material, material
 from workers import Worker
 
-from steerlab.model import PACKAGED
+from steerlab.models.loading import PACKAGED
 
 OURS, REFERENCE = "steerlab", "hooks"
 

@@ -247,7 +247,7 @@ class Steerlab(Contender):
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         self.library: Any = importlib.import_module("steerlab")
-        self.direction = importlib.import_module("steerlab.directions").Direction
+        self.direction = importlib.import_module("steerlab.core.directions").Direction
         self.model = self.library.load(material.folder, dtype="float32")
         self.eos = self.model.tokenizer.eos_token
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import steerlab as sl
-from steerlab.geometry import kinship
+from steerlab.analysis.geometry import family_neighbours
 
 OUT = Path("build/figures")
 
@@ -11,11 +11,11 @@ OUT = Path("build/figures")
 def main() -> None:
     corpus = sl.corpus()
     moments = sl.collect(sl.load(), corpus.split("estimate"), also=[])
-    kin = kinship(moments.mean.transpose(0, 1).numpy(), corpus.langs)
+    kin = family_neighbours(moments.mean.transpose(0, 1).numpy(), corpus.langs)
     layer = kin.layers[kin.best]
     note = f"1-nearest-neighbour family accuracy {kin.accuracy[kin.best]:.2f} of {kin.n} languages, p = {kin.p:.4f}"
     OUT.mkdir(parents=True, exist_ok=True)
-    figure = sl.dendrogram(sl.diffmean(moments).at(layer), note=note)
+    figure = sl.figures.dendrogram(sl.diffmean(moments).at(layer), note=note)
     figure.write_html(OUT / "families.html", include_plotlyjs=True)
     print(f"{OUT / 'families.html'}: layer {layer}, {note}")
 

@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from data import GIVEN_WEIGHT, HELD_OUT_SHARE, NAMES, VOCABULARY
 
-from steerlab.corpora import Corpus, corpus
-from steerlab.evaluation import bits_per_byte
-from steerlab.generation import decode
-from steerlab.intervals import by_sentence
-from steerlab.judges import Answer, Retrieval, score
-from steerlab.langid import identifier
-from steerlab.model import PACKAGED, Model, load
-from steerlab.prompts import prompt
-from steerlab.scores import ChrfIndex, first_line
+from steerlab.analysis.intervals import by_sentence
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.engine.cross_entropy import bits_per_byte
+from steerlab.engine.decoding import decode
+from steerlab.engine.prompts import prompt
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED, load
+from steerlab.scores.chrf import ChrfIndex
+from steerlab.scores.judges import Answer, Retrieval, score
+from steerlab.scores.langid import identifier
+from steerlab.scores.text import first_line
 
 PROMPTS, TOKENS, TEMPERATURE, GATE = 50, 24, 0.8, 5 / 32
 OTHERS = [iso for iso in NAMES if iso != "en"]

@@ -17,11 +17,13 @@ import torch
 from data import NAMES
 from torch import Tensor
 
+from steerlab.analysis.intervals import by_sentence
 from steerlab.edits import Edit
-from steerlab.evaluation import cross_entropy
-from steerlab.intervals import by_sentence
-from steerlab.model import PACKAGED, Model, Where, load
-from steerlab.prompts import encode, pad
+from steerlab.engine.cross_entropy import cross_entropy
+from steerlab.engine.prompts import encode, pad
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED, load
+from steerlab.models.positions import Positions
 from steerlab.sae import SAE, saes
 
 LINES, SPLICED, BATCH, CHUNK = 140, 40, 64, 4096  # lines of a language: to rebuild, and of these to run on
@@ -58,7 +60,7 @@ def states(model: Model, text: Text, places: Sequence[tuple[str, int]]) -> tuple
     owners: list[Tensor] = []
     order = sorted(range(len(text.ids)), key=lambda line: len(text.ids[line]))
 
-    def keep(place: tuple[str, int]) -> Callable[[Tensor, Where], None]:
+    def keep(place: tuple[str, int]) -> Callable[[Tensor, Positions], None]:
         return lambda h, where: found[place].append(h[where.text].float().cpu())
 
     with model.attached([(*place, keep(place)) for place in places]):
@@ -85,7 +87,7 @@ def rebuilt(sae: SAE, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def nats(model: Model, text: Text, place: tuple[str, int], new: Callable[[Tensor], Tensor] | None) -> np.ndarray:
     """Nats of each line [line], with every token's vector but BOS's replaced at a place."""
 
-    def change(h: Tensor, where: Where) -> Tensor:
+    def change(h: Tensor, where: Positions) -> Tensor:
         return torch.where(where.text[..., None], new(h).to(h.dtype), h) if new else h
 
     with model.attached([(*place, change)]):

@@ -17,8 +17,9 @@ from data import Documents
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from steerlab.model import PACKAGED, Model, load
-from steerlab.terms import hook_name
+from steerlab.core.sites import hook_name
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import PACKAGED, load
 
 SITE, TIMES, ACTIVE, COMPARED = "resid_post", 8, 32, 4
 TOKENS, COMPARED_TOKENS, BATCH, RATE = 1_600_000, 600_000, 1024, 6e-4

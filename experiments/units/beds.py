@@ -8,26 +8,17 @@ from pathlib import Path
 import torch
 
 import steerlab as sl
-from steerlab.corpora import Corpus
-from steerlab.firing import Firing
-from steerlab.fits import read_units
-from steerlab.lift import written
-from steerlab.masses import Lexicon, lexicon
-from steerlab.model import Model
+from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing
+from steerlab.core.languages import families
+from steerlab.engine.language_mass import Lexicon, lexicon
+from steerlab.engine.trace import written
+from steerlab.estimate.units import Selection, culnig, foxp2_features, langfir, lape, monolinguality, nju, sae_lape
+from steerlab.models.huggingface import Model
 from steerlab.sae import SAE
-from steerlab.selection import (
-    METHODS,
-    Readings,
-    Selection,
-    culnig,
-    foxp2_features,
-    langfir,
-    lape,
-    monolinguality,
-    nju,
-    sae_lape,
-)
-from steerlab.terms import SteerlabError, families
+from steerlab.sweeps.fits import read_units
+from steerlab.sweeps.methods import METHODS, Readings
 
 OUT, PAGE = Path("build/units"), Path("docs/units.md")
 IMAGES = PAGE.parent / "images"

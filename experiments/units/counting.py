@@ -4,10 +4,10 @@ import pandas as pd
 from beds import IMAGES, OUT, SOURCE, Bed
 
 from steerlab import figures
-from steerlab.collection import collect_firing
-from steerlab.selection import langfir_counts, langfir_stability, lape, nju
-from steerlab.summaries import markdown
-from steerlab.terms import SteerlabError
+from steerlab.analysis.tables import markdown
+from steerlab.core.errors import SteerlabError
+from steerlab.engine.collect_units import collect_units
+from steerlab.estimate.units import langfir_counts, langfir_stability, lape, nju
 
 CONSISTENCY, NOISE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0), (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 SAMPLES = (10, 25, 50, 100)
@@ -27,8 +27,8 @@ def features(bed: Bed) -> str:
     second = langfir_counts(bed.latents, read.random, read.shuffled, consistency=[0.95], noise=[0.05])
     table["after shuffled too"] = second.groupby("layer")["count"].median().to_numpy()
     texts = bed.corpus.split("estimate")
-    own = collect_firing(bed.model, texts, read.saes, keep=len(texts))
-    random = collect_firing(bed.model, texts, read.saes, noise="random", keep=len(texts))
+    own = collect_units(bed.model, texts, read.saes, keep=len(texts))
+    random = collect_units(bed.model, texts, read.saes, noise="random", keep=len(texts))
     stable = langfir_stability(own, random, samples=SAMPLES)
     stable.to_csv(OUT / "langfir_stability.csv", index=False)
     curve = figures.stability_curve(stable)

@@ -8,11 +8,12 @@ from beds import IMAGES, OUT, SOURCE, Bed
 
 import steerlab as sl
 from steerlab import figures
+from steerlab.analysis.effects.dominance import dissociated, dominance
+from steerlab.analysis.effects.matrix import effect_matrix
+from steerlab.analysis.tables import markdown, spelled
 from steerlab.edits import Edit, ablate, neuron_zero
-from steerlab.effects import dissociated, dominance, effect_matrix
-from steerlab.fits import fitted
-from steerlab.selection import Selection, decoded, masked, matched
-from steerlab.summaries import markdown, spelled
+from steerlab.estimate.units import Selection, decoded, masked, matched
+from steerlab.sweeps.fits import fitted
 
 LAYERS, DEV_LINES, TEST_LINES = (1, 3, 5, 7), 5, 16
 FEATURES = ("langfir", "monolinguality", "sae lape", "foxp2")
@@ -24,7 +25,7 @@ def run(bed: Bed) -> str:
     test = bed.corpus.split("test").take(TEST_LINES)
     made, parts = [], []
     for name, edits, twins, where in everything(bed):
-        rows = sl.language_effects(bed.model, test, edits, controls=twins)
+        rows = sl.effects.language_effects(bed.model, test, edits, controls=twins)
         parts.append(rows.assign(method=name))
         made.append({"method": name, "layer": where, "languages": len(edits)} | told(rows))
     pd.concat(parts).to_parquet(OUT / "selectivity.parquet")
@@ -54,7 +55,7 @@ def everything(bed: Bed) -> list[tuple[str, dict[str, Edit], dict[str, Edit], st
     edits = {layer: {iso: ablate(dense[iso].at(layer)) for iso in bed.corpus.langs} for layer in LAYERS}
     layer = best(bed, edits)
     texts = [line for iso in bed.corpus.langs for line in bed.corpus.split("dev").take(2)[iso]]
-    twins = {iso: sl.random_like(bed.model, texts, edit) for iso, edit in edits[layer].items()}
+    twins = {iso: sl.effects.random_like(bed.model, texts, edit) for iso, edit in edits[layer].items()}
     found.append(("diffmean direction", edits[layer], twins, str(layer)))
     for name in (name for name in FEATURES if name in bed.selections):
         selection = bed.selections[name].at(*LAYERS)
@@ -89,7 +90,7 @@ def best(bed: Bed, edits: Mapping[int, Mapping[str, Edit]]) -> int:
     dev = bed.corpus.split("dev").take(DEV_LINES)
     found = {}
     for layer, some in edits.items():  # a language without units at a layer is not hurt there
-        seen = dominance(sl.language_effects(bed.model, dev, some)).difference
+        seen = dominance(sl.effects.language_effects(bed.model, dev, some)).difference
         found[layer] = seen * len(some) / len(bed.corpus.langs)
     return max(found, key=lambda layer: found[layer])
 

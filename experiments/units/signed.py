@@ -7,22 +7,23 @@ from beds import IMAGES, OUT, SOURCE, Bed
 
 import steerlab as sl
 from steerlab import figures
-from steerlab.directions import Direction, Directions
+from steerlab.analysis.intervals import by_sentence
+from steerlab.analysis.tables import markdown, spelled
+from steerlab.core.directions import Direction, Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, add, signed_shift, stack
-from steerlab.effects import doses
+from steerlab.engine.decoding import decode
+from steerlab.engine.language_mass import gold_masses, language_masses
+from steerlab.engine.least_kl import least_kl
+from steerlab.engine.prompts import prompt
+from steerlab.engine.random_edits import doses
 from steerlab.estimate import spectrum_table
-from steerlab.fits import fitted
-from steerlab.generation import decode
-from steerlab.intervals import by_sentence
-from steerlab.judges import Answer, Retrieval, score
-from steerlab.lift import least_kl
-from steerlab.masses import gold_masses, language_masses
-from steerlab.prompts import prompt
-from steerlab.scores import first_line
-from steerlab.selection import METHODS, latent_spectra, monolinguality
-from steerlab.selection.signed import WIDTHS
-from steerlab.summaries import markdown, spelled
-from steerlab.terms import SteerlabError
+from steerlab.estimate.units import latent_spectra, monolinguality
+from steerlab.estimate.units.foxp2 import WIDTHS
+from steerlab.scores.judges import Answer, Retrieval, score
+from steerlab.scores.text import first_line
+from steerlab.sweeps.fits import fitted
+from steerlab.sweeps.methods import METHODS
 
 PUSHES, PULLS, SHARE = (0.5, 1.0, 2.0, 4.0, 8.0), (0.0, 0.5, 1.0), 0.8
 DEV_LINES, TEST_LINES = 16, 48
@@ -123,7 +124,7 @@ def tokens(bed: Bed) -> str:
 
 def traced(bed: Bed) -> str:
     """How much of a feature the neuron that writes most of it writes."""
-    found = sl.trace(bed.model, bed.saes, monolinguality(bed.latents), bed.neurons, source=SOURCE, top=1)
+    found = sl.units.trace(bed.model, bed.saes, monolinguality(bed.latents), bed.neurons, source=SOURCE, top=1)
     found.to_csv(OUT / "traced.csv", index=False)
     share = found["share"]
     top = found.sort_values("share", ascending=False).head(6).round(3)
@@ -159,7 +160,7 @@ def variants(
         "push alone, equal dose": like(lambda size: signed_shift(step, push=size)),
         "plain add of the same vectors, equal dose": plain,
         "DiffMean, equal dose": like(lambda size: add(dense.at(*step.layers).between(SOURCE, target), strength=size)),
-        "random, equal dose": sl.random_like(bed.model, texts, plain),
+        "random, equal dose": sl.effects.random_like(bed.model, texts, plain),
         "unsteered": Edit(()),
     }
 
@@ -181,7 +182,7 @@ def measured(bed: Bed, target: str, edits: Mapping[str, Edit]) -> pd.DataFrame:
     masses = language_masses(bed.model, texts, list(edits.values()), bed.words)
     ours, theirs = (masses.langs.index(iso) for iso in (target, SOURCE))
     gain = masses.gain[..., ours] - masses.gain[..., theirs]
-    judge, identifier, found = Retrieval(bed.corpus.split("test")), sl.identifier(), []
+    judge, identifier, found = Retrieval(bed.corpus.split("test")), sl.scores.identifier(), []
     for place, (name, edit) in enumerate(edits.items()):
         many = stack([edit] * len(texts)) if edit.parts else None
         said = decode(bed.model, texts, edit=many, max_new_tokens=32)

@@ -7,15 +7,20 @@ import pandas as pd
 from beds import OUT, SEEDS, SOURCE, Bed
 
 import steerlab as sl
-from steerlab import controls
-from steerlab.cells import Bench, Cell
-from steerlab.directions import Directions
+from steerlab.analysis.choices import at, choose
+from steerlab.analysis.comparisons import comparisons
+from steerlab.analysis.results import result
+from steerlab.analysis.tables import markdown, spelled
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import OPERATORS, steer
-from steerlab.fits import fitted
-from steerlab.plans import Plan
-from steerlab.selection import METHODS, Selection, decoded, masked, matched, random_units
-from steerlab.summaries import at, choose, comparisons, markdown, result, spelled
-from steerlab.terms import SteerlabError
+from steerlab.estimate import controls
+from steerlab.estimate.units import Selection, decoded, masked, matched, random_units
+from steerlab.studies.main.plan import Plan
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.fits import fitted
+from steerlab.sweeps.methods import METHODS
+from steerlab.sweeps.runner import Runner
 
 LAYERS, STRENGTHS = (1, 3, 5, 7), (0.5, 1.0, 1.5)
 DEV_LINES, TEST_LINES = 16, 48
@@ -65,7 +70,7 @@ def run(bed: Bed) -> tuple[str, dict[str, tuple[int, float]]]:
     fits = fit(bed)
     entries = (*ENTRIES, *blind())
     limits = {"dev": DEV_LINES, "test": TEST_LINES}
-    bench = Bench(bed.model, bed.corpus, fits, sl.identifier(), limits, OUT / "rows")
+    bench = Runner(bed.model, bed.corpus, fits, sl.scores.identifier(), limits, OUT / "rows")
     few = Plan(SOURCE, bed.targets, LAYERS).dev_targets
     bare = [Cell("unsteered", "none", -1, 0.0, SOURCE, iso, "dev") for iso in few]
     dev = ran(bench, [*bare, *(cell for entry in entries for cell in cells(entry, fits, few, "dev"))], "dev")
@@ -138,7 +143,7 @@ def possible(entry: Entry, fits: dict[str, Directions], layer: int, strength: fl
     return True
 
 
-def ran(bench: Bench, some: list[Cell], title: str) -> pd.DataFrame:
+def ran(bench: Runner, some: list[Cell], title: str) -> pd.DataFrame:
     rows = bench.run(some, title=title, progress=True)
     if lost := rows.attrs.get("failed"):
         raise SteerlabError(f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}")

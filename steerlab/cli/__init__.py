@@ -10,7 +10,7 @@ from steerlab.cli import clas, files, importing, run, sweep
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's error is told in one line (exit 2), a stop by Ctrl-C says how to go on (exit 130)."""
     options = _parser().parse_args(arguments)
-    from steerlab.terms import SteerlabError
+    from steerlab.core.errors import SteerlabError
 
     try:
         return int(options.verb(options) or 0)

@@ -44,7 +44,7 @@ def add_verbs(verbs: Any) -> None:
 def _clas(options: argparse.Namespace) -> int:
     from dataclasses import fields
 
-    from steerlab.clas import Settings, run
+    from steerlab.studies.clas import Settings, run
 
     told = {field.name: getattr(options, field.name) for field in fields(Settings)}
     folder = options.out or Path("runs") / f"clas-{Path(options.model).name}"

@@ -34,9 +34,9 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from steerlab.corpora import corpus
-    from steerlab.fits import fit
-    from steerlab.model import load
+    from steerlab.core.corpus import corpus
+    from steerlab.models.loading import load
+    from steerlab.sweeps.fits import fit
 
     model = load(options.model)
     fits = fit(model, corpus(options.corpus), [options.estimator], layers=range(model.n_layers), source=options.source)
@@ -44,10 +44,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _steer(options: argparse.Namespace) -> None:
-    from steerlab.directions import Directions
+    from steerlab.core.directions import Directions
     from steerlab.edits import add
-    from steerlab.generation import generate
-    from steerlab.model import load
+    from steerlab.engine.decoding import generate
+    from steerlab.models.loading import load
 
     step = Directions.load(options.directions).between(options.source, options.target).at(options.layer)
     edit = add(step, strength=options.strength)
@@ -57,7 +57,7 @@ def _steer(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     import steerlab.figures as figures
-    from steerlab.directions import Directions
+    from steerlab.core.directions import Directions
 
     directions = Directions.load(options.directions).at(options.layer)
     if options.figure == "dendrogram":

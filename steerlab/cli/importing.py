@@ -18,7 +18,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from steerlab.importers import clas_bench, language_means
+    from steerlab.estimate.released import clas_bench, language_means
 
     if options.format == "means":
         directions = language_means(options.path)

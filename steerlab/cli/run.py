@@ -32,8 +32,8 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from steerlab.report import write_report
-    from steerlab.study import TEST_LINES, Settings, run
+    from steerlab.studies.main.page import write_report
+    from steerlab.studies.main.study import TEST_LINES, Settings, run
 
     limit = options.limit if options.limit is not None else 16 if options.quick else TEST_LINES
     settings = Settings(

@@ -19,9 +19,9 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from steerlab.folders import write_table
-    from steerlab.grids import Grid
-    from steerlab.sweeps import forecast, progress_of, sweep
+    from steerlab.core.files import write_table
+    from steerlab.sweeps.grid import Grid
+    from steerlab.sweeps.sweep import forecast, progress_of, sweep
 
     out = options.out or Path("runs") / options.grid.stem
     if options.status:
@@ -41,7 +41,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _tell(found: dict[str, Any]) -> None:
     """Names and values, a line each; times in words, lists below their name."""
-    from steerlab.ledger import span
+    from steerlab.sweeps.ledger import span
 
     for name, value in found.items():
         if isinstance(value, (dict, list)):
@@ -56,7 +56,8 @@ def _best(rows: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from steerlab.summaries import at, choose, result
+    from steerlab.analysis.choices import at, choose
+    from steerlab.analysis.results import result
 
     table = Table("method", "layer", "strength", "joint", "LFS", "relevance", "dose", "n", box=None, pad_edge=False)
     for column in table.columns:

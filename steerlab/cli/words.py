@@ -35,6 +35,6 @@ def workers(options: argparse.Namespace) -> dict[str, Any]:
     """`workers=` of a call, if a cluster was asked for."""
     if not options.ray:
         return {}
-    from steerlab.cluster import Ray
+    from steerlab.sweeps.ray import Ray
 
     return {"workers": Ray(options.ray, options.workers, options.cpus, options.gpus)}

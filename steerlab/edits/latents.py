@@ -6,10 +6,10 @@ A latent is read as relu(pre) · [pre > threshold], pre = encoder · h + bias, a
 import torch
 from torch import Tensor
 
-from steerlab.directions import Direction
-from steerlab.edits.extras import extra_of, need_units, source_extra_of
-from steerlab.edits.parts import Edit, finite, made
-from steerlab.terms import SteerlabError
+from steerlab.core.directions import Direction
+from steerlab.core.errors import SteerlabError
+from steerlab.edits.edit import Edit, finite, made
+from steerlab.edits.requirements import extra_of, need_units, source_extra_of
 
 READ = ("encoder", "bias", "threshold")
 TINY = 1e-12  # of a squared norm

@@ -6,10 +6,10 @@ projection reads. A zero is the same zero at both places. Layers at which no neu
 
 from torch import Tensor
 
-from steerlab.directions import Direction
-from steerlab.edits.extras import extra_of, source_extra_of
-from steerlab.edits.parts import Edit, finite, made
-from steerlab.terms import SteerlabError
+from steerlab.core.directions import Direction
+from steerlab.core.errors import SteerlabError
+from steerlab.edits.edit import Edit, finite, made
+from steerlab.edits.requirements import extra_of, source_extra_of
 
 SITE, FIT = "mlp_post", "masked"
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlab.directions import Direction
-from steerlab.edits.extras import extra_of
-from steerlab.edits.parts import Edit, finite, made
-from steerlab.terms import SteerlabError
+from steerlab.core.directions import Direction
+from steerlab.core.errors import SteerlabError
+from steerlab.edits.edit import Edit, finite, made
+from steerlab.edits.requirements import extra_of
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
 

@@ -1,19 +1,21 @@
 """Ways to find where a language lies: statistics in, `Directions` out; none of them sees a model."""
 
-from steerlab.estimate.axes import disentangle, ellipsoid, pca
-from steerlab.estimate.dimensions import sparse
-from steerlab.estimate.discriminants import lda, probe
-from steerlab.estimate.erasure import leace
-from steerlab.estimate.gaps import Spectrum as Spectrum
-from steerlab.estimate.gaps import spectra as spectra
-from steerlab.estimate.gaps import spectrum_table as spectrum_table
-from steerlab.estimate.gaps import window as window
-from steerlab.estimate.means import diffmean
-from steerlab.estimate.pairs import eigengap
-from steerlab.estimate.variants import VARIANTS as VARIANTS
-from steerlab.estimate.variants import Variant as Variant
-from steerlab.estimate.variants import fit as fit
-from steerlab.estimate.variants import variant as variant
+from steerlab.estimate.diffmean import diffmean
+from steerlab.estimate.eigengap import eigengap
+from steerlab.estimate.lda_and_probe import lda, probe
+from steerlab.estimate.leace import leace
+from steerlab.estimate.pca import disentangle, ellipsoid, pca
+from steerlab.estimate.registry import VARIANTS as VARIANTS
+from steerlab.estimate.registry import Variant as Variant
+from steerlab.estimate.registry import fit as fit
+from steerlab.estimate.registry import variant as variant
+from steerlab.estimate.released import clas_bench as clas_bench
+from steerlab.estimate.released import language_means as language_means
+from steerlab.estimate.sparse import sparse
+from steerlab.estimate.spectra import Spectrum as Spectrum
+from steerlab.estimate.spectra import spectra as spectra
+from steerlab.estimate.spectra import spectrum_table as spectrum_table
+from steerlab.estimate.spectra import window as window
 
 # The estimators; `spectra` and `fit`, with what belongs to them, are public too.
 __all__ = ["diffmean", "eigengap", "lda", "pca", "probe", "disentangle", "ellipsoid", "leace", "sparse"]  # noqa: RUF022

@@ -6,8 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.core.errors import SteerlabError
 from steerlab.figures.style import CONTROLS, DASHES, GREY, INK, PALETTE, SYMBOLS, check, finish, readable, sentence_of
-from steerlab.terms import SteerlabError
 
 _SHIFTED = "; points of equal x are drawn side by side"
 _ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")

@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
 from steerlab.figures.grids import BAR
 from steerlab.figures.panels import roomy, shade
 from steerlab.figures.style import (
@@ -21,7 +23,6 @@ from steerlab.figures.style import (
     readable,
     sentence_of,
 )
-from steerlab.terms import LANGUAGES, SteerlabError
 
 Parts = Mapping[str, Sequence[int]]
 

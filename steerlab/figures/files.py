@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from steerlab.terms import SteerlabError
+from steerlab.core.errors import SteerlabError
 
 _PIXELS = 96 / 25.4  # a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'

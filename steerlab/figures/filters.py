@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.core.languages import LANGUAGES
 from steerlab.figures.grids import BAR
 from steerlab.figures.panels import heading, roomy, some
 from steerlab.figures.style import (
@@ -18,7 +19,6 @@ from steerlab.figures.style import (
     finish,
     sentence_of,
 )
-from steerlab.terms import LANGUAGES
 
 _COLUMNS = 4
 _FEW = 6  # languages that can each have a line of their own with its interval

@@ -8,19 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from steerlab.figures.style import (
-    DIVERGING,
-    GREY,
-    SEQUENTIAL,
-    check,
-    family_order,
-    finish,
-    readable,
-    sentence_of,
-)
+from steerlab.analysis.intervals import Interval, by_sentence
+from steerlab.core.languages import LANGUAGES, language
+from steerlab.figures.style import DIVERGING, GREY, SEQUENTIAL, check, family_order, finish, readable, sentence_of
 from steerlab.figures.trees import centred, leaf_order, linkage_of
-from steerlab.intervals import Interval, by_sentence
-from steerlab.terms import LANGUAGES, language
 
 BAR = {  # below the plot, where a phone has room for it
     "orientation": "h",

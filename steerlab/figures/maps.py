@@ -6,8 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families, language
 from steerlab.figures.style import GREY, INK, family_order, family_style, finish, sentence_of
-from steerlab.terms import SteerlabError, families, language
 
 _SIDES = ["top center", "bottom center", "middle right", "middle left"]
 _SIDES += ["top right", "top left", "bottom right", "bottom left"]

@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import language
 from steerlab.figures.maps import slide
 from steerlab.figures.panels import heading
 from steerlab.figures.style import DIVERGING, SEQUENTIAL, family_style, finish, sentence_of
-from steerlab.terms import SteerlabError, language
 
 
 def cosine_layers(

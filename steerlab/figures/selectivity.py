@@ -5,9 +5,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
 from steerlab.figures.grids import BAR, name_families
 from steerlab.figures.style import DIVERGING, INK, SEQUENTIAL, family_order, finish, readable, sentence_of
-from steerlab.terms import LANGUAGES, SteerlabError
 
 _READABLE = 18  # languages whose cells have room for a number
 _SMALL = 0.02  # of the largest rise: a fall below this is drawn as none

@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
 from steerlab.figures.panels import heading, roomy
 from steerlab.figures.style import INK, PALETTE, SEQUENTIAL, check, finish, sentence_of
-from steerlab.terms import LANGUAGES, SteerlabError
 
 _COLUMNS = ("kind", "target", "layer", "place", "value", "kept", "mass", "stability", "in_window")
 _TARGETS = 3

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from steerlab.terms import LANGUAGES, SteerlabError
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import LANGUAGES
 
 INK, GREY, PALE = "#1f2933", "#6b7785", "#e4e8ec"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif'

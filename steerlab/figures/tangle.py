@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families, language
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
-from steerlab.terms import SteerlabError, families, language
 
 _GAP = 0.8  # the room for names and lines between the trees, in widths of a tree
 _PLAIN = "#9aa5b1"

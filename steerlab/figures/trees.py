@@ -10,8 +10,9 @@ from scipy.cluster.hierarchy import cophenet, leaves_list, linkage
 from scipy.cluster.hierarchy import dendrogram as layout_of
 from scipy.spatial.distance import pdist
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import families, language
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
-from steerlab.terms import SteerlabError, families, language
 
 
 @runtime_checkable

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import hook_name
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
-from steerlab.terms import SteerlabError, hook_name
 
 PACKAGED = Path(__file__).parents[1] / "data" / "polyglot" / "saes"
 KINDS = ("relu", "jumprelu", "topk")

@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from steerlab.terms import SITES, SteerlabError, hook_name
+from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES, hook_name
 
 _RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
 _INSIDE = re.compile(r"blocks\.(\d+)\.mlp\.hook_(pre|post)")

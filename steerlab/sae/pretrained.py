@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from steerlab.core.errors import SteerlabError
 from steerlab.sae.formats import Parts, about_of, from_config
 from steerlab.sae.hooks import place_of
-from steerlab.terms import SteerlabError
 
 
 def fetch(release: str, sae_id: str) -> Parts:

@@ -1,0 +1,1 @@
+"""What an edit does to every language, not only to its own: matrices, dominance, asymmetry."""

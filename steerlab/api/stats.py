@@ -1,0 +1,17 @@
+"""Statistics of rows: intervals, paired tests, choices made on dev, curves along the dose."""
+
+from steerlab.analysis.choices import choose, choose_each
+from steerlab.analysis.dose import dose_curve, equal
+from steerlab.analysis.intervals import by_sentence, paired_difference
+from steerlab.analysis.tests import holm, paired_test
+
+__all__ = [
+    "by_sentence",
+    "choose",
+    "choose_each",
+    "dose_curve",
+    "equal",
+    "holm",
+    "paired_difference",
+    "paired_test",
+]

@@ -1,0 +1,49 @@
+"""Features and neurons: which units carry which language, what moves them, and the directions made of them."""
+
+from steerlab.core.firing import Firing
+from steerlab.engine.causal_lift import causal_lift
+from steerlab.engine.collect_gradients import collect_gradients
+from steerlab.engine.collect_units import collect_units
+from steerlab.engine.latent_pairs import latent_pairs
+from steerlab.engine.least_kl import least_kl
+from steerlab.engine.trace import trace
+from steerlab.estimate.units.as_directions import decoded, gated, masked, sae_diffmean
+from steerlab.estimate.units.controls import matched
+from steerlab.estimate.units.culnig import culnig
+from steerlab.estimate.units.foxp2 import candidates, foxp2_features, signed
+from steerlab.estimate.units.langfir import langfir, langfir_counts, langfir_stability
+from steerlab.estimate.units.lape import lape, sae_lape
+from steerlab.estimate.units.monolinguality import monolinguality
+from steerlab.estimate.units.nju import nju
+from steerlab.estimate.units.selection import Selection
+from steerlab.sae.autoencoder import saes
+from steerlab.studies.feature_card.page import feature_card
+
+__all__ = [
+    "Firing",
+    "Selection",
+    "candidates",
+    "causal_lift",
+    "collect_gradients",
+    "collect_units",
+    "culnig",
+    "decoded",
+    "feature_card",
+    "foxp2_features",
+    "gated",
+    "langfir",
+    "langfir_counts",
+    "langfir_stability",
+    "lape",
+    "latent_pairs",
+    "least_kl",
+    "masked",
+    "matched",
+    "monolinguality",
+    "nju",
+    "sae_diffmean",
+    "sae_lape",
+    "saes",
+    "signed",
+    "trace",
+]

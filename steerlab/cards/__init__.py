@@ -1,5 +1,0 @@
-"""The card of an SAE's feature: where it fires, on what, and which tokens it promotes, as one page of HTML."""
-
-from steerlab.cards.page import feature_card, feature_cards
-
-__all__ = ["feature_card", "feature_cards"]

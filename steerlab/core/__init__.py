@@ -1,0 +1,1 @@
+"""The nouns that travel between folders: languages, sites, corpus, moments, directions and the like."""

@@ -1,0 +1,86 @@
+"""LAPE: units that few languages turn on, by the entropy of their firing rates over languages."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing
+from steerlab.estimate.units.selection import Selection, how_many, lowest, need_languages, need_share, selected
+
+
+def entropy(rate: Float[Tensor, "lang ..."]) -> Float[Tensor, "..."]:
+    """The entropy of firing rates over languages, in nats: 0 where one language has all, log K where all have alike.
+
+    Formula: -Σ p log p, p = rate / Σ rate. A dead unit, which has no p, counts as uniform: log K.
+    """
+    total = rate.sum(0)
+    p = torch.where(total > 0, rate / total.clamp(min=torch.finfo(rate.dtype).tiny), 1 / len(rate))
+    return torch.special.entr(p).sum(0).clamp(max=math.log(len(rate)))
+
+
+def bar_of(rate: Float[Tensor, "lang layer unit"], percentile: float) -> float:
+    """The percentile of all rates, of every language, layer and unit: that above which a unit serves a language."""
+    if not 0 <= percentile < 100:
+        raise SteerlabError(f"the percentile is {percentile}; give 0 or more and less than 100")
+    flat = rate.flatten()
+    return float(flat.kthvalue(max(1, round(len(flat) * percentile / 100))).values)
+
+
+def lape(firing: Firing, *, share: float = 0.01, percentile: float = 95) -> Selection:
+    """The units whose firing rates have the lowest entropy over languages: language activation probability entropy.
+
+    Formula: `entropy` of the share of tokens at which a unit is on; of the units that exceed the bar in some language,
+    the lowest `share` of ALL units, over all layers; each goes to every language whose rate exceeds the bar, which is
+    the `percentile` of all rates, dead units' too. Of equal entropies those with the higher largest rate come first.
+    The score is -entropy. Source: Tang et al. 2024 (arXiv 2402.16438); both percentiles of its code are `percentile`.
+    """
+    return _lape("lape", firing, share, percentile, torch.ones_like(firing.on, dtype=torch.bool), {})
+
+
+def sae_lape(firing: Firing, *, active: float = 0.98, share: float = 0.01, percentile: float = 95) -> Selection:
+    """LAPE on an SAE's features, of which a language's must also be on in nearly all of its texts.
+
+    Formula: as `lape`, where a feature serves a language only if it is on in at least `active` of its texts too.
+    Source: Andrylie et al. 2025 (arXiv 2507.11230), who set .98.
+    """
+    need_share("the share of texts", active)
+    return _lape("sae lape", firing, share, percentile, firing.share >= active, {"active": active})
+
+
+def _lape(
+    method: str,
+    firing: Firing,
+    share: float,
+    percentile: float,
+    able: Bool[Tensor, "lang layer unit"],
+    settings: dict[str, float],
+) -> Selection:
+    need_languages(firing, method)
+    rate = firing.rate
+    number, bar = how_many(share, rate[0].numel()), bar_of(rate, percentile)
+    serves = (rate > bar) & able
+    if not serves.any():
+        told = f"no unit fires above {bar:.3g}, the {percentile:g}th percentile of all rates"
+        told += f", in {settings['active']:g} of a language's texts" if settings else ""
+        raise SteerlabError(
+            f"{told}; the highest rate is {float(rate.max()):.3g}, the highest share of texts "
+            f"{float(firing.share.max()):.3g}: give less"
+        )
+    score = entropy(rate)
+    candidates = torch.where(serves.any(0), score, torch.inf)
+    chosen = serves & _first(candidates, rate.amax(0), number)
+    about = {"share": share, "percentile": percentile, "bar": bar, "units": int(chosen.any(0).sum()), **settings}
+    return selected(method, firing, chosen, -score.expand(rate.shape), about)
+
+
+def _first(
+    score: Float[Tensor, "layer unit"], rate: Float[Tensor, "layer unit"], number: int
+) -> Bool[Tensor, "layer unit"]:
+    """The lowest scores; equal ones are common among units of one language, and the most active of them come first."""
+    by_rate = rate.flatten().argsort(descending=True, stable=True)
+    marked = torch.zeros_like(score, dtype=torch.bool).flatten()
+    marked[by_rate] = lowest(score.flatten()[by_rate][None], number)[0]
+    return marked.view(score.shape)

@@ -1,0 +1,130 @@
+"""Which units stand for which language, by whatever method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from steerlab.core.errors import SteerlabError
+from steerlab.core.firing import Firing, Gradients
+
+COLUMNS = ["method", "language", "layer", "unit", "score"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The units of each language at each layer: `chosen` [lang layer unit], and the `score` by which, higher is more.
+
+    `site` is where they act: `resid_post` for an SAE's latents there, `mlp_post` for neurons.
+    """
+
+    method: str
+    langs: tuple[str, ...]
+    layers: tuple[int, ...]
+    site: str
+    chosen: Bool[Tensor, "lang layer unit"]
+    score: Float[Tensor, "lang layer unit"]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.langs), len(self.layers), self.chosen.shape[-1])
+        for name in ("chosen", "score"):
+            if tuple(getattr(self, name).shape) != shape:
+                told = f"{name} has shape {tuple(getattr(self, name).shape)}"
+                raise SteerlabError(f"{told}; languages x layers x units is {shape}")
+
+    @property
+    def units(self) -> int:
+        """How many units there are at each layer to choose from."""
+        return self.chosen.shape[-1]
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """How many units each language (down) has at each layer (across)."""
+        return pd.DataFrame(self.chosen.sum(-1).numpy(), index=list(self.langs), columns=list(self.layers))
+
+    def of(self, lang: str, layer: int) -> list[int]:
+        """A language's units at a layer, the highest score first."""
+        i, j = self._lang(lang), self._layer(layer)
+        found = self.chosen[i, j].nonzero()[:, 0]
+        return found[self.score[i, j, found].argsort(descending=True, stable=True)].tolist()
+
+    def where(self, lang: str) -> tuple[int, ...]:
+        """The layers at which a language has any unit: a direction of its units is nothing at the others."""
+        some = self.chosen[self._lang(lang)].any(-1).tolist()
+        return tuple(layer for layer, has in zip(self.layers, some, strict=True) if has)
+
+    def at(self, *layers: int) -> "Selection":
+        """Only these layers."""
+        if not layers:
+            raise SteerlabError(f"name at least one of the layers {', '.join(map(str, self.layers))}")
+        keep = [self._layer(layer) for layer in layers]
+        return replace(self, layers=tuple(layers), chosen=self.chosen[:, keep], score=self.score[:, keep])
+
+    def table(self) -> pd.DataFrame:
+        """One row for each chosen unit: method, language, layer, unit, score."""
+        rows = [
+            (self.method, iso, layer, unit, float(self.score[i, j, unit]))
+            for i, iso in enumerate(self.langs)
+            for j, layer in enumerate(self.layers)
+            for unit in self.of(iso, layer)
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _lang(self, iso: str) -> int:
+        if iso not in self.langs:
+            raise SteerlabError(f"nothing was selected for {iso!r}; there are {' '.join(self.langs)}")
+        return self.langs.index(iso)
+
+    def _layer(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}")
+        return self.layers.index(layer)
+
+
+def selected(
+    method: str,
+    read: Firing | Gradients,
+    chosen: Bool[Tensor, "lang layer unit"],
+    score: Float[Tensor, "lang layer unit"],
+    settings: Mapping[str, Any],
+) -> Selection:
+    """A selection that says what was read and with which settings."""
+    about = {**read.provenance, "method": method, "settings": dict(settings)}
+    return Selection(method, read.langs, read.layers, read.site, chosen, score, about)
+
+
+def need_languages(read: Firing | Gradients, purpose: str) -> None:
+    """Raise where there is one language only, or one of which nothing was read."""
+    if len(read.langs) < 2:
+        raise SteerlabError(
+            f"{purpose} compares languages, and there is {' '.join(read.langs)} alone; read two or more"
+        )
+    if isinstance(read, Firing):
+        read.need_texts()
+
+
+def need_share(name: str, value: float) -> None:
+    """Raise unless it lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise SteerlabError(f"{name} is {value}; give a share from 0 to 1")
+
+
+def how_many(share: float, units: int) -> int:
+    """The share of all units as a number; none raises."""
+    need_share("the share of units", share)
+    if not (number := round(share * units)):
+        raise SteerlabError(f"a share of {share} of {units} units is none; give {1 / units:.2g} or more")
+    return number
+
+
+def lowest(score: Float[Tensor, "layer unit"], number: int) -> Bool[Tensor, "layer unit"]:
+    """The units with the lowest scores over all layers, of equal ones the first; infinite ones never."""
+    order = score.flatten().argsort(stable=True)[:number]
+    marked = torch.zeros(score.numel(), dtype=torch.bool)
+    marked[order] = True
+    return marked.view(score.shape) & score.isfinite()

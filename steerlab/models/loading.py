@@ -1,0 +1,111 @@
+"""Models from the Hub, from a folder, from the package, or as they are."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from steerlab.core.errors import SteerlabError
+from steerlab.models.huggingface import Model
+from steerlab.models.transformerlens import LensModel
+
+PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"
+
+
+def load(
+    source: Any = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+) -> Model:
+    """Load a model by Hub id or folder; without one, polyglot from the package.
+
+    A `HookedTransformer` or `TransformerBridge` is taken as it is. Weights stay raw. Without `dtype` a CPU computes in
+    float32 and a GPU in the precision of the checkpoint; "auto" is bfloat16 on a CPU that has instructions for it,
+    where it is the largest single gain. Without `device` a GPU is used if there is one.
+    """
+    if isinstance(source, Model):
+        return source
+    if hasattr(source, "run_with_cache") and hasattr(source, "cfg"):
+        return LensModel(source, name=str(getattr(source.cfg, "model_name", "model")))
+    if source is not None and not isinstance(source, (str, Path)):
+        raise SteerlabError(f"load takes a Hub id, a folder, or a TransformerLens model, not {type(source).__name__}")
+    name = "polyglot" if source is None or str(source) == "polyglot" else str(source)
+    folder = str(PACKAGED) if name == "polyglot" else name
+    device = _device(device)
+    hf, tokenizer = _pretrained(folder, _dtype(dtype, device), revision)
+    model = Model(hf.to(device), tokenizer, name=name, revision=revision)
+    for key, value in hf.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise SteerlabError(f"the weights of {name} hold NaN or infinity in {key}; fetch the model again")
+    return model
+
+
+def reload(name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str) -> Model:
+    """The model that another process has, from the same place; another one raises."""
+    model = load(name, revision=revision, dtype=dtype, device=device)
+    if model.fingerprint != fingerprint:
+        raise SteerlabError(
+            f"{name!r} is another model here than where the work was planned (fingerprint {model.fingerprint} here, "
+            f"{fingerprint} there); give every machine the same files, and a model made in memory a folder"
+        )
+    return model
+
+
+def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any]:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        make: Any = transformers.AutoModelForCausalLM.from_pretrained
+        hf, found = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise SteerlabError(
+            f"could not load {folder!r}: it is no folder with a causal language model, and it could not be fetched "
+            f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the id, or connect once"
+        ) from error
+    except (SafetensorError, RuntimeError) as error:
+        raise SteerlabError(
+            f"the weights of {folder!r} are truncated, altered or of another shape than config.json says "
+            f"({str(error).splitlines()[0]}); fetch the model again"
+        ) from error
+    if found["missing_keys"]:  # transformers would leave them random
+        raise SteerlabError(f"{folder!r} has no weights for {min(found['missing_keys'])}; fetch the model again")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return hf, tokenizer
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        told = str(error).splitlines()[0]
+        raise SteerlabError(f"there is no device {device!r} here ({told}); use cpu, or cuda with a GPU") from error
+    return device
+
+
+def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
+    if dtype is None or dtype == "auto":
+        if device != "cpu":
+            return "auto"
+        return torch.bfloat16 if dtype == "auto" and computes_bfloat16() else torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise SteerlabError(f"there is no dtype {dtype!r}; use float32, bfloat16, float16 or auto")
+    if found == torch.bfloat16 and device == "cpu" and not computes_bfloat16():
+        told = "this CPU has no instructions for bfloat16 and will be many times slower than in float32; use auto"
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
+    return found
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU multiplies in bfloat16 by itself."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,52 @@
+"""The word that a user gives for a judge."""
+
+from pathlib import Path
+from typing import Any
+
+from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.scores.judges.answers import Judge
+from steerlab.scores.judges.embeddings import Embeddings
+from steerlab.scores.judges.endpoint import Endpoint
+from steerlab.scores.judges.instruct import Instruct
+from steerlab.scores.judges.likelihood import Likelihood
+from steerlab.scores.judges.retrieval import Retrieval
+
+JUDGES = (
+    "retrieval",
+    "likelihood",
+    "model:ID_OR_FOLDER",
+    "http://HOST/v1 with a model's name",
+    "embeddings:ID_OR_FOLDER",
+)
+
+
+def judge_from(
+    word: str,
+    *,
+    references: Corpus | None = None,
+    model: Any = None,
+    judge_model: str | None = None,
+    cache: Path | None = None,
+) -> Judge:
+    """The judge that a word means: `retrieval`, `likelihood`, `model:...`, a URL, or `embeddings:...`.
+
+    `references`: the sentences that outputs came from, which the judges that compare need. `model`: the one that is
+    steered, which judges likelihood. `judge_model`: the name of the model behind a URL, whose replies are kept in the
+    folder `cache`.
+    """
+    kind, _, rest = word.partition(":")
+    if kind in ("http", "https"):
+        return Endpoint(word, judge_model or "", cache=cache)
+    if judge_model is not None:
+        raise SteerlabError(f"a judge's model, {judge_model!r}, is named for a URL only; the judge is {word!r}")
+    if kind == "model" and rest:
+        return Instruct(rest)
+    compares = word in ("retrieval", "likelihood") or (kind == "embeddings" and rest)
+    if not compares:
+        raise SteerlabError(f"there is no judge {word!r}; the judges are {', '.join(JUDGES)}")
+    if references is None:
+        raise SteerlabError(f"the judge {word!r} compares with other sentences; give references, a corpus")
+    if word == "retrieval":
+        return Retrieval(references)
+    return Likelihood(references, model) if word == "likelihood" else Embeddings(references, rest)

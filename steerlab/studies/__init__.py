@@ -1,0 +1,1 @@
+"""Questions answered end to end: the main study, CLaS-Bench, the card of a feature."""

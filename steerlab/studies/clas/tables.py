@@ -1,0 +1,75 @@
+"""The scores as a person reads them: on a terminal, and as a Markdown file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from steerlab.core.languages import LANGUAGES
+from steerlab.studies.clas.scoring import SCORES
+
+HEADS = {"lfs": "LFS", "or": "OR", "s": "S", "joint": "joint"}
+
+
+def markdown(scored: pd.DataFrame, *, title: str, notes: Sequence[str]) -> str:
+    """The whole table: every method over all rows, then S and joint by target and by source."""
+    parts = [f"# CLaS-Bench: {title}", "\n".join(f"- {note}" for note in notes)]
+    for group, heading in (("pooled", "All pairs"), ("across", "Two different languages")):
+        rows = [[row["method"], *_cells(row)] for row in _records(scored, group)]
+        if rows:
+            parts += [f"## {heading}", _lines(["method", *HEADS.values(), "answers", "unread"], rows)]
+    for group, heading in (("target", "By target"), ("source", "By source")):
+        parts += [f"## {heading}", "S / joint, in percent.", _by_language(_records(scored, group))]
+    parts.append(
+        "In percent, with 95 % intervals by resampling questions. LFS: answers in the target language. OR: mean "
+        "rating. S: harmonic mean of these two averages. joint: answers in the language that have the full rating."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def show(scored: pd.DataFrame, notes: Sequence[str], *, console: Console) -> None:
+    """The methods over all pairs and over those of two languages, on a terminal."""
+    shown = Table("method", "pairs", *HEADS.values(), "unread")
+    for row in _records(scored, "pooled", "across"):
+        means = [_number(row[name]) for name in ("lfs", "or")]
+        ends = [_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in ("s", "joint")]
+        shown.add_row(row["method"], "all" if row["group"] == "pooled" else "across", *means, *ends, str(row["unread"]))
+    console.print(shown)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def _records(scored: pd.DataFrame, *groups: str) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in scored[scored["group"].isin(groups)].to_dict("records")]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    told = [_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in SCORES]
+    return [*told, str(row["n"]), str(row["unread"])]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if value != value:
+        return "–"
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    """One digit after the point; two below one percent, so that one success of thousands is not read as none."""
+    if value != value:
+        return "–"
+    return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
+
+
+def _by_language(rows: Sequence[Mapping[str, Any]]) -> str:
+    methods, isos = (list(dict.fromkeys(row[name] for row in rows)) for name in ("method", "language"))
+    cells = {(row["language"], row["method"]): f"{_number(row['s'])} / {_number(row['joint'])}" for row in rows}
+    named = [[f"{LANGUAGES[iso].name} ({iso})", *(cells.get((iso, name), "–") for name in methods)] for iso in isos]
+    return _lines(["language", *methods], named)
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruled = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

@@ -1,0 +1,96 @@
+"""Which tokens a feature's decoder row speaks for, and which other features' rows are like it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlab.core.errors import SteerlabError
+from steerlab.models.huggingface import Model
+from steerlab.sae import SAE
+
+
+@torch.inference_mode()
+def logit_effects(model: Model, rows: Float[Tensor, "unit width"]) -> Float[Tensor, "unit vocab"]:
+    """What each row adds to the logits for one unit of its feature: row · diag(γ) @ W_Uᵀ, less the mean over tokens.
+
+    γ is the weight of the final norm. Its division by the size of h is left out, so that the effects of one model's
+    rows compare with each other and have no unit; a norm that centres h centres the row. The layers between are left
+    out too: the path is the direct one. (Direct logit attribution; a constant on all logits changes no probability.)
+    """
+    norm, unembedding = _head(model)
+    scale, centres = folded(norm, model.width, model.device, model.dtype)
+    rows = rows.to(model.device).float()
+    rows = rows - rows.mean(-1, keepdim=True) if centres else rows
+    effects = (rows * scale) @ unembedding.float().mT
+    return (effects - effects.mean(-1, keepdim=True)).cpu()
+
+
+@torch.inference_mode()
+def folded(norm: Any, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Float[Tensor, " width"], bool]:
+    """The weight γ of a norm, and whether it centres, read off what it does: to ±1 its division does nothing."""
+    signs = torch.ones(width, device=device, dtype=dtype)
+    signs[1::2] = -1
+    out = [norm(h[None, None])[0, 0].float() for h in (signs, -signs, signs + 1)]
+    scale = signs.float() * (out[0] - out[1]) / 2
+    return scale, bool(torch.allclose(out[0], out[2], atol=1e-2 * float(scale.abs().max())))
+
+
+def promoted(
+    model: Model, effects: Float[Tensor, " vocab"], count: int
+) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """The tokens that are raised most and lowered most, with their effects; special and unused tokens do not count."""
+    real = min(len(effects), len(model.tokenizer))
+    chosen = torch.full_like(effects, float("nan"))
+    chosen[:real] = effects[:real]
+    chosen[[token for token in model.tokenizer.all_special_ids if token < real]] = float("nan")
+    sides = []
+    for sign in (1, -1):
+        order = (sign * chosen).nan_to_num(nan=-torch.inf).topk(min(count, int(chosen.isfinite().sum()))).indices
+        sides.append([(written(model.tokenizer, token), float(effects[token])) for token in order.tolist()])
+    return sides[0], sides[1]
+
+
+def written(tokenizer: Any, token: int) -> str:
+    """A token as it reads, or its bytes in hexadecimal: those of a piece of a character and of a control character."""
+    text, name = tokenizer.decode([token]), str(tokenizer.convert_ids_to_tokens(token))
+    if "\ufffd" in text:
+        known = _bytes()
+        return _hexadecimal(known[letter] for letter in name) if set(name) <= set(known) else name
+    if unseen := [letter for letter in text if not letter.isprintable() and letter not in "\n\t\u200c\u200d"]:
+        return text if len(unseen) < len(text) else _hexadecimal(text.encode())
+    return f" {text}" if name.startswith("▁") and not text.startswith(" ") else text  # SentencePiece drops the space
+
+
+def _hexadecimal(values: Iterable[int]) -> str:
+    return " ".join(f"0x{value:02X}" for value in values)
+
+
+def _bytes() -> dict[str, int]:
+    """The bytes behind the letters of byte-level tokenizers: printable ones are themselves, others follow U+0100."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+def neighbours(sae: SAE, unit: int, count: int) -> list[tuple[int, float]]:
+    """The other features whose decoder rows have the largest cosine with this one's."""
+    rows = sae.W_dec.cpu()
+    cosines = torch.nn.functional.cosine_similarity(rows, rows[unit : unit + 1], dim=-1)
+    cosines[unit] = -torch.inf
+    found = cosines.topk(min(count, len(rows) - 1))
+    return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+
+def _head(model: Model) -> tuple[Any, Float[Tensor, "vocab width"]]:
+    """The final norm and the unembedding; a model whose final norm is not beside its blocks raises."""
+    if hasattr(model.hf, "W_U"):
+        return model.hf.ln_final, model.hf.W_U.mT
+    for parent in model.hf.modules():
+        if any(child is model.blocks for child in parent.children()):
+            norms: Sequence[Any] = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
+            if norms and (output := model.hf.get_output_embeddings()) is not None:
+                return norms[-1], output.weight
+    raise SteerlabError(f"{model.name} has no norm after its blocks, or no unembedding: its logit effects are unknown")

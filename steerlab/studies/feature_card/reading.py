@@ -1,0 +1,150 @@
+"""What a few features do on a corpus: how often they fire in each language, and the texts on which they fire most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import regex  # type: ignore[import-untyped]
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.engine.prompts import encode, pad, prompt
+from steerlab.models.huggingface import Model
+from steerlab.models.positions import Positions
+from steerlab.sae import SAE
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text on which a feature fires: pieces of it that read by themselves, with the feature's largest value in each.
+
+    A piece is a token, or the tokens that together make a character and the marks on it.
+    """
+
+    language: str
+    pieces: tuple[tuple[str, float], ...]
+    top: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One feature on a corpus: by language the share of tokens at which it is on (`rate`), its mean over all tokens
+    (`level`), and the number of `tokens`; `top`, its largest value; `examples`, the highest first.
+
+    BOS and padding do not count.
+    """
+
+    rate: dict[str, float]
+    level: dict[str, float]
+    tokens: dict[str, int]
+    top: float
+    examples: tuple[Example, ...]
+
+    @property
+    def overall(self) -> float:
+        """The share of all tokens at which the feature is on."""
+        total = sum(self.tokens.values())
+        return sum(self.rate[iso] * count for iso, count in self.tokens.items()) / total
+
+
+@torch.inference_mode()
+def read(model: Model, corpus: Corpus, sae: SAE, units: Sequence[int], *, texts: int, batch: int) -> list[Reading]:
+    """A reading of each feature, in one pass over every line of the corpus in the form "line"."""
+    sae = sae.to(model.device)
+    sums = torch.zeros(len(corpus.langs), 2, len(units), dtype=torch.float64)
+    counts, best = dict.fromkeys(corpus.langs, 0), [_Best(texts) for _ in units]
+    for place, iso in enumerate(corpus.langs):
+        lines = corpus[iso]
+        for start in range(0, len(lines), batch):
+            some = lines[start : start + batch]
+            found = _values(model, sae, units, [prompt(model.tokenizer, "line", line) for line in some])
+            for line, values in zip(some, found, strict=True):
+                counts[iso] += len(values)
+                sums[place] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
+                for kept, own in zip(best, values.T, strict=True):
+                    kept.offer(iso, line, own)
+    sizes = torch.tensor(list(counts.values()), dtype=torch.float64)[:, None, None].clamp(min=1)
+    means = (sums / sizes).tolist()
+    return [
+        Reading(
+            rate={iso: means[place][0][number] for place, iso in enumerate(corpus.langs)},
+            level={iso: means[place][1][number] for place, iso in enumerate(corpus.langs)},
+            tokens=counts,
+            top=kept.top,
+            examples=tuple(
+                Example(iso, pieces_of(model.tokenizer, line, values), max(values)) for iso, line, values in kept.texts
+            ),
+        )
+        for number, kept in enumerate(best)
+    ]
+
+
+class _Best:
+    """The texts with the largest values of one feature, each text once."""
+
+    def __init__(self, count: int):
+        self.count, self.texts, self._least = count, list[tuple[str, str, list[float]]](), 0.0
+
+    def offer(self, iso: str, line: str, values: Tensor) -> None:
+        top = float(values.max())
+        if top <= self._least or any(line == known for _, known, _ in self.texts):
+            return
+        self.texts.append((iso, line, values.tolist()))
+        self.texts = sorted(self.texts, key=lambda text: -max(text[2]))[: self.count]
+        self._least = max(self.texts[-1][2]) if len(self.texts) == self.count else 0.0
+
+    @property
+    def top(self) -> float:
+        return max((max(values) for _, _, values in self.texts), default=0.0)
+
+
+def _values(model: Model, sae: SAE, units: Sequence[int], texts: list[str]) -> list[Float[Tensor, "pos unit"]]:
+    """The features at every token of each text that counts."""
+    ids = encode(model.tokenizer, texts)
+    if too_long := [len(row) for row in ids if len(row) > model.context]:
+        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def look(h: Tensor, where: Positions) -> None:
+        seen.append((latents(sae, units, h).cpu(), where.text.cpu()))
+
+    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    with model.attached([(sae.site, sae.layer, look)]):
+        model.body(tokens, mask)
+    values, counted = seen[0]
+    return [row[where] for row, where in zip(values, counted, strict=True)]
+
+
+def latents(sae: SAE, units: Sequence[int], h: Float[Tensor, "*any width"]) -> Float[Tensor, "*any unit"]:
+    """Only some of the latents; a topk SAE has to compute them all."""
+    if sae.kind == "topk":
+        return sae.encode(h)[..., list(units)]
+    encoder, bias, threshold = sae.readers(units)
+    pre = h.float() @ encoder.mT + bias
+    return pre.relu() * (pre > threshold)
+
+
+def pieces_of(tokenizer: Any, line: str, values: Sequence[float]) -> tuple[tuple[str, float], ...]:
+    """A line cut where its tokens meet, unless that is inside a character: byte-level tokens may be parts of one.
+
+    `values`: of the tokens of the prompt, which is the line and a line break. Spaces go with the token after them.
+    """
+    text = prompt(tokenizer, "line", line)
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    if len(spans) != len(values):
+        raise SteerlabError(f"the text {line[:40]!r} has {len(spans)} tokens and {len(values)} values; read it again")
+    borders = {0}
+    for cluster in regex.findall(r"\X", text):
+        borders.add(max(borders) + len(cluster))
+    pieces: list[tuple[int, float]] = []  # each one's end, and value
+    for (_, end), value in zip(spans, values, strict=True):
+        last = pieces[-1][0] if pieces else 0
+        if pieces and (end <= last or last not in borders):
+            pieces[-1] = max(end, last), max(value, pieces[-1][1])
+        else:
+            pieces.append((end, value))
+    starts = [0, *(end for end, _ in pieces)]
+    return tuple((text[start:end], value) for start, (end, value) in zip(starts, pieces, strict=False))

@@ -1,0 +1,100 @@
+"""A finished run folder as one self-contained page: the answer, tables, figures, samples, what was run."""
+
+import json
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from steerlab.core.errors import SteerlabError
+from steerlab.core.files import write_text
+from steerlab.studies.main.page.inference import by_language, doses, tests
+from steerlab.studies.main.page.parts import account, figures, samples
+from steerlab.studies.main.page.tables import differences, headline
+from steerlab.studies.main.page.values import number
+from steerlab.studies.main.page.words import answer, byline, families
+
+__all__ = ["FORMAT", "write_report"]
+
+FORMAT = 1
+_DATA = Path(__file__).parents[3] / "data"
+_KEYS = ("model", "source", "targets", "results")
+_COLUMNS = "method layer strength split target prompt output language in_language joint tokens".split()
+
+
+def write_report(folder: Path) -> Path:
+    """Read a run folder and write `report.html` there; the page appears whole or not at all.
+
+    Reads summary.json, manifest.json, rows.parquet and figures/*.json (plotly figures; `layout.meta` may hold "title"
+    and "caption"). Raises `SteerlabError` where one of the first three is missing, broken or of another format.
+    """
+    summary, manifest, rows = _read(folder)
+    page = Template((_DATA / "report.html").read_text(encoding="utf-8")).substitute(
+        title=f"Steering the language of {escape(str(summary['model']))}",
+        question="Does the direction make it speak the language, and still say the same?",
+        byline=byline(summary),
+        answer=answer(summary),
+        headline=headline(summary),
+        differences=differences(summary),
+        tests=tests(summary),
+        doses=doses(summary),
+        by_language=by_language(summary),
+        families=families(summary),
+        figures=figures(folder / "figures"),
+        samples=samples(summary, rows),
+        account=account(summary, manifest, rows),
+        chance=number(summary.get("chance")),
+        css=(_DATA / "report.css").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+        version=escape(_version()),
+    )
+    file = folder / "report.html"
+    write_text(file, page)
+    return file
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
+    summary, manifest = _json(folder / "summary.json"), _json(folder / "manifest.json")
+    if summary.get("format") != FORMAT:
+        raise SteerlabError(
+            f"{folder / 'summary.json'} has format {summary.get('format')!r}; this version reads {FORMAT}: run again"
+        )
+    if missing := [key for key in _KEYS if key not in summary]:
+        raise SteerlabError(f"{folder / 'summary.json'} lacks {', '.join(missing)}; run `steerlab run` to its end")
+    file = folder / "rows.parquet"
+    try:
+        rows = pd.read_parquet(file)
+    except FileNotFoundError as error:
+        raise _unfinished(file) from error
+    except (OSError, ValueError) as error:
+        raise SteerlabError(f"{file} is truncated or no parquet file ({error}); run again") from error
+    if missing := [column for column in _COLUMNS if column not in rows.columns]:
+        raise SteerlabError(f"{file} lacks the columns {', '.join(missing)}; something else wrote it: run again")
+    return summary, manifest, rows
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _unfinished(file) from error
+    except ValueError as error:
+        raise SteerlabError(f"{file} is no valid JSON ({error}); run again") from error
+    if not isinstance(content, dict):
+        raise SteerlabError(f"{file} holds no JSON object; run again")
+    return content
+
+
+def _unfinished(file: Path) -> SteerlabError:
+    return SteerlabError(f"there is no {file}; a report needs a finished run: run `steerlab run` to its end")
+
+
+def _version() -> str:
+    try:
+        return version("steerlab")
+    except PackageNotFoundError:
+        return "(not installed)"

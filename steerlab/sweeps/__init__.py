@@ -1,0 +1,1 @@
+"""Many cells into one folder that survives."""

@@ -1,0 +1,200 @@
+"""Sweeps over layers, languages, strengths, estimators and operators, whole or raced."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import steerlab.sweeps.race as racing
+from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.files import read_json, write_json
+from steerlab.engine.decoding import decode
+from steerlab.models.huggingface import Model
+from steerlab.models.loading import load
+from steerlab.scores.langid import identifier
+from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.fits import fit
+from steerlab.sweeps.folder import occupied
+from steerlab.sweeps.grid import ALL, Grid
+from steerlab.sweeps.ledger import Ledger
+from steerlab.sweeps.runner import Runner, Workers, run_locally
+
+
+def sweep(
+    model: Any = None,
+    corpus: Corpus | None = None,
+    *,
+    grid: Grid | None = None,
+    out: str | Path | None = None,
+    workers: Workers = run_locally,
+    retry: bool = False,
+    progress: bool = False,
+    **keys: Any,
+) -> pd.DataFrame:
+    """Steer every (estimator, operator, layer, strength, source → target) and score every sentence of a split.
+
+    The grid is a `Grid`, or its keys: `sweep(model, corpus, layers=[3, 5], targets=["es"])`. Directions come from the
+    corpus' `estimate` split. With `out`, a folder, every finished batch is kept: a run that was stopped at any moment
+    goes on, several processes may work in it at once, and all end with the same table. A cell that fails is left out,
+    with its error in `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
+    `race`, when only the best layer and strength are wanted, settings that fall behind stop early; how far each one
+    went is in `rows.attrs["race"]`.
+    """
+    if grid is not None and keys:
+        raise SteerlabError(f"give a grid or its keys, not both; beside the grid there is {', '.join(keys)}")
+    grid = Grid.of(keys) if grid is None else grid
+    runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
+    title = f"{len(cells)} cells"
+    if not grid.race:
+        return runner.run(cells, title=title, progress=progress)
+    raced = racing.race(runner, cells, seed=grid.seed, title=title, progress=progress)
+    raced.rows.attrs["race"] = raced.settings.to_dict("records")
+    return raced.rows
+
+
+def prepare(
+    grid: Grid,
+    model: Any = None,
+    texts: Corpus | None = None,
+    *,
+    out: str | Path | None = None,
+    workers: Workers = run_locally,
+    retry: bool = False,
+) -> tuple[Runner, list[Cell]]:
+    """The bench and the cells of a grid; with `out`, directions are fitted once for all who work in that folder."""
+    model, texts = _loaded(grid, model), _read(grid, texts)
+    cells = _cells(grid, model, texts)
+    folder = None if out is None else Path(out)
+    runner = replace(_bench(grid, model, texts, folder), workers=workers, retry=retry)
+    if folder is not None:
+        if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
+            # Another machine would advise other batches, and so do all of it again.
+            runner = replace(runner, batch=planned["rows"])
+        _claim(folder, grid, runner)
+        runner = replace(runner, folder=folder / "rows")
+    layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
+    options: dict[str, Any] = {"source": grid.source, "dictionaries": grid.saes, "folder": folder}
+    runner = replace(runner, directions=fit(model, texts, grid.estimators, layers=layers, **options))
+    if folder is not None:
+        write_json(folder / "cells.json", {runner.key(c): asdict(c) | {"rows": len(runner.lines(c))} for c in cells})
+    return runner, cells
+
+
+def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict[str, Any]:
+    """What a sweep would take: cells, rows, batches, tokens at most, and seconds, from one batch that is run unsteered.
+
+    The time is for one process and the whole grid, also where a race will read less; fitting the directions and a
+    judge's time come on top.
+    """
+    model, texts = _loaded(grid, model), _read(grid, texts)
+    cells = _cells(grid, model, texts)
+    runner = _bench(grid, model, texts)
+    units = runner.units({str(number): cell for number, cell in enumerate(cells)})
+    rows = sum(len(unit.rows) for unit in units)
+    read = sum(runner.length(unit) for unit in units)
+    unit = max(units, key=lambda unit: len(unit.rows))
+    start = time.monotonic()
+    decode(model, runner.prompts(unit), max_new_tokens=grid.new_tokens, one_line=grid.one_line, batch=runner.batch)
+    seconds = (time.monotonic() - start) * rows / len(unit.rows)
+    told = {"cells": len(cells), "rows": rows, "batches": len(units), "rows of a batch": runner.batch}
+    return told | {"prompt tokens": read, "new tokens at most": rows * grid.new_tokens, "seconds": seconds}
+
+
+def progress_of(out: str | Path) -> dict[str, Any]:
+    """What is done in a sweep's folder, without its model: cells, rows, failures, workers, damaged lines."""
+    folder = Path(out)
+    cells = read_json(folder / "cells.json")
+    if not cells:
+        raise SteerlabError(f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made")
+    if read_json(folder / "sweep.json")["grid"]["race"]:
+        raise SteerlabError(f"{folder} holds a race, which reads what it needs; its progress is what it prints itself")
+    lines = {key: cell["rows"] for key, cell in cells.items()}
+    ledger = Ledger(folder / "rows", lines)
+    return {
+        "cells": len(cells),
+        "finished": len(ledger.whole),
+        "rows": sum(lines.values()),
+        "rows finished": ledger.count,
+        "failed": {_named(cells[key]): told for key, told in ledger.failed.items()},
+        "seconds of each worker": ledger.seconds,
+        "damaged": ledger.problems,
+    }
+
+
+def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
+    cells = grid.cells(texts.langs, model.n_layers)
+    if not cells:
+        raise SteerlabError(f"the corpus has no language beside {grid.source!r}; give targets that it has")
+    for layer in {cell.layer for cell in cells} - {ALL}:
+        model.need_layer(layer)
+    texts.split(grid.split).take(grid.limit)
+    return cells
+
+
+def _named(cell: Mapping[str, Any]) -> str:
+    return f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} {cell['source']}→{cell['target']}"
+
+
+def _loaded(grid: Grid, model: Any) -> Model:
+    return (
+        load(grid.model, revision=grid.revision, dtype=grid.dtype, device=grid.device) if model is None else load(model)
+    )
+
+
+def _read(grid: Grid, texts: Corpus | None) -> Corpus:
+    found = corpus(grid.corpus, grid.langs) if texts is None else texts
+    for iso in (grid.source, *(grid.targets or ())):
+        found[iso]
+    return found
+
+
+def _bench(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) -> Runner:
+    judge = None
+    if grid.judge != "retrieval":
+        from steerlab.scores.judges import judge_from
+
+        judge = judge_from(
+            grid.judge,
+            references=texts.split(grid.split),
+            model=model,
+            judge_model=grid.judge_model,
+            cache=None if folder is None else folder / "replies",
+        )
+    return Runner(
+        model,
+        texts,
+        {},
+        identifier(grid.lid),
+        {grid.split: grid.limit},
+        None,
+        grid.batch,
+        fluency=grid.fluency,
+        judge=judge,
+        new_tokens=grid.new_tokens,
+        one_line=grid.one_line,
+        temperature=grid.temperature,
+        seed=grid.seed,
+    )
+
+
+def _claim(folder: Path, grid: Grid, runner: Runner) -> None:
+    """Take a folder that is empty or that a sweep of the same model made."""
+    file = folder / "sweep.json"
+    made = read_json(file).get("model", {})
+    about = runner.model.about
+    if made and {key: made.get(key) for key in about} != about:
+        told = ", ".join(
+            f"{key} {made.get(key)} there, {value} here" for key, value in about.items() if made.get(key) != value
+        )
+        raise SteerlabError(f"{folder} holds a sweep of another model ({told}); give another folder")
+    foreign = occupied(folder)
+    if foreign and not file.exists():  # in this order: another process may have come first meanwhile
+        raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = {"name": runner.corpus.name, "hash": runner.corpus.hash, "langs": list(runner.corpus.langs)}
+    plan = {"identifier": runner.identifier.name, "plan": runner.plan}
+    write_json(file, {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus} | plan)
