@@ -1,8 +1,10 @@
-"""How languages lie in Llama-3.1-8B-Instruct, Aya-Expanse-8B and polyglot: figures, their data, their captions.
+"""How languages lie in Llama-3.1-8B-Instruct, Aya-Expanse-8B and polyglot: figures, their data,
+their captions.
 
-`python experiments/atlas.py [FOLDER]` reads `directions/<model>.safetensors` (language means, made from CLaS-Bench's
-release) and `typology/` from a folder. Drawings show every language; statistics stand on CLaS-Bench's 32 (for polyglot
-its 16), centred over these, and those with typology on the ones that have it.
+`python experiments/atlas.py [FOLDER]` reads `directions/<model>.safetensors` (language means, made
+from CLaS-Bench's release) and `typology/` from a folder. Drawings show every language; statistics
+stand on CLaS-Bench's 32 (for polyglot its 16), centred over these, and those with typology on the
+ones that have it.
 """
 
 import argparse
@@ -33,7 +35,8 @@ IMAGES = {"depth-8b.svg": "atlas-depth.svg", "map2d-aya-expanse-8b.svg": "atlas-
 SHOWN = (0, 7, 11, 16, 20, 24, 27, 29, 31)  # layers of the table
 MODELS = {"llama-3.1-8b-instruct": "Llama-3.1-8B-Instruct", "aya-expanse-8b": "Aya-Expanse-8B"}
 BEYOND = ("af", "bn", "tl", "ur")  # released, but not among the 32 languages of the benchmark
-# The languages that each model's card names: whether a language was trained for may look like kinship.
+# The languages that each model's card names: whether a language was trained for may look like
+# kinship.
 NAMED = {
     "llama-3.1-8b-instruct": "en de fr it pt hi es th",
     "aya-expanse-8b": "ar zh cs nl en fr de el he hi id it ja ko fa pl pt ro ru es tr uk vi",
@@ -55,7 +58,8 @@ Then: python experiments/atlas.py FOLDER"""
 
 @dataclass(frozen=True)
 class Subject:
-    """A model's language means [layer lang width]: all that are drawn, and the places of those that are counted."""
+    """A model's language means [layer lang width]: all that are drawn, and the places of those
+    that are counted."""
 
     name: str
     title: str
@@ -92,14 +96,25 @@ class Book:
         self.settings, self.captions = settings, ["# Captions\n"]
         self.pictures: dict[Path, go.Figure] = {}
 
-    def add(self, name: str, figure: go.Figure, data: pd.DataFrame, *, width: float = 180, height: float = 110) -> None:
+    def add(
+        self,
+        name: str,
+        figure: go.Figure,
+        data: pd.DataFrame,
+        *,
+        width: float = 180,
+        height: float = 110,
+    ) -> None:
         self.captions.append(f"**{name}.** {figure.layout.meta['caption']}\n")
         print(*figures.write(figure, self.settings.out / name, data=data), flush=True)
         printed = figures.paper(figure, width=width, height=height)
-        self.pictures |= {self.settings.out / f"{name}.{ending}": printed for ending in self.settings.formats}
+        self.pictures |= {
+            self.settings.out / f"{name}.{ending}": printed for ending in self.settings.formats
+        }
 
     def close(self) -> None:
-        """The captions, then all pictures at once; without a browser there are the pages and the data."""
+        """The captions, then all pictures at once; without a browser there are the pages and the
+        data."""
         (self.settings.out / "captions.md").write_text("\n".join(self.captions), "utf-8")
         try:
             figures.draw(self.pictures)
@@ -125,17 +140,25 @@ def polyglot() -> Subject:
     return Subject("polyglot", "polyglot", directions, tuple(range(len(corpus.langs))))
 
 
-def distances(folder: Path, langs: Sequence[str]) -> tuple[list[str], dict[str, np.ndarray], np.ndarray] | None:
-    """The languages that have typology, their distances, and how many Glottolog nodes each two share."""
+def distances(
+    folder: Path, langs: Sequence[str]
+) -> tuple[list[str], dict[str, np.ndarray], np.ndarray] | None:
+    """The languages that have typology, their distances, and how many Glottolog nodes each two
+    share."""
     if not (folder / "typology" / "shared_glottolog_nodes.tsv").exists():
         return None
 
     def read(name: str) -> pd.DataFrame:
-        return pd.read_csv(folder / "typology" / f"{name}.tsv", sep="\t", index_col="iso", keep_default_na=False)
+        return pd.read_csv(
+            folder / "typology" / f"{name}.tsv", sep="\t", index_col="iso", keep_default_na=False
+        )
 
     shared = read("shared_glottolog_nodes")
     kept = [iso for iso in langs if iso in shared.index]
-    tables = {name: read(f"dist_{file}").loc[kept, kept].to_numpy(float) for name, file in TYPOLOGY.items()}
+    tables = {
+        name: read(f"dist_{file}").loc[kept, kept].to_numpy(float)
+        for name, file in TYPOLOGY.items()
+    }
     return kept, tables, shared.loc[kept, kept].to_numpy(float)
 
 
@@ -150,7 +173,8 @@ def part(matrices: np.ndarray, have: Sequence[str], want: Sequence[str]) -> np.n
 
 
 def by_layer(subject: Subject, settings: Settings) -> pd.DataFrame:
-    """Cosines, gaps, rank and kinship of the counted languages; kinship again within Latin script."""
+    """Cosines, gaps, rank and kinship of the counted languages; kinship again within Latin
+    script."""
     means = subject.means[:, subject.counted]
     table = geometry.by_layer(means, subject.bench)
     count = settings.permutations
@@ -161,7 +185,12 @@ def by_layer(subject: Subject, settings: Settings) -> pd.DataFrame:
         means[:, latin], [subject.bench[place] for place in latin], least=3, permutations=count
     )
     for name, kin in (("", large), ("any_", every), ("latin_", script)):
-        for column, value in (("accuracy", kin.accuracy), ("null", kin.null), ("p", kin.p), ("counted", kin.n)):
+        for column, value in (
+            ("accuracy", kin.accuracy),
+            ("null", kin.null),
+            ("p", kin.p),
+            ("counted", kin.n),
+        ):
             table[f"{name}{column}"] = value
     table.insert(0, "model", subject.title)
     return table
@@ -180,7 +209,14 @@ def draw_cosines(book: Book, subject: Subject, layer: int) -> None:
     pairs = {"a": np.array(subject.langs)[first], "b": np.array(subject.langs)[second]}
     layers = range(len(raw))
     data = pd.concat(
-        pd.DataFrame({"layer": k, **pairs, "raw": raw[k][first, second], "centred": centred[k][first, second]})
+        pd.DataFrame(
+            {
+                "layer": k,
+                **pairs,
+                "raw": raw[k][first, second],
+                "centred": centred[k][first, second],
+            }
+        )
         for k in layers
     )
     figure = figures.cosine_layers(
@@ -193,17 +229,29 @@ def draw_tree(book: Book, subject: Subject, layer: int) -> None:
     """The dendrogram, each branch with its share of resamples and of layers."""
     tree = figures.linkage_of(subject.means[layer], subject.langs)
     many = geometry.resampled(subject.means[layer], count=book.settings.resamples)
-    boot = geometry.support(tree, [figures.linkage_of(drawn, subject.langs) for drawn in many], subject.langs)
-    others = [figures.linkage_of(here, subject.langs) for k, here in enumerate(subject.means) if k != layer]
+    boot = geometry.support(
+        tree, [figures.linkage_of(drawn, subject.langs) for drawn in many], subject.langs
+    )
+    others = [
+        figures.linkage_of(here, subject.langs)
+        for k, here in enumerate(subject.means)
+        if k != layer
+    ]
     across = geometry.support(tree, others, subject.langs)
-    marks = [f"{b:.0%}/{a:.0%}".replace("%", "") if b >= 0.5 else "" for b, a in zip(boot, across, strict=True)]
+    marks = [
+        f"{b:.0%}/{a:.0%}".replace("%", "") if b >= 0.5 else ""
+        for b, a in zip(boot, across, strict=True)
+    ]
     note = (
-        f"{subject.title}. Numbers: per cent of {book.settings.resamples} resamples of the dimensions (left, where 50 "
+        f"{subject.title}. Numbers: per cent of {book.settings.resamples} resamples of the "
+        "dimensions (left, where 50 "
         f"or more) and of the {len(others)} other layers (right) whose tree has the branch"
     )
     figure = figures.dendrogram(subject.directions.at(layer), marks=[*marks[:-1], ""], note=note)
     names = [" ".join(sorted(branch)) for branch in geometry.clades(tree, subject.langs)]
-    data = pd.DataFrame({"languages": names, "height": tree[:, 2], "resamples": boot, "layers": across})
+    data = pd.DataFrame(
+        {"languages": names, "height": tree[:, 2], "resamples": boot, "layers": across}
+    )
     book.add(f"tree-{subject.name}", figure, data, width=140, height=20 + 5 * len(subject.langs))
 
 
@@ -211,9 +259,13 @@ def draw_maps(book: Book, subject: Subject, layer: int) -> None:
     layers = range(len(subject.means))
     for dimensions in (2, 3):
         points, shares = geometry.layout(subject.means, dimensions=dimensions)
-        figure = figures.language_map(points, shares, subject.langs, layers=layers, layer=layer, note=subject.title)
+        figure = figures.language_map(
+            points, shares, subject.langs, layers=layers, layer=layer, note=subject.title
+        )
         places = pd.concat(
-            pd.DataFrame(here, columns=list("xyz")[:dimensions]).assign(layer=k, language=subject.langs)
+            pd.DataFrame(here, columns=list("xyz")[:dimensions]).assign(
+                layer=k, language=subject.langs
+            )
             for k, here in enumerate(points)
         )
         book.add(f"map{dimensions}d-{subject.name}", figure, places, width=140, height=160)
@@ -230,13 +282,16 @@ def draw_tangle(book: Book, subject: Subject, layer: int, folder: Path) -> None:
     trees = [figures.linkage_of(here[places], langs) for here in means]
     heights = np.stack([squareform(cophenet(tree)) for tree in trees])
     alike = geometry.mantel(
-        heights, {"Glottolog tree": squareform(cophenet(right))}, permutations=book.settings.permutations
+        heights,
+        {"Glottolog tree": squareform(cophenet(right))},
+        permutations=book.settings.permutations,
     )
     here = alike[alike["layer"] == layer].iloc[0]
     left = trees[layer]
     orders = geometry.untangle(left, right, start=figures.leaf_order(left))
     statistic = (
-        f"Correlation of the cophenetic distances of the two trees r = {here['r']:.2f}, p = {here['p_corrected']:.4f} "
+        f"Correlation of the cophenetic distances of the two trees r = {here['r']:.2f}, p = "
+        f"{here['p_corrected']:.4f} "
         f"by permutation of languages, corrected for {len(trees)} layers; entanglement "
         f"{geometry.entanglement(*orders):.2f}"
     )
@@ -250,32 +305,56 @@ def draw_tangle(book: Book, subject: Subject, layer: int, folder: Path) -> None:
         layer=layer,
     )
     fit = [figures.cophenetic(row[places]) for row in means]
-    book.add(f"tangle-{subject.name}", figure, alike.assign(cophenetic=fit), width=160, height=24 + 4.6 * len(langs))
+    book.add(
+        f"tangle-{subject.name}",
+        figure,
+        alike.assign(cophenetic=fit),
+        width=160,
+        height=24 + 4.6 * len(langs),
+    )
 
 
 def explain(subject: Subject, folder: Path, permutations: int) -> pd.DataFrame:
     """Mantel tests, alone and partial, and the regression, as the rows of `figures.explained`."""
     apart = 1 - geometry.cosine_matrices(subject.means[:, subject.counted])
-    kin = {"family": differs(families(subject.bench)), "script": differs([language(x).script for x in subject.bench])}
+    kin = {
+        "family": differs(families(subject.bench)),
+        "script": differs([language(x).script for x in subject.bench]),
+    }
     tables = {
         "Mantel r, family and script alone": geometry.mantel(apart, kin, permutations=permutations),
-        "partial r, each given the other": given_each_other(apart, kin, subject.bench, permutations),
+        "partial r, each given the other": given_each_other(
+            apart, kin, subject.bench, permutations
+        ),
     }
     if subject.name in NAMED:
-        card = {"named": differs([str(iso in NAMED[subject.name].split()) for iso in subject.bench])}
-        tables["named in the model's card, alone"] = geometry.mantel(apart, card, permutations=permutations)
+        card = {
+            "named": differs([str(iso in NAMED[subject.name].split()) for iso in subject.bench])
+        }
+        tables["named in the model's card, alone"] = geometry.mantel(
+            apart, card, permutations=permutations
+        )
         tables["family given script and card"] = geometry.mantel(
-            apart, {"family": kin["family"]}, given={"script": kin["script"], **card}, permutations=permutations
+            apart,
+            {"family": kin["family"]},
+            given={"script": kin["script"], **card},
+            permutations=permutations,
         )
     if found := distances(folder, subject.bench):
         langs, given, _ = found
         apart = part(apart, subject.bench, langs)
         everything = {**given, "script": differs([language(iso).script for iso in langs])}
         tables = {
-            "Mantel r, each distance alone": geometry.mantel(apart, given, permutations=permutations),
+            "Mantel r, each distance alone": geometry.mantel(
+                apart, given, permutations=permutations
+            ),
             **tables,
-            "regression on all five, β": geometry.regression(apart, everything, permutations=permutations),
-            "rank correlation, each alone": geometry.mantel(apart, given, rank=True, permutations=permutations),
+            "regression on all five, β": geometry.regression(
+                apart, everything, permutations=permutations
+            ),
+            "rank correlation, each alone": geometry.mantel(
+                apart, given, rank=True, permutations=permutations
+            ),
             "tree given script": geometry.mantel(
                 apart,
                 {"Glottolog tree": given["Glottolog tree"]},
@@ -285,40 +364,61 @@ def explain(subject: Subject, folder: Path, permutations: int) -> pd.DataFrame:
         }
     rows = pd.concat(table.assign(panel=panel) for panel, table in tables.items())
     beta = rows["beta"] if "beta" in rows else pd.Series(np.nan, rows.index)
-    return rows.assign(value=beta.fillna(rows["r"]), critical=rows["critical"].where(beta.isna()), model=subject.title)
+    return rows.assign(
+        value=beta.fillna(rows["r"]),
+        critical=rows["critical"].where(beta.isna()),
+        model=subject.title,
+    )
 
 
 def given_each_other(
     apart: np.ndarray, kin: Mapping[str, np.ndarray], langs: Sequence[str], permutations: int
 ) -> pd.DataFrame:
-    """Family given script and script given family; languages of one script, of one family, change places."""
+    """Family given script and script given family; languages of one script, of one family,
+    change places."""
     words = {"family": [language(iso).script for iso in langs], "script": families(langs)}
     tables = [
-        geometry.mantel(apart, {name: kin[name]}, given=kin, within=groups, permutations=permutations)
+        geometry.mantel(
+            apart, {name: kin[name]}, given=kin, within=groups, permutations=permutations
+        )
         for name, groups in words.items()
     ]
     rows = pd.concat(tables).assign(critical=np.nan)  # two tests, so no one band, and p is doubled
-    return rows.assign(p_corrected=(2 * rows["p_corrected"]).clip(upper=1)).sort_values("layer", kind="stable")
+    return rows.assign(p_corrected=(2 * rows["p_corrected"]).clip(upper=1)).sort_values(
+        "layer", kind="stable"
+    )
 
 
 def draw_explained(book: Book, subject: Subject, folder: Path) -> pd.DataFrame:
     table = explain(subject, folder, book.settings.permutations)
-    shown = table[table["panel"].str.contains("Mantel|partial|regression")]  # the rest is in the file of data
+    shown = table[
+        table["panel"].str.contains("Mantel|partial|regression")
+    ]  # the rest is in the file of data
     note = (
-        f"{subject.title}; {book.settings.permutations:,} permutations; in the panel of partial r only languages of "
+        f"{subject.title}; {book.settings.permutations:,} permutations; in the panel of partial r "
+        "only languages of "
         "one script, or of one family, change places, and p is corrected for the layers and doubled"
     )
     if "r2" in table:
         share = table.groupby("layer")["r2"].first()
         note += f"; the regression explains {share.min():.0%} to {share.max():.0%} of the variance, by layer"
     figure = figures.explained(shown, note=note)
-    book.add(f"explained-{subject.name}", figure, table, height=125 if shown["panel"].nunique() > 2 else 75)
+    book.add(
+        f"explained-{subject.name}",
+        figure,
+        table,
+        height=125 if shown["panel"].nunique() > 2 else 75,
+    )
     return table
 
 
 def numbers(tables: Mapping[str, pd.DataFrame], explained: Mapping[str, pd.DataFrame]) -> str:
-    """Two tables in Markdown: statistics at some layers, and the layer where each distance explains most."""
-    lines = ["| model | layer | cosine, raw | within family | between | neighbour of the family | gap / norm | rank |"]
+    """Two tables in Markdown: statistics at some layers, and the layer where each distance
+    explains most."""
+    lines = [
+        "| model | layer | cosine, raw | within family | between | neighbour of the family | gap / "
+        "norm | rank |"
+    ]
     lines.append("|---" * 8 + "|")
     for table in tables.values():
         kept = SHOWN if len(table) > 16 else range(16)
@@ -327,17 +427,25 @@ def numbers(tables: Mapping[str, pd.DataFrame], explained: Mapping[str, pd.DataF
             means = f"{row['raw']:.2f} | {row['within']:.3f} | {row['between']:.3f} | {near}"
             rest = f"{row['gap_ratio']:.2f} | {row['effective_rank']:.1f}"
             lines.append(f"| {row['model']} | {row['layer']} | {means} | {rest} |")
-    lines += ["", "| model | test | n | distance | largest at layer | value | corrected p |", "|---" * 7 + "|"]
+    lines += [
+        "",
+        "| model | test | n | distance | largest at layer | value | corrected p |",
+        "|---" * 7 + "|",
+    ]
     for table in explained.values():
         for _, part in table.groupby(["panel", "distance"], sort=False):
             most = part.iloc[part["value"].abs().to_numpy().argmax()]
             value = f"{most['layer']} | {most['value']:.2f} | {most['p_corrected']:.4f}"
-            lines.append(f"| {most['model']} | {most['panel']} | {most['n']} | {most['distance']} | {value} |")
+            lines.append(
+                f"| {most['model']} | {most['panel']} | {most['n']} | {most['distance']} | {value} "
+                "|"
+            )
     return "\n".join(lines)
 
 
 def fill(page: Path, text: str, pictures: Path) -> None:
-    """Put the tables between the marks of a page, and the pictures that it shows into its folder of images."""
+    """Put the tables between the marks of a page, and the pictures that it shows into its folder
+    of images."""
     before, _, rest = page.read_text("utf-8").partition(START)
     page.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2]}", "utf-8")
     for name, shown in IMAGES.items():
@@ -348,14 +456,22 @@ def fill(page: Path, text: str, pictures: Path) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="holds directions/ and typology/")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=DATA, help="holds directions/ and typology/"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--formats", nargs="*", default=["pdf", "svg"], help="beside HTML: pdf, svg, png, or none")
+    parser.add_argument(
+        "--formats", nargs="*", default=["pdf", "svg"], help="beside HTML: pdf, svg, png, or none"
+    )
     parser.add_argument("--permutations", type=int, default=9999)
     parser.add_argument("--resamples", type=int, default=500)
-    parser.add_argument("--docs", type=Path, help="a page to write the tables into, such as docs/atlas.md")
+    parser.add_argument(
+        "--docs", type=Path, help="a page to write the tables into, such as docs/atlas.md"
+    )
     options = parser.parse_args(words)
-    settings = Settings(options.out, tuple(options.formats), options.permutations, options.resamples)
+    settings = Settings(
+        options.out, tuple(options.formats), options.permutations, options.resamples
+    )
     book, subjects = Book(settings), [*released(options.folder), polyglot()]
     tables = {subject.name: by_layer(subject, settings) for subject in subjects}
     explained = {}

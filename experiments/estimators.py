@@ -1,7 +1,9 @@
-"""Every estimator with `add` on polyglot, chosen on dev, reported on test beside the controls; and the spectra.
+"""Every estimator with `add` on polyglot, chosen on dev, reported on test beside the controls; and
+the spectra.
 
-`python experiments/estimators.py` writes docs/estimators.md, build/estimators/ (rows, tables, the figure) and
-docs/images/spectrum.svg. Finished batches are kept in build/estimators/rows: the same command goes on after a stop.
+`python experiments/estimators.py` writes docs/estimators.md, build/estimators/ (rows, tables, the
+figure) and docs/images/spectrum.svg. Finished batches are kept in build/estimators/rows: the same
+command goes on after a stop.
 """
 
 import os
@@ -64,17 +66,31 @@ def main() -> None:
     dev = bench.run(cells(fits, few, "dev"), title="dev", progress=True)
     choices = choose(dev)
     if lost := dev.attrs.get("failed"):
-        raise SteerlabError(f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}")
+        raise SteerlabError(
+            f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}"
+        )
     bench = replace(bench, fluency=True)
     test = bench.run(reported(choices, targets), title="test", progress=True)
     rows = {name: at(test, name, choice) for name, choice in choices.items()}
     rows |= {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
     pairs = [
-        (name, other) for name in fits for other in ("diffmean", *CONTROLS, "unsteered", "prompt") if name != other
+        (name, other)
+        for name in fits
+        for other in ("diffmean", *CONTROLS, "unsteered", "prompt")
+        if name != other
     ]
     tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
-    head = {"layers": ", ".join(map(str, LAYERS)), "strengths": ", ".join(map(str, STRENGTHS)), "dev": DEV_LINES}
-    head |= {"targets": len(few), "all": len(targets), "test": TEST_LINES, "n": len(rows["diffmean"])}
+    head = {
+        "layers": ", ".join(map(str, LAYERS)),
+        "strengths": ", ".join(map(str, STRENGTHS)),
+        "dev": DEV_LINES,
+    }
+    head |= {
+        "targets": len(few),
+        "all": len(targets),
+        "test": TEST_LINES,
+        "n": len(rows["diffmean"]),
+    }
     parts = [HEAD.format(**head), table(rows, fits, choices, costs, tests), notes(refused, tests)]
     deranged = sl.collect(model, part, source=SOURCE, also=["pairs"], derange=0)
     parts.append(spectrum(moments, deranged))
@@ -82,8 +98,11 @@ def main() -> None:
     print(PAGE)
 
 
-def fitted(moments: Moments) -> tuple[dict[str, Directions], dict[str, tuple[float, float]], dict[str, str]]:
-    """Each variant's directions, the seconds and bytes that its fit took, and why some cannot be had here."""
+def fitted(
+    moments: Moments,
+) -> tuple[dict[str, Directions], dict[str, tuple[float, float]], dict[str, str]]:
+    """Each variant's directions, the seconds and bytes that its fit took, and why some cannot be
+    had here."""
     fits, costs, refused = {}, {}, {}
     for name in VARIANTS:
         try:
@@ -104,7 +123,9 @@ def memory(name: str, moments: Moments) -> float:
             torch.set_num_threads(1)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             estimate.fit(name, moments, source=SOURCE)
-            os.write(write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode())
+            os.write(
+                write, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before).encode()
+            )
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -127,7 +148,9 @@ def blind(main: Directions, moments: Moments) -> dict[str, Directions]:
 def of(method: str) -> tuple[str, ...]:
     """The fits of a method: its own, or a control's seeds."""
     if method == "random":
-        return tuple(f"random {kind} {seed}" for kind in ("isotropic", "covariance") for seed in range(SEEDS))
+        return tuple(
+            f"random {kind} {seed}" for kind in ("isotropic", "covariance") for seed in range(SEEDS)
+        )
     return tuple(f"{method} {seed}" for seed in range(SEEDS)) if method in CONTROLS else (method,)
 
 
@@ -149,7 +172,9 @@ def reported(choices: dict[str, tuple[int, float]], targets: tuple[str, ...]) ->
     ]
     plain = [("unsteered", "line"), ("prompt", "instructed")]
     return steered + [
-        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form) for name, form in plain for iso in targets
+        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form)
+        for name, form in plain
+        for iso in targets
     ]
 
 
@@ -167,16 +192,26 @@ def table(
         told = {
             "estimator": name if mine else f"*{name}*",
         }
-        told |= {"layer": "" if layer is None else f"{layer}", "strength": "" if strength is None else f"{strength:g}"}
+        told |= {
+            "layer": "" if layer is None else f"{layer}",
+            "strength": "" if strength is None else f"{strength:g}",
+        }
         scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
         told |= {label: spelled(found[key]) for label, key in scores.items()}
-        told |= {"bits per byte": spelled(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}
+        told |= {
+            "bits per byte": spelled(found["bits_per_byte_ratio"]),
+            "dose": f"{found['dose']:.2f}",
+        }
         pair = tests["pairs"].get(name, {}).get("diffmean")
         told["p against DiffMean"] = f"{pair['p_holm']:.2g}" if pair else ""
         told["cosine to DiffMean"] = (
-            f"{cosine(fits[name], fits['diffmean'], layer):.2f}" if mine and layer is not None else ""
+            f"{cosine(fits[name], fits['diffmean'], layer):.2f}"
+            if mine and layer is not None
+            else ""
         )
-        told["fit, s"], told["MB"] = (f"{costs[name][0]:.2f}", f"{costs[name][1] / 1e6:.0f}") if mine else ("", "")
+        told["fit, s"], told["MB"] = (
+            (f"{costs[name][0]:.2f}", f"{costs[name][1] / 1e6:.0f}") if mine else ("", "")
+        )
         made.append(told)
     frame = pd.DataFrame(made)
     frame.to_csv(OUT / "table.csv", index=False)
@@ -186,28 +221,42 @@ def table(
 def cosine(fit: Directions, main: Directions, layer: int) -> float:
     """The mean over targets of the cosine of two estimators' directions at a layer."""
     sides = [
-        [each.between(SOURCE, iso).at(layer).unit[0] for iso in main.langs if iso != SOURCE] for each in (fit, main)
+        [each.between(SOURCE, iso).at(layer).unit[0] for iso in main.langs if iso != SOURCE]
+        for each in (fit, main)
     ]
     return float((torch.stack(sides[0]) * torch.stack(sides[1])).sum(-1).mean())
 
 
 def notes(refused: dict[str, str], tests: dict) -> str:
-    seen = [pair["detects_holm"] for told in tests["pairs"].values() for pair in told.values() if pair["detects_holm"]]
+    seen = [
+        pair["detects_holm"]
+        for told in tests["pairs"].values()
+        for pair in told.values()
+        if pair["detects_holm"]
+    ]
     told = [
-        f"p: paired sign-flip tests of `joint` by sentence, Holm's correction over {tests['comparisons']} comparisons "
+        "p: paired sign-flip tests of `joint` by sentence, Holm's correction over "
+        f"{tests['comparisons']} comparisons "
         "(each estimator against DiffMean, the controls and the prompt); "
-        f"{tests['sentences']} sentences show a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
-        "MB: what the fit adds to a process that holds the statistics. S is CLaS-Bench's harmonic mean of LFS and "
+        f"{tests['sentences']} sentences show a difference of {min(seen):.2f} to {max(seen):.2f} "
+        "four times in five.",
+        "MB: what the fit adds to a process that holds the statistics. S is CLaS-Bench's harmonic "
+        "mean of LFS and "
         "relevance.",
-        "Rows that agree to the digit have DiffMean's vectors by construction (`leace`, `ellipsoid`: their own "
+        "Rows that agree to the digit have DiffMean's vectors by construction (`leace`, "
+        "`ellipsoid`: their own "
         "operators use what else they hold).",
     ]
-    told += [f"Not possible with this model's languages: {name} ({reason})." for name, reason in refused.items()]
+    told += [
+        f"Not possible with this model's languages: {name} ({reason})."
+        for name, reason in refused.items()
+    ]
     return "\n" + "\n".join(f"- {line}" for line in told) + "\n"
 
 
 def spectrum(moments: Moments, deranged: Moments) -> str:
-    """The eigengap's spectrum per target: rank, effective rank, mass, window; beside pairs that are no translations."""
+    """The eigengap's spectrum per target: rank, effective rank, mass, window; beside pairs that
+    are no translations."""
     sides = {"pairs": estimate.spectra(moments), "deranged": estimate.spectra(deranged)}
     tables = [estimate.spectrum_table(found, kind=kind) for kind, found in sides.items()]
     frame = pd.concat(tables, ignore_index=True)
@@ -218,15 +267,27 @@ def spectrum(moments: Moments, deranged: Moments) -> str:
             mine = [each for each in found if each.target == iso]
             where = estimate.window(mine, target=iso)
             inside = [each for each in mine if each.layer in where]
-            mean = lambda name, inside=inside: sum(float(getattr(each, name)) for each in inside) / len(inside)  # noqa: E731
-            told = {"target": iso, "pairs": "translations" if kind == "pairs" else "deranged", "window": span(where)}
-            told |= {"rank": f"{mean('rank'):.1f}", "effective rank": f"{mean('effective_rank'):.1f}"}
+
+            def mean(name, inside=inside):
+                return sum(float(getattr(each, name)) for each in inside) / len(inside)
+
+            told = {
+                "target": iso,
+                "pairs": "translations" if kind == "pairs" else "deranged",
+                "window": span(where),
+            }
+            told |= {
+                "rank": f"{mean('rank'):.1f}",
+                "effective rank": f"{mean('effective_rank'):.1f}",
+            }
             told |= {"mass": f"{mean('mass'):.2f}", "stability": f"{mean('stability'):.2f}"}
             made.append(told)
     draw(frame)
     text = SPECTRA.format(layers=len(moments.layers))
     order = sorted(made, key=lambda row: (row["target"], row["pairs"] == "deranged"))
-    return text + markdown(pd.DataFrame(order)) + "\n\n![The singular values](images/spectrum.svg)\n"
+    return (
+        text + markdown(pd.DataFrame(order)) + "\n\n![The singular values](images/spectrum.svg)\n"
+    )
 
 
 def draw(frame: pd.DataFrame) -> None:
@@ -234,7 +295,9 @@ def draw(frame: pd.DataFrame) -> None:
     figure = figures.spectrum(frame, targets=SHOWN)
     figures.write(figure, OUT / "spectrum", data=frame)
     try:
-        figures.draw({PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)})
+        figures.draw(
+            {PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)}
+        )
     except SteerlabError as error:
         print(error)
 

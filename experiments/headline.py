@@ -1,4 +1,5 @@
-"""Write a run's headline table into README.md: `python experiments/headline.py runs/polyglot-parallel`."""
+"""Write a run's headline table into README.md: `python experiments/headline.py
+runs/polyglot-parallel`."""
 
 import json
 import re
@@ -11,7 +12,10 @@ from steerlab.studies.main.page.inference import power
 from steerlab.studies.main.page.values import probability as html_probability
 
 README = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- headline: experiments/headline.py writes what follows -->", "<!-- headline ends -->"
+START, END = (
+    "<!-- headline: experiments/headline.py writes what follows -->",
+    "<!-- headline ends -->",
+)
 NAMES = {
     "diffmean": "DiffMean, add",
     "lda": "LDA, add",
@@ -33,7 +37,9 @@ def text(html: str) -> str:
 
 def wrapped(note: str) -> str:
     """Lines of the README, broken at no space that holds."""
-    return textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False).replace("\xa0", " ")
+    return textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False).replace(
+        "\xa0", " "
+    )
 
 
 def probability(p: float) -> str:
@@ -42,27 +48,40 @@ def probability(p: float) -> str:
 
 def along(doses: dict) -> str:
     """The least dose for LFS and the area under joint, a row for each method."""
-    lines = [f"| method | layer | least dose for LFS {doses['level']:g} | area under joint |", "|---" * 4 + "|"]
+    lines = [
+        f"| method | layer | least dose for LFS {doses['level']:g} | area under joint |",
+        "|---" * 4 + "|",
+    ]
     for name, row in doses["curves"].items():
         least, dose = row["least"], row["least"]["dose"]
         bound = "≤ " if least["said"] == "at the smallest dose" else ""
-        said = f"not reached (at most {least['highest']:.2f})" if dose is None else f"{bound}{dose:.2f}"
-        lines.append(f"| {NAMES.get(name, name)} | {row['layer']} | {said} | {triple(row['area'])} |")
+        said = (
+            f"not reached (at most {least['highest']:.2f})"
+            if dose is None
+            else f"{bound}{dose:.2f}"
+        )
+        lines.append(
+            f"| {NAMES.get(name, name)} | {row['layer']} | {said} | {triple(row['area'])} |"
+        )
     if doses["range"] is None:
         return "\n".join(lines)
     low, high = doses["range"]
-    note = (
-        f"On dev lines, at each method's chosen layer; the area is the mean of joint at doses {low:.2f} to {high:.2f}."
-    )
+    note = f"On dev lines, at each method's chosen layer; the area is the mean of joint at doses {low:.2f} to {high:.2f}."
     return "\n".join([*lines, "", note])
 
 
 def table(summary: dict) -> str:
-    lines = ["| method | layer | strength | joint | LFS | relevance | bits per byte, ratio | dose |"]
+    lines = [
+        "| method | layer | strength | joint | LFS | relevance | bits per byte, ratio | dose |"
+    ]
     lines.append("|---" * 8 + "|")
     for name, row in summary["results"].items():
-        setting = ["", ""] if row["operator"] == "none" else [str(row["layer"]), f"{row['strength']:g}"]
-        scores = [triple(row.get(key)) for key in ("joint", "lfs", "relevance", "bits_per_byte_ratio")]
+        setting = (
+            ["", ""] if row["operator"] == "none" else [str(row["layer"]), f"{row['strength']:g}"]
+        )
+        scores = [
+            triple(row.get(key)) for key in ("joint", "lfs", "relevance", "bits_per_byte_ratio")
+        ]
         label = NAMES.get(name, f"*{name}*")
         lines.append("| " + " | ".join([label, *setting, *scores, f"{row['dose']:.2f}"]) + " |")
     tested = summary["tests"]["pairs"]
@@ -71,13 +90,16 @@ def table(summary: dict) -> str:
         for name, row in summary["differences"].items()
     )
     among = ", ".join(
-        f"{NAMES.get(name, name)} {row['diffmean']['difference']:+.2f} (p\xa0{probability(row['diffmean']['p_holm'])})"
+        f"{NAMES.get(name, name)} {row['diffmean']['difference']:+.2f} "
+        f"(p\xa0{probability(row['diffmean']['p_holm'])})"
         for name, row in tested.items()
         if "diffmean" in row
     )
     kin = summary["families"]
     p = f"p = {kin['p']:.4f}"
-    less = wrapped(f"DiffMean's joint less each control's: {less}. The other methods less DiffMean: {among}.")
+    less = wrapped(
+        f"DiffMean's joint less each control's: {less}. The other methods less DiffMean: {among}."
+    )
     return f"""
 `make run`: {summary["model"]}, {summary["source"]} to {len(summary["targets"])} languages, {summary["n_sentences"]}
 test sentences, {summary["n_outputs"]} outputs a method, {summary["seconds"]:.0f} seconds and

@@ -10,11 +10,9 @@
 #     name: python3
 # ---
 
-# %% [markdown]
-# # The features and neurons of a language
-#
-# Which latents of a sparse autoencoder, and which neurons, belong to a language, and does taking them away hurt that
-# language and no other? On the packaged model and its own SAEs, offline.
+# %% [markdown] # The features and neurons of a language  Which latents of a sparse autoencoder, and
+# which neurons, belong to a language, and does taking them away hurt that language and no other? On
+# the packaged model and its own SAEs, offline.
 
 # %%
 import steerlab as sl
@@ -33,8 +31,8 @@ firing = sl.collect_units(model, texts, saes)
 selection = sl.units.monolinguality(firing, top=2)
 selection.table().head(8)
 
-# %% [markdown]
-# A feature on a page: where it fires, on what, and which tokens it promotes. `sl.units.feature_card` gives HTML.
+# %% [markdown] A feature on a page: where it fires, on what, and which tokens it promotes.
+# `sl.units.feature_card` gives HTML.
 
 # %%
 from IPython.display import HTML
@@ -50,9 +48,8 @@ features = sl.units.decoded(selection, firing, saes)
 with sl.add(features.between("en", "de").at(3), strength=1.0).on(model):
     print(sl.generate(model, ["The weather is nice today.\n"]))
 
-# %% [markdown]
-# Take each language's features away and read every language. Beside them: as many other features of the same layer, as
-# often on, and with decoder rows as long.
+# %% [markdown] Take each language's features away and read every language. Beside them: as many
+# other features of the same layer, as often on, and with decoder rows as long.
 
 # %%
 test = corpus.split("test").take(8)
@@ -66,7 +63,11 @@ effects = sl.effects.language_effects(model, test, edits, controls=controls)
 figures.selectivity(effect_matrix(effects))
 
 # %%
-sl.effects.dominance(effects), sl.effects.dissociated(effects), sl.effects.dissociated(effects, kind="control")
+(
+    sl.effects.dominance(effects),
+    sl.effects.dissociated(effects),
+    sl.effects.dissociated(effects, kind="control"),
+)
 
 # %% [markdown]
 # The neurons that LAPE finds, layer by layer.

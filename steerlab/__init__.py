@@ -4,11 +4,12 @@ Five kinds of things, each made from the one before:
 
 - load: `load` a model, `corpus` or `texts` to read with it;
 - collect: `collect`, `collect_units` give statistics, such as `Moments`;
-- estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` give `Directions`; more in `estimate` and `units`, what a
-  direction has to beat in `controls`;
-- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` give an `Edit`; more in `edits`, `stack` for one edit a row;
-- judge: `generate`, `cross_entropy`, `sweep`, `run` give texts and rows; more in `scores`, `judges`, `stats`, `effects`,
-  `mass`, `geometry`; `figures` draws them.
+- estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` give `Directions`; more in `estimate` and
+  `units`; what a direction has to beat in `controls`;
+- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` give an `Edit`; more in `edits`; `stack` gives
+  each row of a batch an edit of its own;
+- judge: `generate`, `cross_entropy`, `sweep`, `run` give texts and rows; more in `scores`,
+  `judges`, `stats`, `effects`, `mass`, `geometry`; `figures` draws them.
 """
 
 import importlib

@@ -1,4 +1,5 @@
-"""What several test files share: polyglot, its directions, tiny random models of other shapes, one finished run."""
+"""What several test files share: polyglot, its directions, tiny random models of other shapes,
+one finished run."""
 
 import functools
 import os
@@ -9,7 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may use the network
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # before anything imports huggingface_hub: no test may use the network
+)
 
 import pytest
 import torch
@@ -59,19 +62,36 @@ def directions(moments: Moments) -> Directions:
 
 
 def tiny_config(shape: str, *, layers: int = 3, width: int = 32, context: int = 128) -> Any:
-    """The configuration of a tiny model with polyglot's vocabulary; windows slide over fewer tokens than a prompt has.
+    """The configuration of a tiny model with polyglot's vocabulary; windows slide over fewer tokens
+    than a prompt has.
 
-    The embedding is not tied to the unembedding: such a random model would say its last token again and again.
+    The embedding is not tied to the unembedding: such a random model would say its last token again
+    and again.
     """
     from transformers import AutoConfig
 
-    sizes: dict[str, Any] = {"vocab_size": 12288, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    sizes: dict[str, Any] = {
+        "vocab_size": 12288,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
     sizes |= {"tie_word_embeddings": False}
     if shape == "gpt2":  # HookedTransformer asks for n_ctx, which transformers no longer writes
-        sizes |= {"n_layer": layers, "n_embd": width, "n_head": 4, "n_positions": context, "n_ctx": context}
+        sizes |= {
+            "n_layer": layers,
+            "n_embd": width,
+            "n_head": 4,
+            "n_positions": context,
+            "n_ctx": context,
+        }
         return AutoConfig.for_model(shape, **sizes)
     sizes |= {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
-    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context}
+    sizes |= {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": context,
+    }
     if shape in ("gemma2", "gemma3", "qwen3", "qwen3_moe"):
         sizes |= {"head_dim": width // 4}
     if shape in ("gemma2", "gemma3"):
@@ -81,13 +101,16 @@ def tiny_config(shape: str, *, layers: int = 3, width: int = 32, context: int = 
         sizes |= {"num_local_experts": 4, "num_experts_per_tok": 2}
     if shape == "qwen3_moe":
         sizes |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": width}
-    return AutoConfig.for_model({"gemma3": "gemma3_text", NO_BOS: "qwen2"}.get(shape, shape), **sizes)
+    return AutoConfig.for_model(
+        {"gemma3": "gemma3_text", NO_BOS: "qwen2"}.get(shape, shape), **sizes
+    )
 
 
 def save_tiny(folder: Path, shape: str, *, lively: bool = False, **sizes: int) -> Path:
     """Write a random model of a shape, and polyglot's tokenizer, as a Hugging Face folder.
 
-    `lively`: with large weights and random norms and biases, so that rows say different things and nothing cancels.
+    `lively`: with large weights and random norms and biases, so that rows say different things and
+    nothing cancels.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -97,7 +120,11 @@ def save_tiny(folder: Path, shape: str, *, lively: bool = False, **sizes: int) -
         with torch.no_grad():
             for weight in model.parameters():
                 noise = torch.randn_like(weight)
-                weight.copy_(weight + 0.3 * noise if weight.ndim == 1 else 1.5 * noise / weight.shape[-1] ** 0.5)
+                weight.copy_(
+                    weight + 0.3 * noise
+                    if weight.ndim == 1
+                    else 1.5 * noise / weight.shape[-1] ** 0.5
+                )
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(PACKAGED)
     if shape == NO_BOS:
@@ -130,8 +157,11 @@ def shaped(polyglot: Model, lively: Callable[[str], Path]) -> Callable[[str], Mo
 
 
 @pytest.fixture(scope="session")
-def lens(shaped: Callable[[str], Model], lively: Callable[[str], Path]) -> Callable[[str, str], Any]:
-    """The TransformerLens view ("bridge" or "hooked") of what `shaped` gives, made once: not to be changed."""
+def lens(
+    shaped: Callable[[str], Model], lively: Callable[[str], Path]
+) -> Callable[[str, str], Any]:
+    """The TransformerLens view ("bridge" or "hooked") of what `shaped` gives, made once: not to
+    be changed."""
     make = functools.cache(lambda shape: hooked_transformer(lively(shape)))
     return lambda shape, kind: shaped(shape).tl if kind == "bridge" else make(shape)
 
@@ -143,23 +173,35 @@ def hooked(lens: Callable[[str, str], Any]) -> Any:
 
 
 def hooked_transformer(folder: Path) -> Any:
-    """A folder as a `HookedTransformer` that a user would bring: unprocessed weights, a set of its own."""
+    """A folder as a `HookedTransformer` that a user would bring: unprocessed weights, a set of
+    its own."""
     import transformer_lens.loading_from_pretrained as loading
     from transformer_lens import HookedTransformer
 
-    warnings.simplefilter("ignore", DeprecationWarning)  # version 4 of TransformerLens has no HookedTransformer
+    warnings.simplefilter(
+        "ignore", DeprecationWarning
+    )  # version 4 of TransformerLens has no HookedTransformer
     model, official = load(folder), loading.get_official_model_name
-    loading.get_official_model_name = lambda model_name: model_name  # it knows only names, not folders
+    loading.get_official_model_name = lambda model_name: (
+        model_name
+    )  # it knows only names, not folders
     try:
         return HookedTransformer.from_pretrained_no_processing(
-            str(folder), hf_model=model.hf, tokenizer=model.tokenizer, device="cpu", dtype=torch.float32
+            str(folder),
+            hf_model=model.hf,
+            tokenizer=model.tokenizer,
+            device="cpu",
+            dtype=torch.float32,
         )
     finally:
         loading.get_official_model_name = official
 
 
-def random_directions(model: Model, *, site: str = "resid_post", rank: int = 2, seed: int = 1) -> Directions:
-    """From "en" to "es" in random directions, at every layer, with gaps of the size of a tiny model's activations."""
+def random_directions(
+    model: Model, *, site: str = "resid_post", rank: int = 2, seed: int = 1
+) -> Directions:
+    """From "en" to "es" in random directions, at every layer, with gaps of the size of a tiny
+    model's activations."""
     random = torch.Generator().manual_seed(seed)
     width = model.width_of(site)
     means = torch.randn(2, model.n_layers, width, generator=random)
@@ -177,7 +219,9 @@ QUICK = "run --quick --limit 4 --langs en,de,es,ru,fr,pl,it,uk --targets de,es -
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of one small finished `steerlab run`, and how the command ended."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     return folder, _run(folder)
@@ -185,7 +229,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 
 @pytest.fixture(scope="session")
 def small(tiny: Callable[[str], Path]) -> list[str]:
-    """The words of the same run with a tiny random model: how a run stops does not depend on what it says."""
+    """The words of the same run with a tiny random model: how a run stops does not depend on
+    what it says."""
     return [*QUICK, "--model", str(tiny("llama"))]
 
 
@@ -198,7 +243,13 @@ def uninterrupted(small: list[str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _run(folder: Path, words: Sequence[str] = QUICK) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    done = subprocess.run([script(), *words, "--out", str(folder)], capture_output=True, text=True, env=env)
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
+    done = subprocess.run(
+        [script(), *words, "--out", str(folder)], capture_output=True, text=True, env=env
+    )
     assert done.returncode == 0, done.stderr
     return done

@@ -1,4 +1,5 @@
-"""A real server on loopback that speaks as much of OpenAI's chat completions as a judge needs, and what it is told."""
+"""A real server on loopback that speaks as much of OpenAI's chat completions as a judge needs,
+and what it is told."""
 
 import json
 import threading
@@ -24,11 +25,18 @@ def says(text: str | None, *, after: float = 0.0) -> Reply:
     """A good completion."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return Reply({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}, after=after)
+    return Reply(
+        {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]},
+        after=after,
+    )
 
 
 def fails(status: int, told: str = "no", **headers: str) -> Reply:
-    return Reply({"error": {"message": told}}, status, {name.replace("_", "-"): v for name, v in headers.items()})
+    return Reply(
+        {"error": {"message": told}},
+        status,
+        {name.replace("_", "-"): v for name, v in headers.items()},
+    )
 
 
 @dataclass
@@ -51,7 +59,8 @@ class Server:
 
 @contextmanager
 def endpoint(answer: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Server]:
-    """Serve until the end of the `with`; `answer` is given the number of the request, from 0, and its body."""
+    """Serve until the end of the `with`; `answer` is given the number of the request, from 0,
+    and its body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -63,7 +72,11 @@ def endpoint(answer: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Server]
                 served.times.append(time.monotonic())
                 served.active += 1
                 served.most = max(served.most, served.active)
-            reply = answer(number, body) if self.path.endswith("/v1/chat/completions") else fails(404, "no such page")
+            reply = (
+                answer(number, body)
+                if self.path.endswith("/v1/chat/completions")
+                else fails(404, "no such page")
+            )
             over.wait(reply.after)
             with served.lock:
                 served.active -= 1
@@ -84,7 +97,9 @@ def endpoint(answer: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Server]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.block_on_close = True, False
     served = Server(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     try:
         yield served

@@ -14,7 +14,12 @@ Texts = Mapping[str, Tensor]  # h [row pos layer width] by language
 
 
 def moments(
-    texts: Texts, *, scatter: bool = True, clouds: bool = True, sample: int = 300, pairs_from: str | None = "en"
+    texts: Texts,
+    *,
+    scatter: bool = True,
+    clouds: bool = True,
+    sample: int = 300,
+    pairs_from: str | None = "en",
 ) -> Moments:
     width, layers = next(iter(texts.values())).shape[-1], next(iter(texts.values())).shape[-2]
     names = tuple(range(layers)) if layers != len(LAYERS) else LAYERS
@@ -25,12 +30,16 @@ def moments(
     return made
 
 
-def add_texts(made: Moments, texts: Texts, names: tuple[int, ...] = LAYERS, *, padding: int = 0) -> None:
+def add_texts(
+    made: Moments, texts: Texts, names: tuple[int, ...] = LAYERS, *, padding: int = 0
+) -> None:
     """Feed texts, each with so many positions of padding on its left, which hold NaN."""
     means = {}
     for lang, h in texts.items():
         padded = torch.nn.functional.pad(h, (0, 0, 0, 0, padding, 0), value=float("nan"))
-        activations = {hook_name("resid_post", layer): padded[:, :, place] for place, layer in enumerate(names)}
+        activations = {
+            hook_name("resid_post", layer): padded[:, :, place] for place, layer in enumerate(names)
+        }
         mask = (torch.arange(padded.shape[1]) >= padding).expand(padded.shape[:2])
         means[lang] = made.update(lang, activations, mask)
     if made.pairs is not None:
@@ -38,7 +47,8 @@ def add_texts(made: Moments, texts: Texts, names: tuple[int, ...] = LAYERS, *, p
 
 
 def planted(seed: int = 0, *, noise_seed: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
-    """Texts, each its sentence's vector, its language's and noise; and the languages' vectors [lang layer width]."""
+    """Texts, each its sentence's vector, its language's and noise; and the languages' vectors
+    [lang layer width]."""
     generator = torch.Generator().manual_seed(seed)
     randn = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     places = torch.linalg.qr(randn(len(LAYERS), WIDTH, len(LANGS)))[0].mT.transpose(0, 1) * 3
@@ -46,7 +56,9 @@ def planted(seed: int = 0, *, noise_seed: int | None = None) -> tuple[dict[str, 
         generator.manual_seed(noise_seed)
     sentences, shared = randn(60, 1, len(LAYERS), WIDTH), randn(len(LAYERS), WIDTH) * 2
     noise = {lang: randn(60, 5, len(LAYERS), WIDTH) for lang in LANGS}
-    return {lang: shared + sentences + places[i] + noise[lang] for i, lang in enumerate(LANGS)}, places
+    return {
+        lang: shared + sentences + places[i] + noise[lang] for i, lang in enumerate(LANGS)
+    }, places
 
 
 def shuffled(texts: Texts, seed: int) -> dict[str, Tensor]:
@@ -58,16 +70,25 @@ def shuffled(texts: Texts, seed: int) -> dict[str, Tensor]:
 
 
 def noisy(places: Tensor, spread: Tensor, *, count: int = 400, seed: int = 0) -> dict[str, Tensor]:
-    """Texts about places [lang width]: two tokens each, and a nuisance along every axis, alike in all languages."""
+    """Texts about places [lang width]: two tokens each, and a nuisance along every axis, alike
+    in all languages."""
     generator = torch.Generator().manual_seed(seed)
     sentences = torch.randn(count, 1, places.shape[1], generator=generator) * spread
     tokens = lambda: torch.randn(count, 2, places.shape[1], generator=generator) * spread  # noqa: E731
-    return {lang: (place + sentences + tokens())[:, :, None] for lang, place in zip(LANGS, places, strict=True)}
+    return {
+        lang: (place + sentences + tokens())[:, :, None]
+        for lang, place in zip(LANGS, places, strict=True)
+    }
 
 
 def apart(seed: int = 0) -> Tensor:
     """Places of the languages, two units from each other [lang width]."""
-    return torch.linalg.qr(torch.randn(12, len(LANGS), generator=torch.Generator().manual_seed(seed)))[0].T * 2**0.5
+    return (
+        torch.linalg.qr(torch.randn(12, len(LANGS), generator=torch.Generator().manual_seed(seed)))[
+            0
+        ].T
+        * 2**0.5
+    )
 
 
 def pairs(differences: Tensor) -> Moments:
@@ -75,11 +96,17 @@ def pairs(differences: Tensor) -> Moments:
     return moments({"en": h * 0, "de": h}, scatter=False, sample=0)
 
 
-def made_of(values: list[float], *, count: int = 40, width: int = 12, mean: float = 0.2) -> tuple[Tensor, Tensor]:
+def made_of(
+    values: list[float], *, count: int = 40, width: int = 12, mean: float = 0.2
+) -> tuple[Tensor, Tensor]:
     """(differences with just these singular values, their right singular vectors)."""
     generator = torch.Generator().manual_seed(0)
-    left = torch.linalg.qr(torch.randn(count, len(values), generator=generator, dtype=torch.float64) + mean)[0]
-    right = torch.linalg.qr(torch.randn(width, len(values), generator=generator, dtype=torch.float64))[0].T
+    left = torch.linalg.qr(
+        torch.randn(count, len(values), generator=generator, dtype=torch.float64) + mean
+    )[0]
+    right = torch.linalg.qr(
+        torch.randn(width, len(values), generator=generator, dtype=torch.float64)
+    )[0].T
     return (left * torch.tensor(values, dtype=torch.float64)) @ right, right.float()
 
 
@@ -91,5 +118,8 @@ def labelled(texts: Texts, place: int) -> tuple[np.ndarray, np.ndarray]:
 def two_languages(spread: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Tokens about two means one apart on every axis, with this standard deviation on each axis."""
     generator = torch.Generator().manual_seed(seed)
-    noise = {lang: torch.randn(80, 5, 1, len(spread), generator=generator) * spread for lang in ("en", "de")}
+    noise = {
+        lang: torch.randn(80, 5, 1, len(spread), generator=generator) * spread
+        for lang in ("en", "de")
+    }
     return {"en": noise["en"], "de": noise["de"] + 1}

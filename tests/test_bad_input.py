@@ -28,7 +28,10 @@ from steerlab.models.loading import load
 from steerlab.studies.main.study import Settings, run
 
 # A shell of the command that first makes the disk full: no file may grow beyond so many bytes.
-FULL = "import resource, sys; n = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)); "
+FULL = (
+    "import resource, sys; n = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (n, "
+    "n)); "
+)
 FULL += "from steerlab.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -36,7 +39,7 @@ def refused(told: str) -> Any:
     return pytest.raises(SteerlabError, match=told)
 
 
-# -------------------------------------------------------------------------------------------------------- languages
+# ---------------------------------------------------------------------------------------- languages
 
 
 def test_unknown_language(lines):
@@ -46,7 +49,7 @@ def test_unknown_language(lines):
             act()
 
 
-# ---------------------------------------------------------------------------------------------------------- corpora
+# ------------------------------------------------------------------------------------------ corpora
 
 
 def write(folder: Path, **texts: str) -> Path:
@@ -57,7 +60,10 @@ def write(folder: Path, **texts: str) -> Path:
 
 
 def test_corpora_that_are_none(tmp_path):
-    with refused(r"are not aligned, their lines differ in number: de 2, en 3; mend them, or read them with texts"):
+    with refused(
+        r"are not aligned, their lines differ in number: de 2, en 3; mend them, or read them with "
+        r"texts"
+    ):
         corpus(write(tmp_path / "unequal", en="One.\nTwo.\nThree.\n", de="Eins.\nZwei.\n"))
     with refused(r"de\.txt line 2 is empty; an aligned corpus has a sentence on each line"):
         corpus(write(tmp_path / "holes", en="One.\nTwo.\nThree.\n", de="Eins.\n\nDrei.\n"))
@@ -71,12 +77,14 @@ def test_corpora_that_are_none(tmp_path):
 
 def test_a_corpus_too_small_to_score(tmp_path, tiny):
     few = {iso: "".join(f"{iso} {i}.\n" for i in range(30)) for iso in ("en", "de", "es")}
-    settings = Settings(model=str(tiny("llama")), corpus=str(write(tmp_path / "few", **few)), quick=True)
+    settings = Settings(
+        model=str(tiny("llama")), corpus=str(write(tmp_path / "few", **few)), quick=True
+    )
     with refused("give at least 32 sentences"):
         run(settings, out=tmp_path / "run", progress=False)
 
 
-# ----------------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------- models
 
 
 @pytest.fixture
@@ -87,7 +95,10 @@ def broken(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
 
 def test_a_hub_id_without_network():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    told = r"could not load 'nobody/such-model': .* could not be fetched from the Hub or its cache .*connect once"
+    told = (
+        r"could not load 'nobody/such-model': .* could not be fetched from the Hub or its cache "
+        r".*connect once"
+    )
     with refused(told):
         load("nobody/such-model")
     with refused(r"could not load '.*gone': it is no folder with a causal language model"):
@@ -99,7 +110,10 @@ def test_truncated_weights(broken):
     whole = file.read_bytes()
     for size in (0, 9, 5_000, len(whole) - 1):
         file.write_bytes(whole[:size])
-        with refused(r"the weights of '.*broken' are truncated, altered or of another shape .*; fetch the model again"):
+        with refused(
+            r"the weights of '.*broken' are truncated, altered or of another shape .*; fetch the "
+            r"model again"
+        ):
             load(broken)
     file.unlink()
     with refused(r"could not load '.*broken': .*no file named model\.safetensors"):
@@ -112,7 +126,10 @@ def test_weights_that_are_missing_or_of_another_width(broken):
     weights = load_file(broken / "model.safetensors")
     gone = weights.pop("model.layers.1.mlp.up_proj.weight")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with refused(r"'.*broken' has no weights for model\.layers\.1\.mlp\.up_proj\.weight; fetch the model again"):
+    with refused(
+        r"'.*broken' has no weights for model\.layers\.1\.mlp\.up_proj\.weight; fetch the model "
+        r"again"
+    ):
         load(broken)
     weights["model.layers.1.mlp.up_proj.weight"] = gone[:, :5].contiguous()
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
@@ -135,11 +152,17 @@ def test_infinity_in_weights_by_the_command_line(broken, tmp_path, capsys):
     weights["model.norm.weight"][3] = float("inf")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     assert main([*QUICK, "--model", str(broken), "--out", str(tmp_path / "run")]) == 2
-    assert "hold NaN or infinity in model.norm.weight; fetch the model again" in capsys.readouterr().err
+    assert (
+        "hold NaN or infinity in model.norm.weight; fetch the model again"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_prompt_longer_than_the_context(polyglot):
-    with refused(r"a prompt of \d+ tokens and 32 new ones make \d+; polyglot was made for 512: shorten the prompt"):
+    with refused(
+        r"a prompt of \d+ tokens and 32 new ones make \d+; polyglot was made for 512: shorten the "
+        r"prompt"
+    ):
         generate(polyglot, ["word " * 600])
 
 
@@ -151,7 +174,7 @@ def test_logits_of_nothing(tiny):
         generate(model, ["No.\n"])
 
 
-# ------------------------------------------------------------------------------------------------------- directions
+# --------------------------------------------------------------------------------------- directions
 
 
 def test_layers_out_of_range(polyglot, directions):
@@ -167,7 +190,8 @@ def test_directions_of_another_model(directions, tiny, tmp_path):
         pass
     twin = load(save_tiny(tmp_path / "twin", "llama", width=256, layers=8))
     told = (
-        r"this edit was made with polyglot \([0-9a-f]{16}\), not with .*twin \([0-9a-f]{16}\); directions of one model"
+        r"this edit was made with polyglot \([0-9a-f]{16}\), not with .*twin \([0-9a-f]{16}\); "
+        r"directions of one model"
     )
     with refused(told), edit.on(twin):
         pass
@@ -193,13 +217,16 @@ def test_files_of_directions_that_are_broken(directions, tmp_path):
     altered = bytearray(whole)
     altered[-5] ^= 1
     file.write_bytes(altered)
-    with refused(r"d\.safetensors was altered after it was written: its checksum does not match; make it again"):
+    with refused(
+        r"d\.safetensors was altered after it was written: its checksum does not match; make it "
+        r"again"
+    ):
         Directions.load(file)
     file.write_bytes(whole)
     assert Directions.load(file).langs == directions.langs
 
 
-# -------------------------------------------------------------------------------------------- full disks and stops
+# ----------------------------------------------------------------------------- full disks and stops
 
 
 def steerlab(*words: str, full: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -209,7 +236,11 @@ def steerlab(*words: str, full: int | None = None) -> subprocess.CompletedProces
 
 def cells(folder: Path) -> set[bytes]:
     """The finished batches of a run: the whole lines of its results."""
-    lines = [line for file in (folder / "cells").glob("*.jsonl") for line in file.read_bytes().splitlines(True)]
+    lines = [
+        line
+        for file in (folder / "cells").glob("*.jsonl")
+        for line in file.read_bytes().splitlines(True)
+    ]
     return {line for line in lines if line.endswith(b"\n")}
 
 
@@ -249,13 +280,16 @@ def test_a_full_disk_loses_nothing(small, uninterrupted, tmp_path):
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
-    """The command as from a terminal: what a shell starts in the background would ignore Ctrl-C, and so would this."""
+    """The command as from a terminal: what a shell starts in the background would ignore Ctrl-C,
+    and so would this."""
 
     def heed() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     pipe = subprocess.PIPE
-    return subprocess.Popen([script(), *words], stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
+    return subprocess.Popen(
+        [script(), *words], stdout=pipe, stderr=pipe, text=True, preexec_fn=heed
+    )
 
 
 def wait_for(process: subprocess.Popen[str], ready: Any) -> None:
@@ -273,7 +307,9 @@ def test_ctrl_c_is_told(small, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "steerlab: stopped; what was finished is kept, the same command goes on from there" in err
+    assert (
+        "steerlab: stopped; what was finished is kept, the same command goes on from there" in err
+    )
     assert "Traceback" not in err
     assert out == ""
 
@@ -299,5 +335,8 @@ def test_an_existing_folder_of_another_run(finished):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     done = steerlab(*QUICK, "--seed", "7", "--out", str(folder))
     assert done.returncode == 2
-    assert "holds a run with other settings (seed 0 there, 7 here); give another --out or delete it" in done.stderr
+    assert (
+        "holds a run with other settings (seed 0 there, 7 here); give another --out or delete it"
+        in done.stderr
+    )
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -1,4 +1,5 @@
-"""Plans depend on sizes alone; where memory runs out batches are halved, and what failed leaves no trace."""
+"""Plans depend on sizes alone; where memory runs out batches are halved, and what failed leaves
+no trace."""
 
 import subprocess
 import sys
@@ -16,8 +17,16 @@ from steerlab.engine.decoding import decode
 
 def sized(**sizes: int) -> SimpleNamespace:
     """A model of which only the sizes are known."""
-    config = SimpleNamespace(**{"num_attention_heads": 32, "intermediate_size": 14336, "vocab_size": 128256} | sizes)
-    shape = {"n_layers": 32, "width": 4096, "dtype": torch.bfloat16, "device": torch.device("cpu"), "name": "sized"}
+    config = SimpleNamespace(
+        **{"num_attention_heads": 32, "intermediate_size": 14336, "vocab_size": 128256} | sizes
+    )
+    shape = {
+        "n_layers": 32,
+        "width": 4096,
+        "dtype": torch.bfloat16,
+        "device": torch.device("cpu"),
+        "name": "sized",
+    }
     return SimpleNamespace(config=config, bytes=0, **shape)
 
 
@@ -41,11 +50,14 @@ def test_as_many_rows_as_pay_and_as_fit(polyglot, monkeypatch):
     assert advise(polyglot, 64, new=32) == ROWS
     assert advise(polyglot, 64, every=True) == TOKENS // 64
     need = row_bytes(polyglot, 64, new=32)
-    monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: polyglot.bytes + 20 * need)
+    monkeypatch.setattr(
+        "steerlab.engine.batching.memory", lambda device: polyglot.bytes + 20 * need
+    )
     assert advise(polyglot, 64, new=32) == 10
     monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: polyglot.bytes + need)
     told = (
-        r"a row of \d+ tokens and 32 new ones needs about .* GiB beside the weights of polyglot, .*shorten the prompt"
+        r"a row of \d+ tokens and 32 new ones needs about .* GiB beside the weights of polyglot, "
+        r".*shorten the prompt"
     )
     with pytest.raises(SteerlabError, match=told):
         advise(polyglot, 64, new=32)
@@ -54,7 +66,8 @@ def test_as_many_rows_as_pay_and_as_fit(polyglot, monkeypatch):
 
 
 def test_weights_that_fill_most_of_a_device_leave_room_for_rows(monkeypatch):
-    """A model of 27 billion parameters in bfloat16 runs on a GPU of 80 GB, though the weights take two thirds of it."""
+    """A model of 27 billion parameters in bfloat16 runs on a GPU of 80 GB, though the weights
+    take two thirds of it."""
     model = sized(num_key_value_heads=16, head_dim=128)
     model.bytes = 54 * 10**9
     monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: 80 * 10**9)
@@ -83,12 +96,16 @@ def test_half_the_rows_where_memory_runs_out(capsys):
     assert "memory ran out at 8 rows; going on with batches of 4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_not_even_one_row(error):
     def work(rows: Sequence[int]) -> None:
         raise error
 
-    with pytest.raises(SteerlabError, match="memory ran out at a batch of one row: shorten the prompt"):
+    with pytest.raises(
+        SteerlabError, match="memory ran out at a batch of one row: shorten the prompt"
+    ):
         run(Plan(((0, 1),), 2, 0), work, lambda: None, lambda mark: None)
 
 
@@ -104,10 +121,11 @@ STARVED = """
 import resource, sys, torch
 torch.set_num_threads(1)
 from steerlab import add, collect, corpus, diffmean, load, stack
-from steerlab.generation import decode
+from steerlab.engine.decoding import decode
 model = load()
 lines = corpus().split("dev")
-directions = diffmean(collect(model, corpus().select(["en", "de", "es"]).split("estimate").take(8), also=[]))
+some = corpus().select(["en", "de", "es"]).split("estimate").take(8)
+directions = diffmean(collect(model, some, also=[]))
 step = directions.between("en", "es")
 prompts = [f"{line}\\n" for line in lines["en"][:16]] * 32
 edit = stack([add(step.at(row % 8), strength=1 + row % 3) for row in range(len(prompts))])
@@ -118,7 +136,8 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, used + 60 * 2**20))
 starved = decode(model, prompts, edit=edit, max_new_tokens=8, one_line=False)
 assert starved.plan.rows < free.plan.rows, starved.plan.rows
 assert starved.texts == free.texts
-assert (starved.touched.prefill, starved.touched.decode) == (free.touched.prefill, free.touched.decode)
+assert starved.touched.prefill == free.touched.prefill
+assert starved.touched.decode == free.touched.decode
 print(free.plan.rows, starved.plan.rows)
 """
 

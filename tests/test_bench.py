@@ -1,4 +1,5 @@
-"""The benchmark's own parts: figures, the page made from them, the bound, contenders that agree, environments."""
+"""The benchmark's own parts: figures, the page made from them, the bound, contenders that agree,
+environments."""
 
 import json
 import math
@@ -54,14 +55,21 @@ TINY = {
 def test_spread_and_ratio() -> None:
     assert measures.spread([3.0, 1.0, 8.0]) == {"median": 3.0, "low": 1.0, "high": 8.0, "n": 3}
     # Round by round: a machine that is twice as slow in the second round changes nothing.
-    assert measures.ratio([2.0, 4.0], [1.0, 2.0]) == {"median": 2.0, "low": 2.0, "high": 2.0, "n": 2}
+    assert measures.ratio([2.0, 4.0], [1.0, 2.0]) == {
+        "median": 2.0,
+        "low": 2.0,
+        "high": 2.0,
+        "n": 2,
+    }
     with pytest.raises(ValueError, match="shorter"):
         measures.ratio([1.0, 2.0], [1.0])
 
 
 def test_interleaved_takes_turns() -> None:
     said: list[str] = []
-    taken = measures.interleaved({"a": lambda: said.append("a"), "b": lambda: said.append("b")}, rounds=5)
+    taken = measures.interleaved(
+        {"a": lambda: said.append("a"), "b": lambda: said.append("b")}, rounds=5
+    )
     assert [len(times) for times in taken.values()] == [5, 5]
     assert said[:2] == ["a", "b"], "one warm-up each"
     assert all(set(said[i : i + 2]) == {"a", "b"} for i in range(2, 12, 2))
@@ -73,7 +81,12 @@ def section(**more: Any) -> dict[str, Any]:
         {"what": "one|two", "s": measures.spread([0.1234, 0.5, 0.2]), "aim": "0.98"},
         {"what": "b", "share": 1234.5},
     ]
-    told = {"title": "A sweep", "machine": MACHINE, "seconds": 12.3, "tables": [{"title": "T", "rows": rows}]}
+    told = {
+        "title": "A sweep",
+        "machine": MACHINE,
+        "seconds": 12.3,
+        "tables": [{"title": "T", "rows": rows}],
+    }
     return told | {"notes": ["how"]} | more
 
 
@@ -85,12 +98,17 @@ def test_page_is_made_from_the_file(tmp_path: Path) -> None:
     assert "a CPU, 2 threads" in page
     assert "other processes used 2% of the cores" in page
     assert "- how" in page
-    assert report.render(json.loads((tmp_path / "benchmarks.json").read_text("utf-8"))["sections"]) == page
+    assert (
+        report.render(json.loads((tmp_path / "benchmarks.json").read_text("utf-8"))["sections"])
+        == page
+    )
     assert "quick" not in page
 
 
 def test_page_tells_what_failed(tmp_path: Path) -> None:
-    page = report.write(tmp_path, {"sweep": section(error="out of memory", failures=["(b): it ended"], quick=True)})
+    page = report.write(
+        tmp_path, {"sweep": section(error="out of memory", failures=["(b): it ended"], quick=True)}
+    )
     told = page.read_text("utf-8")
     assert "**This section failed**: out of memory" in told
     assert "**Failed**: (b): it ended." in told
@@ -113,9 +131,13 @@ def test_bound_of_replay() -> None:
     # One edit after the last block: replay runs every block once and nothing above it.
     assert replay.bound([3], blocks=4, block=10.0, unembedding=5.0) == pytest.approx(1.0)
     # Many edits there: all of the blocks are shared, only the unembedding is not.
-    assert replay.bound([3] * 1000, blocks=4, block=10.0, unembedding=5.0) == pytest.approx(9.0, rel=0.01)
+    assert replay.bound([3] * 1000, blocks=4, block=10.0, unembedding=5.0) == pytest.approx(
+        9.0, rel=0.01
+    )
     # Many edits after the first block: three of the four blocks are run for each.
-    assert replay.bound([0] * 1000, blocks=4, block=10.0, unembedding=5.0) == pytest.approx(45 / 35, rel=0.01)
+    assert replay.bound([0] * 1000, blocks=4, block=10.0, unembedding=5.0) == pytest.approx(
+        45 / 35, rel=0.01
+    )
 
 
 def test_dense_forms_do_the_same() -> None:
@@ -130,7 +152,11 @@ def test_dense_forms_do_the_same() -> None:
 
 def test_operations_by_kind() -> None:
     found = profiled.by_kind(
-        {"aten::addmm": 2.0, "aten::_scaled_dot_product_flash_attention_for_cpu": 1.0, "aten::mul": 0.5}
+        {
+            "aten::addmm": 2.0,
+            "aten::_scaled_dot_product_flash_attention_for_cpu": 1.0,
+            "aten::mul": 0.5,
+        }
     )
     assert found["matrix products"] == 2.0
     assert found["attention"] == 1.0
@@ -146,7 +172,11 @@ def test_corpus_of_a_size(tmp_path: Path) -> None:
 
 def test_parts_cover_the_grid() -> None:
     order = list(range(10))
-    assert sweep.part_of(order, 0, 4) + sweep.part_of(order, 1, 4) + sweep.part_of(order, 2, 4) == [*order, 0, 1]
+    assert sweep.part_of(order, 0, 4) + sweep.part_of(order, 1, 4) + sweep.part_of(order, 2, 4) == [
+        *order,
+        0,
+        1,
+    ]
 
 
 def test_agreement_counts_rows_of_shared_cells() -> None:
@@ -174,7 +204,9 @@ def small(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory)
     import steerlab as sl
 
     folder = tmp_path_factory.mktemp("bench")
-    shutil.copytree(tiny("llama"), folder / "random")  # HookedTransformer guesses by name: no folder called llama
+    shutil.copytree(
+        tiny("llama"), folder / "random"
+    )  # HookedTransformer guesses by name: no folder called llama
     model = sl.load(str(folder / "random"))
     made = shared.Material(folder / "random", folder / "random.safetensors", (0, 1, 2))
     prompts = ["No.\n", "The weather is nice today.\n"]
@@ -194,7 +226,9 @@ def test_contenders_agree(small: shared.Material) -> None:
         assert ours.model.tokenizer.batch_decode(tokens, skip_special_tokens=True) == texts, kind
         assert {len(row) for row in tokens} == {given.new_tokens}, "equal work"
     steered_bos = worker.HuggingFace(given).run(request | {"bos": True})
-    assert ours.model.tokenizer.batch_decode(steered_bos, skip_special_tokens=True) != texts, "the check can fail"
+    assert ours.model.tokenizer.batch_decode(steered_bos, skip_special_tokens=True) != texts, (
+        "the check can fail"
+    )
 
 
 def test_cells_have_places(small: shared.Material) -> None:
@@ -203,7 +237,8 @@ def test_cells_have_places(small: shared.Material) -> None:
     assert len(set(places)) == small.cells
     layer, target, strength = places[17]
     assert torch.equal(
-        given.edit(17)[1], given.strengths[strength] * given.gap[layer, target] * given.unit[layer, target]
+        given.edit(17)[1],
+        given.strengths[strength] * given.gap[layer, target] * given.unit[layer, target],
     )
 
 
@@ -233,7 +268,10 @@ def test_gpu_script_runs_on_a_cpu() -> None:
     found = gpu.measured({"tiny": TINY}, device="cpu", dtype=torch.float32, scale=scale)
     (swept,), (step,) = (table["rows"] for table in found["tables"])
     assert swept["same rows"] == "16 of 16"
-    assert all(math.isfinite(step[name]["median"]) for name in ("steered / unsteered", "steered / Hugging Face"))
+    assert all(
+        math.isfinite(step[name]["median"])
+        for name in ("steered / unsteered", "steered / Hugging Face")
+    )
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="no GPU"):
             gpu.measure(quick=True)
@@ -242,7 +280,16 @@ def test_gpu_script_runs_on_a_cpu() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the section does not fail")
 def test_a_section_that_fails_is_told_and_the_others_stay(tmp_path: Path) -> None:
     report.write(tmp_path, {"sweep": section()})
-    command = [sys.executable, str(BENCH), "--only", "gpu", "--out", str(tmp_path), "--threads", "1"]
+    command = [
+        sys.executable,
+        str(BENCH),
+        "--only",
+        "gpu",
+        "--out",
+        str(tmp_path),
+        "--threads",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "failed: gpu: RuntimeError: there is no GPU here" in done.stderr
@@ -253,6 +300,8 @@ def test_a_section_that_fails_is_told_and_the_others_stay(tmp_path: Path) -> Non
 
 
 def test_unknown_sections_are_refused() -> None:
-    done = subprocess.run([sys.executable, str(BENCH), "--only", "sweeps"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(BENCH), "--only", "sweeps"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "there is no section 'sweeps'" in done.stderr

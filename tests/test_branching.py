@@ -1,4 +1,5 @@
-"""Rows that branch off a shared prompt end where a whole pass of their own ends, and the blocks below run once."""
+"""Rows that branch off a shared prompt end where a whole pass of their own ends, and the blocks
+below run once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,11 @@ def directions(model: Model, count: int = 3) -> list[Direction]:
             unit = torch.randn(1, width, generator=random)
             unit /= unit.norm()
             start = torch.randn(1, width, generator=random)
-            made.append(Direction("de", "en", (layer,), site, unit, torch.tensor([3.0]), start, unit[:, None], {}))
+            made.append(
+                Direction(
+                    "de", "en", (layer,), site, unit, torch.tensor([3.0]), start, unit[:, None], {}
+                )
+            )
     return made
 
 
@@ -52,12 +57,16 @@ def test_branched_rows_end_where_their_own_passes_end(model):
     edits = edits_of(model) * 2
     ids = encode(model.tokenizer, [PROMPTS[i >= len(edits) // 2] for i in range(len(edits))])
     edit = stack(edits)
-    prompts, joined = branch(ids, edit.joins(range(len(edits)), model.n_layers), range(len(edits)), model.device)
+    prompts, joined = branch(
+        ids, edit.joins(range(len(edits)), model.n_layers), range(len(edits)), model.device
+    )
     assert joined is not None
     assert len(prompts) == 2
     seen: list[int] = []
     counting = [
-        block.register_forward_hook(lambda _, args, out: seen.append(len(args[0]) if args else 0), always_call=True)
+        block.register_forward_hook(
+            lambda _, args, out: seen.append(len(args[0]) if args else 0), always_call=True
+        )
         for block in model.blocks
     ]
     with edit.on(model):
@@ -77,7 +86,9 @@ def test_branched_rows_end_where_their_own_passes_end(model):
         assert torch.allclose(logits[place, -length:], whole[0], atol=2e-4, rtol=1e-4)
         for mine, theirs in zip(past.layers, own.layers, strict=True):
             mine, theirs = (_kept(layer) for layer in (mine, theirs))
-            assert torch.allclose(mine[place, :, -theirs.shape[2] :], theirs[0], atol=2e-4, rtol=1e-4)
+            assert torch.allclose(
+                mine[place, :, -theirs.shape[2] :], theirs[0], atol=2e-4, rtol=1e-4
+            )
 
 
 def _kept(layer: Any) -> torch.Tensor:
@@ -97,14 +108,18 @@ def test_cross_entropy_is_that_of_whole_passes(model):
                 float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]))), rel=1e-4
             )
     prompt = sum(any(part.positions == "prompt" for part in edit.parts) for edit in edits)
-    assert found.unique(dim=0).shape[0] == len(edits) - prompt  # where nothing is generated all is prompt
+    assert (
+        found.unique(dim=0).shape[0] == len(edits) - prompt
+    )  # where nothing is generated all is prompt
 
 
 def test_cross_entropy_does_not_depend_on_the_batch(polyglot):
     edits = edits_of(polyglot)
     whole = cross_entropy(polyglot, PROMPTS, edits)
     assert torch.allclose(cross_entropy(polyglot, PROMPTS, edits, batch=5), whole, atol=1e-5)
-    assert torch.allclose(cross_entropy(polyglot.tl, PROMPTS[:1], edits[:3]), whole[:3, :1], atol=1e-4)
+    assert torch.allclose(
+        cross_entropy(polyglot.tl, PROMPTS[:1], edits[:3]), whole[:3, :1], atol=1e-4
+    )
 
 
 def test_the_same_text_twice_and_an_edit_around(polyglot):
@@ -129,10 +144,14 @@ def test_nothing_is_left_on_the_blocks(polyglot):
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in polyglot.hf.modules())
 
     before, step = hooks(), directions(polyglot)[2]
-    broken = Direction("de", "en", (4,), "resid_post", step.unit * torch.nan, step.gap, step.start, step.basis, {})
+    broken = Direction(
+        "de", "en", (4,), "resid_post", step.unit * torch.nan, step.gap, step.start, step.basis, {}
+    )
     with pytest.raises(SteerlabError, match="add: shift holds NaN"):
         cross_entropy(polyglot, PROMPTS, [add(broken), add(step)])
-    with pytest.raises(SteerlabError, match="a text has .* tokens; polyglot was made for 512: cut it"):
+    with pytest.raises(
+        SteerlabError, match="a text has .* tokens; polyglot was made for 512: cut it"
+    ):
         cross_entropy(polyglot, ["The weather " * 300], [add(step)])
     assert hooks() == before
     assert polyglot.rows is None

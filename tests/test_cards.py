@@ -1,4 +1,5 @@
-"""A card says what the model does: rates and levels are counted again, logits by autograd, characters stay whole."""
+"""A card says what the model does: rates and levels are counted again, logits by autograd,
+characters stay whole."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +18,13 @@ from steerlab.engine.prompts import encode
 from steerlab.models.huggingface import Model
 from steerlab.sae import SAE
 from steerlab.studies.feature_card import feature_card, feature_cards
-from steerlab.studies.feature_card.logits import folded, logit_effects, neighbours, promoted, written
+from steerlab.studies.feature_card.logits import (
+    folded,
+    logit_effects,
+    neighbours,
+    promoted,
+    written,
+)
 from steerlab.studies.feature_card.reading import pieces_of, read
 
 LAYER = 3
@@ -26,7 +33,11 @@ LAYER = 3
 def made(width: int, *, kind: str = "relu", layer: int = LAYER, latents: int = 24) -> SAE:
     random = torch.Generator().manual_seed(0)
     encoder = torch.randn(width, latents, generator=random) / width**0.5
-    more = {"relu": {}, "topk": {"k": 4}, "jumprelu": {"threshold": torch.rand(latents, generator=random)}}[kind]
+    more = {
+        "relu": {},
+        "topk": {"k": 4},
+        "jumprelu": {"threshold": torch.rand(latents, generator=random)},
+    }[kind]
     bias = 0.3 * torch.randn(latents, generator=random)
     center = 0.1 * torch.randn(width, generator=random)
     decoder = torch.randn(latents, width, generator=random)
@@ -45,11 +56,13 @@ def states(model: Model, text: str) -> torch.Tensor:
     return model.hf(ids, output_hidden_states=True).hidden_states[LAYER + 1][0, 1:]
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 @pytest.mark.parametrize("kind", ["relu", "jumprelu", "topk"])
-def test_rates_levels_and_top_texts_are_those_of_the_model(kind: str, polyglot: Model, few: Corpus) -> None:
+def test_rates_levels_and_top_texts_are_those_of_the_model(
+    kind: str, polyglot: Model, few: Corpus
+) -> None:
     sae, units = made(polyglot.width, kind=kind), [7, 2]
     found = read(polyglot, few, sae, units, texts=3, batch=2)
     for number, unit in enumerate(units):
@@ -58,13 +71,23 @@ def test_rates_levels_and_top_texts_are_those_of_the_model(kind: str, polyglot: 
             values = [sae.encode(states(polyglot, line))[:, unit] for line in few[iso]]
             every = torch.cat(values)
             assert found[number].tokens[iso] == len(every)
-            assert found[number].rate[iso] == pytest.approx(float((every > 0).float().mean()), abs=1e-3)
-            assert found[number].level[iso] == pytest.approx(float(every.mean()), rel=1e-3, abs=1e-4)
-            tops += [(float(own.max()), iso, line) for own, line in zip(values, few[iso], strict=True)]
+            assert found[number].rate[iso] == pytest.approx(
+                float((every > 0).float().mean()), abs=1e-3
+            )
+            assert found[number].level[iso] == pytest.approx(
+                float(every.mean()), rel=1e-3, abs=1e-4
+            )
+            tops += [
+                (float(own.max()), iso, line) for own, line in zip(values, few[iso], strict=True)
+            ]
         expected = sorted(tops, reverse=True)[:3]
         examples = found[number].examples
-        assert [example.top for example in examples] == pytest.approx([top for top, *_ in expected], rel=1e-3)
-        told = [(example.language, "".join(text for text, _ in example.pieces)) for example in examples]
+        assert [example.top for example in examples] == pytest.approx(
+            [top for top, *_ in expected], rel=1e-3
+        )
+        told = [
+            (example.language, "".join(text for text, _ in example.pieces)) for example in examples
+        ]
         assert told == [(iso, line + "\n") for _, iso, line in expected]
         assert found[number].top == examples[0].top == max(value for _, value in examples[0].pieces)
 
@@ -116,12 +139,15 @@ def test_pieces_of_one_character_have_its_largest_value(polyglot: Model) -> None
         pieces_of(polyglot.tokenizer, "𒀀", [1.0])
 
 
-# ------------------------------------------------------------------------------------------------------------ logits
+# ------------------------------------------------------------------------------------------- logits
 
 
 @pytest.mark.parametrize("shape", ["polyglot", "gemma2", "gpt2", "qwen2"])
-def test_logit_effects_are_the_direction_in_which_logits_move(shape: str, shaped: Callable[[str], Model]) -> None:
-    """The head itself, at an h of ±1 that its norm leaves as it is: moved by ±ε row, where rows are orthogonal to h."""
+def test_logit_effects_are_the_direction_in_which_logits_move(
+    shape: str, shaped: Callable[[str], Model]
+) -> None:
+    """The head itself, at an h of ±1 that its norm leaves as it is: moved by ±ε row, where rows
+    are orthogonal to h."""
     model = shaped(shape)
     h = torch.ones(model.width)
     h[1::2] = -1
@@ -129,7 +155,9 @@ def test_logit_effects_are_the_direction_in_which_logits_move(shape: str, shaped
     rows = rows - rows.mean(-1, keepdim=True)
     rows = rows - (rows @ h)[:, None] / model.width * h
     head = model.hf.get_output_embeddings()
-    parent = next(m for m in model.hf.modules() if any(child is model.blocks for child in m.children()))
+    parent = next(
+        m for m in model.hf.modules() if any(child is model.blocks for child in m.children())
+    )
     norm = [child for child in parent.children() if "norm" in type(child).__name__.lower()][-1]
     with torch.no_grad():
         ends = [head(norm((h + sign * 0.01 * rows)[None])[0]).float() for sign in (1, -1)]
@@ -152,7 +180,9 @@ def test_a_norms_weight_is_read_off_what_it_does() -> None:
 
 def test_promoted_tokens_are_the_extremes_and_no_special_ones(polyglot: Model) -> None:
     effects = torch.zeros(polyglot.vocabulary)
-    word, other = (polyglot.tokenizer(text, add_special_tokens=False).input_ids[0] for text in (" the", " und"))
+    word, other = (
+        polyglot.tokenizer(text, add_special_tokens=False).input_ids[0] for text in (" the", " und")
+    )
     effects[[word, other, polyglot.tokenizer.eos_token_id]] = torch.tensor([3.0, -2.0, 9.0])
     raised, lowered = promoted(polyglot, effects, 2)
     assert raised[:1] == [(" the", 3.0)]
@@ -164,7 +194,12 @@ def test_pieces_of_characters_are_written_as_their_bytes(polyglot: Model) -> Non
     ids = polyglot.tokenizer("𒀀", add_special_tokens=False).input_ids
     told = " ".join(written(polyglot.tokenizer, token) for token in ids)
     assert bytes(int(byte, 16) for byte in told.split()) == "𒀀".encode()
-    assert written(polyglot.tokenizer, polyglot.tokenizer(" the", add_special_tokens=False).input_ids[0]) == " the"
+    assert (
+        written(
+            polyglot.tokenizer, polyglot.tokenizer(" the", add_special_tokens=False).input_ids[0]
+        )
+        == " the"
+    )
 
 
 def test_neighbours_are_by_cosine(polyglot: Model) -> None:
@@ -176,7 +211,7 @@ def test_neighbours_are_by_cosine(polyglot: Model) -> None:
     assert len(neighbours(sae, 9, 99)) == 23
 
 
-# -------------------------------------------------------------------------------------------------------------- page
+# --------------------------------------------------------------------------------------------- page
 
 
 class Page(HTMLParser):
@@ -209,7 +244,14 @@ SCRIPTS = {"ar": ("السلام عليكم",), "ja": ("今日は天気がいい�
 
 
 def test_a_card_is_one_page_that_escapes_and_fetches_nothing(polyglot: Model) -> None:
-    page = feature_card(polyglot, Corpus("a <b>", SCRIPTS, aligned=False), made(polyglot.width), 4, texts=3, tokens=5)
+    page = feature_card(
+        polyglot,
+        Corpus("a <b>", SCRIPTS, aligned=False),
+        made(polyglot.width),
+        4,
+        texts=3,
+        tokens=5,
+    )
     read_page = Page(page)
     assert not read_page.wrong
     assert not read_page.open
@@ -231,7 +273,9 @@ def test_shades_grow_with_the_value(polyglot: Model, few: Corpus) -> None:
     shades = re.findall(r"rgba\(230, 159, 0,([\d.]+)\)' title='([\d.e+-]+)'", page)
     assert len(shades) > 5
     top = max(float(value) for _, value in shades)
-    assert all(float(shade) == pytest.approx(0.9 * float(value) / top, abs=0.02) for shade, value in shades)
+    assert all(
+        float(shade) == pytest.approx(0.9 * float(value) / top, abs=0.02) for shade, value in shades
+    )
 
 
 def test_a_feature_that_is_never_on_is_said(polyglot: Model, few: Corpus) -> None:
@@ -242,10 +286,16 @@ def test_a_feature_that_is_never_on_is_said(polyglot: Model, few: Corpus) -> Non
     assert "<mark" not in page
 
 
-def test_cards_of_several_features_share_one_index(polyglot: Model, few: Corpus, tmp_path: Path) -> None:
+def test_cards_of_several_features_share_one_index(
+    polyglot: Model, few: Corpus, tmp_path: Path
+) -> None:
     sae = made(polyglot.width)
     index = feature_cards(polyglot, few, sae, [4, 9, 4], tmp_path / "cards", texts=2)
-    assert sorted(file.name for file in index.parent.iterdir()) == ["4.html", "9.html", "index.html"]
+    assert sorted(file.name for file in index.parent.iterdir()) == [
+        "4.html",
+        "9.html",
+        "index.html",
+    ]
     assert Page(index.read_text("utf-8")).links == ["4.html", "9.html"]
     alone = feature_card(polyglot, few, sae, 9, texts=2)
     assert alone == (index.parent / "9.html").read_text("utf-8").replace(

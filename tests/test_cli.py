@@ -57,13 +57,17 @@ def test_no_verb_and_unknown_words(capsys):
         assert "usage: steerlab" in capsys.readouterr().err
 
 
-FORMS_READ = (*FORMS, *(f"{form}+{suffix}" for form in INSTRUCTED for suffix in (*SUFFIXES, *LANGUAGES)))
+FORMS_READ = (
+    *FORMS,
+    *(f"{form}+{suffix}" for form in INSTRUCTED for suffix in (*SUFFIXES, *LANGUAGES)),
+)
 FORMS_WRONG = ("poem", "chat+", "chat+xx", "+target", "instructed+target", "line+target+de", "Chat")
 
 
 @pytest.fixture
 def prompted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[str], int]]:
-    """Each verb that takes a prompt form, without its work: what it would run with lands in `asked`."""
+    """Each verb that takes a prompt form, without its work: what it would run with lands in
+    `asked`."""
     asked: list[str] = []
 
     def run(settings: Any, **_: Any) -> Path:
@@ -138,7 +142,11 @@ def test_fit_writes_directions(folder, tmp_path, capsys, polyglot):
         assert main(["fit", estimator, "polyglot", str(folder), "-o", str(file)]) == 0
         assert capsys.readouterr().out.strip() == str(file)
         made = Directions.load(file)
-        assert (made.estimator, made.langs, made.width) == (estimator, ("de", "en", "es", "fr"), polyglot.width)
+        assert (made.estimator, made.langs, made.width) == (
+            estimator,
+            ("de", "en", "es", "fr"),
+            polyglot.width,
+        )
         assert made.provenance["model"]["fingerprint"] == polyglot.fingerprint
 
 
@@ -146,10 +154,23 @@ def test_steer_continues_texts(fitted, capsys, polyglot, directions):
     from steerlab.edits import add
     from steerlab.engine.decoding import generate
 
-    words = ["steer", "polyglot", str(fitted), "The weather is nice today.", "No.", "--to", "es", "--layer", "5"]
+    words = [
+        "steer",
+        "polyglot",
+        str(fitted),
+        "The weather is nice today.",
+        "No.",
+        "--to",
+        "es",
+        "--layer",
+        "5",
+    ]
     assert main([*words, "--strength", "1.5"]) == 0
     edit = add(directions.between("en", "es").at(5), strength=1.5)
-    expected = [text.strip() for text in generate(polyglot, ["The weather is nice today.\n", "No.\n"], edit=edit)]
+    expected = [
+        text.strip()
+        for text in generate(polyglot, ["The weather is nice today.\n", "No.\n"], edit=edit)
+    ]
     assert capsys.readouterr().out.splitlines() == expected
 
 
@@ -163,8 +184,12 @@ def test_show_draws(figure, fitted, tmp_path, capsys):
 
 def test_fit_refuses(capsys, folder, tmp_path):
     out = ["-o", str(tmp_path / "x.safetensors")]
-    assert "there is no estimator 'magic'; there are diffmean" in told(capsys, "fit", "magic", "polyglot", *out)
-    assert "there is no folder" in told(capsys, "fit", "pca", "polyglot", str(tmp_path / "none"), *out)
+    assert "there is no estimator 'magic'; there are diffmean" in told(
+        capsys, "fit", "magic", "polyglot", *out
+    )
+    assert "there is no folder" in told(
+        capsys, "fit", "pca", "polyglot", str(tmp_path / "none"), *out
+    )
     err = told(capsys, "fit", "pca", "polyglot", str(folder), *out, "--source", "hu")
     assert "has no 'hu'; it has de en es fr" in err
     away = str(tmp_path / "away" / "x.safetensors")
@@ -178,9 +203,13 @@ def test_steer_refuses(capsys, fitted, tmp_path):
     assert "unknown language code 'xx'; known codes: en de" in told(capsys, *steer, "xx")
     assert "no direction for 'tr'; there are en de es fr ru" in told(capsys, *steer, "tr")
     assert "source and target are both 'es'" in told(capsys, *steer, "es", "--from", "es")
-    assert "strength is nan; give a finite number" in told(capsys, *steer, "es", "--strength", "nan")
+    assert "strength is nan; give a finite number" in told(
+        capsys, *steer, "es", "--strength", "nan"
+    )
     assert "no layer 9 here; there are layers 0, 1" in told(
         capsys, "steer", "polyglot", str(fitted), "No.", "--layer", "9", "--to", "es"
     )
     gone = str(tmp_path / "gone.safetensors")
-    assert f"there is no file {gone}" in told(capsys, "steer", "polyglot", gone, "No.", "--layer", "5", "--to", "es")
+    assert f"there is no file {gone}" in told(
+        capsys, "steer", "polyglot", gone, "No.", "--layer", "5", "--to", "es"
+    )

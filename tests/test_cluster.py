@@ -1,4 +1,5 @@
-"""Ray: a real local cluster of two workers gives the same table, also when one of them is killed."""
+"""Ray: a real local cluster of two workers gives the same table, also when one of them is
+killed."""
 
 import os
 import signal
@@ -52,7 +53,9 @@ def alone(lively: Any) -> pd.DataFrame:
 
 def workers() -> list[psutil.Process]:
     found = psutil.Process().children(recursive=True)
-    return [process for process in found if "_Worker" in " ".join(process.cmdline() or [process.name()])]
+    return [
+        process for process in found if "_Worker" in " ".join(process.cmdline() or [process.name()])
+    ]
 
 
 @pytest.mark.timeout(240)
@@ -74,7 +77,11 @@ def test_two_workers_and_one_that_is_killed(ray, lively, tmp_path, alone):
     assert killed, "a worker died on the way"
     assert len(table) == len(grid()) * LINES
     pd.testing.assert_frame_equal(table, alone)
-    pids = {line.split('"worker":"')[1].split('"')[0] for file in tmp_path.glob("*.jsonl") for line in file.open()}
+    pids = {
+        line.split('"worker":"')[1].split('"')[0]
+        for file in tmp_path.glob("*.jsonl")
+        for line in file.open()
+    }
     assert len(pids) >= 2, "both worked"
     assert not any(str(os.getpid()) in pid for pid in pids), "and this process did not"
 
@@ -96,15 +103,23 @@ def test_a_unit_that_kills_every_worker_fails(ray, lively):
     made = runner(str(lively("llama")), None)
     fits = {"made": replace(made.directions["made"], extra=Deadly())}
     made = replace(made, directions=fits, workers=Ray("auto", 1), limits={"dev": 1})
-    with pytest.raises(SteerlabError, match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}"):
+    with pytest.raises(
+        SteerlabError,
+        match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}",
+    ):
         made.run(grid()[1:4])
 
 
 def test_another_model_behind_the_same_name_is_refused(lively):
     model = runner(str(lively("llama")), None).model
-    with pytest.raises(SteerlabError, match="is another model here than where the work was planned"):
+    with pytest.raises(
+        SteerlabError, match="is another model here than where the work was planned"
+    ):
         reload(str(lively("qwen2")), None, model.dtype, "cpu", model.fingerprint)
-    assert reload(str(lively("llama")), None, model.dtype, "cpu", model.fingerprint).fingerprint == model.fingerprint
+    assert (
+        reload(str(lively("llama")), None, model.dtype, "cpu", model.fingerprint).fingerprint
+        == model.fingerprint
+    )
 
 
 def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
@@ -117,5 +132,7 @@ def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
 def test_a_model_in_memory_cannot_be_sent(lens):
     from steerlab.models.loading import load
 
-    with pytest.raises(SteerlabError, match="lives in this process only; other processes need a Hub id or a folder"):
+    with pytest.raises(
+        SteerlabError, match="lives in this process only; other processes need a Hub id or a folder"
+    ):
         load(lens("llama", "bridge")).__reduce__()

@@ -1,4 +1,5 @@
-"""Confusion is found where it was planted, and only there; side effects stand beside the control's."""
+"""Confusion is found where it was planted, and only there; side effects stand beside the
+control's."""
 
 import math
 from typing import Any
@@ -37,7 +38,7 @@ def gold(count: int = 25) -> tuple[list[str], list[str]]:
     return texts, isos
 
 
-# ----------------------------------------------------------------------------------------------------- scripts
+# ------------------------------------------------------------------------------------------ scripts
 
 
 def test_half_latin_half_cyrillic_is_mixed_by_half() -> None:
@@ -49,7 +50,9 @@ def test_half_latin_half_cyrillic_is_mixed_by_half() -> None:
 
 @given(st.integers(0, 30), st.integers(1, 30))
 def test_script_mixing_is_the_share_of_letters(latin: int, cyrillic: int) -> None:
-    assert script_mixing("a" * latin + " я" * cyrillic, "bg") == pytest.approx(latin / (latin + cyrillic))
+    assert script_mixing("a" * latin + " я" * cyrillic, "bg") == pytest.approx(
+        latin / (latin + cyrillic)
+    )
 
 
 def test_own_sentences_are_not_mixed_and_those_of_another_script_are() -> None:
@@ -81,12 +84,17 @@ def test_every_language_has_its_script() -> None:
         script_mixing("a", "xx")
 
 
-# ----------------------------------------------------------------------------------------------------- columns
+# ------------------------------------------------------------------------------------------ columns
 
 
 def test_columns_tell_loops_lengths_and_what_no_identifier_names() -> None:
     text = "Das Wetter ist heute schön."
-    found = columns([text, (text + " ") * 20, ""], ["de"] * 3, [text, text, text], languages=["de", "nds", "none"])
+    found = columns(
+        [text, (text + " ") * 20, ""],
+        ["de"] * 3,
+        [text, text, text],
+        languages=["de", "nds", "none"],
+    )
     assert found["compression"][1] > 10 > 1.1 > found["compression"][0]
     assert math.isnan(found["compression"][2])
     assert found["length"] == [27, 20 * 28 - 1, 0]
@@ -96,13 +104,15 @@ def test_columns_tell_loops_lengths_and_what_no_identifier_names() -> None:
 
 
 def test_columns_of_unequal_length_are_refused() -> None:
-    with pytest.raises(SteerlabError, match=r"one value for each output; given: \{'outputs': 2, 'targets': 1\}"):
+    with pytest.raises(
+        SteerlabError, match=r"one value for each output; given: \{'outputs': 2, 'targets': 1\}"
+    ):
         columns(["a", "b"], ["en"])
     with pytest.raises(SteerlabError, match="'languages': 1"):
         columns(["a", "b"], ["en", "en"], languages=["en"])
 
 
-# --------------------------------------------------------------------------------------------------- pass rates
+# --------------------------------------------------------------------------------------- pass rates
 
 
 def test_gold_lines_pass_and_a_line_of_another_language_fails() -> None:
@@ -118,9 +128,18 @@ def test_gold_lines_pass_and_a_line_of_another_language_fails() -> None:
 
 
 def test_short_lines_do_not_count() -> None:
-    told = ["Ja.\nDas Wetter ist heute wirklich schön.", "Yes.\nDas Wetter ist heute wirklich schön.", "Ja.", ""]
-    assert line_pass(told, ["de"] * 4, identifier()).tolist() == pytest.approx([1, 1, math.nan, math.nan], nan_ok=True)
-    assert line_pass(["Guten Morgen.\nGood morning."], ["de"], identifier(), least=2).tolist() == [0]
+    told = [
+        "Ja.\nDas Wetter ist heute wirklich schön.",
+        "Yes.\nDas Wetter ist heute wirklich schön.",
+        "Ja.",
+        "",
+    ]
+    assert line_pass(told, ["de"] * 4, identifier()).tolist() == pytest.approx(
+        [1, 1, math.nan, math.nan], nan_ok=True
+    )
+    assert line_pass(["Guten Morgen.\nGood morning."], ["de"], identifier(), least=2).tolist() == [
+        0
+    ]
     assert line_pass(["今日はとても寒い日です。"], ["ja"], identifier()).tolist() == [1]
 
 
@@ -143,7 +162,11 @@ def test_an_unsure_line_fails() -> None:
         ("मुझे यह книга पसंद है", "hi", False),
         ("I like this книга very much", "en", False),
         ("The angle α is small, π is not", "en", True),
-        ("J'aime beaucoup this little house", "fr", True),  # the same script: for the line's identifier to see
+        (
+            "J'aime beaucoup this little house",
+            "fr",
+            True,
+        ),  # the same script: for the line's identifier to see
     ],
 )
 def test_words_of_another_script(output: str, target: str, passes: float) -> None:
@@ -173,7 +196,7 @@ def test_the_table_of_pass_rates_is_the_formula() -> None:
         word_pass(["a"], ["en", "de"])
 
 
-# --------------------------------------------------------------------------------------------------- agreement
+# ---------------------------------------------------------------------------------------- agreement
 
 
 def test_two_identifiers_agree_on_gold_and_not_on_shuffled_labels() -> None:
@@ -197,33 +220,53 @@ def test_agreement_by_hand() -> None:
         label_agreement(["a"], ["a", "b"])
 
 
-# ------------------------------------------------------------------------------------------------- side effects
+# ------------------------------------------------------------------------------------- side effects
 
 
 def planted() -> pd.DataFrame:
-    """A method that says the reference, one that loops in two alphabets, of which two targets know the control."""
+    """A method that says the reference, one that loops in two alphabets, of which two targets
+    know the control."""
     told = []
     for target in ("de", "ru"):
         for place, text in enumerate(LINES[target][:20]):
-            for method, output in (("good", text), ("loops", "мама mama " * 12), ("control", text[: len(text) // 2])):
-                shared = {"reference": text, "target": target, "sentence": place, "language": target}
+            for method, output in (
+                ("good", text),
+                ("loops", "мама mama " * 12),
+                ("control", text[: len(text) // 2]),
+            ):
+                shared = {
+                    "reference": text,
+                    "target": target,
+                    "sentence": place,
+                    "language": target,
+                }
                 told.append({"method": method, "output": "" if place == 7 else output, **shared})
     return pd.DataFrame(told)
 
 
 def test_side_effects_stand_beside_the_controls() -> None:
-    found: Any = side_effects(planted(), control="control").set_index(["method", "target", "score"]).sort_index()
+    found: Any = (
+        side_effects(planted(), control="control")
+        .set_index(["method", "target", "score"])
+        .sort_index()
+    )
     assert len(found) == 3 * 2 * len(SIDE_EFFECTS)
     for target in ("de", "ru"):
         loop, good = found.loc["loops", target], found.loc["good", target]
         assert loop.value["repetition"] > 0.8 > 0.05 > good.value["repetition"]
         assert loop.value["script_mixing"] == pytest.approx(0.5)
-        assert good.value["length_ratio"] == pytest.approx(19 / 20), "one of twenty outputs is empty"
-        assert good.difference["length_ratio"] == pytest.approx(19 / 20 - good.control["length_ratio"])
+        assert good.value["length_ratio"] == pytest.approx(19 / 20), (
+            "one of twenty outputs is empty"
+        )
+        assert good.difference["length_ratio"] == pytest.approx(
+            19 / 20 - good.control["length_ratio"]
+        )
         assert loop.difference_low["compression"] > 0
         assert good.difference["script_mixing"] == 0
         assert (good.n["compression"], good.missing["compression"]) == (19, 1)
-        assert good.reference["repetition"] == pytest.approx(np.mean([repetition(t) for t in LINES[target][:20]]))
+        assert good.reference["repetition"] == pytest.approx(
+            np.mean([repetition(t) for t in LINES[target][:20]])
+        )
         assert math.isnan(good.value["bits_per_byte_ratio"])
         known = found.loc[(slice(None), target, ["repetition", "compression"]), :]
         assert ((known.low <= known.value) & (known.value <= known.high)).all()
@@ -238,7 +281,9 @@ def test_fluency_is_read_and_what_is_there_is_not_made_again() -> None:
 
 
 def test_a_control_that_is_not_there_is_named() -> None:
-    with pytest.raises(SteerlabError, match="no rows of the control 'random'; the methods are good, loops, control"):
+    with pytest.raises(
+        SteerlabError, match="no rows of the control 'random'; the methods are good, loops, control"
+    ):
         side_effects(planted(), control="random")
     with pytest.raises(SteerlabError, match="needs the column 'language'"):
         side_effects(planted().drop(columns="language"))

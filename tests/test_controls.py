@@ -1,4 +1,5 @@
-"""Controls give the same dose as what they control, and know nothing, or the wrong thing, of the target."""
+"""Controls give the same dose as what they control, and know nothing, or the wrong thing, of the
+target."""
 
 from dataclasses import replace
 
@@ -40,8 +41,12 @@ def test_equal_strength_is_equal_dose(seed: int) -> None:
             ours, theirs = fitted.between("en", target), control.between("en", target)
             assert torch.equal(ours.gap, theirs.gap)
             for mine, other in zip(add(ours).parts, add(theirs).parts, strict=True):
-                torch.testing.assert_close(mine.tensors["shift"].norm(), other.tensors["shift"].norm())
-            assert ((ours.unit * theirs.unit).sum(-1) < 0.9).all(), f"{name} gives another direction to {target}"
+                torch.testing.assert_close(
+                    mine.tensors["shift"].norm(), other.tensors["shift"].norm()
+                )
+            assert ((ours.unit * theirs.unit).sum(-1) < 0.9).all(), (
+                f"{name} gives another direction to {target}"
+            )
 
 
 def test_controls_say_what_they_are_and_keep_where_they_belong() -> None:
@@ -56,7 +61,9 @@ def test_controls_say_what_they_are_and_keep_where_they_belong() -> None:
     for control in every_control(fitted).values():
         assert (control.langs, control.layers, control.source) == (LANGS, LAYERS, "en")
         assert control.provenance["model"] == {"fingerprint": "abc"}
-        torch.testing.assert_close(control.basis.norm(dim=-1), torch.ones(len(LANGS), len(LAYERS), 1))
+        torch.testing.assert_close(
+            control.basis.norm(dim=-1), torch.ones(len(LANGS), len(LAYERS), 1)
+        )
 
 
 def test_controls_keep_the_unit_of_strength() -> None:
@@ -94,7 +101,9 @@ def test_random_is_isotropic_or_spread_like_the_activations() -> None:
 
     seeds = range(10)
     even = sum(loud(controls.random(fitted, seed=seed)) for seed in seeds) / 10
-    uneven = sum(loud(controls.random(fitted, seed=seed, covariance=covariance)) for seed in seeds) / 10
+    uneven = (
+        sum(loud(controls.random(fitted, seed=seed, covariance=covariance)) for seed in seeds) / 10
+    )
     assert even == pytest.approx(8 / WIDTH, abs=0.03)
     assert uneven == pytest.approx(80 / (80 + 0.1 * (WIDTH - 8)), abs=0.03)
 
@@ -132,7 +141,9 @@ def test_wrong_keeps_the_source_and_gives_the_direction_to_another_target() -> N
 
 
 def test_a_single_target_has_no_wrong_direction() -> None:
-    with pytest.raises(SteerlabError, match="needs two targets or more; fit directions of more languages"):
+    with pytest.raises(
+        SteerlabError, match="needs two targets or more; fit directions of more languages"
+    ):
         controls.wrong(directions(("en", "de")), source="en", seed=0)
 
 
@@ -161,13 +172,19 @@ def test_random_subspaces_have_the_same_rank_and_know_nothing() -> None:
         control = controls.random(fitted, seed=0, covariance=covariance)
         assert torch.equal(control.basis.any(-1), fitted.basis.any(-1))
         gram = control.basis @ control.basis.mT
-        torch.testing.assert_close(gram, torch.diag_embed(control.basis.any(-1).float()), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            gram, torch.diag_embed(control.basis.any(-1).float()), atol=1e-5, rtol=0
+        )
         overlap = (control.basis @ fitted.basis.mT).square().sum((2, 3)).mean()
         assert overlap < 3 * (3 * 3 / WIDTH), "no more than by chance"
         extra = control.extra
         assert torch.equal(extra["read"], extra["write"])
-        torch.testing.assert_close(extra["read"] @ extra["read"].mT, torch.eye(4).expand(1, 2, 4, 4), atol=1e-5, rtol=0)
-        torch.testing.assert_close(extra["axes"] @ extra["axes"].mT, torch.eye(6).expand(5, 2, 6, 6), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            extra["read"] @ extra["read"].mT, torch.eye(4).expand(1, 2, 4, 4), atol=1e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            extra["axes"] @ extra["axes"].mT, torch.eye(6).expand(5, 2, 6, 6), atol=1e-5, rtol=0
+        )
         assert torch.equal(extra["spectrum"], fitted.extra["spectrum"])
         assert torch.equal(extra["mask"].sum(-1), fitted.extra["mask"].sum(-1))
         assert not torch.equal(extra["mask"], fitted.extra["mask"])
@@ -200,6 +217,8 @@ def test_dealt_labels_deal_subspaces_and_the_rest_too() -> None:
     for control in (controls.shuffled(fitted, seed=1), controls.wrong(fitted, source="en", seed=1)):
         order = [int((fitted.vectors == v).flatten(1).all(1).nonzero()) for v in control.vectors]
         assert torch.equal(control.basis, fitted.basis[order])
-        assert control.extra.keys() == {"axes", "spectrum", "mask", "values"}, "what all share cannot be dealt"
+        assert control.extra.keys() == {"axes", "spectrum", "mask", "values"}, (
+            "what all share cannot be dealt"
+        )
         for name, value in control.extra.items():
             assert torch.equal(value, fitted.extra[name][order])

@@ -1,4 +1,5 @@
-"""The embedded corpus is what it says, and a folder that is not a corpus is refused with a reason."""
+"""The embedded corpus is what it says, and a folder that is not a corpus is refused with a
+reason."""
 
 import unicodedata
 from pathlib import Path
@@ -52,7 +53,9 @@ def test_sixteen_languages_of_240_aligned_lines() -> None:
 @pytest.mark.parametrize("iso", LANGS)
 def test_lines_are_clean_different_and_of_sentence_length(iso: str) -> None:
     raw = (PACKAGED / f"{iso}.txt").read_text("utf-8").split("\n")
-    assert raw == [*EMBEDDED[iso], ""], "the file holds exactly what is read: stripped, NFC, one line break at the end"
+    assert raw == [*EMBEDDED[iso], ""], (
+        "the file holds exactly what is read: stripped, NFC, one line break at the end"
+    )
     assert all(unicodedata.is_normalized("NFC", line) for line in raw)
     assert len({line.casefold().rstrip(".!?。") for line in EMBEDDED[iso]}) == 240
     lengths = [len(line) if iso == "ja" else len(line.split()) for line in EMBEDDED[iso]]
@@ -88,14 +91,24 @@ def test_the_identifier_agrees(iso: str) -> None:
 
 def test_splits_are_120_50_70_and_share_no_line() -> None:
     parts = {name: EMBEDDED.split(name) for name in SPLITS}
-    assert {name: len(part) for name, part in parts.items()} == {"estimate": 120, "dev": 50, "test": 70}
+    assert {name: len(part) for name, part in parts.items()} == {
+        "estimate": 120,
+        "dev": 50,
+        "test": 70,
+    }
     assert sorted(number for part in parts.values() for number in part.numbers) == list(range(240))
     for name, part in parts.items():
         assert part.name == f"parallel/{name}"
         assert {split_of(number) for number in part.numbers} == {name}
-        assert all(part[iso][i] == EMBEDDED[iso][number] for iso in LANGS for i, number in enumerate(part.numbers))
+        assert all(
+            part[iso][i] == EMBEDDED[iso][number]
+            for iso in LANGS
+            for i, number in enumerate(part.numbers)
+        )
         blocks = {number // 24 for number in part.numbers}
-        assert blocks == set(range(10)), "every block of 24 lines, and so every topic, is in every split"
+        assert blocks == set(range(10)), (
+            "every block of 24 lines, and so every topic, is in every split"
+        )
 
 
 def test_take_spreads_and_keeps_lines_aligned() -> None:
@@ -113,7 +126,9 @@ def test_select_orders_and_the_hash_tells_contents_apart() -> None:
     part = EMBEDDED.select(["ja", "en"])
     assert part.langs == ("ja", "en")
     assert part.hash == EMBEDDED.select(["ja", "en"]).hash
-    assert len({EMBEDDED.hash, part.hash, part.take(9).hash, EMBEDDED.select(["ja", "de"]).hash}) == 4
+    assert (
+        len({EMBEDDED.hash, part.hash, part.take(9).hash, EMBEDDED.select(["ja", "de"]).hash}) == 4
+    )
 
 
 def test_an_unknown_split_lists_the_splits() -> None:
@@ -134,7 +149,12 @@ def test_a_folder_reads_like_the_package(tmp_path: Path) -> None:
 
 
 def test_line_ends_byte_order_marks_and_decomposed_letters_do_not_matter(tmp_path: Path) -> None:
-    write(tmp_path, en=b"\xef\xbb\xbfOne cafe\xcc\x81.\r\nTwo.\r\n", de=" Eins.  \nZwei.", README="not a language\n")
+    write(
+        tmp_path,
+        en=b"\xef\xbb\xbfOne cafe\xcc\x81.\r\nTwo.\r\n",
+        de=" Eins.  \nZwei.",
+        README="not a language\n",
+    )
     read = corpus(tmp_path)
     assert read.lines == {"de": ("Eins.", "Zwei."), "en": ("One café.", "Two.")}
     assert corpus(tmp_path, ["en"]).langs == ("en",)
@@ -143,7 +163,11 @@ def test_line_ends_byte_order_marks_and_decomposed_letters_do_not_matter(tmp_pat
 def test_an_unknown_code_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(SteerlabError, match="unknown language code 'xx'; known codes: en de"):
         corpus(write(tmp_path, en="One.", xx="Nic."))
-    for ask in (lambda: corpus(None, ["en", "qq"]), lambda: EMBEDDED["qq"], lambda: EMBEDDED.select(["qq"])):
+    for ask in (
+        lambda: corpus(None, ["en", "qq"]),
+        lambda: EMBEDDED["qq"],
+        lambda: EMBEDDED.select(["qq"]),
+    ):
         with pytest.raises(SteerlabError, match="unknown language code 'qq'; known codes: en de"):
             ask()
 
@@ -159,7 +183,9 @@ def test_a_known_language_that_is_not_there_lists_those_that_are() -> None:
 
 def test_unequal_lengths_are_told(tmp_path: Path) -> None:
     write(tmp_path, en="One.\nTwo.\n", de="Eins.\nZwei.\nDrei.\n", es="Uno.\nDos.\n")
-    with pytest.raises(SteerlabError, match=r"not aligned, .*: de 3, en 2, es 2; mend them, or .* texts\(folder\)"):
+    with pytest.raises(
+        SteerlabError, match=r"not aligned, .*: de 3, en 2, es 2; mend them, or .* texts\(folder\)"
+    ):
         corpus(tmp_path)
     assert len(corpus(tmp_path, ["en", "es"])) == 2
 
@@ -167,12 +193,17 @@ def test_unequal_lengths_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["One.\n\nThree.\n", "One.\n \t\nThree.\n", "One.\nTwo.\n\n"])
 def test_empty_lines_are_named(tmp_path: Path, text: str) -> None:
     line = 3 if text.startswith("One.\nT") else 2
-    with pytest.raises(SteerlabError, match=rf"en\.txt line {line} is empty; an aligned corpus has a sentence on each"):
+    with pytest.raises(
+        SteerlabError,
+        match=rf"en\.txt line {line} is empty; an aligned corpus has a sentence on each",
+    ):
         corpus(write(tmp_path, en=text, de="Eins.\nZwei.\nDrei.\n"))
 
 
 def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SteerlabError, match=r"there is no folder .*nowhere; give a folder of <iso>\.txt files"):
+    with pytest.raises(
+        SteerlabError, match=r"there is no folder .*nowhere; give a folder of <iso>\.txt files"
+    ):
         corpus(tmp_path / "nowhere")
     with pytest.raises(SteerlabError, match=r"holds no <iso>\.txt files, such as en\.txt"):
         corpus(tmp_path)
@@ -196,12 +227,16 @@ def test_unaligned_text_is_read_and_refused_where_pairs_are_needed(tmp_path: Pat
     assert read.lines == {"de": ("Eins.", "Zwei.", "Drei."), "en": ("One.", "Two.")}
     assert len(read) == 3
     for refuse in (lambda: read.split("dev"), lambda: read.need_aligned("the split 'dev'")):
-        with pytest.raises(SteerlabError, match=r"the split 'dev' needs sentences aligned .* corpus\(folder\)"):
+        with pytest.raises(
+            SteerlabError, match=r"the split 'dev' needs sentences aligned .* corpus\(folder\)"
+        ):
             refuse()
     EMBEDDED.need_aligned("what needs pairs")
 
 
 def test_a_limit_takes_as_much_of_each_unaligned_language(tmp_path: Path) -> None:
-    read = texts(write(tmp_path, en="\n".join(map(str, range(100))), de="\n".join("abcdefgh"), fr="x\n"))
+    read = texts(
+        write(tmp_path, en="\n".join(map(str, range(100))), de="\n".join("abcdefgh"), fr="x\n")
+    )
     part = read.take(4)
     assert part.lines == {"de": ("a", "c", "e", "g"), "en": ("0", "25", "50", "75"), "fr": ("x",)}

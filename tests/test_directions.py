@@ -15,7 +15,12 @@ from steerlab.core.directions import Directions, _digest
 from steerlab.core.errors import SteerlabError
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "ja"), (1, 4, 6), 8
-PROVENANCE = {"estimator": "diffmean", "model": {"name": "tiny", "fingerprint": "abc"}, "settings": {}, "tokens": 7}
+PROVENANCE = {
+    "estimator": "diffmean",
+    "model": {"name": "tiny", "fingerprint": "abc"},
+    "settings": {},
+    "tokens": 7,
+}
 
 
 def directions(*, source: str | None = None, seed: int = 0, rank: int = 2) -> Directions:
@@ -49,14 +54,18 @@ def test_a_gap_is_the_distance_of_the_means() -> None:
     assert torch.equal(step.start, fitted.means[0])
     assert torch.equal(step.basis, fitted.basis[3])
     assert step.model == PROVENANCE["model"]
-    assert not torch.allclose(step.gap, (fitted.vectors[3] - fitted.vectors[0]).norm(dim=-1)), "not of the vectors"
+    assert not torch.allclose(step.gap, (fitted.vectors[3] - fitted.vectors[0]).norm(dim=-1)), (
+        "not of the vectors"
+    )
 
 
 def test_against_the_rest() -> None:
     fitted = directions()
     step, rest = fitted["de"], [0, 2, 3]
     torch.testing.assert_close(step.start, fitted.means[rest].mean(0))
-    torch.testing.assert_close(step.gap, (fitted.means[1] - fitted.means[rest].mean(0)).norm(dim=-1))
+    torch.testing.assert_close(
+        step.gap, (fitted.means[1] - fitted.means[rest].mean(0)).norm(dim=-1)
+    )
     vector = fitted.vectors[1] - fitted.vectors[rest].mean(0)
     torch.testing.assert_close(step.unit, vector / vector.norm(dim=-1, keepdim=True))
     assert (step.source, step.target) == (None, "de")
@@ -65,13 +74,18 @@ def test_against_the_rest() -> None:
 def test_an_absolute_unit_of_strength_is_one() -> None:
     fitted = replace(directions(), extra={"mask": torch.ones(4, 3, 5)})
     absolute = replace(fitted, strength_unit="absolute")
-    for made, plain in ((absolute.between("en", "ja"), fitted.between("en", "ja")), (absolute["ja"], fitted["ja"])):
+    for made, plain in (
+        (absolute.between("en", "ja"), fitted.between("en", "ja")),
+        (absolute["ja"], fitted["ja"]),
+    ):
         assert torch.equal(made.gap, torch.ones(3))
         assert not torch.allclose(plain.gap, torch.ones(3), atol=0.1), "the natural gap is another"
         for name in ("unit", "start", "end", "basis"):
             assert torch.equal(getattr(made, name), getattr(plain, name))
         assert set(made.extra) == {"mask"}
-    assert torch.equal(absolute.at(4).between("en", "ja").gap, torch.ones(1)), "kept with the layers"
+    assert torch.equal(absolute.at(4).between("en", "ja").gap, torch.ones(1)), (
+        "kept with the layers"
+    )
 
 
 def test_the_digest_tells_the_units_of_strength_apart() -> None:
@@ -113,14 +127,18 @@ def test_unknown_and_absent_languages_and_equal_ends() -> None:
             ask()
     with pytest.raises(SteerlabError, match="no direction for 'fr'; there are en de es ja"):
         fitted.between("fr", "en")
-    with pytest.raises(SteerlabError, match="source and target are both 'de'; a direction needs two languages"):
+    with pytest.raises(
+        SteerlabError, match="source and target are both 'de'; a direction needs two languages"
+    ):
         fitted.between("de", "de")
 
 
 def test_a_fit_on_pairs_refuses_another_source() -> None:
     fitted = directions(source="en")
     assert fitted.between("en", "de").source == "en"
-    with pytest.raises(SteerlabError, match="fitted from 'en' only; 'de' was asked for .* fit again from 'de'"):
+    with pytest.raises(
+        SteerlabError, match="fitted from 'en' only; 'de' was asked for .* fit again from 'de'"
+    ):
         fitted.between("de", "es")
     with pytest.raises(SteerlabError, match="fitted from 'en' only"):
         fitted.between("de", "en")
@@ -129,7 +147,9 @@ def test_a_fit_on_pairs_refuses_another_source() -> None:
 def test_a_zero_direction_is_refused() -> None:
     fitted = directions()
     fitted.vectors[1, 1] = fitted.vectors[0, 1]
-    with pytest.raises(SteerlabError, match=r"the direction to 'de' is zero at layers \[4\]; choose other layers"):
+    with pytest.raises(
+        SteerlabError, match=r"the direction to 'de' is zero at layers \[4\]; choose other layers"
+    ):
         fitted.between("en", "de")
     assert fitted.at(1, 6).between("en", "de").layers == (1, 6)
 
@@ -144,15 +164,22 @@ def checked(fitted: Directions, name: str, value: torch.Tensor) -> None:
 def test_another_unit_of_strength_is_refused() -> None:
     broken = directions()
     object.__setattr__(broken, "strength_unit", "metres")
-    with pytest.raises(SteerlabError, match="the unit of strength is 'metres'; give 'gap' or 'absolute'"):
+    with pytest.raises(
+        SteerlabError, match="the unit of strength is 'metres'; give 'gap' or 'absolute'"
+    ):
         broken.__post_init__()
 
 
 def test_broken_tensors_are_refused() -> None:
     fitted = directions()
-    with pytest.raises(SteerlabError, match=r"vectors has shape \(3, 3, 8\); .* x layers x width is \(4, 3, 8\)"):
+    with pytest.raises(
+        SteerlabError, match=r"vectors has shape \(3, 3, 8\); .* x layers x width is \(4, 3, 8\)"
+    ):
         checked(fitted, "vectors", fitted.vectors[1:])
-    with pytest.raises(SteerlabError, match=r"basis has shape \(4, 2, 2, 8\), not languages x layers x rank x width"):
+    with pytest.raises(
+        SteerlabError,
+        match=r"basis has shape \(4, 2, 2, 8\), not languages x layers x rank x width",
+    ):
         checked(fitted, "basis", fitted.basis[:, 1:])
     for name in ("vectors", "means"):
         value = getattr(fitted, name).clone()
@@ -174,7 +201,9 @@ def test_round_trip(tmp_path: Path) -> None:
             assert torch.equal(getattr(read, name), getattr(made, name))
         for name in ("langs", "layers", "site", "source", "provenance", "estimator", "width"):
             assert getattr(read, name) == getattr(made, name)
-        assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"], "nothing half written is left"
+        assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"], (
+            "nothing half written is left"
+        )
 
 
 def test_the_unit_of_strength_comes_back(tmp_path: Path) -> None:
@@ -189,7 +218,7 @@ def test_a_file_that_names_no_unit_of_strength_is_in_gaps(tmp_path: Path) -> Non
     file = made.save(tmp_path / "d.safetensors")
     with safe_open(file, framework="pt") as opened:
         header = opened.metadata()
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     about = json.loads(header["about"])
     assert about.pop("strength_unit") == "gap"
     header["about"] = json.dumps(about)
@@ -211,12 +240,15 @@ def test_views_and_shared_memory_can_be_saved(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, left: int) -> None:
     file = directions().save(tmp_path / "d.safetensors")
     file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(SteerlabError, match=r"d\.safetensors is truncated or no safetensors file .*; make it again"):
+    with pytest.raises(
+        SteerlabError, match=r"d\.safetensors is truncated or no safetensors file .*; make it again"
+    ):
         Directions.load(file)
 
 
 def test_every_altered_byte_is_noticed(tmp_path: Path) -> None:
-    """In the tensors by the checksum; in the header, the provenance included, by it or by the format."""
+    """In the tensors by the checksum; in the header, the provenance included, by it or by the
+    format."""
     file = directions().save(tmp_path / "d.safetensors")
     whole = file.read_bytes()
     start = 8 + int.from_bytes(whole[:8], "little")
@@ -235,7 +267,9 @@ def test_every_altered_byte_is_noticed(tmp_path: Path) -> None:
 
 def test_a_foreign_or_missing_file_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "w.safetensors")
-    with pytest.raises(SteerlabError, match=r"was not written by Directions\.save \(its format is None\)"):
+    with pytest.raises(
+        SteerlabError, match=r"was not written by Directions\.save \(its format is None\)"
+    ):
         Directions.load(tmp_path / "w.safetensors")
     (tmp_path / "t.txt").write_text("vectors: 1 2 3\n")
     with pytest.raises(SteerlabError, match="is truncated or no safetensors file"):

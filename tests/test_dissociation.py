@@ -1,5 +1,5 @@
-"""Two languages doubly dissociate where each is hurt more by its own edit; fragile languages and strong edits alone
-show none, and relabelled edits what chance is."""
+"""Two languages doubly dissociate where each is hurt more by its own edit; fragile languages and
+strong edits alone show none, and relabelled edits what chance is."""
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,11 @@ from steerlab.core.errors import SteerlabError
 ISOS = "en de es fr ru it pt pl".split()
 
 
-def planted(square: np.ndarray, *, sentences: int = 12, noise: float = 0.3, shared: bool = True) -> pd.DataFrame:
-    """Rows of a matrix [language edit] with noise for each of them; sentences of a language's own unless shared."""
+def planted(
+    square: np.ndarray, *, sentences: int = 12, noise: float = 0.3, shared: bool = True
+) -> pd.DataFrame:
+    """Rows of a matrix [language edit] with noise for each of them; sentences of a language's
+    own unless shared."""
     random, isos = np.random.default_rng(1), ISOS[: len(square)]
     told = [
         {
@@ -43,7 +46,9 @@ def test_every_pair_of_a_planted_diagonal_dissociates_and_no_other_matrix_does()
     assert (table["n"] == 12).all()
     assert (found.share, found.certain, found.pairs) == (1, 1, 6)
     assert found.p == pytest.approx(1 / 24)
-    slopes = np.arange(4.0)[:, None] + np.arange(4.0)  # fragile languages and strong edits, and no diagonal
+    slopes = np.arange(4.0)[:, None] + np.arange(
+        4.0
+    )  # fragile languages and strong edits, and no diagonal
     nothing = dissociated(planted(slopes, noise=0))
     assert (nothing.share, nothing.certain) == (0, 0)
     assert nothing.p == 1
@@ -52,11 +57,16 @@ def test_every_pair_of_a_planted_diagonal_dissociates_and_no_other_matrix_does()
 def test_chance_of_two_languages_is_counted_by_hand() -> None:
     found = dissociated(planted(np.eye(2), noise=0))
     assert found.labellings == 2
-    assert (found.share, found.chance, found.p) == (1, 0.5, 0.5)  # relabelled, neither is hurt more by its own
+    assert (found.share, found.chance, found.p) == (
+        1,
+        0.5,
+        0.5,
+    )  # relabelled, neither is hurt more by its own
 
 
 def test_chance_is_that_of_labels_drawn_at_random() -> None:
-    """Of matrices without structure two given languages dissociate one time in four, whatever the labels."""
+    """Of matrices without structure two given languages dissociate one time in four, whatever
+    the labels."""
     square = np.random.default_rng(3).normal(size=(8, 8))
     found = dissociated(planted(square, sentences=3), draws=400)
     assert found.chance == pytest.approx(0.25, abs=0.06)
@@ -84,7 +94,9 @@ def test_languages_of_other_sentences_have_wider_intervals() -> None:
     assert (paired["i_more_low"], paired["i_more_high"]) == pytest.approx((1, 1))
     assert lone["i_more_low"] < 0.5 < 1.5 < lone["i_more_high"]
     assert lone["n"] == 12
-    uneven = dissociation(apart.drop(index=apart[(apart["language"] == "de") & (apart.index > 24)].index)).iloc[0]
+    uneven = dissociation(
+        apart.drop(index=apart[(apart["language"] == "de") & (apart.index > 24)].index)
+    ).iloc[0]
     kept = apart[(apart["language"] == "de") & (apart.index <= 24)]["sentence"].nunique()
     assert uneven["n"] == kept < 12
 
@@ -97,8 +109,11 @@ def test_only_sentences_of_both_languages_count() -> None:
 
 
 def test_relative_rises_are_shares_of_the_languages_own_nats() -> None:
-    """What is one nat more in a language of three nats a token is a smaller share than in one of two."""
-    square = np.array([[1.0, 0.0], [1.2, 0.5]])  # [language edit]: under the edit of en, de rises more in nats
+    """What is one nat more in a language of three nats a token is a smaller share than in one of
+    two."""
+    square = np.array(
+        [[1.0, 0.0], [1.2, 0.5]]
+    )  # [language edit]: under the edit of en, de rises more in nats
     rows = planted(square, noise=0)
     plain, share = dissociation(rows).iloc[0], dissociation(rows, relative=True).iloc[0]
     assert plain["i_more"] == pytest.approx(-0.2)
@@ -107,7 +122,9 @@ def test_relative_rises_are_shares_of_the_languages_own_nats() -> None:
     assert share["double"]
     assert effect_matrix(rows, relative=True).loc["de", "en"] == pytest.approx(0.4)
     assert (dissociated(rows).share, dissociated(rows, relative=True).share) == (0, 1)
-    assert dominance(rows, relative=True).difference == pytest.approx((1 / 2 + 0.5 / 3) / 2 - 0.4 / 2)
+    assert dominance(rows, relative=True).difference == pytest.approx(
+        (1 / 2 + 0.5 / 3) / 2 - 0.4 / 2
+    )
     assert dominance(rows).difference == pytest.approx(0.75 - 0.6)
 
 
@@ -117,7 +134,10 @@ def test_order_of_rows_does_not_matter() -> None:
     for table in map(dissociation, (rows, rows.sample(frac=1, random_state=0))):
         first = table.set_index(["i", "j"])[["i_more", "i_more_low", "n"]].to_numpy()
         second = table.set_index(["j", "i"])[["j_more", "j_more_low", "n"]].to_numpy()
-        keys = [*zip(table["i"], table["j"], strict=True), *zip(table["j"], table["i"], strict=True)]
+        keys = [
+            *zip(table["i"], table["j"], strict=True),
+            *zip(table["j"], table["i"], strict=True),
+        ]
         sides.append(dict(zip(keys, np.concatenate([first, second]).tolist(), strict=True)))
     assert sides[0].keys() == sides[1].keys()
     assert all(sides[0][pair] == pytest.approx(sides[1][pair]) for pair in sides[0])
@@ -125,7 +145,9 @@ def test_order_of_rows_does_not_matter() -> None:
 
 def test_what_is_wrong_is_said() -> None:
     rows = planted(np.eye(2))
-    with pytest.raises(SteerlabError, match=r"dissociation needs two edits or more .* the kind 'edit' has en"):
+    with pytest.raises(
+        SteerlabError, match=r"dissociation needs two edits or more .* the kind 'edit' has en"
+    ):
         dissociation(rows[rows["edit"] == "en"])
     with pytest.raises(SteerlabError, match="needs the column 'unsteered'"):
         dissociated(rows.drop(columns="unsteered"), relative=True)

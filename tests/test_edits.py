@@ -43,7 +43,8 @@ seeds = st.integers(0, 1000)
 
 
 class Fake:
-    """A model whose blocks act on each element alone, so that only edits can make rows or positions differ."""
+    """A model whose blocks act on each element alone, so that only edits can make rows or
+    positions differ."""
 
     width, name, fingerprint = WIDTH, "fake", "abc"
 
@@ -83,14 +84,24 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def direction(
-    seed: int = 0, *, layers: tuple[int, ...] = (2,), rank: int = 1, site: str = "resid_post", width: int = WIDTH
+    seed: int = 0,
+    *,
+    layers: tuple[int, ...] = (2,),
+    rank: int = 1,
+    site: str = "resid_post",
+    width: int = WIDTH,
 ) -> Direction:
     """One whose gap and unit lead from one mean to another, as a mean difference's do."""
-    start, step = randn(len(layers), width, seed=seed) * 3, randn(len(layers), width, seed=seed + 5000)
+    start, step = (
+        randn(len(layers), width, seed=seed) * 3,
+        randn(len(layers), width, seed=seed + 5000),
+    )
     gap = step.norm(dim=-1)
     basis = torch.linalg.qr(randn(len(layers), width, rank, seed=seed + 9000))[0].mT.contiguous()
     about = {"name": "fake", "fingerprint": "abc"}
-    return equipped(Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis, about), seed)
+    return equipped(
+        Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis, about), seed
+    )
 
 
 def where(rows: int, length: int, *, decode: bool = False, prompt: int | None = None) -> Positions:
@@ -115,7 +126,11 @@ def at_site(edit: Edit, h: Tensor) -> Tensor:
     """What the edit makes of h at its own site, every position being text."""
     fake, everywhere = (
         Fake(),
-        Positions(torch.ones(h.shape[:2], dtype=torch.bool), torch.zeros(h.shape[:2]).bool(), torch.arange(len(h))),
+        Positions(
+            torch.ones(h.shape[:2], dtype=torch.bool),
+            torch.zeros(h.shape[:2]).bool(),
+            torch.arange(len(h)),
+        ),
     )
     with edit.on(fake):
         for _, _, change in fake.changes:
@@ -161,7 +176,9 @@ def test_rotation_by_zero_degrees_and_the_empty_edit_are_the_identity_too() -> N
 def test_add_moves_the_projection_by_just_so_many_gaps(seed: int, strength: float) -> None:
     step, h = direction(seed), randn(2, 3, WIDTH, seed=seed)
     moved = at_site(add(step, strength=strength), h) - h
-    torch.testing.assert_close(moved @ step.unit[0], (strength * step.gap).expand(2, 3), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        moved @ step.unit[0], (strength * step.gap).expand(2, 3), atol=1e-4, rtol=1e-4
+    )
     across = moved - (moved @ step.unit[0])[..., None] * step.unit[0]
     assert across.abs().max() < 1e-4
 
@@ -184,7 +201,9 @@ def test_ablating_removes_the_subspace_and_twice_is_once(seed: int, rank: int) -
     torch.testing.assert_close(at_site(ablate(step), once), once, atol=1e-5, rtol=1e-5)
     half = at_site(ablate(step, fraction=0.5), h)
     torch.testing.assert_close(half, (h + once) / 2, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(at_site(ablate(step, fraction=0.5), half), half, atol=1e-3), "half and half is not once"
+    assert not torch.allclose(at_site(ablate(step, fraction=0.5), half), half, atol=1e-3), (
+        "half and half is not once"
+    )
 
 
 def plane(step: Direction) -> tuple[Tensor, Tensor]:
@@ -234,7 +253,9 @@ def test_a_share_of_the_angle_does_not_depend_on_the_unit_of_strength() -> None:
     """The angle between the two means is what it is; only a strength is counted in the unit."""
     means = randn(3, 1, WIDTH)
     fitted = Directions(means, randn(3, 1, 1, WIDTH), means, ("en", "de", "es"), (0,), "resid_post")
-    steps = [made.between("en", "de") for made in (fitted, replace(fitted, strength_unit="absolute"))]
+    steps = [
+        made.between("en", "de") for made in (fitted, replace(fitted, strength_unit="absolute"))
+    ]
     plain, absolute = (rotate(step, share=0.5).parts[0].tensors["angle"] for step in steps)
     assert torch.equal(plain, absolute)
     gaps, ones = (add(step).parts[0].tensors["shift"].norm() for step in steps)
@@ -245,7 +266,9 @@ def test_a_rotation_keeps_norms_in_a_narrow_plane_too() -> None:
     """Where the direction is nearly parallel to the mean, single precision would lose the plane."""
     step = direction()
     start = step.start / step.start.norm()
-    unit = torch.nn.functional.normalize(start + 3e-5 * torch.nn.functional.normalize(randn(1, WIDTH, seed=4)), dim=-1)
+    unit = torch.nn.functional.normalize(
+        start + 3e-5 * torch.nn.functional.normalize(randn(1, WIDTH, seed=4)), dim=-1
+    )
     narrow = Direction("de", "en", (2,), "resid_post", unit, step.gap, step.start, step.basis)
     h = step.start[None] + randn(1, 20, WIDTH)
     turned = at_site(rotate(narrow, degrees=60), h)
@@ -266,11 +289,21 @@ def test_bfloat16_is_computed_in_single_precision() -> None:
 @pytest.mark.parametrize("operator", EVERY)
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("phase", ["prefill", "decode", "whole"])
-def test_just_the_positions_that_were_asked_for_change(operator: str, positions: str, phase: str) -> None:
+def test_just_the_positions_that_were_asked_for_change(
+    operator: str, positions: str, phase: str
+) -> None:
     """`whole`: a pass without a cache, in which the last two positions are generated."""
-    place = {"prefill": where(4, 6), "decode": where(4, 1, decode=True), "whole": where(4, 6, prompt=4)}[phase]
+    place = {
+        "prefill": where(4, 6),
+        "decode": where(4, 1, decode=True),
+        "whole": where(4, 6, prompt=4),
+    }[phase]
     h = randn(*place.text.shape, WIDTH)
-    asked = {"all": place.text, "prompt": place.text & ~place.generated, "generated": place.text & place.generated}
+    asked = {
+        "all": place.text,
+        "prompt": place.text & ~place.generated,
+        "generated": place.text & place.generated,
+    }
     fake, edit = Fake(), edit_of(operator, 1.0, direction(), positions)
     plain = fake(h, place)
     told = rf"touched no position \(positions: {positions}\); the outputs are unsteered"
@@ -343,7 +376,12 @@ def test_an_edit_that_touches_nothing_raises() -> None:
         (add(direction()), nothing),
         (stack([add(direction(), positions="generated"), Edit(())]), where(2, 3)),
     ]:
-        with pytest.raises(SteerlabError, match=r"touched no position \(positions: .*\); .* unsteered"), edit.on(fake):
+        with (
+            pytest.raises(
+                SteerlabError, match=r"touched no position \(positions: .*\); .* unsteered"
+            ),
+            edit.on(fake),
+        ):
             fake(h, place)
     with add(direction()).on(fake):
         pass  # no pass, no complaint
@@ -370,7 +408,9 @@ def mixed(count: int) -> list[Edit]:
 
 
 def alone(edit: Edit, h: Tensor, place: Positions, row: int) -> Tensor:
-    one = Positions(place.text[row : row + 1], place.generated[row : row + 1], torch.zeros(1, dtype=torch.long))
+    one = Positions(
+        place.text[row : row + 1], place.generated[row : row + 1], torch.zeros(1, dtype=torch.long)
+    )
     fake = Fake()
     with suppress(SteerlabError), edit.on(fake):  # some touch nothing here, alone
         made = fake(h[row : row + 1], one)
@@ -409,7 +449,14 @@ def test_rows_that_stayed_in_the_batch_keep_their_edits(order: list[int], left: 
 def test_the_order_of_operators_at_one_layer_is_that_of_each_row() -> None:
     step = direction(rank=2)
     shift, removal, turn = add(step), ablate(step), rotate(step, degrees=50)
-    edits = [shift, removal | shift, shift | removal, turn | shift | turn, shift | turn, removal | turn | shift]
+    edits = [
+        shift,
+        removal | shift,
+        shift | removal,
+        turn | shift | turn,
+        shift | turn,
+        removal | turn | shift,
+    ]
     h, place = randn(len(edits), 5, WIDTH), where(len(edits), 5)
     expected = torch.stack([alone(edit, h, place, row) for row, edit in enumerate(edits)])
     torch.testing.assert_close(steer(stack(edits), h, place), expected, atol=1e-5, rtol=1e-5)
@@ -437,7 +484,9 @@ def test_a_batch_with_more_rows_than_the_stack_is_refused() -> None:
     steer(edit, randn(2, 5, WIDTH))
     with pytest.raises(SteerlabError, match="a stack of 2 edits and one of 3 do not go together"):
         edit | stack([add(direction())] * 3)
-    with pytest.raises(SteerlabError, match="a stack cannot hold a stack; give one edit for each row"):
+    with pytest.raises(
+        SteerlabError, match="a stack cannot hold a stack; give one edit for each row"
+    ):
         stack([edit])
 
 
@@ -447,16 +496,21 @@ def test_a_batch_with_more_rows_than_the_stack_is_refused() -> None:
 @law
 @given(seeds, st.floats(-2, 2))
 def test_affine_puts_every_position_at_one_level(seed: int, level: float) -> None:
-    """At 0 and 1 the levels of the two means; `add` moves them all by the same and so keeps them apart."""
+    """At 0 and 1 the levels of the two means; `add` moves them all by the same and so keeps them
+    apart."""
     step, h = direction(seed), randn(2, 3, WIDTH, seed=seed) * 5
     assert step.end is not None
     unit = step.unit[0]
     levels = (1 - level) * (step.start[0] @ unit) + level * (step.end[0] @ unit)
     moved = at_site(affine(step, level=level), h)
     torch.testing.assert_close(moved @ unit, levels.expand(2, 3), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(moved - (moved @ unit)[..., None] * unit, h - (h @ unit)[..., None] * unit)
+    torch.testing.assert_close(
+        moved - (moved @ unit)[..., None] * unit, h - (h @ unit)[..., None] * unit
+    )
     assert (at_site(add(step), h) @ unit).std() > 0.1
-    torch.testing.assert_close(at_site(affine(step, level=level), moved), moved, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        at_site(affine(step, level=level), moved), moved, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_affine_lands_on_the_means_of_a_difference_of_means() -> None:
@@ -473,7 +527,9 @@ def test_a_negative_fraction_puts_back_what_was_removed(seed: int, fraction: flo
     step, h = direction(seed, rank=3), randn(2, 3, WIDTH, seed=seed)
     inside = h @ step.basis[0].T
     scaled = at_site(ablate(step, fraction=fraction), h)
-    torch.testing.assert_close(scaled @ step.basis[0].T, (1 - fraction) * inside, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        scaled @ step.basis[0].T, (1 - fraction) * inside, atol=1e-4, rtol=1e-4
+    )
     if abs(1 - fraction) > 0.2:
         back = at_site(ablate(step, fraction=-fraction / (1 - fraction)), scaled)
         torch.testing.assert_close(back, h, atol=1e-4, rtol=1e-4)
@@ -481,15 +537,21 @@ def test_a_negative_fraction_puts_back_what_was_removed(seed: int, fraction: flo
 
 @law
 @given(seeds, st.floats(-2, 2))
-def test_push_moves_every_position_equally_far_inside_the_subspace(seed: int, strength: float) -> None:
+def test_push_moves_every_position_equally_far_inside_the_subspace(
+    seed: int, strength: float
+) -> None:
     step, h = direction(seed, rank=3), randn(2, 3, WIDTH, seed=seed)
     moved = at_site(push(step, strength=strength), h) - h
-    torch.testing.assert_close(moved.norm(dim=-1), (abs(strength) * step.gap).expand(2, 3), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        moved.norm(dim=-1), (abs(strength) * step.gap).expand(2, 3), atol=1e-4, rtol=1e-4
+    )
     assert (moved - moved @ step.basis[0].T @ step.basis[0]).abs().max() < 1e-4
     outside = h - h @ step.basis[0].T @ step.basis[0]
     nowhere = replace(step, basis=step.basis[:, :1])
     exact = outside - (outside @ step.basis[0, 0])[..., None] * step.basis[0, 0]
-    assert torch.isfinite(at_site(push(nowhere), exact * 0)).all(), "nothing in the subspace, nowhere to go"
+    assert torch.isfinite(at_site(push(nowhere), exact * 0)).all(), (
+        "nothing in the subspace, nowhere to go"
+    )
 
 
 @law
@@ -501,12 +563,17 @@ def test_overwriting_sets_the_dimensions_and_keeps_the_length(seed: int, scale: 
     torch.testing.assert_close(new.norm(dim=-1), h.norm(dim=-1), atol=1e-4, rtol=1e-4)
     shrunk = (new[..., ~mask] / h[..., ~mask]).mean(-1, keepdim=True)
     torch.testing.assert_close(new[..., ~mask], h[..., ~mask] * shrunk, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(new[..., mask], (scale * values[mask] * shrunk), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        new[..., mask], (scale * values[mask] * shrunk), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_a_conceptor_keeps_long_axes_and_drops_short_ones() -> None:
     step, h = direction(), randn(2, 3, WIDTH)
-    axes, spectrum = torch.eye(WIDTH)[None], torch.cat([torch.full((4,), 1e4), torch.full((12,), 1e-4)])[None]
+    axes, spectrum = (
+        torch.eye(WIDTH)[None],
+        torch.cat([torch.full((4,), 1e4), torch.full((12,), 1e-4)])[None],
+    )
     step = replace(step, extra={"axes": axes, "spectrum": spectrum})
     sharp = at_site(conceptor(step, aperture=1.0, beta=1.0), h)
     torch.testing.assert_close(sharp[..., :4], h[..., :4], atol=1e-3, rtol=1e-3)
@@ -519,27 +586,39 @@ def test_a_conceptor_keeps_long_axes_and_drops_short_ones() -> None:
 
 @law
 @given(seeds, st.floats(0.02, 0.9))
-def test_a_quota_is_the_mean_share_and_beta_keeps_the_targets_own_length(seed: int, quota: float) -> None:
+def test_a_quota_is_the_mean_share_and_beta_keeps_the_targets_own_length(
+    seed: int, quota: float
+) -> None:
     turn = torch.linalg.qr(randn(WIDTH, WIDTH, seed=seed))[0]
     spectrum = torch.logspace(3, -1, WIDTH)
     step = replace(direction(), extra={"axes": turn[None], "spectrum": spectrum[None]})
     [part] = conceptor(step, quota=quota, beta=1.0).parts
     assert float(part.tensors["half"].square().sum()) / WIDTH == pytest.approx(quota, rel=1e-3)
-    white = torch.linalg.qr(randn(4000, WIDTH, seed=seed))[0] * 4000**0.5  # so that their second moment is R itself
+    white = (
+        torch.linalg.qr(randn(4000, WIDTH, seed=seed))[0] * 4000**0.5
+    )  # so that their second moment is R itself
     own = (white * spectrum.sqrt() @ turn)[None]
-    kept = at_site(conceptor(step, quota=quota), own).square().sum(-1).mean() / own.square().sum(-1).mean()
+    kept = (
+        at_site(conceptor(step, quota=quota), own).square().sum(-1).mean()
+        / own.square().sum(-1).mean()
+    )
     assert float(kept) == pytest.approx(1, abs=0.02)
-    assert at_site(conceptor(step, quota=quota, beta=1.0), own).square().mean() < own.square().mean()
+    assert (
+        at_site(conceptor(step, quota=quota, beta=1.0), own).square().mean() < own.square().mean()
+    )
 
 
 def test_a_detour_leaves_in_the_middle_and_returns_at_the_top() -> None:
     step = direction(layers=tuple(range(28)), rank=2)
     edit = detour(step, remove=0.3, restore=0.1)
     told = {part.layer: float(part.tensors["fraction"]) for part in edit.parts}
-    assert told == pytest.approx(dict.fromkeys(range(10, 20), 0.3) | dict.fromkeys(range(20, 28), -0.1))
+    assert told == pytest.approx(
+        dict.fromkeys(range(10, 20), 0.3) | dict.fromkeys(range(20, 28), -0.1)
+    )
     assert {part.layer for part in detour(step.at(5, 9, 18), depth=20).parts} == {9, 18}
     with pytest.raises(
-        SteerlabError, match="none of the layers 5, 9 is in the top of 20; fit more layers, or name dep"
+        SteerlabError,
+        match="none of the layers 5, 9 is in the top of 20; fit more layers, or name dep",
     ):
         detour(step.at(5, 9), depth=20)
     with pytest.raises(SteerlabError, match="none of the layers 18 is in the middle of 20"):
@@ -548,7 +627,9 @@ def test_a_detour_leaves_in_the_middle_and_returns_at_the_top() -> None:
 
 def test_the_table_lists_every_operator_with_its_knob_and_its_identity() -> None:
     whole = with_units(direction(layers=(0, 1, 2, 3)))
-    assert set(edits.__all__) == {name for name, told in OPERATORS.items() if not isinstance(told.make, partial)}
+    assert set(edits.__all__) == {
+        name for name, told in OPERATORS.items() if not isinstance(told.make, partial)
+    }
     for name, told in OPERATORS.items():
         step = replace(whole, site="mlp_post") if told.units == "neurons" else whole
         assert isinstance(told.make, partial) or told.make is getattr(edits, name)
@@ -578,7 +659,10 @@ def test_steer_makes_the_edit_of_a_cell() -> None:
         ("detour", detour(fitted["de"], remove=1.5)),
     ):
         assert same_bits(steer(steer_cell(name, fitted), h), steer(made, h)), name
-    with pytest.raises(SteerlabError, match="there is no operator 'multiply'; there are add, rotate, ablate, affine"):
+    with pytest.raises(
+        SteerlabError,
+        match="there is no operator 'multiply'; there are add, rotate, ablate, affine",
+    ):
         steer_cell("multiply", fitted)
 
 
@@ -591,9 +675,13 @@ def test_operators_say_which_fit_they_need() -> None:
     for make, told in [
         (
             lambda: erase(bare),
-            "erase needs the read, write, centre that leace fits, .* to 'de' has none: fit with leace",
+            "erase needs the read, write, centre that leace fits, .* to 'de' has none: fit with "
+            "leace",
         ),
-        (lambda: conceptor(bare, quota=0.2), "conceptor needs the axes, spectrum that ellipsoid fits"),
+        (
+            lambda: conceptor(bare, quota=0.2),
+            "conceptor needs the axes, spectrum that ellipsoid fits",
+        ),
         (lambda: overwrite(bare), "overwrite needs the mask, values that sparse fits"),
     ]:
         with pytest.raises(SteerlabError, match=told):
@@ -605,19 +693,40 @@ def test_settings_of_the_new_operators_that_are_refused() -> None:
     empty = replace(step, extra={**step.extra, "mask": step.extra["mask"] * 0})
     for make, told in [
         (lambda: conceptor(step), r"conceptor takes either aperture= or quota="),
-        (lambda: conceptor(step, aperture=1.0, quota=0.2), r"conceptor takes either aperture= or quota="),
+        (
+            lambda: conceptor(step, aperture=1.0, quota=0.2),
+            r"conceptor takes either aperture= or quota=",
+        ),
         (lambda: conceptor(step, aperture=0.0), "aperture is 0.0; give a number above 0"),
         (lambda: conceptor(step, aperture=1.0, beta=-1.0), "beta is -1.0; give a number above 0"),
-        (lambda: conceptor(step, quota=0.9), r"quota is 0.9; give a share above 0 and below 0.75, the axes that"),
-        (lambda: overwrite(empty), "there are no dimensions of 'de' to overwrite; its fit is from that language"),
-        (lambda: push(replace(step, basis=step.basis * 0)), "there is no subspace of 'de' to push along"),
-        (lambda: push(replace(step, gap=step.gap * 0)), "the means of 'de' and of its source are one: there is no gap"),
-        (lambda: affine(replace(step, unit=step.unit * 0)), "the direction to 'de' is zero: there is nothing to set"),
+        (
+            lambda: conceptor(step, quota=0.9),
+            r"quota is 0.9; give a share above 0 and below 0.75, the axes that",
+        ),
+        (
+            lambda: overwrite(empty),
+            "there are no dimensions of 'de' to overwrite; its fit is from that language",
+        ),
+        (
+            lambda: push(replace(step, basis=step.basis * 0)),
+            "there is no subspace of 'de' to push along",
+        ),
+        (
+            lambda: push(replace(step, gap=step.gap * 0)),
+            "the means of 'de' and of its source are one: there is no gap",
+        ),
+        (
+            lambda: affine(replace(step, unit=step.unit * 0)),
+            "the direction to 'de' is zero: there is nothing to set",
+        ),
         (lambda: affine(step, level=nan), "level is nan; give a finite number"),
         (lambda: erase(step, fraction=nan), "fraction is nan; give a finite number"),
         (lambda: overwrite(step, scale=nan), "scale is nan; give a finite number"),
         (lambda: push(step, strength=nan), "strength is nan; give a finite number"),
-        (lambda: detour(direction(layers=(0, 1, 2, 3)), remove=nan), "remove is nan; give a finite number"),
+        (
+            lambda: detour(direction(layers=(0, 1, 2, 3)), remove=nan),
+            "remove is nan; give a finite number",
+        ),
     ]:
         with pytest.raises(SteerlabError, match=told):
             make()
@@ -645,7 +754,9 @@ def test_numbers_that_are_none_are_refused() -> None:
 
 def test_rotate_takes_degrees_or_a_share() -> None:
     for degrees, share in ((None, None), (10.0, 1.0)):
-        with pytest.raises(SteerlabError, match=r"rotate takes either degrees= or share= \(of the angle"):
+        with pytest.raises(
+            SteerlabError, match=r"rotate takes either degrees= or share= \(of the angle"
+        ):
             rotate(direction(), degrees=degrees, share=share)
 
 
@@ -658,7 +769,9 @@ def test_unknown_positions_are_refused() -> None:
 def test_without_a_plane_there_is_no_rotation(sign: int) -> None:
     step = direction()
     step.start[:] = sign * 4 * step.unit
-    with pytest.raises(SteerlabError, match="the direction to 'de' is parallel to the source's mean: no plane"):
+    with pytest.raises(
+        SteerlabError, match="the direction to 'de' is parallel to the source's mean: no plane"
+    ):
         rotate(step, degrees=30)
 
 
@@ -672,13 +785,20 @@ def test_removing_a_subspace_that_is_not_there_is_refused() -> None:
 
 def test_another_width_is_refused() -> None:
     narrow = add(direction(width=8))
-    with pytest.raises(SteerlabError, match="add: shift has width 8, fake has 16"), narrow.on(Fake()):
+    with (
+        pytest.raises(SteerlabError, match="add: shift has width 8, fake has 16"),
+        narrow.on(Fake()),
+    ):
         pass
-    with pytest.raises(SteerlabError, match=r"the edits of a stack have different widths: \[8, 16\]"):
+    with pytest.raises(
+        SteerlabError, match=r"the edits of a stack have different widths: \[8, 16\]"
+    ):
         stack([narrow, add(direction())])
     for operator in EVERY:
         with pytest.raises(SteerlabError, match=f"{operator}: .* has width 8, the model has 16"):
-            edit_of(operator, 1.0, direction(width=8)).hooks(SimpleNamespace(cfg=SimpleNamespace(d_model=16)))
+            edit_of(operator, 1.0, direction(width=8)).hooks(
+                SimpleNamespace(cfg=SimpleNamespace(d_model=16))
+            )
 
 
 def test_another_model_is_refused() -> None:
@@ -688,7 +808,9 @@ def test_another_model_is_refused() -> None:
         pass
     foreign = Edit(add(direction(1)).parts, {"name": "other", "fingerprint": "xyz"})
     for join in (lambda: edit | foreign, lambda: stack([edit, foreign])):
-        with pytest.raises(SteerlabError, match="the edits were made with different models: abc, xyz"):
+        with pytest.raises(
+            SteerlabError, match="the edits were made with different models: abc, xyz"
+        ):
             join()
     nameless = Edit(add(direction(1)).parts)
     for both in (edit | nameless, nameless | edit, stack([nameless, edit])):
@@ -738,18 +860,26 @@ def test_plain_hooks_of_a_stack_keep_to_their_rows() -> None:
     for (_, hook), rows in zip(stack(edits).hooks(bos=True), ([0], [1, 3]), strict=True):
         changed = (hook(h, hook=None) != h).any(-1).any(-1)
         assert changed.nonzero()[:, 0].tolist() == rows
-        with pytest.raises(SteerlabError, match="the batch has 3 rows and the stack 4 edits; give each row one"):
+        with pytest.raises(
+            SteerlabError, match="the batch has 3 rows and the stack 4 edits; give each row one"
+        ):
             hook(h[:3], hook=None)
 
 
 def test_plain_hooks_ask_what_no_model_tells() -> None:
-    toy = SimpleNamespace(cfg=SimpleNamespace(d_model=WIDTH, default_prepend_bos=True), tokenizer=None)
+    toy = SimpleNamespace(
+        cfg=SimpleNamespace(d_model=WIDTH, default_prepend_bos=True), tokenizer=None
+    )
     for known in ((), (toy,)):
-        with pytest.raises(SteerlabError, match=r"does not see the tokens.*edit.hooks\(model\), or bos=True"):
+        with pytest.raises(
+            SteerlabError, match=r"does not see the tokens.*edit.hooks\(model\), or bos=True"
+        ):
             add(direction()).hooks(*known)
 
 
 def test_plain_hooks_refuse_positions_that_they_cannot_see() -> None:
     for positions in ("prompt", "generated"):
-        with pytest.raises(SteerlabError, match=f"cannot know the positions '{positions}'; use edit.on"):
+        with pytest.raises(
+            SteerlabError, match=f"cannot know the positions '{positions}'; use edit.on"
+        ):
             add(direction(), positions=positions).hooks()

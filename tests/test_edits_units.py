@@ -1,4 +1,5 @@
-"""Edits of latents and neurons are their formulas, nothing at their zero, and the same in a stack as alone."""
+"""Edits of latents and neurons are their formulas, nothing at their zero, and the same in a
+stack as alone."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,15 +38,24 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def direction(seed: int = 0, *, site: str = "resid_post", layers: tuple[int, ...] = (2,), rank: int = 3) -> Direction:
-    start, step = randn(len(layers), WIDTH, seed=seed) * 3, randn(len(layers), WIDTH, seed=seed + 50)
+def direction(
+    seed: int = 0, *, site: str = "resid_post", layers: tuple[int, ...] = (2,), rank: int = 3
+) -> Direction:
+    start, step = (
+        randn(len(layers), WIDTH, seed=seed) * 3,
+        randn(len(layers), WIDTH, seed=seed + 50),
+    )
     gap = step.norm(dim=-1)
     basis = (step / gap[:, None])[:, None]
-    return with_units(Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis), seed, rank=rank)
+    return with_units(
+        Direction("de", "en", layers, site, step / gap[:, None], gap, start, basis), seed, rank=rank
+    )
 
 
 def of(name: str, seed: int = 0, **other: Any) -> Direction:
-    return direction(seed, site="mlp_post" if OPERATORS[name].units == "neurons" else "resid_post", **other)
+    return direction(
+        seed, site="mlp_post" if OPERATORS[name].units == "neurons" else "resid_post", **other
+    )
 
 
 def done(edit: Edit, h: Tensor) -> Tensor:
@@ -60,14 +70,17 @@ def done(edit: Edit, h: Tensor) -> Tensor:
 
 def latents(found: Any, h: Tensor) -> Tensor:
     """As an SAE reads them, written out for each unit."""
-    pre = torch.stack([h @ row + bias for row, bias in zip(found["encoder"][0], found["bias"][0], strict=True)], -1)
+    pre = torch.stack(
+        [h @ row + bias for row, bias in zip(found["encoder"][0], found["bias"][0], strict=True)],
+        -1,
+    )
     return torch.where(pre > found["threshold"][0], pre.clamp(min=0), torch.zeros(()))
 
 
 h = randn(3, 40, WIDTH, seed=7)
 
 
-# ------------------------------------------------------------------------------------------------------------ neurons
+# ------------------------------------------------------------------------------------------ neurons
 
 
 def test_neurons_are_added_to_set_and_zeroed() -> None:
@@ -96,7 +109,7 @@ def test_neurons_are_added_to_set_and_zeroed() -> None:
         torch.testing.assert_close(done(edit, done(edit, h)), done(edit, h))
 
 
-# ------------------------------------------------------------------------------------------------------------ latents
+# ------------------------------------------------------------------------------------------ latents
 
 
 def test_a_clamp_sets_latents_and_leaves_what_they_do_not_explain() -> None:
@@ -111,20 +124,29 @@ def test_a_clamp_sets_latents_and_leaves_what_they_do_not_explain() -> None:
     ):
         torch.testing.assert_close(done(edit, h), expected, atol=1e-4, rtol=1e-4)
     outside = torch.linalg.svd(decoder)[2][3:]
-    torch.testing.assert_close(done(clamp(step), h) @ outside.T, h @ outside.T, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        done(clamp(step), h) @ outside.T, h @ outside.T, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_clamp_of_a_tied_orthonormal_dictionary_is_exact() -> None:
-    """There what is written is what is read: the latents become their levels, and doing it twice is doing it once."""
+    """There what is written is what is read: the latents become their levels, and doing it twice
+    is doing it once."""
     rows = torch.linalg.qr(randn(WIDTH, 3))[0].T[None].contiguous()
     step = of("clamp")
-    step = replace(step, extra={**step.extra, "encoder": rows, "decoder": rows, "bias": torch.zeros(1, 3)})
+    step = replace(
+        step, extra={**step.extra, "encoder": rows, "decoder": rows, "bias": torch.zeros(1, 3)}
+    )
     once = done(clamp(step, level=2.0), h)
     on = latents(step.extra, h) > 0
     reached = (once @ rows[0].T)[on]
-    torch.testing.assert_close(reached, (2 * step.extra["level"][0]).expand_as(on)[on], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        reached, (2 * step.extra["level"][0]).expand_as(on)[on], atol=1e-4, rtol=1e-4
+    )
     positive = h @ rows[0].T > 0
-    torch.testing.assert_close(done(clamp(step, level=2.0), once)[on.all(-1)], once[on.all(-1)], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        done(clamp(step, level=2.0), once)[on.all(-1)], once[on.all(-1)], atol=1e-4, rtol=1e-4
+    )
     assert (positive & ~on).any(), "the threshold matters: what is below it counts as 0"
 
 
@@ -137,7 +159,9 @@ def test_a_gate_opens_only_where_the_source_is() -> None:
     torch.testing.assert_close(moved[is_open], (0.8 * step.gap).expand_as(moved)[is_open])
     wide_open = {**step.source_extra, "bias": step.source_extra["bias"] + 1e4}
     always = done(gate(replace(step, source_extra=wide_open)), h)
-    torch.testing.assert_close(always, h + step.gap * step.unit[0], msg="an open gate is plain addition")
+    torch.testing.assert_close(
+        always, h + step.gap * step.unit[0], msg="an open gate is plain addition"
+    )
 
 
 def test_a_push_alone_is_a_constant_shift() -> None:
@@ -154,7 +178,9 @@ def test_a_pull_takes_the_prototype_out_of_the_latents() -> None:
     for push, pull in ((0.0, 1.0), (2.0, 0.5)):
         after = z + push * p - pull * (z @ m)[..., None] / (m @ m) * m
         expected = h + (after - z) @ decoder
-        torch.testing.assert_close(done(signed_shift(step, push=push, pull=pull), h), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            done(signed_shift(step, push=push, pull=pull), h), expected, atol=1e-4, rtol=1e-4
+        )
     after = z - (z @ m)[..., None] / (m @ m) * m
     assert float((after @ m).abs().max()) < 1e-4, "pull 1 leaves nothing along the prototype"
 
@@ -164,11 +190,13 @@ def test_a_signed_shift_keeps_to_the_window() -> None:
     window = torch.tensor([0.0, 1, 1, 0])
     windowed = replace(step, extra={**step.extra, "window": window})
     assert [part.layer for part in signed_shift(windowed, pull=0.5).parts] == [1, 2]
-    with pytest.raises(SteerlabError, match="none of the layers 0, 3 is in the window of 'de'; take all layers"):
+    with pytest.raises(
+        SteerlabError, match="none of the layers 0, 3 is in the window of 'de'; take all layers"
+    ):
         signed_shift(windowed.at(0, 3))
 
 
-# --------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -182,7 +210,9 @@ def test_a_stack_of_many_ranks_is_each_row_alone(name: str) -> None:
     rows = randn(len(ranks), 30, WIDTH, seed=3)
     together = done(stack(each), rows)
     for row, edit in enumerate(each):
-        torch.testing.assert_close(together[row], done(edit, rows[row : row + 1])[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together[row], done(edit, rows[row : row + 1])[0], atol=1e-5, rtol=1e-5
+        )
         assert not torch.equal(together[row], rows[row])
     [part] = stack(each).parts
     joined = {key: tuple(tensor.shape) for key, tensor in part.tensors.items()}
@@ -211,7 +241,9 @@ def test_each_is_nothing_at_its_zero_and_only_there(name: str) -> None:
     told = OPERATORS[name]
     step = of(name)
     zero = told.make(step, **({told.knob: told.grid[0]} | dict(told.identity)))
-    assert all(part.identity for part in zero.parts) == bool(told.identity), "one that always acts has no zero"
+    assert all(part.identity for part in zero.parts) == bool(told.identity), (
+        "one that always acts has no zero"
+    )
     for value in told.grid:
         edit = told.make(step, **{told.knob: value})
         assert not any(part.identity for part in edit.parts)
@@ -228,7 +260,9 @@ def test_steer_takes_the_window_of_the_target() -> None:
     steps = [with_units(direction(seed, layers=layers), seed) for seed in (1, 2)]
     extra = {name: torch.stack([step.extra[name] for step in steps]) for name in steps[0].extra}
     extra["window"] = torch.tensor([[0.0, 0, 0], [0, 1, 1]])
-    made = Directions(vectors, vectors[:, :, None], randn(2, 3, WIDTH, seed=9), langs, layers, "resid_post", "en")
+    made = Directions(
+        vectors, vectors[:, :, None], randn(2, 3, WIDTH, seed=9), langs, layers, "resid_post", "en"
+    )
     made = replace(made, extra=extra)
     with pytest.raises(SteerlabError, match=r"the direction to 'de' is zero at layers \[0\]"):
         made.between("en", "de")
@@ -240,26 +274,36 @@ def test_steer_takes_the_window_of_the_target() -> None:
         steer("signed_shift", made, 2.0, source="en", target="fr")
 
 
-# ------------------------------------------------------------------------------------------------------- on real models
+# ----------------------------------------------------------------------------------- on real models
 
 
 def wide(model: Model, name: str, *, layers: tuple[int, ...], seed: int = 0) -> Direction:
     """With units of the width that a model has where an operator acts."""
     site = "mlp_post" if OPERATORS[name].units == "neurons" else "resid_post"
-    start, step = (randn(len(layers), model.width_of(site), seed=seed + number) for number in range(2))
+    start, step = (
+        randn(len(layers), model.width_of(site), seed=seed + number) for number in range(2)
+    )
     gap = step.norm(dim=-1)
-    return with_units(Direction("de", "en", layers, site, step / gap[:, None], gap, start, step[:, None]), seed)
+    return with_units(
+        Direction("de", "en", layers, site, step / gap[:, None], gap, start, step[:, None]), seed
+    )
 
 
 @torch.inference_mode()
 def logits(model: Model, edit: Edit, rows: list[int]) -> Tensor:
-    ids, mask = pad(encode(model.tokenizer, [PROMPTS[row] for row in rows]), model.tokenizer.pad_token_id, model.device)
+    ids, mask = pad(
+        encode(model.tokenizer, [PROMPTS[row] for row in rows]),
+        model.tokenizer.pad_token_id,
+        model.device,
+    )
     with edit.on(model):
         return model.forward(ids, mask, last=True)[0][:, 0]
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])
-def test_an_mlp_of_zeroed_neurons_writes_nothing_but_its_bias(shape: str, shaped: Callable[[str], Model]) -> None:
+def test_an_mlp_of_zeroed_neurons_writes_nothing_but_its_bias(
+    shape: str, shaped: Callable[[str], Model]
+) -> None:
     model, seen = shaped(shape), []
     step = wide(model, "neuron_zero", layers=(1,))
     step = replace(step, extra={**step.extra, "mask": torch.ones_like(step.extra["mask"])})
@@ -280,22 +324,35 @@ def test_rows_of_every_operator_go_together_through_a_model(shaped: Callable[[st
     model = shaped("llama")
     base = [name for name in UNITS if OPERATORS[name].identity]
     for names in (base[:4], base[2:]):
-        each = [OPERATORS[name].make(wide(model, name, layers=(1, 2), seed=row)) for row, name in enumerate(names)]
-        together, plain = logits(model, stack(each), [0, 1, 2, 3]), logits(model, Edit(()), [0, 1, 2, 3])
+        each = [
+            OPERATORS[name].make(wide(model, name, layers=(1, 2), seed=row))
+            for row, name in enumerate(names)
+        ]
+        together, plain = (
+            logits(model, stack(each), [0, 1, 2, 3]),
+            logits(model, Edit(()), [0, 1, 2, 3]),
+        )
         for row, edit in enumerate(each):
             alone = logits(model, edit, [row])[0]
             torch.testing.assert_close(together[row], alone, atol=1e-3, rtol=1e-3)
             assert not torch.allclose(alone, plain[row], atol=1e-2)
-        zeros = [OPERATORS[name].make(wide(model, name, layers=(1,)), **OPERATORS[name].identity) for name in names]
+        zeros = [
+            OPERATORS[name].make(wide(model, name, layers=(1,)), **OPERATORS[name].identity)
+            for name in names
+        ]
         assert torch.equal(logits(model, stack(zeros), [0, 1, 2, 3]), plain)
 
 
-# ------------------------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 def without(step: Direction, *names: str, source: bool = False) -> Direction:
     kept = lambda given: {name: value for name, value in given.items() if name not in names}  # noqa: E731
-    return replace(step, source_extra=kept(step.source_extra)) if source else replace(step, extra=kept(step.extra))
+    return (
+        replace(step, source_extra=kept(step.source_extra))
+        if source
+        else replace(step, extra=kept(step.extra))
+    )
 
 
 def emptied(step: Direction, name: str, *, source: bool = False) -> Direction:
@@ -320,27 +377,63 @@ def refusals() -> list[tuple[Callable[[], Edit], str]]:
             lambda: neuron_set(without(neurons, "values")),
             "neuron_set needs the values that masked fits, .*fit with mas",
         ),
-        (lambda: neuron_add(without(neurons, "rest"), against="rest"), "neuron_add needs the rest that masked fits"),
-        (lambda: neuron_add(neurons, against="all"), "as they are .against=None. or less the 'rest', not 'all'"),
-        (lambda: neuron_zero(emptied(neurons.at(1), "mask")), "neuron_zero: 'de' has no neuron at layers 1, so that"),
+        (
+            lambda: neuron_add(without(neurons, "rest"), against="rest"),
+            "neuron_add needs the rest that masked fits",
+        ),
+        (
+            lambda: neuron_add(neurons, against="all"),
+            "as they are .against=None. or less the 'rest', not 'all'",
+        ),
+        (
+            lambda: neuron_zero(emptied(neurons.at(1), "mask")),
+            "neuron_zero: 'de' has no neuron at layers 1, so that",
+        ),
         (
             lambda: neuron_add(emptied(neurons.at(1), "mask", source=True), silence=True),
             "'en' has no neuron at layers 1",
         ),
-        (lambda: neuron_set(replace(neurons, source=None), silence=True), "asks what is the source's own, .*between"),
+        (
+            lambda: neuron_set(replace(neurons, source=None), silence=True),
+            "asks what is the source's own, .*between",
+        ),
         (lambda: neuron_add(neurons, strength=nan), "strength is nan; give a finite number"),
         (lambda: neuron_set(neurons, scale=nan), "scale is nan; give a finite number"),
         (lambda: neuron_zero(neurons, fraction=nan), "fraction is nan; give a finite number"),
-        (lambda: clamp(without(units, "encoder", "level")), "clamp needs the encoder, level that decoded fits"),
-        (lambda: clamp(emptied(units, "decoder")), "clamp: 'de' has no unit at layers 1, .* leave these layers out"),
+        (
+            lambda: clamp(without(units, "encoder", "level")),
+            "clamp needs the encoder, level that decoded fits",
+        ),
+        (
+            lambda: clamp(emptied(units, "decoder")),
+            "clamp: 'de' has no unit at layers 1, .* leave these layers out",
+        ),
         (lambda: clamp(units, level=nan), "level is nan; give a finite number"),
-        (lambda: gate(replace(units, source=None)), "gate asks what is the source's own, .*take directions.between"),
-        (lambda: gate(without(units, "bias", source=True)), "gate needs the bias that gated fits, .* none of 'en'"),
-        (lambda: gate(emptied(units, "encoder", source=True)), "gate: 'en' has no unit at layers 1"),
+        (
+            lambda: gate(replace(units, source=None)),
+            "gate asks what is the source's own, .*take directions.between",
+        ),
+        (
+            lambda: gate(without(units, "bias", source=True)),
+            "gate needs the bias that gated fits, .* none of 'en'",
+        ),
+        (
+            lambda: gate(emptied(units, "encoder", source=True)),
+            "gate: 'en' has no unit at layers 1",
+        ),
         (lambda: gate(still), "the direction to 'de' is zero at some layer; leave that layer out"),
-        (lambda: signed_shift(without(units, "window")), "signed_shift needs the window that signed fits"),
-        (lambda: signed_shift(without(units, "push")), "signed_shift needs the push that signed fits"),
-        (lambda: signed_shift(emptied(units, "decoder")), "signed_shift: 'de' has no unit at layers 1"),
+        (
+            lambda: signed_shift(without(units, "window")),
+            "signed_shift needs the window that signed fits",
+        ),
+        (
+            lambda: signed_shift(without(units, "push")),
+            "signed_shift needs the push that signed fits",
+        ),
+        (
+            lambda: signed_shift(emptied(units, "decoder")),
+            "signed_shift: 'de' has no unit at layers 1",
+        ),
         (lambda: signed_shift(units, pull=nan), "pull is nan; give a finite number"),
     ]
 
@@ -352,9 +445,13 @@ def test_what_a_direction_lacks_is_said(number: int) -> None:
         make()
 
 
-def test_layers_without_neurons_are_left_alone_and_the_source_is_silenced_at_all_of_its_own() -> None:
+def test_layers_without_neurons_are_left_alone_and_the_source_is_silenced_at_all_of_its_own() -> (
+    None
+):
     step = of("neuron_add", layers=(1, 2))
-    step = replace(step, source_extra={**step.source_extra, "mask": torch.ones_like(step.extra["mask"])})
+    step = replace(
+        step, source_extra={**step.source_extra, "mask": torch.ones_like(step.extra["mask"])}
+    )
     some = emptied(step, "mask")  # at layer 1 the target has none
     assert [part.layer for part in neuron_add(some).parts] == [2]
     assert [part.layer for part in neuron_zero(some).parts] == [2]
@@ -364,7 +461,10 @@ def test_layers_without_neurons_are_left_alone_and_the_source_is_silenced_at_all
     assert not first.tensors["shift"].any()
     assert torch.equal(second.tensors["weight"], 1 - some.extra["mask"][1:])
     still = replace(some, extra={**some.extra, "values": 0 * some.extra["values"]})
-    with pytest.raises(SteerlabError, match="neuron_add: the neurons of 'de' have values of 0, so that nothing would"):
+    with pytest.raises(
+        SteerlabError,
+        match="neuron_add: the neurons of 'de' have values of 0, so that nothing would",
+    ):
         neuron_add(still)
 
 
@@ -382,7 +482,9 @@ def test_every_operator_of_units_says_so_and_no_other() -> None:
     }
     for name in UNITS:
         edit = OPERATORS[name].make(of(name), **{OPERATORS[name].knob: 1.0})
-        assert {part.site for part in edit.parts} == {"mlp_post" if name in neurons else "resid_post"}
+        assert {part.site for part in edit.parts} == {
+            "mlp_post" if name in neurons else "resid_post"
+        }
 
 
 def test_a_layer_where_the_source_has_no_neuron_still_gets_the_targets() -> None:

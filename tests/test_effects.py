@@ -1,4 +1,5 @@
-"""Ablating a language hurts that language, a random direction of the same dose hurts none in particular."""
+"""Ablating a language hurts that language, a random direction of the same dose hurts none in
+particular."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +39,10 @@ def edits(directions: Directions) -> dict[str, Edit]:
 @pytest.fixture(scope="module")
 def rows(polyglot: Model, held_out: Corpus, edits: dict[str, Edit]) -> pd.DataFrame:
     texts = [text for iso in held_out.langs for text in held_out[iso]]
-    controls = {iso: random_like(polyglot, texts, edit, seed=place) for place, (iso, edit) in enumerate(edits.items())}
+    controls = {
+        iso: random_like(polyglot, texts, edit, seed=place)
+        for place, (iso, edit) in enumerate(edits.items())
+    }
     return language_effects(polyglot, held_out, edits, controls=controls)
 
 
@@ -66,7 +70,9 @@ def test_rows_are_the_cross_entropies(
     part = rows[(rows["kind"] == "edit") & (rows["edit"] == "de") & (rows["language"] == "fr")]
     assert part["sentence"].tolist() == list(held_out.numbers)
     assert part["rise"].to_numpy() == pytest.approx((steered - plain).numpy(), abs=1e-4)
-    assert effect_matrix(rows).loc["fr", "de"] == pytest.approx(float((steered - plain).mean()), abs=1e-4)
+    assert effect_matrix(rows).loc["fr", "de"] == pytest.approx(
+        float((steered - plain).mean()), abs=1e-4
+    )
 
 
 def test_the_matrix_has_a_control_column(rows: pd.DataFrame) -> None:
@@ -77,7 +83,9 @@ def test_the_matrix_has_a_control_column(rows: pd.DataFrame) -> None:
     assert table["control"].max() < min(table.loc[iso, iso] for iso in table.index)
 
 
-def test_an_edit_that_does_nothing_changes_nothing(polyglot: Model, held_out: Corpus, directions: Directions) -> None:
+def test_an_edit_that_does_nothing_changes_nothing(
+    polyglot: Model, held_out: Corpus, directions: Directions
+) -> None:
     nothing = {iso: ablate(directions[iso].at(LAYER), fraction=0) for iso in ("de", "fr")}
     found = language_effects(polyglot, held_out.take(2), nothing)
     assert np.abs(found["rise"]).max() < 1e-5
@@ -98,13 +106,17 @@ def planted(square: np.ndarray, *, kind: str = "edit", sentences: int = 12) -> p
 
 
 def test_dominance_of_a_planted_matrix() -> None:
-    square = np.arange(4.0)[:, None] + np.arange(4.0)  # fragile languages and strong edits, and no diagonal
+    square = np.arange(4.0)[:, None] + np.arange(
+        4.0
+    )  # fragile languages and strong edits, and no diagonal
     nothing = dominance(planted(square))
     assert nothing.p > 0.4
     assert nothing.share == 0.25
     found = dominance(planted(square + 3 * np.eye(4)))
     assert found.difference == pytest.approx(3)
-    assert (found.low, found.high) == pytest.approx((3, 3)), "what a sentence adds to all is no difference"
+    assert (found.low, found.high) == pytest.approx((3, 3)), (
+        "what a sentence adds to all is no difference"
+    )
     assert found.p == pytest.approx(1 / 24)
     many = dominance(planted(np.eye(8)), draws=200)
     assert many.labellings == 200
@@ -128,7 +140,9 @@ def test_a_random_edit_has_the_dose_of_its_model(
     assert wanted > 0.01
     again, other = (random_like(polyglot, texts, edit, seed=seed) for seed in (3, 4))
     key = {"add": "shift", "ablate": "basis", "rotate": "second"}[operator]
-    mine, same, another, own = (made_edit.parts[0].tensors[key].flatten() for made_edit in (made, again, other, edit))
+    mine, same, another, own = (
+        made_edit.parts[0].tensors[key].flatten() for made_edit in (made, again, other, edit)
+    )
     assert torch.equal(mine, same)
     for stranger in (another, own):
         assert abs(torch.nn.functional.cosine_similarity(mine, stranger, dim=0)) < 0.35
@@ -143,7 +157,13 @@ def test_random_neurons_are_as_many_and_as_strong(
     mask = (torch.rand(1, width, generator=random) < 0.1).float()
     values = 0.2 * mask * torch.rand(1, width, generator=random)
     none, extra = torch.zeros(1, width), {"mask": mask, "values": values}
-    about: dict[str, Any] = {"target": "de", "source": "en", "layers": (LAYER,), "site": "mlp_post", "extra": extra}
+    about: dict[str, Any] = {
+        "target": "de",
+        "source": "en",
+        "layers": (LAYER,),
+        "site": "mlp_post",
+        "extra": extra,
+    }
     direction = Direction(**about, unit=values, gap=torch.ones(1), start=none, basis=none[:, None])
     edit = operator(direction)
     made = random_like(polyglot, texts, edit, seed=3)
@@ -161,10 +181,18 @@ def test_random_neurons_are_as_many_and_as_strong(
         assert torch.equal(tensors["shift"] != 0, tensors["weight"] != 0)
 
 
-def test_a_random_gate_opens_where_its_model_does(polyglot: Model, lines: Corpus, directions: Directions) -> None:
+def test_a_random_gate_opens_where_its_model_does(
+    polyglot: Model, lines: Corpus, directions: Directions
+) -> None:
     texts, width = lines.split("dev")["en"][:3], polyglot.width
-    reader = {"encoder": torch.eye(width)[None, :1], "bias": torch.zeros(1, 1), "threshold": torch.zeros(1, 1)}
-    edit = gate(replace(directions.between("en", "de").at(LAYER), source_extra=reader), strength=0.5)
+    reader = {
+        "encoder": torch.eye(width)[None, :1],
+        "bias": torch.zeros(1, 1),
+        "threshold": torch.zeros(1, 1),
+    }
+    edit = gate(
+        replace(directions.between("en", "de").at(LAYER), source_extra=reader), strength=0.5
+    )
     made = random_like(polyglot, texts, edit)
     wanted, found = doses(polyglot, texts, [edit, made]).tolist()
     assert found == pytest.approx(wanted, rel=0.03)
@@ -179,29 +207,36 @@ def test_a_random_edit_that_cannot_be_had_is_said(
 ) -> None:
     strange = replace(edits["de"], parts=(replace(edits["de"].parts[0], operator="clamp"),))
     with pytest.raises(
-        SteerlabError, match="no random control of the operator 'clamp'; .* other features, of selection"
+        SteerlabError,
+        match="no random control of the operator 'clamp'; .* other features, of selection",
     ):
         random_like(polyglot, held_out["en"], strange)
     strange = replace(strange, parts=(replace(strange.parts[0], operator="erase"),))
     with pytest.raises(
-        SteerlabError, match="no random control of the operator 'erase'; use controls.random: only add, "
+        SteerlabError,
+        match="no random control of the operator 'erase'; use controls.random: only add, ",
     ):
         random_like(polyglot, held_out["en"], strange)
     monkeypatch.setattr(
         "steerlab.engine.random_edits._TRIES", 1
     )  # a random axis holds a tenth of what the language's does
     with pytest.raises(
-        SteerlabError, match=r"no random edit reached the dose 0.\d+ \(the last had 0.\d+\); take a weaker"
+        SteerlabError,
+        match=r"no random edit reached the dose 0.\d+ \(the last had 0.\d+\); take a weaker",
     ):
         random_like(polyglot, held_out["en"], edits["de"])
 
 
-def test_doses_are_those_that_the_edit_counts(polyglot: Model, lines: Corpus, edits: dict[str, Edit]) -> None:
+def test_doses_are_those_that_the_edit_counts(
+    polyglot: Model, lines: Corpus, edits: dict[str, Edit]
+) -> None:
     texts = lines.split("dev")["de"][:3]
     given = doses(polyglot, texts, [edits["de"], Edit(()), edits["en"]], batch=2)
     assert given[1] == 0
     with edits["en"].on(polyglot) as touched:
-        ids = [polyglot.tokenizer(f"<s>{text}", add_special_tokens=False).input_ids for text in texts]
+        ids = [
+            polyglot.tokenizer(f"<s>{text}", add_special_tokens=False).input_ids for text in texts
+        ]
         for row in ids:
             polyglot.body(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool))
     counts = torch.tensor([len(row) - 1.0 for row in ids])
@@ -209,7 +244,7 @@ def test_doses_are_those_that_the_edit_counts(polyglot: Model, lines: Corpus, ed
     assert float(given[2]) == pytest.approx(float(touched.doses(1)[0]), rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------- asymmetry
+# ---------------------------------------------------------------------------------------- asymmetry
 
 
 def both_ways(forward: float, backward: float, sentences: int = 40) -> pd.DataFrame:
@@ -252,7 +287,7 @@ def test_only_sentences_of_both_ways_count() -> None:
     assert asymmetry(rows)["n"].tolist() == [29]
 
 
-# ----------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 def test_what_is_wrong_is_said(polyglot: Model, held_out: Corpus) -> None:
@@ -260,7 +295,9 @@ def test_what_is_wrong_is_said(polyglot: Model, held_out: Corpus) -> None:
         language_effects(polyglot, held_out, {})
     with pytest.raises(SteerlabError, match="no rows of the kind 'control'; the kinds are edit"):
         effect_matrix(planted(np.eye(2)), kind="control")
-    with pytest.raises(SteerlabError, match=r"named by a language of the text \(en, de\); the kind 'edit' has none"):
+    with pytest.raises(
+        SteerlabError, match=r"named by a language of the text \(en, de\); the kind 'edit' has none"
+    ):
         dominance(planted(np.eye(2)).assign(edit="random"))
     rows = planted(np.eye(2))
     with pytest.raises(SteerlabError, match="no finite rise in some language"):

@@ -46,14 +46,21 @@ def test_shapes_units_and_provenance(name: str) -> None:
     texts, _ = planted()
     given = moments(texts)
     fitted = getattr(estimate, name)(given)
-    assert (fitted.langs, fitted.layers, fitted.site, fitted.estimator) == (LANGS, LAYERS, "resid_post", name)
+    assert (fitted.langs, fitted.layers, fitted.site, fitted.estimator) == (
+        LANGS,
+        LAYERS,
+        "resid_post",
+        name,
+    )
     assert fitted.provenance["model"] == {"fingerprint": "abc"}
     assert isinstance(fitted.provenance["settings"], dict)
     assert torch.equal(fitted.means, given.mean.float())
     for target in LANGS[1:]:
         step = fitted.between("en", target)
         torch.testing.assert_close(step.unit.norm(dim=-1), torch.ones(2))
-        torch.testing.assert_close(step.gap, (given.mean[LANGS.index(target)] - given.mean[0]).norm(dim=-1).float())
+        torch.testing.assert_close(
+            step.gap, (given.mean[LANGS.index(target)] - given.mean[0]).norm(dim=-1).float()
+        )
     gram = torch.einsum("klrw,klsw->klrs", fitted.basis, fitted.basis)
     used = gram.diagonal(dim1=-2, dim2=-1).round()
     torch.testing.assert_close(gram, torch.diag_embed(used), atol=1e-5, rtol=0)
@@ -68,7 +75,9 @@ def test_the_sign_points_at_the_target(name: str) -> None:
     for target in LANGS[1:]:
         step = fitted.between("en", target)
         toward = fitted.means[LANGS.index(target)] - fitted.means[0]
-        assert ((step.unit * toward).sum(-1) > (0.2 if name == "sparse" else 0.5) * toward.norm(dim=-1)).all()
+        assert (
+            (step.unit * toward).sum(-1) > (0.2 if name == "sparse" else 0.5) * toward.norm(dim=-1)
+        ).all()
 
 
 def test_every_estimator_says_what_it_estimates_and_needs() -> None:
@@ -90,12 +99,15 @@ def test_opposite_ways_are_opposite_or_refused(name: str) -> None:
         assert not fitted.basis[0].any(), "the source has no difference from itself"
         for target in ("es", "en"):
             with pytest.raises(
-                SteerlabError, match="fitted from 'en' only; 'de' was asked for as the source: fit again"
+                SteerlabError,
+                match="fitted from 'en' only; 'de' was asked for as the source: fit again",
             ):
                 fitted.between("de", target)
     else:
         assert fitted.source is None
-        torch.testing.assert_close(fitted.between("de", "es").unit, -fitted.between("es", "de").unit)
+        torch.testing.assert_close(
+            fitted.between("de", "es").unit, -fitted.between("es", "de").unit
+        )
 
 
 @every_estimator
@@ -106,15 +118,24 @@ def test_batches_shards_and_padding_do_not_matter(name: str) -> None:
     for start, stop, padding in ((0, 20, 0), (20, 60, 3)):
         made = Moments(LANGS, LAYERS, WIDTH, scatter=True, clouds=True, sample=300, pairs_from="en")
         for first in range(start, stop, 7):
-            add_texts(made, {lang: h[first : min(first + 7, stop)] for lang, h in texts.items()}, padding=padding)
+            add_texts(
+                made,
+                {lang: h[first : min(first + 7, stop)] for lang, h in texts.items()},
+                padding=padding,
+            )
         shards.append(made)
     merged = getattr(estimate, name)(shards[0].merge(shards[1]))
-    tolerance = 0.02 if name == "probe" else 1e-3  # where the optimiser stops depends on the order of the tokens
+    tolerance = (
+        0.02 if name == "probe" else 1e-3
+    )  # where the optimiser stops depends on the order of the tokens
     for target in LANGS[1:]:
         one, other = whole.between("en", target), merged.between("en", target)
         torch.testing.assert_close(one.unit, other.unit, atol=tolerance, rtol=0)
         torch.testing.assert_close(one.gap, other.gap, atol=1e-4, rtol=1e-4)
-        gram = one.basis.mT @ one.basis, other.basis.mT @ other.basis  # the subspace: axes have no sign
+        gram = (
+            one.basis.mT @ one.basis,
+            other.basis.mT @ other.basis,
+        )  # the subspace: axes have no sign
         torch.testing.assert_close(*gram, atol=2 * tolerance, rtol=0)
     assert whole.extra.keys() == merged.extra.keys()
     for key in ("mask", "values", "spectrum", "centre", "shared"):
@@ -123,7 +144,8 @@ def test_batches_shards_and_padding_do_not_matter(name: str) -> None:
 
 
 def unlike(texts: Texts, fitted: Directions) -> float:
-    """How surely a token of a target lies further along its direction than one of English: 0.5 is chance."""
+    """How surely a token of a target lies further along its direction than one of English: 0.5
+    is chance."""
     found = []
     for target in LANGS[1:]:
         unit = fitted.between("en", target).unit
@@ -143,11 +165,14 @@ def test_unseen_texts_are_told_apart_and_not_with_dealt_labels(name: str) -> Non
 # What each one estimates, planted
 
 
-LOUD = torch.tensor([0.5] * 9 + [8.0] * 3)  # a nuisance many times larger than the shift, on axes of its own
+LOUD = torch.tensor(
+    [0.5] * 9 + [8.0] * 3
+)  # a nuisance many times larger than the shift, on axes of its own
 
 
 def quiet(places: Tensor) -> Tensor:
-    """The same places with nothing on the loud axes, so that the nuisance is independent of the shift."""
+    """The same places with nothing on the loud axes, so that the nuisance is independent of the
+    shift."""
     return torch.nn.functional.normalize(places * (LOUD < 1), dim=1) * 2**0.5
 
 
@@ -174,12 +199,19 @@ def plant_discriminant(name: str) -> None:
 
 def plant_axis(name: str) -> None:
     """Beside a nuisance of sentences that pairs take away."""
-    axes = torch.linalg.qr(torch.randn(12, len(LANGS), generator=torch.Generator().manual_seed(2)))[0].T
+    axes = torch.linalg.qr(torch.randn(12, len(LANGS), generator=torch.Generator().manual_seed(2)))[
+        0
+    ].T
     generator = torch.Generator().manual_seed(3)
-    size = 1 + torch.randn(200, len(LANGS), 1, 1, generator=generator)  # of each pair its own: not a mere shift
+    size = 1 + torch.randn(
+        200, len(LANGS), 1, 1, generator=generator
+    )  # of each pair its own: not a mere shift
     texts = noisy(torch.zeros(len(LANGS), 12), LOUD * 0 + 0.2, count=200)
     shared = torch.randn(200, 1, 1, 12, generator=generator) * 10
-    moved = {lang: h + shared + (size[:, i] * axes[i])[:, None] * (i > 0) for i, (lang, h) in enumerate(texts.items())}
+    moved = {
+        lang: h + shared + (size[:, i] * axes[i])[:, None] * (i > 0)
+        for i, (lang, h) in enumerate(texts.items())
+    }
     assert cosine_to(fit(name, moved), axes[1:]) > 0.95
 
 
@@ -187,11 +219,14 @@ def plant_subspace_of_pairs(name: str) -> None:
     for rank in (1, 2, 3):
         differences, right = made_of([*[6.0, 5.0, 4.5][:rank], 0.3, 0.28, 0.26, 0.25, 0.24])
         found = getattr(estimate, name)(pairs(differences)).basis[1, 0]
-        torch.testing.assert_close(found.T @ found, right[:rank].T @ right[:rank], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            found.T @ found, right[:rank].T @ right[:rank], atol=1e-4, rtol=0
+        )
 
 
 def plant_subspace_of_means(name: str) -> None:
-    """And the vector that all share, orthogonal to it, under a nuisance that is louder than both."""
+    """And the vector that all share, orthogonal to it, under a nuisance that is louder than
+    both."""
     axes = torch.linalg.qr(torch.randn(9, 4, generator=torch.Generator().manual_seed(4)))[0].T
     inside = torch.cat([torch.eye(3), -torch.ones(1, 3)]) * 3
     places = torch.nn.functional.pad(inside @ axes[:3] + 5 * axes[3], (0, 3))
@@ -200,7 +235,14 @@ def plant_subspace_of_means(name: str) -> None:
     assert float((basis @ own.T).square().sum()) / 3 > 0.95
     assert torch.equal(fitted.basis[0], fitted.basis[3])
     shared = fitted.extra["shared"][0, 0]
-    assert float(torch.nn.functional.cosine_similarity(shared, torch.nn.functional.pad(axes[3], (0, 3)), 0)) > 0.95
+    assert (
+        float(
+            torch.nn.functional.cosine_similarity(
+                shared, torch.nn.functional.pad(axes[3], (0, 3)), 0
+            )
+        )
+        > 0.95
+    )
     assert (basis @ shared).abs().max() < 1e-4 * shared.norm()
 
 
@@ -209,7 +251,12 @@ def plant_dimensions(name: str) -> None:
     for lang, dims in enumerate(([], [0, 3], [1, 8], [2, 4])):
         places[lang, dims] = torch.tensor([3.0, -3.0])[: len(dims)]
     fitted = estimate.sparse(moments(noisy(places, LOUD * 0 + 0.5, count=300)), dims=2)
-    assert [row.nonzero()[:, 0].tolist() for row in fitted.extra["mask"][:, 0]] == [[], [0, 3], [1, 8], [2, 4]]
+    assert [row.nonzero()[:, 0].tolist() for row in fitted.extra["mask"][:, 0]] == [
+        [],
+        [0, 3],
+        [1, 8],
+        [2, 4],
+    ]
     torch.testing.assert_close(fitted.extra["values"][:, 0], fitted.means[:, 0], atol=1e-4, rtol=0)
     assert cosine_to(fitted, places[1:]) > 0.95
 
@@ -246,7 +293,10 @@ def test_what_was_planted_is_found(name: str) -> None:
 )
 def test_missing_parts_say_how_to_collect_them(name: str, parts: dict, missing: str) -> None:
     given = moments(planted()[0], **parts)
-    with pytest.raises(SteerlabError, match=rf"hold no {missing}; collect\(\.\.\., also=\['{missing}'\]\) gathers it"):
+    with pytest.raises(
+        SteerlabError,
+        match=rf"hold no {missing}; collect\(\.\.\., also=\['{missing}'\]\) gathers it",
+    ):
         getattr(estimate, name)(given)
 
 
@@ -258,36 +308,49 @@ def test_a_language_that_was_never_read_is_named(name: str) -> None:
         h = texts[lang]
         activations = {hook_name("resid_post", layer): h[:, :, layer] for layer in (0, 1)}
         given.update(lang, activations, torch.ones(h.shape[:2], dtype=torch.bool))
-    with pytest.raises(SteerlabError, match=r"hold no text of es, ja|the pairs hold nothing of de, es, ja"):
+    with pytest.raises(
+        SteerlabError, match=r"hold no text of es, ja|the pairs hold nothing of de, es, ja"
+    ):
         getattr(estimate, name)(given)
 
 
 @every_estimator
 def test_one_language_has_no_direction(name: str) -> None:
     texts = {"en": planted()[0]["en"]}
-    with pytest.raises(SteerlabError, match="these moments are of en alone; a direction needs two languages"):
+    with pytest.raises(
+        SteerlabError, match="these moments are of en alone; a direction needs two languages"
+    ):
         getattr(estimate, name)(moments(texts))
 
 
 def test_a_rank_needs_as_many_pairs() -> None:
     given = pairs(made_of([3.0, 2.0, 1.0], count=3)[0])
     assert estimate.pca(given, rank=3).basis.shape[2] == 3
-    with pytest.raises(SteerlabError, match="a rank of 4 needs as many pairs; there are de 3: add some, or ask less"):
+    with pytest.raises(
+        SteerlabError,
+        match="a rank of 4 needs as many pairs; there are de 3: add some, or ask less",
+    ):
         estimate.pca(given, rank=4)
     with pytest.raises(SteerlabError, match="the rank is 13; give a number from 1 to 12"):
         estimate.pca(given, rank=13)
-    with pytest.raises(SteerlabError, match="the gap is looked for among the first 0 values; give 1 or more"):
+    with pytest.raises(
+        SteerlabError, match="the gap is looked for among the first 0 values; give 1 or more"
+    ):
         estimate.eigengap(given, largest=0)
 
 
 @pytest.mark.parametrize("name", estimate.VARIANTS)
 def test_every_variant_bears_its_name_and_needs_what_it_says(name: str) -> None:
     langs, random = ("en", "ru", "de", "zh", "fr"), torch.Generator().manual_seed(0)
-    texts = {lang: torch.randn(20, 3, 2, 12, generator=random) + 0.3 * i for i, lang in enumerate(langs)}
+    texts = {
+        lang: torch.randn(20, 3, 2, 12, generator=random) + 0.3 * i for i, lang in enumerate(langs)
+    }
     needs = estimate.variant(name).needs
     size, pairs_from = 60 if "sample" in needs else 0, "de" if "pairs" in needs else None
     parts = {"scatter": "scatter" in needs, "clouds": "clouds" in needs}
-    fitted = estimate.fit(name, moments(texts, sample=size, pairs_from=pairs_from, **parts), source="de")
+    fitted = estimate.fit(
+        name, moments(texts, sample=size, pairs_from=pairs_from, **parts), source="de"
+    )
     assert fitted.estimator == name
     assert fitted.source in (None, "de")
     fitted.between("de", "fr")
@@ -296,7 +359,9 @@ def test_every_variant_bears_its_name_and_needs_what_it_says(name: str) -> None:
 def test_estimators_are_variants_of_their_own_name() -> None:
     assert set(estimate.__all__) <= set(estimate.VARIANTS)
     assert all(estimate.VARIANTS[name].make is getattr(estimate, name) for name in estimate.__all__)
-    with pytest.raises(SteerlabError, match="there is no estimator 'magic'; there are diffmean, diffmean texts"):
+    with pytest.raises(
+        SteerlabError, match="there is no estimator 'magic'; there are diffmean, diffmean texts"
+    ):
         estimate.fit("magic", moments(planted()[0]))
 
 
@@ -306,11 +371,18 @@ def test_estimators_are_variants_of_their_own_name() -> None:
 def test_diffmean_is_the_mean_of_tokens_or_of_last_tokens() -> None:
     texts, _ = planted()
     given = moments(texts, scatter=False, sample=0, pairs_from=None)
-    for read, expected in (("tokens", lambda h: h.mean((0, 1))), ("last", lambda h: h[:, -1].mean(0))):
+    for read, expected in (
+        ("tokens", lambda h: h.mean((0, 1))),
+        ("last", lambda h: h[:, -1].mean(0)),
+    ):
         fitted = estimate.diffmean(given, read=read)
-        torch.testing.assert_close(fitted.vectors, torch.stack([expected(texts[lang]) for lang in LANGS]))
+        torch.testing.assert_close(
+            fitted.vectors, torch.stack([expected(texts[lang]) for lang in LANGS])
+        )
     assert estimate.diffmean(given, read="last").estimator == "diffmean last"
-    with pytest.raises(SteerlabError, match="diffmean reads 'tokens', 'texts' or 'last', not 'first'"):
+    with pytest.raises(
+        SteerlabError, match="diffmean reads 'tokens', 'texts' or 'last', not 'first'"
+    ):
         estimate.diffmean(given, read="first")
 
 
@@ -332,11 +404,16 @@ def test_diffmean_against_the_rest_another_language_or_all_tokens() -> None:
             if isinstance(contrast, tuple) and target in contrast:
                 continue
             step = fitted.between("en", target)
-            torch.testing.assert_close(step.unit, torch.nn.functional.normalize(formula(place), dim=-1))
+            torch.testing.assert_close(
+                step.unit, torch.nn.functional.normalize(formula(place), dim=-1)
+            )
             torch.testing.assert_close(step.gap, (means[place] - means[0]).norm(dim=-1))
         with pytest.raises(SteerlabError, match="fitted from 'en' only; 'de' was asked for"):
             fitted.between("de", "ja")
-    assert estimate.diffmean(given, contrast="rest", read="last").estimator == "diffmean last against rest"
+    assert (
+        estimate.diffmean(given, contrast="rest", read="last").estimator
+        == "diffmean last against rest"
+    )
     with pytest.raises(SteerlabError, match="the direction to 'es' is zero"):
         estimate.diffmean(given, contrast="es").between("en", "es")
 
@@ -354,12 +431,15 @@ def test_clas_benchs_negatives_give_way_to_french() -> None:
     few = moments(planted()[0])
     for estimator in (estimate.diffmean, estimate.lda, estimate.probe):
         with pytest.raises(
-            SteerlabError, match="the contrast 'clas' asks for ru (de|fr) zh; there are en de es ja: give"
+            SteerlabError,
+            match="the contrast 'clas' asks for ru (de|fr) zh; there are en de es ja: give",
         ):
             estimator(few, contrast="clas")
         with pytest.raises(SteerlabError, match="unknown language code 'xx'"):
             estimator(few, contrast="xx")
-        with pytest.raises(SteerlabError, match="the source 'fr' is none of en de es ja; take it from these"):
+        with pytest.raises(
+            SteerlabError, match="the source 'fr' is none of en de es ja; take it from these"
+        ):
             estimator(few, contrast="rest", source="fr")
         with pytest.raises(SteerlabError, match=r"the contrast \(\) asks for nothing"):
             estimator(few, contrast=())
@@ -393,20 +473,28 @@ def test_lda_shrinks_as_ledoit_and_wolf_say() -> None:
     a = float(ledoit_wolf_shrinkage(centred, assume_centered=True))
     assert 0 < a < 1
     automatic, given_a = estimate.lda(given.at(1)), estimate.lda(given.at(1), shrinkage=a)
-    torch.testing.assert_close(automatic.between("en", "ja").unit, given_a.between("en", "ja").unit, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        automatic.between("en", "ja").unit, given_a.between("en", "ja").unit, atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shrinkage", [-0.1, 1.5, float("nan")])
 def test_a_shrinkage_that_is_no_share_is_refused(shrinkage: float) -> None:
-    with pytest.raises(SteerlabError, match=f"the shrinkage is {shrinkage}; give a share from 0 to 1"):
+    with pytest.raises(
+        SteerlabError, match=f"the shrinkage is {shrinkage}; give a share from 0 to 1"
+    ):
         estimate.lda(moments(planted()[0]), shrinkage=shrinkage)
 
 
 def accuracy(fitted: Directions, texts: Texts) -> float:
-    """How often a token lies on its own side of the middle of the two means, along the direction."""
+    """How often a token lies on its own side of the middle of the two means, along the
+    direction."""
     step = fitted.between("en", "de")
     middle = fitted.means.mean(0)
-    right = [((h - middle) * step.unit).sum(-1) * sign > 0 for h, sign in zip(texts.values(), (-1, 1), strict=True)]
+    right = [
+        ((h - middle) * step.unit).sum(-1) * sign > 0
+        for h, sign in zip(texts.values(), (-1, 1), strict=True)
+    ]
     return float(torch.cat(right).float().mean())
 
 
@@ -415,7 +503,9 @@ def test_lda_beats_diffmean_where_noise_is_anisotropic_and_only_there() -> None:
     scores = {}
     for kind, spread in (("loud", loud), ("even", torch.full((8,), 2.0))):
         given, unseen = moments(two_languages(spread)), two_languages(spread, seed=1)
-        scores[kind] = [accuracy(made, unseen) for made in (estimate.lda(given), estimate.diffmean(given))]
+        scores[kind] = [
+            accuracy(made, unseen) for made in (estimate.lda(given), estimate.diffmean(given))
+        ]
     assert scores["loud"][0] > scores["loud"][1] + 0.1
     assert scores["even"][0] == pytest.approx(scores["even"][1], abs=0.03)
 
@@ -427,13 +517,21 @@ def test_lda_against_some_languages_is_scikit_learns_of_the_two_classes(contrast
     others = ["en"] if contrast == "source" else ["es", "ja"]
     x = torch.cat([texts[lang][:, :, 0].flatten(0, 1) for lang in ("de", *others)]).double().numpy()
     y = np.repeat([1, 0], [300, 300 * len(others)])
-    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1, priors=[0.5, 0.5]).fit(x, y).coef_[0]
+    theirs = (
+        LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1, priors=[0.5, 0.5])
+        .fit(x, y)
+        .coef_[0]
+    )
     unit = fitted.between("en", "de").unit[0].double().numpy()
     np.testing.assert_allclose(unit, theirs / np.linalg.norm(theirs), atol=2e-3)
-    everyone = estimate.lda(moments(texts), shrinkage=0.1).between("en", "de").unit[0].double().numpy()
+    everyone = (
+        estimate.lda(moments(texts), shrinkage=0.1).between("en", "de").unit[0].double().numpy()
+    )
     assert np.abs(everyone - unit).max() > 0.01
     ridged = estimate.lda(moments(texts), shrinkage=0, ridge=1e6).between("en", "de").unit
-    torch.testing.assert_close(ridged, estimate.diffmean(moments(texts)).between("en", "de").unit, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        ridged, estimate.diffmean(moments(texts)).between("en", "de").unit, atol=1e-4, rtol=0
+    )
     with pytest.raises(SteerlabError, match="the ridge is -1; give a number from 0 up"):
         estimate.lda(moments(texts), ridge=-1)
     with pytest.raises(SteerlabError, match="these moments hold no clouds"):
@@ -446,7 +544,9 @@ def test_lda_against_some_languages_is_scikit_learns_of_the_two_classes(contrast
 def test_a_probe_separates_and_shuffled_labels_do_not() -> None:
     spread = torch.full((8,), 0.8)
     texts, unseen = two_languages(spread), two_languages(spread, seed=1)
-    mixed = torch.cat([*texts.values()])[torch.randperm(160, generator=torch.Generator().manual_seed(2))]
+    mixed = torch.cat([*texts.values()])[
+        torch.randperm(160, generator=torch.Generator().manual_seed(2))
+    ]
     assert accuracy(estimate.probe(moments(texts)), unseen) > 0.9
     assert accuracy(estimate.probe(moments({"en": mixed[:80], "de": mixed[80:]})), unseen) < 0.75
 
@@ -461,7 +561,11 @@ def test_a_probe_against_some_languages_is_scikit_learns_of_the_two_classes() ->
 
     texts, _ = planted()
     fitted = estimate.probe(moments(texts), contrast=["es", "ja"])
-    x = torch.cat([texts[lang][:, :, 0].flatten(0, 1) for lang in ("de", "es", "ja")]).double().numpy()
+    x = (
+        torch.cat([texts[lang][:, :, 0].flatten(0, 1) for lang in ("de", "es", "ja")])
+        .double()
+        .numpy()
+    )
     centre, scale = x.mean(0), x.std(0)
     model = LogisticRegression(max_iter=1000, class_weight="balanced")
     theirs = model.fit((x - centre) / scale, np.repeat([1, 0], [300, 600])).coef_[0] / scale
@@ -498,7 +602,9 @@ def test_pca_is_not_centred() -> None:
 
 def test_pca_takes_its_sign_from_the_mean() -> None:
     differences, _ = made_of([9, 1, 1], mean=1.0)
-    there, back = (estimate.pca(pairs(sign * differences)).between("en", "de").unit for sign in (1, -1))
+    there, back = (
+        estimate.pca(pairs(sign * differences)).between("en", "de").unit for sign in (1, -1)
+    )
     torch.testing.assert_close(there, -back)
     assert (there[0] @ differences.mean(0).float()) > 0
 
@@ -511,7 +617,9 @@ def test_eigengap_finds_a_planted_rank(rank: int) -> None:
     assert (basis.norm(dim=-1) > 0.5).sum() == len(basis) == rank
     torch.testing.assert_close(basis.T @ basis, right[:rank].T @ right[:rank], atol=1e-4, rtol=0)
     mean = differences.mean(0).float()
-    torch.testing.assert_close(fitted.vectors[1, 0], right[:rank].T @ (right[:rank] @ mean), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        fitted.vectors[1, 0], right[:rank].T @ (right[:rank] @ mean), atol=1e-4, rtol=0
+    )
 
 
 def test_the_rank_is_bounded_by_the_effective_rank() -> None:

@@ -20,7 +20,9 @@ def dev(lines):
 @torch.inference_mode()
 def naive_bits(model: Model, text: str) -> float:
     tokenizer = model.tokenizer
-    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids]])
+    ids = torch.tensor(
+        [[tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids]]
+    )
     chances = model.hf(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
     nats = -chances[torch.arange(ids.shape[1] - 1), ids[0, 1:]].sum()
     return float(nats) / math.log(2) / len(text.encode())
@@ -43,5 +45,9 @@ def test_text_is_likelier_than_its_words_shuffled(polyglot, dev):
 
 
 def test_empty_texts_have_no_bits(polyglot, dev):
-    assert np.isnan(bits_per_byte(polyglot, ["", "  ", dev["en"][0]])).tolist() == [True, True, False]
+    assert np.isnan(bits_per_byte(polyglot, ["", "  ", dev["en"][0]])).tolist() == [
+        True,
+        True,
+        False,
+    ]
     assert np.isnan(bits_per_byte(polyglot, [""])).all()

@@ -1,4 +1,5 @@
-"""Figures show what was planted: cell values, leaf order, scipy's cophenetic correlation; bad tables are refused."""
+"""Figures show what was planted: cell values, leaf order, scipy's cophenetic correlation; bad
+tables are refused."""
 
 import json
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ class Planted:
     vectors: torch.Tensor
 
 
-def planted(langs: list[str] = LANGS, *, layers: tuple[int, ...] = (5,), noise: float = 0.15) -> Planted:
+def planted(
+    langs: list[str] = LANGS, *, layers: tuple[int, ...] = (5,), noise: float = 0.15
+) -> Planted:
     """Family vectors plus noise, far from the origin as real means are."""
     random = torch.Generator().manual_seed(0)
     families = list(dict.fromkeys(families_of(langs)))
@@ -45,7 +48,14 @@ def planted(langs: list[str] = LANGS, *, layers: tuple[int, ...] = (5,), noise: 
 
 def tidy(values: dict[tuple[str, int], list[bool]]) -> pd.DataFrame:
     rows = [
-        {"target": target, "layer": layer, "joint": joint, "sentence": place, "method": "diffmean", "split": "test"}
+        {
+            "target": target,
+            "layer": layer,
+            "joint": joint,
+            "sentence": place,
+            "method": "diffmean",
+            "split": "test",
+        }
         for (target, layer), outputs in values.items()
         for place, joint in enumerate(outputs)
     ]
@@ -56,7 +66,7 @@ def caption(figure: go.Figure) -> str:
     return figure.layout.meta["caption"]
 
 
-# ----------------------------------------------------------------------------------------------------------- heatmap
+# ------------------------------------------------------------------------------------------ heatmap
 
 
 def test_heatmap_cells_are_means_in_family_order() -> None:
@@ -81,7 +91,9 @@ def test_heatmap_cells_are_means_in_family_order() -> None:
 
 
 def test_heatmap_says_n_and_what_is_constant() -> None:
-    figure = figures.heatmap(tidy({("es", 2): [True] * 3, ("de", 2): [False] * 3}), note="A planted table")
+    figure = figures.heatmap(
+        tidy({("es", 2): [True] * 3, ("de", 2): [False] * 3}), note="A planted table"
+    )
     assert "n = 6 outputs of 3 sentences" in caption(figure)
     assert "method DiffMean" in caption(figure)
     assert "split test" in caption(figure)
@@ -89,7 +101,8 @@ def test_heatmap_says_n_and_what_is_constant() -> None:
 
 
 def test_heatmap_interval_resamples_sentences_not_rows() -> None:
-    """Ten copies of each output are no new evidence: the interval stays; counted as sentences, they narrow it."""
+    """Ten copies of each output are no new evidence: the interval stays; counted as sentences,
+    they narrow it."""
     once = tidy({("es", 2): [True, False] * 6})
     copies = pd.concat([once] * 10)
     apart = copies.assign(sentence=range(len(copies)))
@@ -103,7 +116,8 @@ def test_heatmap_interval_resamples_sentences_not_rows() -> None:
 
 
 def outputs_of(*, parallel: bool, seed: int = 0) -> pd.DataFrame:
-    """One setting's rows, an easy and a hard language, whose sentences are the same or their own."""
+    """One setting's rows, an easy and a hard language, whose sentences are the same or their
+    own."""
     random, sentences = np.random.default_rng(seed), np.tile(np.arange(24), 2)
     easy = np.repeat([0.9, 0.1], 24)
     rows = pd.DataFrame({"target": np.repeat(["de", "es"], 24), "sentence": sentences})
@@ -123,7 +137,7 @@ def hover(rows: pd.DataFrame, **columns: str) -> list[float]:
 
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("value", ["joint", "bits_per_byte_ratio"])
-def test_heatmap_has_the_interval_of_the_table(value: str, parallel: bool) -> None:  # noqa: FBT001
+def test_heatmap_has_the_interval_of_the_table(value: str, parallel: bool) -> None:
     rows = outputs_of(parallel=parallel)
     assert hover(rows, y="method", value=value) == result(rows)[value]
     german = rows[rows["target"] == "de"]
@@ -134,7 +148,7 @@ def test_heatmap_has_the_interval_of_the_table(value: str, parallel: bool) -> No
 
 
 @pytest.mark.parametrize("parallel", [True, False])
-def test_a_dose_curve_has_the_interval_of_the_table(parallel: bool) -> None:  # noqa: FBT001
+def test_a_dose_curve_has_the_interval_of_the_table(parallel: bool) -> None:
     rows = outputs_of(parallel=parallel)
     drawn = curve(rows, x="strength", value="joint", by="method").iloc[0]
     assert [drawn["value"], drawn["low"], drawn["high"]] == result(rows)["joint"]
@@ -170,7 +184,7 @@ def test_families_never_share_colour_and_marker() -> None:
     assert {symbol for _, symbol in map(family_style, FAMILIES)} <= set(SYMBOLS)
 
 
-# ------------------------------------------------------------------------------------------------------------- trees
+# -------------------------------------------------------------------------------------------- trees
 
 
 def test_cophenetic_and_linkage_equal_scipys() -> None:
@@ -192,7 +206,11 @@ def test_dendrogram_puts_families_side_by_side() -> None:
     figure = figures.dendrogram(planted())
     leaves = [text.strip() for text in figure.layout.yaxis.ticktext]
     family = {language(iso).name: language(iso).family for iso in LANGS}
-    runs = [place for place, name in enumerate(leaves) if not place or family[name] != family[leaves[place - 1]]]
+    runs = [
+        place
+        for place, name in enumerate(leaves)
+        if not place or family[name] != family[leaves[place - 1]]
+    ]
     assert sorted(leaves) == sorted(family)
     assert len(runs) == len(set(family.values()))
 
@@ -221,7 +239,9 @@ def test_dendrogram_colours_a_branch_of_one_family_as_its_leaves() -> None:
     leaves = {trace.name: trace.marker.color for trace in figure.data if trace.mode == "markers"}
     assert leaves["Romance"] == romance
     for trace in branches:  # every drawn branch spans the leaves that it names
-        places = [figure.layout.yaxis.ticktext.index(f"{name}  ") for name in trace.text.split(", ")]
+        places = [
+            figure.layout.yaxis.ticktext.index(f"{name}  ") for name in trace.text.split(", ")
+        ]
         assert min(places) <= min(trace.y)
         assert max(trace.y) <= max(places)
 
@@ -254,7 +274,7 @@ def test_cosines_are_in_cluster_order() -> None:
     assert "layer 5" in caption(figure)
 
 
-# ------------------------------------------------------------------------------------------------------------ curves
+# ------------------------------------------------------------------------------------------- curves
 
 
 def test_separation_has_two_panels_and_chance() -> None:
@@ -283,9 +303,13 @@ def test_dose_curves_draw_values_with_intervals() -> None:
     lines = {trace.name: trace for trace in figure.data if trace.name}
     assert list(lines) == ["DiffMean", "Random direction"]  # methods before controls
     np.testing.assert_allclose(lines["DiffMean"].x, [0.5, 1.0], atol=0.01)
-    assert (np.asarray(lines["DiffMean"].x) < np.asarray(lines["Random direction"].x)).all()  # side by side
+    assert (
+        np.asarray(lines["DiffMean"].x) < np.asarray(lines["Random direction"].x)
+    ).all()  # side by side
     assert list(lines["DiffMean"].y) == [0.2, 0.3]
-    np.testing.assert_array_equal(lines["DiffMean"].customdata, [[0.1, 0.3, 0.5], [0.25, 0.35, 1.0]])
+    np.testing.assert_array_equal(
+        lines["DiffMean"].customdata, [[0.1, 0.3, 0.5], [0.25, 0.35, 1.0]]
+    )
     np.testing.assert_allclose(lines["DiffMean"].error_y.array, [0.1, 0.05])
     np.testing.assert_allclose(lines["DiffMean"].error_y.arrayminus, [0.1, 0.05])
     assert lines["Random direction"].line.dash != "solid"
@@ -301,7 +325,9 @@ def test_families_draws_levels_for_what_has_no_layer() -> None:
         {
             "layer": [1, 2, 1, 2, np.nan, -1],
             "value": [0.5, 0.8, 0.3, 0.35, 0.6, 0.4],
-            "series": ["centred means"] * 2 + ["permutation null, 95 %"] * 2 + ["token unigrams", "embedding layer"],
+            "series": ["centred means"] * 2
+            + ["permutation null, 95 %"] * 2
+            + ["token unigrams", "embedding layer"],
         }
     )
     lines = {trace.name: trace for trace in figures.families(table).data}
@@ -312,7 +338,7 @@ def test_families_draws_levels_for_what_has_no_layer() -> None:
     assert len({trace.line.color for trace in lines.values()}) == 4
 
 
-# ------------------------------------------------------------------------------------------------------------- shared
+# ------------------------------------------------------------------------------------------- shared
 
 
 def every_figure() -> dict[str, go.Figure]:
@@ -321,9 +347,13 @@ def every_figure() -> dict[str, go.Figure]:
         "heatmap": figures.heatmap(tidy({("es", 2): [True, False]})),
         "cosines": figures.cosines(planted().vectors[:, 0], LANGS),
         "dendrogram": figures.dendrogram(planted()),
-        "separation": figures.separation(pd.DataFrame({"layer": [1], "trace_ratio": [0.3], "nearest_mean": [0.5]})),
+        "separation": figures.separation(
+            pd.DataFrame({"layer": [1], "trace_ratio": [0.3], "nearest_mean": [0.5]})
+        ),
         "dose_curves": figures.dose_curves(curve),
-        "families": figures.families(pd.DataFrame({"layer": [1], "value": [0.3], "series": ["means"]})),
+        "families": figures.families(
+            pd.DataFrame({"layer": [1], "value": [0.3], "series": ["means"]})
+        ),
     }
 
 
@@ -340,14 +370,31 @@ def test_every_figure_has_title_caption_and_survives_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.heatmap(pd.DataFrame({"layer": [1], "target": ["es"]})), "'joint'; it has layer, target"),
+        (
+            lambda: figures.heatmap(pd.DataFrame({"layer": [1], "target": ["es"]})),
+            "'joint'; it has layer, target",
+        ),
         (lambda: figures.heatmap(tidy({("es", 2): [True]}).iloc[:0]), "without rows"),
         (lambda: figures.separation(pd.DataFrame({"layer": [1]})), "'trace_ratio', 'nearest_mean'"),
-        (lambda: figures.dose_curves(pd.DataFrame({"x": [1], "by": ["lda"]})), "'value', 'low', 'high'"),
-        (lambda: figures.families(pd.DataFrame({"layer": [-1], "value": [0.1], "series": ["a"]})), "row with a layer"),
-        (lambda: figures.dendrogram(planted(layers=(3, 5))), r"2 layers \(3, 5\).*directions\.at\(layer\)"),
+        (
+            lambda: figures.dose_curves(pd.DataFrame({"x": [1], "by": ["lda"]})),
+            "'value', 'low', 'high'",
+        ),
+        (
+            lambda: figures.families(
+                pd.DataFrame({"layer": [-1], "value": [0.1], "series": ["a"]})
+            ),
+            "row with a layer",
+        ),
+        (
+            lambda: figures.dendrogram(planted(layers=(3, 5))),
+            r"2 layers \(3, 5\).*directions\.at\(layer\)",
+        ),
         (lambda: figures.linkage_of(np.ones((1, 4)), ["en"]), "two or more different languages"),
-        (lambda: figures.linkage_of(np.eye(3), ["en", "es", "en"]), "two or more different languages"),
+        (
+            lambda: figures.linkage_of(np.eye(3), ["en", "es", "en"]),
+            "two or more different languages",
+        ),
         (lambda: figures.linkage_of(np.eye(2), ["en", "xx"]), "unknown language code 'xx'"),
         (lambda: figures.linkage_of(np.ones((2, 4)), ["en", "es"]), "points nowhere"),
         (lambda: figures.cosines(np.full((2, 4), np.nan), ["en", "es"]), "NaN"),

@@ -1,4 +1,5 @@
-"""The atlas' figures show what was planted; the script that draws them runs on small data, and without any."""
+"""The atlas' figures show what was planted; the script that draws them runs on small data, and
+without any."""
 
 import importlib.util
 import json
@@ -27,25 +28,30 @@ LANGS = "en de nl es fr it ru uk pl hu tr ja".split()
 LAYERS = (0, 1, 2)
 
 
-def means(langs: list[str] = LANGS, *, layers: int = 3, width: int = 20, noise: float = 0.5) -> np.ndarray:
+def means(
+    langs: list[str] = LANGS, *, layers: int = 3, width: int = 20, noise: float = 0.5
+) -> np.ndarray:
     """[layer lang width]: family vectors plus noise, far from the origin."""
     random = np.random.default_rng(0)
     names, places = np.unique(families(langs), return_inverse=True)
     family = random.standard_normal((layers, len(names), width))
-    return np.asarray(family[:, places] + noise * random.standard_normal((layers, len(langs), width)) + 3)
+    return np.asarray(
+        family[:, places] + noise * random.standard_normal((layers, len(langs), width)) + 3
+    )
 
 
 def caption(figure: go.Figure) -> str:
     return str(figure.layout.meta["caption"])
 
 
-# ---------------------------------------------------------------------------------------------------------- matrices
+# ----------------------------------------------------------------------------------------- matrices
 
 
 def matrices(**changed: object) -> go.Figure:
     given = means()
     about = {"layers": LAYERS, "layer": 1, "order": [*range(11, -1, -1)]} | changed
-    return figures.cosine_layers(cosine_matrices(given, centre=False), cosine_matrices(given), LANGS, **about)  # type: ignore[arg-type]
+    raw, centred = cosine_matrices(given, centre=False), cosine_matrices(given)
+    return figures.cosine_layers(raw, centred, LANGS, **about)  # type: ignore[arg-type]
 
 
 def test_both_matrices_are_in_the_given_order_at_every_layer() -> None:
@@ -59,7 +65,9 @@ def test_both_matrices_are_in_the_given_order_at_every_layer() -> None:
         assert frame.name == str(layer)
         np.testing.assert_allclose(frame.data[1].z, cosine_matrices(given)[layer][::-1, ::-1])
     steps = figure.layout.sliders[0].steps
-    assert [step.label for step in steps] == [frame.name for frame in figure.frames] == ["0", "1", "2"]
+    assert (
+        [step.label for step in steps] == [frame.name for frame in figure.frames] == ["0", "1", "2"]
+    )
     assert figure.layout.sliders[0].active == 1
     assert "n = 12 languages; layer 1" in caption(figure)
 
@@ -71,11 +79,13 @@ def test_codes_have_the_colour_of_their_family() -> None:
 
 @pytest.mark.parametrize("changed", [{"layer": 5}, {"order": [0, 0, *range(2, 12)]}])
 def test_a_layer_or_an_order_that_is_not_there_is_refused(changed: dict[str, object]) -> None:
-    with pytest.raises(SteerlabError, match="no layer . among 0, 1, 2, or the order does not name each of the 12"):
+    with pytest.raises(
+        SteerlabError, match="no layer . among 0, 1, 2, or the order does not name each of the 12"
+    ):
         matrices(**changed)
 
 
-# --------------------------------------------------------------------------------------------------------------- map
+# ---------------------------------------------------------------------------------------------- map
 
 
 def placed(dimensions: int = 2) -> go.Figure:
@@ -105,7 +115,11 @@ def test_codes_of_close_points_are_on_different_sides() -> None:
     points[0, :, 0] = np.linspace(-1, 1, 12)
     points[0, 1] = points[0, 0] + 0.01  # English and German all but coincide
     figure = figures.language_map(points, np.array([[0.5, 0.5]]), LANGS, layers=[0], layer=0)
-    side = {iso: where for trace in figure.data for iso, where in zip(trace.text, trace.textposition, strict=True)}
+    side = {
+        iso: where
+        for trace in figure.data
+        for iso, where in zip(trace.text, trace.textposition, strict=True)
+    }
     assert side["en"] != side["de"]
     assert side["ja"] == "top center", "and where there is room, all are above"
 
@@ -118,7 +132,7 @@ def test_a_map_that_cannot_be_drawn_is_refused() -> None:
         figures.language_map(points[..., :2], shares[:, :2], LANGS, layers=LAYERS, layer=7)
 
 
-# ------------------------------------------------------------------------------------------------------------- trees
+# -------------------------------------------------------------------------------------------- trees
 
 
 def tangled(**changed: object) -> tuple[go.Figure, list[int], list[int]]:
@@ -126,24 +140,38 @@ def tangled(**changed: object) -> tuple[go.Figure, list[int], list[int]]:
     same = np.asarray(families(LANGS))[:, None] == np.asarray(families(LANGS))
     right = classification(same.astype(float))
     orders = untangle(left, right, start=leaves_list(left).tolist())
-    about = {"orders": orders, "headings": ("a model", "families"), "statistic": "r = 0.5", "layer": 0} | changed
+    about = {
+        "orders": orders,
+        "headings": ("a model", "families"),
+        "statistic": "r = 0.5",
+        "layer": 0,
+    } | changed
     return figures.tanglegram(left, right, LANGS, **about), *orders  # type: ignore[arg-type]
 
 
 def test_threads_join_each_language_with_itself() -> None:
     figure, left, right = tangled()
     threads = [trace for trace in figure.data if trace.showlegend is not False]
-    assert {trace.name for trace in threads} == {"Germanic", "Romance", "Slavic", "alone in its family"}
+    assert {trace.name for trace in threads} == {
+        "Germanic",
+        "Romance",
+        "Slavic",
+        "alone in its family",
+    }
     joined = set()
     for trace in threads:
         for start, end in zip(trace.y[::3], trace.y[1::3], strict=True):
             assert left[start] == right[end]
             group = language(LANGS[left[start]]).family
-            assert trace.name == (group if group in ("Germanic", "Romance", "Slavic") else "alone in its family")
+            assert trace.name == (
+                group if group in ("Germanic", "Romance", "Slavic") else "alone in its family"
+            )
             joined.add(left[start])
     assert joined == set(range(12))
     names = [trace.text for trace in figure.data if trace.mode == "text"]
-    assert [list(side) for side in names] == [[language(LANGS[k]).name for k in order] for order in (left, right)]
+    assert [list(side) for side in names] == [
+        [language(LANGS[k]).name for k in order] for order in (left, right)
+    ]
     assert "n = 12 languages; layer 0. r = 0.5." in caption(figure)
 
 
@@ -175,20 +203,23 @@ def test_a_dendrogram_says_how_stable_its_branches_are() -> None:
     assert set(said) <= set(marks)
     assert len(said) >= 8, "a mark is left out only where a branch is shorter than it"
     assert len(plain.layout.annotations) == 0
-    heights = {f"{k}": row[2] for k, row in enumerate(figures.linkage_of(planted().vectors[:, 0], LANGS))}
+    heights = {
+        f"{k}": row[2] for k, row in enumerate(figures.linkage_of(planted().vectors[:, 0], LANGS))
+    }
     for note in marked.layout.annotations:
         assert note.x == pytest.approx(heights[note.text], abs=1e-6)
     with pytest.raises(SteerlabError, match="2 marks for a tree of 11 merges; give one for each"):
         figures.dendrogram(planted(), marks=["a", "b"])
 
 
-# ------------------------------------------------------------------------------------------------------------ layers
+# ------------------------------------------------------------------------------------------- layers
 
 
 def depths(models: tuple[str, ...] = ("one", "two")) -> pd.DataFrame:
     columns = ("raw", "within", "between", "accuracy", "null", "gap", "gap_ratio", "effective_rank")
     rows = [
-        {"model": model, "layer": layer, "n": 12} | {name: (k + 1) * 10.0**-place for place, name in enumerate(columns)}
+        {"model": model, "layer": layer, "n": 12}
+        | {name: (k + 1) * 10.0**-place for place, name in enumerate(columns)}
         for k, model in enumerate(models)
         for layer in range(4)
     ]
@@ -200,7 +231,9 @@ def test_depth_draws_each_column_of_each_model_once() -> None:
     figure = figures.depth(table)
     drawn = {(trace.name, trace.y[0]) for trace in figure.data}
     columns = ("raw", "within", "between", "accuracy", "null", "gap", "gap_ratio", "effective_rank")
-    expected = {(model, part[name].iloc[0]) for model, part in table.groupby("model") for name in columns}
+    expected = {
+        (model, part[name].iloc[0]) for model, part in table.groupby("model") for name in columns
+    }
     assert drawn == expected
     assert len(figure.data) == len(expected)
     assert [trace.name for trace in figure.data if trace.showlegend] == ["one", "two"]
@@ -217,7 +250,9 @@ def of_two_panels() -> pd.DataFrame:
         for layer in range(4)
         for distance in ("tree", "syntax")
     ]
-    return pd.DataFrame(rows, columns=["panel", "layer", "distance", "value", "p_corrected", "critical", "n"])
+    return pd.DataFrame(
+        rows, columns=["panel", "layer", "distance", "value", "p_corrected", "critical", "n"]
+    )
 
 
 def test_only_what_is_significant_is_filled() -> None:
@@ -230,12 +265,14 @@ def test_only_what_is_significant_is_filled() -> None:
     assert [trace.name for trace in figure.data if trace.showlegend] == ["tree", "syntax"]
     bands = [(shape.y0, shape.y1) for shape in figure.layout.shapes]
     assert bands == [(-0.15, 0.15)], "no band where none is given"
-    assert "alone, n = 24 languages, 276 pairs; beta, n = 20 languages, 190 pairs" in caption(figure)
+    assert "alone, n = 24 languages, 276 pairs; beta, n = 20 languages, 190 pairs" in caption(
+        figure
+    )
     with pytest.raises(SteerlabError, match="explained was given a table without 'critical'"):
         figures.explained(of_two_panels().drop(columns="critical"))
 
 
-# ------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 
 
 def test_paper_has_the_size_and_no_title_or_slider_and_leaves_the_figure_alone() -> None:
@@ -243,7 +280,11 @@ def test_paper_has_the_size_and_no_title_or_slider_and_leaves_the_figure_alone()
     before = figure.to_json()
     printed = figures.paper(figure, width=180, height=90)
     assert (printed.layout.width, printed.layout.height) == (680, 340)  # 96 pixels an inch
-    assert (printed.layout.title.text, len(printed.layout.sliders), len(printed.frames)) == (None, 0, 0)
+    assert (printed.layout.title.text, len(printed.layout.sliders), len(printed.frames)) == (
+        None,
+        0,
+        0,
+    )
     assert printed.layout.meta["caption"] == caption(figure)
     assert len(printed.data) == len(figure.data)
     assert figure.to_json() == before
@@ -263,25 +304,36 @@ def test_write_puts_page_and_data_side_by_side(tmp_path: Path) -> None:
 
 def test_pictures_are_drawn_or_it_is_said_what_is_missing(tmp_path: Path) -> None:
     browser = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")))
-    pictures = {tmp_path / "deep" / f"map{k}.{end}": figures.paper(placed()) for k, end in enumerate(("pdf", "svg"))}
+    pictures = {
+        tmp_path / "deep" / f"map{k}.{end}": figures.paper(placed())
+        for k, end in enumerate(("pdf", "svg"))
+    }
     if browser:
         figures.draw(pictures)
         heads = [file.read_bytes()[:4] for file in pictures]
         assert heads == [b"%PDF", b"<svg"]
     else:
-        with pytest.raises(SteerlabError, match="a Chrome or Chromium, whose path may stand in BROWSER_PATH"):
+        with pytest.raises(
+            SteerlabError, match="a Chrome or Chromium, whose path may stand in BROWSER_PATH"
+        ):
             figures.draw(pictures)
 
 
-def test_without_a_browser_the_message_says_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_browser_the_message_says_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
-    with pytest.raises(SteerlabError, match=r"could not be drawn .*steerlab\[figures\] and a Chrome or Chromium"):
+    with pytest.raises(
+        SteerlabError, match=r"could not be drawn .*steerlab\[figures\] and a Chrome or Chromium"
+    ):
         figures.draw({tmp_path / "map.pdf": figures.paper(placed())})
-    with pytest.raises(SteerlabError, match=r"map.jpg is no picture; the formats are .pdf, .svg, .png"):
+    with pytest.raises(
+        SteerlabError, match=r"map.jpg is no picture; the formats are .pdf, .svg, .png"
+    ):
         figures.draw({tmp_path / "map.jpg": placed()})
 
 
-# ------------------------------------------------------------------------------------------------------------ script
+# ------------------------------------------------------------------------------------------- script
 
 
 @pytest.fixture(scope="module")
@@ -296,23 +348,30 @@ def atlas() -> ModuleType:
     return module
 
 
-MANY = "en de nl da es fr it pt ru uk pl cs ar mt zh bo tr kk hi ja bn".split()  # bn is beyond the benchmark
+MANY = (
+    "en de nl da es fr it pt ru uk pl cs ar mt zh bo tr kk hi ja bn".split()
+)  # bn is beyond the benchmark
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Planted means and typology, of the form of the real ones; Maltese, Tibetan and Kazakh have no typology."""
+    """Planted means and typology, of the form of the real ones; Maltese, Tibetan and Kazakh have
+    no typology."""
     (tmp_path / "directions").mkdir()
     (tmp_path / "typology").mkdir()
     given = torch.tensor(means(MANY, width=24)).transpose(0, 1).half().contiguous()
     header = {"langs": ",".join(MANY), "model": "planted", "site": "resid_post (output of block k)"}
-    save_file({"means": given}, tmp_path / "directions" / "aya-expanse-8b.safetensors", metadata=header)
+    save_file(
+        {"means": given}, tmp_path / "directions" / "aya-expanse-8b.safetensors", metadata=header
+    )
     told = [iso for iso in MANY if iso not in ("mt", "bo", "kk")]
     same = (np.asarray(families(told))[:, None] == np.asarray(families(told))).astype(float)
     random = np.random.default_rng(0)
     for name in ("glottolog_tree", "uriel_syntax_knn", "uriel_phonology_knn", "geo_km"):
         noise = random.random((len(told), len(told)))
-        table = pd.DataFrame(1 - same + noise + noise.T, index=pd.Index(told, name="iso"), columns=told)
+        table = pd.DataFrame(
+            1 - same + noise + noise.T, index=pd.Index(told, name="iso"), columns=told
+        )
         table.to_csv(tmp_path / "typology" / f"dist_{name}.tsv", sep="\t")
     shared = pd.DataFrame(same * 2, index=pd.Index(told, name="iso"), columns=told)
     shared.to_csv(tmp_path / "typology" / "shared_glottolog_nodes.tsv", sep="\t")
@@ -334,7 +393,10 @@ def three() -> Directions:
 
 
 def test_the_script_draws_everything_from_planted_data(
-    atlas: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    atlas: ModuleType,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     quickly(atlas, monkeypatch)
     page = folder / "page.md"
@@ -354,7 +416,11 @@ def test_the_script_draws_everything_from_planted_data(
     assert sizes["Mantel r, family and script alone"] == 20, "less bn"
     assert sizes["Mantel r, each distance alone"] == 17, "less those without typology"
     text = page.read_text("utf-8")
-    assert (text.startswith("# Head\n"), text.endswith("tail\n"), "old" in text) == (True, True, False)
+    assert (text.startswith("# Head\n"), text.endswith("tail\n"), "old" in text) == (
+        True,
+        True,
+        False,
+    )
     assert not (folder / "images").exists(), "no picture was asked for"
     assert re.search(r"\| Aya-Expanse-8B \| 0 \| [\d.]+ \| [\d.]+ \| -[\d.]+ \| \d+/12 \|", text)
 
@@ -379,7 +445,10 @@ def test_the_script_finds_the_planted_families(
 
 
 def test_without_data_the_script_draws_polyglot_and_says_where_to_get_the_rest(
-    atlas: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    atlas: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     quickly(atlas, monkeypatch)
     atlas.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), *WORDS])
@@ -390,5 +459,7 @@ def test_without_data_the_script_draws_polyglot_and_says_where_to_get_the_rest(
     there = {file.stem for file in (tmp_path / "out").glob("*.html")}
     assert {"depth-polyglot", "explained-polyglot", "map2d-polyglot"} <= there
     assert not [name for name in there if "aya" in name or "tangle" in name]
-    rows = json.loads(pd.read_csv(tmp_path / "out" / "explained-polyglot.csv").to_json(orient="records"))
+    rows = json.loads(
+        pd.read_csv(tmp_path / "out" / "explained-polyglot.csv").to_json(orient="records")
+    )
     assert {row["distance"] for row in rows} == {"family", "script"}

@@ -1,4 +1,5 @@
-"""The figures of features and neurons show what was planted: medians, sums, frames, windows; bad tables are refused."""
+"""The figures of features and neurons show what was planted: medians, sums, frames, windows; bad
+tables are refused."""
 
 from typing import Any
 
@@ -27,14 +28,18 @@ def noted(figure: go.Figure) -> list[str]:
 
 def grid(**columns: list) -> pd.DataFrame:
     """Every combination of the columns' values."""
-    return pd.MultiIndex.from_product(list(columns.values()), names=list(columns)).to_frame(index=False)
+    return pd.MultiIndex.from_product(list(columns.values()), names=list(columns)).to_frame(
+        index=False
+    )
 
 
-# --------------------------------------------------------------------------------------------- LangFIR's thresholds
+# ----------------------------------------------------------------------------- LangFIR's thresholds
 
 
 def thresholds(isos: list[str] = ISOS, layers: tuple[int, ...] = (0, 3)) -> pd.DataFrame:
-    table = grid(language=isos, layer=list(layers), consistency=[0.9, 0.95, 0.99], noise=[0.01, 0.05])
+    table = grid(
+        language=isos, layer=list(layers), consistency=[0.9, 0.95, 0.99], noise=[0.01, 0.05]
+    )
     places = table["language"].map(isos.index)
     return table.assign(count=places * 10 + table["layer"] + (100 * table["noise"]).astype(int))
 
@@ -45,14 +50,21 @@ def test_counts_are_medians_over_languages() -> None:
     first, second = figure.data
     assert (list(first.x), list(first.y)) == (["0.9", "0.95", "0.99"], ["0.01", "0.05"])
     median, least, most = np.moveaxis(np.asarray(second.customdata, float), 2, 0)
-    np.testing.assert_array_equal(median, [[34] * 3, [38] * 3])  # 30, of the fourth language, and 3, and 1 or 5
+    np.testing.assert_array_equal(
+        median, [[34] * 3, [38] * 3]
+    )  # 30, of the fourth language, and 3, and 1 or 5
     np.testing.assert_array_equal(least[0], [4] * 3)
     np.testing.assert_array_equal(most[0], [64] * 3)
     np.testing.assert_allclose(second.z, np.log10(1 + median))
     assert second.text[0][0] == "34"
     frames = [shape for shape in figure.layout.shapes if shape.type == "rect"]
-    assert [(frame.x0, frame.x1, frame.y0, frame.y1) for frame in frames] == [(0.5, 1.5, 0.5, 1.5)] * 2
-    assert [text for text in noted(figure) if "layer" in text] == ["<b>a</b>  layer 0", "<b>b</b>  layer 3"]
+    assert [(frame.x0, frame.x1, frame.y0, frame.y1) for frame in frames] == [
+        (0.5, 1.5, 0.5, 1.5)
+    ] * 2
+    assert [text for text in noted(figure) if "layer" in text] == [
+        "<b>a</b>  layer 0",
+        "<b>b</b>  layer 3",
+    ]
     assert "n = 7 languages" in caption(figure)
 
 
@@ -69,7 +81,7 @@ def test_of_many_layers_eight_are_drawn() -> None:
     assert "8 of 32 layers" in caption(figure)
 
 
-# --------------------------------------------------------------------------------------------------------- stability
+# ---------------------------------------------------------------------------------------- stability
 
 
 def stability(isos: list[str]) -> pd.DataFrame:
@@ -96,10 +108,13 @@ def test_many_languages_have_their_median_and_quartiles() -> None:
     np.testing.assert_allclose(median.y, [0.32, 0.35, 0.5])
     np.testing.assert_allclose(band.y, [0.47, 0.5, 0.65, 0.35, 0.2, 0.17])
     assert all(trace.error_y.array is None for trace in figure.data)
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["quartiles", "median over languages"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == [
+        "quartiles",
+        "median over languages",
+    ]
 
 
-# ------------------------------------------------------------------------------------------------------- selectivity
+# -------------------------------------------------------------------------------------- selectivity
 
 
 def matrix(low: float = 0.0) -> pd.DataFrame:
@@ -127,7 +142,9 @@ def test_the_matrix_is_in_family_order_with_its_diagonal_framed() -> None:
 def test_falls_have_colours_of_their_own() -> None:
     rises, falls = figures.selectivity(matrix()), figures.selectivity(matrix(-1.0))
     assert (rises.layout.coloraxis.cmin, rises.layout.coloraxis.cmax) == (0, pytest.approx(2.48))
-    assert (falls.layout.coloraxis.cmin, falls.layout.coloraxis.cmax) == pytest.approx((-2.48, 2.48))
+    assert (falls.layout.coloraxis.cmin, falls.layout.coloraxis.cmax) == pytest.approx(
+        (-2.48, 2.48)
+    )
     assert rises.layout.coloraxis.colorscale == SEQUENTIAL != falls.layout.coloraxis.colorscale
 
 
@@ -138,7 +155,7 @@ def test_a_matrix_without_controls_has_one_panel() -> None:
     assert sum(shape.type == "rect" for shape in few.layout.shapes) == 2
 
 
-# ------------------------------------------------------------------------------------------------------------- depth
+# -------------------------------------------------------------------------------------------- depth
 
 
 def counts() -> pd.DataFrame:
@@ -181,11 +198,13 @@ def test_kinds_are_shares_of_their_layer(column: str) -> None:
     assert not figures.kinds_by_layer(table).layout.shapes
 
 
-# ---------------------------------------------------------------------------------------------------------- spectrum
+# ----------------------------------------------------------------------------------------- spectrum
 
 
 def spectra() -> pd.DataFrame:
-    table = grid(kind=["pairs", "deranged"], target=["de", "ja"], layer=[0, 1, 2, 3], place=[1, 2, 3])
+    table = grid(
+        kind=["pairs", "deranged"], target=["de", "ja"], layer=[0, 1, 2, 3], place=[1, 2, 3]
+    )
     deranged = table["kind"] == "deranged"
     value = 10.0 ** (3 - table["place"]) * (1 + table["layer"]) * np.where(deranged, 0.5, 1.0)
     told = {"value": value, "kept": table["place"] <= 2, "in_window": table["layer"].isin([1, 2])}
@@ -195,23 +214,32 @@ def spectra() -> pd.DataFrame:
 def test_the_spectrum_has_its_window_and_what_is_kept() -> None:
     figure = figures.spectrum(spectra())
     first: list[Any] = [trace for trace in figure.data if trace.xaxis == "x"]
-    pale, dark = ([trace for trace in first if trace.legendgroup == group] for group in ("out", "in"))
+    pale, dark = (
+        [trace for trace in first if trace.legendgroup == group] for group in ("out", "in")
+    )
     assert (len(pale), len(dark)) == (2, 2)
     np.testing.assert_allclose(dark[1].y, [300, 30, 3])
     colors = list(dark[0].marker.color)
     assert colors[0] == colors[1] == dark[0].line.color != colors[2]
     dotted = next(trace for trace in first if trace.line.dash == "dot")
-    np.testing.assert_allclose(dotted.y, [125, 12.5, 1.25])  # the median of two layers, at half the size
+    np.testing.assert_allclose(
+        dotted.y, [125, 12.5, 1.25]
+    )  # the median of two layers, at half the size
     mass = next(trace for trace in figure.data if trace.name == "mass")
     np.testing.assert_allclose(mass.y, [0, 0.1, 0.2, 0.3])
     windows = [(shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
     assert windows == [(0.6, 2.4)] * 2
-    assert [text for text in noted(figure) if "<b>" in text] == ["<b>a</b>  German", "<b>b</b>  Japanese"]
+    assert [text for text in noted(figure) if "<b>" in text] == [
+        "<b>a</b>  German",
+        "<b>b</b>  Japanese",
+    ]
     assert "n = 64 pairs" in caption(figure)
-    assert len([t for t in figures.spectrum(spectra(), targets=["ja"]).data if t.name == "mass"]) == 1
+    assert (
+        len([t for t in figures.spectrum(spectra(), targets=["ja"]).data if t.name == "mass"]) == 1
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -226,6 +254,7 @@ def test_what_is_wrong_is_said() -> None:
     with pytest.raises(SteerlabError, match="kinds_by_layer was given a table without 'count'"):
         figures.kinds_by_layer(pd.DataFrame({"layer": [1], "kind": ["specific"]}))
     with pytest.raises(
-        SteerlabError, match="no spectrum of the kind 'pairs' of 'fr'; there is pairs of de, pairs of ja"
+        SteerlabError,
+        match="no spectrum of the kind 'pairs' of 'fr'; there is pairs of de, pairs of ja",
     ):
         figures.spectrum(spectra(), targets=["fr"])

@@ -1,4 +1,5 @@
-"""Firing is streamed: batches, shards and padding make no difference, and the numbers are those counted by hand."""
+"""Firing is streamed: batches, shards and padding make no difference, and the numbers are those
+counted by hand."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -55,12 +56,15 @@ def kept(firing: Firing) -> torch.Tensor:
 
 def texts_of(model: Model, few: Corpus, iso: str) -> list[torch.Tensor]:
     """Each text's tokens, alone in a batch."""
-    return [torch.tensor([ids]) for ids in encode(model.tokenizer, [f"{line}\n" for line in few[iso]])]
+    return [
+        torch.tensor([ids]) for ids in encode(model.tokenizer, [f"{line}\n" for line in few[iso]])
+    ]
 
 
 @torch.inference_mode()
 def gates(model: Model, ids: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """act(gate) and act(gate)·up of a text [pos neuron] without BOS, by hooks on transformers' own modules."""
+    """act(gate) and act(gate)·up of a text [pos neuron] without BOS, by hooks on transformers'
+    own modules."""
     mlp, seen = model.hf.model.layers[layer].mlp, dict[str, torch.Tensor]()
     hooks = [
         mlp.act_fn.register_forward_hook(lambda _, __, out: seen.update(gate=out[0, 1:])),
@@ -72,11 +76,12 @@ def gates(model: Model, ids: torch.Tensor, layer: int) -> tuple[torch.Tensor, to
     return seen["gate"], seen["gate"] * seen["up"]
 
 
-# ------------------------------------------------------------------------------------------------------------- by hand
+# ------------------------------------------------------------------------------------------ by hand
 
 
 def test_neurons_are_counted_as_by_hand(polyglot, few):
-    """LAPE's rate: the share of tokens at which act(gate) > 0, from transformers' own outputs, text by text."""
+    """LAPE's rate: the share of tokens at which act(gate) > 0, from transformers' own outputs,
+    text by text."""
     firing = collect_units(polyglot, few, form="line", batch=3)
     assert (firing.langs, firing.layers, firing.site) == (few.langs, tuple(range(8)), "mlp_post")
     assert firing.units == firing.width == polyglot.config.intermediate_size
@@ -85,12 +90,20 @@ def test_neurons_are_counted_as_by_hand(polyglot, few):
             read = [gates(polyglot, ids, layer) for ids in texts_of(polyglot, few, iso)]
             gate, value = (torch.cat(parts).double() for parts in zip(*read, strict=True))
             assert firing.tokens[place] == len(gate)
-            assert abs(firing.on[place, layer] - (gate > 0).sum(0)).max() <= 1, "but where a gate is 0 but for rounding"
+            assert abs(firing.on[place, layer] - (gate > 0).sum(0)).max() <= 1, (
+                "but where a gate is 0 but for rounding"
+            )
             assert (firing.on[place, layer] == (gate > 0).sum(0)).double().mean() > 0.99
-            torch.testing.assert_close(firing.level[place, layer], value.mean(0), atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(firing.means[place, layer], value.mean(0), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                firing.level[place, layer], value.mean(0), atol=1e-5, rtol=1e-4
+            )
+            torch.testing.assert_close(
+                firing.means[place, layer], value.mean(0), atol=1e-5, rtol=1e-4
+            )
             deviation = value.std(0, correction=0)
-            torch.testing.assert_close(firing.deviation[place, layer], deviation, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(
+                firing.deviation[place, layer], deviation, atol=1e-4, rtol=1e-3
+            )
             share = torch.stack([(one > 0).any(0) for one, _ in read]).double().mean(0)
             assert (firing.share[place, layer] == share).double().mean() > 0.99
     assert 0.1 < firing.rate.mean() < 0.9, "and some are on, some off"
@@ -99,7 +112,9 @@ def test_neurons_are_counted_as_by_hand(polyglot, few):
 def test_neurons_without_a_gate(tiny, few):
     model = load(tiny("gpt2"))
     firing, seen = collect_units(model, few.select(["de"]), layers=[1], form="line"), []
-    hook = model.hf.transformer.h[1].mlp.act.register_forward_hook(lambda _, __, out: seen.append(out[0, 1:]))
+    hook = model.hf.transformer.h[1].mlp.act.register_forward_hook(
+        lambda _, __, out: seen.append(out[0, 1:])
+    )
     with torch.inference_mode():
         for ids in texts_of(model, few, "de"):
             model.hf(input_ids=ids)
@@ -111,10 +126,17 @@ def test_neurons_without_a_gate(tiny, few):
 
 def test_latents_are_counted_as_by_hand(polyglot, few, saes):
     firing = collect_units(polyglot, few, saes, form="line", batch=3)
-    assert (firing.layers, firing.units, firing.width, firing.site) == ((1, 6), 48, polyglot.width, "resid_post")
+    assert (firing.layers, firing.units, firing.width, firing.site) == (
+        (1, 6),
+        48,
+        polyglot.width,
+        "resid_post",
+    )
     for place, iso in enumerate(few.langs):
         with torch.inference_mode():
-            found = [polyglot.hf(ids, output_hidden_states=True) for ids in texts_of(polyglot, few, iso)]
+            found = [
+                polyglot.hf(ids, output_hidden_states=True) for ids in texts_of(polyglot, few, iso)
+            ]
         for depth, layer in enumerate(firing.layers):
             states = [out.hidden_states[layer + 1][0, 1:] for out in found]
             latents = [saes[layer].encode(h).double() for h in states]
@@ -128,7 +150,7 @@ def test_latents_are_counted_as_by_hand(polyglot, few, saes):
     assert firing.provenance["saes"] == [saes[1].digest, saes[6].digest]
 
 
-# ---------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 def test_batches_make_no_difference(polyglot, few, saes):
@@ -183,10 +205,12 @@ def test_a_transformer_lens_model_is_read_alike(polyglot, hooked, few):
         torch.testing.assert_close(ours.level, found.level, atol=1e-4, rtol=1e-4)
 
 
-# --------------------------------------------------------------------------------------------------------------- noise
+# -------------------------------------------------------------------------------------------- noise
 
 
-def fed(model: Model, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Firing]) -> tuple[list[list[int]], Firing]:
+def fed(
+    model: Model, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Firing]
+) -> tuple[list[list[int]], Firing]:
     """The rows of tokens that a pass puts to the model."""
     seen: list[list[int]] = []
     body = model.body
@@ -200,8 +224,12 @@ def fed(model: Model, monkeypatch: pytest.MonkeyPatch, run: Callable[[], Firing]
         return seen, run()
 
 
-def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot, few, saes, monkeypatch):
-    run = lambda **more: lambda: collect_units(polyglot, few, saes, form="line", noise="random", **more)  # noqa: E731
+def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(
+    polyglot, few, saes, monkeypatch
+):
+    def run(**more):
+        return lambda: collect_units(polyglot, few, saes, form="line", noise="random", **more)
+
     rows, firing = fed(polyglot, monkeypatch, run())
     texts = [ids[0].tolist() for iso in few.langs for ids in texts_of(polyglot, few, iso)]
     assert [len(row) for row in rows] == [len(text) for text in texts]
@@ -211,7 +239,11 @@ def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot
     assert special
     assert not special & {token for row in rows for token in row[1:]}
     assert torch.equal(firing.tokens, collect_units(polyglot, few, saes, form="line").tokens)
-    assert (firing.noise, firing.provenance["noise"], firing.provenance["seed"]) == ("random", "random", 0)
+    assert (firing.noise, firing.provenance["noise"], firing.provenance["seed"]) == (
+        "random",
+        "random",
+        0,
+    )
     assert fed(polyglot, monkeypatch, run(batch=2))[0] == rows, "it does not depend on the batch"
     assert fed(polyglot, monkeypatch, run(seed=1))[0] != rows
     pool = ordinary(polyglot).tolist()
@@ -219,14 +251,20 @@ def test_random_noise_has_the_lengths_of_the_texts_and_no_special_token(polyglot
 
 
 def test_shuffled_noise_has_each_languages_own_tokens(polyglot, few, saes, monkeypatch):
-    run = lambda **more: lambda: collect_units(polyglot, few, saes, form="line", noise="shuffled", **more)  # noqa: E731
+    def run(**more):
+        return lambda: collect_units(polyglot, few, saes, form="line", noise="shuffled", **more)
+
     rows, _ = fed(polyglot, monkeypatch, run())
     for place, iso in enumerate(few.langs):
         texts = [ids[0].tolist() for ids in texts_of(polyglot, few, iso)]
         noise = rows[place * len(few) : (place + 1) * len(few)]
         assert [len(row) for row in noise] == [len(text) for text in texts]
-        assert Counter(token for row in noise for token in row) == Counter(token for text in texts for token in text)
-        assert sum(sorted(a) == sorted(b) for a, b in zip(noise, texts, strict=True)) <= 1, "dealt across the texts"
+        assert Counter(token for row in noise for token in row) == Counter(
+            token for text in texts for token in text
+        )
+        assert sum(sorted(a) == sorted(b) for a, b in zip(noise, texts, strict=True)) <= 1, (
+            "dealt across the texts"
+        )
     assert fed(polyglot, monkeypatch, run(batch=3))[0] == rows
     assert fed(polyglot, monkeypatch, run(seed=5))[0] != rows
 
@@ -245,7 +283,12 @@ def test_unused_tokens_are_no_noise(tiny):
             return len(tokenizer)
 
         def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-            told = {100: "<unused7>", 101: "<|reserved_special_token_3|>", 102: "[unused12]", 103: "unused"}
+            told = {
+                100: "<unused7>",
+                101: "<|reserved_special_token_3|>",
+                102: "[unused12]",
+                103: "unused",
+            }
             return [told.get(token, name) for token, name in zip(ids, names(ids), strict=True)]
 
     tokenizer, model.tokenizer = model.tokenizer, Named()
@@ -254,27 +297,38 @@ def test_unused_tokens_are_no_noise(tiny):
     assert 103 in left
 
 
-# -------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 def test_what_cannot_be_read_is_refused(polyglot, few, saes, tiny):
-    with pytest.raises(SteerlabError, match="there is no noise 'white'; use random, shuffled, or None"):
+    with pytest.raises(
+        SteerlabError, match="there is no noise 'white'; use random, shuffled, or None"
+    ):
         collect_units(polyglot, few, saes, noise="white")
-    with pytest.raises(SteerlabError, match="keep is 0 or more and batch 1 or more; given: 0 and 0"):
+    with pytest.raises(
+        SteerlabError, match="keep is 0 or more and batch 1 or more; given: 0 and 0"
+    ):
         collect_units(polyglot, few, saes, batch=0)
-    with pytest.raises(SteerlabError, match="there is no autoencoder for layer 2; there are some for \\[1, 6\\]"):
+    with pytest.raises(
+        SteerlabError, match="there is no autoencoder for layer 2; there are some for \\[1, 6\\]"
+    ):
         collect_units(polyglot, few, saes, layers=[1, 2])
     with pytest.raises(SteerlabError, match="no autoencoder was given; give SAEs by layer"):
         collect_units(polyglot, few, {})
     with pytest.raises(SteerlabError, match="given for layer 2 is one of layer 1"):
         collect_units(polyglot, few, {2: saes[1]})
-    with pytest.raises(SteerlabError, match="of different kinds: 20 latents of width 256 .*, 48 latents of width 256"):
+    with pytest.raises(
+        SteerlabError,
+        match="of different kinds: 20 latents of width 256 .*, 48 latents of width 256",
+    ):
         collect_units(polyglot, few, {1: saes[1], 6: random_sae(polyglot, 6, latents=20)})
     with pytest.raises(SteerlabError):
         collect_units(tiny("llama"), few, saes)
     with pytest.raises(SteerlabError, match="MixtralSparseMoeBlock is a mixture of experts"):
         collect_units(tiny("mixtral"), few)
-    with pytest.raises(SteerlabError, match="a text has .* tokens; polyglot was made for 512: cut it"):
+    with pytest.raises(
+        SteerlabError, match="a text has .* tokens; polyglot was made for 512: cut it"
+    ):
         collect_units(polyglot, Corpus("long", {"en": ("word " * 600,)}, (0,)))
 
 
@@ -282,7 +336,9 @@ def test_broken_weights_are_told(tiny, few):
     model = load(tiny("llama"))
     with torch.no_grad():
         model.hf.get_parameter("model.layers.1.mlp.up_proj.weight")[0] = float("nan")
-    with pytest.raises(SteerlabError, match="the units of layer 1 hold NaN or infinity for 'en'; the weights"):
+    with pytest.raises(
+        SteerlabError, match="the units of layer 1 hold NaN or infinity for 'en'; the weights"
+    ):
         collect_units(model, few)
 
 
@@ -310,6 +366,8 @@ def test_firing_of_different_kinds_is_not_compared():
         firing_of().merge(firing_of(4))
     with pytest.raises(SteerlabError, match="cannot be merged: noise None and random"):
         firing_of().merge(firing_of(noise="random"))
-    with pytest.raises(SteerlabError, match="the noise has units 4 and the text 2; collect both alike"):
+    with pytest.raises(
+        SteerlabError, match="the noise has units 4 and the text 2; collect both alike"
+    ):
         firing_of().need_like(firing_of(4), "the noise")
     firing_of().need_like(firing_of(noise="random"), "the noise")

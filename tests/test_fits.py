@@ -1,4 +1,5 @@
-"""Methods of units by their names: fitted from one reading, kept in a folder, swept beside estimators."""
+"""Methods of units by their names: fitted from one reading, kept in a folder, swept beside
+estimators."""
 
 from collections import Counter
 from dataclasses import replace
@@ -35,7 +36,9 @@ def readings(polyglot: Model, texts: Corpus) -> Readings:
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "langfir shuffled"])
-def test_every_method_makes_directions_that_each_of_its_operators_takes(name: str, readings: Readings) -> None:
+def test_every_method_makes_directions_that_each_of_its_operators_takes(
+    name: str, readings: Readings
+) -> None:
     made = METHODS[name].fit(readings)
     assert made.langs == tuple(LANGS)
     assert made.site == ("mlp_post" if name in ("lape", "nju", "culnig") else "resid_post")
@@ -44,7 +47,14 @@ def test_every_method_makes_directions_that_each_of_its_operators_takes(name: st
         for target in LANGS[1:]:
             for layer in made.layers:
                 try:
-                    edit = steer(operator, made, OPERATORS[operator].grid[-1], source="en", target=target, layer=layer)
+                    edit = steer(
+                        operator,
+                        made,
+                        OPERATORS[operator].grid[-1],
+                        source="en",
+                        target=target,
+                        layer=layer,
+                    )
                 except SteerlabError:  # a language without units at that layer
                     continue
                 assert edit.parts
@@ -53,7 +63,9 @@ def test_every_method_makes_directions_that_each_of_its_operators_takes(name: st
 
 
 def test_a_reading_that_is_missing_is_named(readings: Readings) -> None:
-    with pytest.raises(SteerlabError, match="there are no random to choose units from: collect them first"):
+    with pytest.raises(
+        SteerlabError, match="there are no random to choose units from: collect them first"
+    ):
         METHODS["langfir"].fit(Readings("en", readings.saes, readings.latents))
 
 
@@ -71,7 +83,9 @@ def test_estimators_and_units_are_fitted_by_name_and_found_again(
 ) -> None:
     names = ["diffmean", "sae diffmean", "lape"]
     first = fit(polyglot, texts, names, layers=[3], source="en", folder=tmp_path)
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "directions").glob("*.safetensors")}
+    files = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "directions").glob("*.safetensors")
+    }
     second = fit(polyglot, texts, names, layers=[3], source="en", folder=tmp_path)
     assert len(files) == 3
     assert files == {path: path.stat().st_mtime_ns for path in files}
@@ -80,12 +94,17 @@ def test_estimators_and_units_are_fitted_by_name_and_found_again(
     assert first["lape"].layers == tuple(range(polyglot.n_layers))
 
 
-def test_what_every_line_ends_in_is_no_language_s_feature(polyglot: Model, texts: Corpus, readings: Readings) -> None:
-    """Read with the line break of a prompt, LangFIR keeps features of the break, which no random sequence has."""
+def test_what_every_line_ends_in_is_no_language_s_feature(
+    polyglot: Model, texts: Corpus, readings: Readings
+) -> None:
+    """Read with the line break of a prompt, LangFIR keeps features of the break, which no random
+    sequence has."""
     part, saes = texts.split("estimate").take(24), {3: readings.saes[3]}
     shared = {}
     for form in (None, "line"):
-        read, noise = (collect_units(polyglot, part, saes, form=form, noise=kind) for kind in (None, "random"))
+        read, noise = (
+            collect_units(polyglot, part, saes, form=form, noise=kind) for kind in (None, "random")
+        )
         shared[form] = int(langfir(read, noise).chosen.all(0).sum())
     assert shared[None] < shared["line"]
 
@@ -109,7 +128,9 @@ def test_operators_run_with_what_can_take_them() -> None:
     assert not suits("clamp", "diffmean")
     assert suits("signed_shift", "foxp2")
     assert not suits("signed_shift", "langfir")
-    with pytest.raises(SteerlabError, match="operators.neuron_add: it needs what lape, nju, culnig makes"):
+    with pytest.raises(
+        SteerlabError, match="operators.neuron_add: it needs what lape, nju, culnig makes"
+    ):
         Grid.of({"estimators": ["langfir"], "operators": {"add": [1.0], "neuron_add": [1.0]}})
     with pytest.raises(SteerlabError, match="there is no estimator 'lapse'"):
         Grid.of({"estimators": ["lapse"]})
@@ -119,7 +140,12 @@ def test_the_package_s_saes_are_the_model_s(polyglot: Model, readings: Readings)
     assert sorted(readings.saes) == list(range(polyglot.n_layers))
     for layer, sae in readings.saes.items():
         sae.need(polyglot)
-        assert (sae.layer, sae.site, sae.kind, sae.latents) == (layer, "resid_post", "jumprelu", 8 * polyglot.width)
+        assert (sae.layer, sae.site, sae.kind, sae.latents) == (
+            layer,
+            "resid_post",
+            "jumprelu",
+            8 * polyglot.width,
+        )
     stale = replace(readings.saes[3], about={**readings.saes[3].about, "fingerprint": "0" * 16})
     with pytest.raises(SteerlabError, match="rebuild"):
         stale.need(polyglot)
@@ -131,8 +157,12 @@ def test_the_package_s_saes_explain_what_they_read(
 ) -> None:
     seen: list[torch.Tensor] = []
     lines = [line + "\n" for iso in LANGS for line in texts.split("test").take(10)[iso]]
-    ids, mask = pad(encode(polyglot.tokenizer, lines), polyglot.tokenizer.pad_token_id, polyglot.device)
-    with polyglot.attached([("resid_post", layer, lambda h, where: seen.append(h[where.text].detach()))]):
+    ids, mask = pad(
+        encode(polyglot.tokenizer, lines), polyglot.tokenizer.pad_token_id, polyglot.device
+    )
+    with polyglot.attached(
+        [("resid_post", layer, lambda h, where: seen.append(h[where.text].detach()))]
+    ):
         polyglot.body(ids, mask)
     h, sae = seen[0], readings.saes[layer]
     z = sae.encode(h)

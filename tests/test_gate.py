@@ -23,7 +23,9 @@ ROWS = {
 
 def changes(**columns: Any) -> list[str]:
     """What differs when these columns stand in the place of the rows' own."""
-    before, now = ({"rows": digests.of_frame(pd.DataFrame(rows))} for rows in (ROWS, ROWS | columns))
+    before, now = (
+        {"rows": digests.of_frame(pd.DataFrame(rows))} for rows in (ROWS, ROWS | columns)
+    )
     return digests.differences(before, now)
 
 
@@ -31,7 +33,10 @@ def changes(**columns: Any) -> list[str]:
     ("columns", "told"),
     [
         ({"dose": [0.5 + 1e-17, float("nan")]}, None),
-        ({"dose": [0.5000000000000001, float("nan")]}, "rows: dose: other values; the sum was 0.5 and is 0.5"),
+        (
+            {"dose": [0.5000000000000001, float("nan")]},
+            "rows: dose: other values; the sum was 0.5 and is 0.5",
+        ),
         ({"output": ["nein", "ja"]}, "rows: output: the same values in another order"),
         ({"output": ["ja", "nein "]}, "rows: output: other values"),
         ({"joint": [1, 0]}, "rows: joint: other values"),

@@ -1,4 +1,5 @@
-"""Decoding under an edit: the cache, padding, stopping and stacking change nothing; what was touched is counted."""
+"""Decoding under an edit: the cache, padding, stopping and stacking change nothing; what was
+touched is counted."""
 
 from typing import Any
 
@@ -23,7 +24,8 @@ def step(directions: Directions) -> Direction:
 
 @torch.inference_mode()
 def without_cache(model: Model, prompt: str, edit: Edit, new: int) -> list[int]:
-    """Greedy tokens of one prompt, the whole sequence anew for each, by Hugging Face's forward alone."""
+    """Greedy tokens of one prompt, the whole sequence anew for each, by Hugging Face's forward
+    alone."""
     ids = torch.tensor(encode(model.tokenizer, [prompt]))
     made: list[int] = []
     with edit.on(model):
@@ -39,7 +41,12 @@ def without_cache(model: Model, prompt: str, edit: Edit, new: int) -> list[int]:
 @pytest.mark.parametrize("shape", ["polyglot", *SHAPES])
 def test_cached_decoding_is_decoding_without_a_cache(shape, polyglot, tiny, step):
     model = polyglot if shape == "polyglot" else load(tiny(shape))
-    edits = [Edit(()), add(step.at(3), strength=1.2), rotate(step.at(5), share=0.8), ablate(step.at(4))]
+    edits = [
+        Edit(()),
+        add(step.at(3), strength=1.2),
+        rotate(step.at(5), share=0.8),
+        ablate(step.at(4)),
+    ]
     for edit in edits if shape == "polyglot" else edits[:1]:
         texts = generate(model, PROMPTS, edit=edit, max_new_tokens=12, one_line=False)
         tokens = [without_cache(model, given, edit, 12) for given in PROMPTS]
@@ -92,7 +99,10 @@ def test_a_stack_of_sixty_is_each_alone(polyglot, lines, directions):
     edits = [kinds[row % 6](to[row % 4], row % 7) for row in range(60)]
     prompts = [texts[row % 5] for row in range(60)]
     together = decode(polyglot, prompts, edit=stack(edits), max_new_tokens=6)
-    alone = [decode(polyglot, [given], edit=edit, max_new_tokens=6) for given, edit in zip(prompts, edits, strict=True)]
+    alone = [
+        decode(polyglot, [given], edit=edit, max_new_tokens=6)
+        for given, edit in zip(prompts, edits, strict=True)
+    ]
     assert together.texts == [one.texts[0] for one in alone]
     assert together.dose == pytest.approx([one.dose[0] for one in alone], rel=1e-3, abs=1e-6)
     assert len(set(together.texts)) > 20
@@ -116,12 +126,17 @@ def test_a_bridge_counts_the_same(polyglot, step):
     made = decode(polyglot.tl, PROMPTS[:2], edit=edit, max_new_tokens=4, one_line=False)
     assert made.touched.prefill == {5: 0}
     assert made.touched.decode == {5: 3 * 2}
-    assert made.texts == generate(polyglot, PROMPTS[:2], edit=edit, max_new_tokens=4, one_line=False)
+    assert made.texts == generate(
+        polyglot, PROMPTS[:2], edit=edit, max_new_tokens=4, one_line=False
+    )
 
 
 def test_an_edit_that_touches_nothing_raises(polyglot, step):
     edit = add(step.at(5), positions="generated")
-    with pytest.raises(SteerlabError, match=r"touched no position \(positions: generated\); the outputs are unsteered"):
+    with pytest.raises(
+        SteerlabError,
+        match=r"touched no position \(positions: generated\); the outputs are unsteered",
+    ):
         generate(polyglot, PROMPTS, edit=edit, max_new_tokens=1)
 
 
@@ -129,11 +144,14 @@ def test_a_stack_needs_an_edit_for_each_row(polyglot, step):
     for given in (PROMPTS, PROMPTS[:1]):
         told = f"there are {len(given)} prompts and the stack has 2 edits; give each prompt one"
         with pytest.raises(SteerlabError, match=told):
-            generate(polyglot, given, edit=stack([add(step.at(5)), add(step.at(4))]), max_new_tokens=2)
+            generate(
+                polyglot, given, edit=stack([add(step.at(5)), add(step.at(4))]), max_new_tokens=2
+            )
 
 
 def test_a_text_ends_where_the_model_says(polyglot, monkeypatch):
-    """Some chat models have several tokens that end a text, and they may be changed between two calls."""
+    """Some chat models have several tokens that end a text, and they may be changed between two
+    calls."""
     whole = decode(polyglot, PROMPTS[:1], max_new_tokens=12, one_line=False)
     third = polyglot.tokenizer(whole.texts[0], add_special_tokens=False).input_ids[2]
     own = polyglot.tokenizer.eos_token_id
@@ -163,7 +181,9 @@ def test_inside_an_edit_generate_is_steered(polyglot, step):
 @pytest.mark.parametrize("cached", [True, False])
 def test_hugging_faces_own_generate_is_steered(cached, polyglot, step):
     edit = add(step.at(5), strength=1.5)
-    ids, mask = pad(encode(polyglot.tokenizer, PROMPTS), polyglot.tokenizer.pad_token_id, polyglot.device)
+    ids, mask = pad(
+        encode(polyglot.tokenizer, PROMPTS), polyglot.tokenizer.pad_token_id, polyglot.device
+    )
     with edit.on(polyglot):
         made = polyglot.hf.generate(
             ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=10, use_cache=cached
@@ -179,7 +199,10 @@ def test_no_prompts_give_no_texts(polyglot, step):
 
 def test_a_prompt_longer_than_the_context(tiny):
     model = load(tiny("qwen2"))
-    told = r"a prompt of \d+ tokens and 8 new ones make \d+; .* was made for 128: shorten the prompt or max_new_tokens"
+    told = (
+        r"a prompt of \d+ tokens and 8 new ones make \d+; .* was made for 128: shorten the prompt "
+        r"or max_new_tokens"
+    )
     with pytest.raises(SteerlabError, match=told):
         generate(model, ["word " * 200], max_new_tokens=8)
     assert len(generate(model, ["word " * 10], max_new_tokens=8)) == 1

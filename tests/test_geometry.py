@@ -45,7 +45,8 @@ ALONE = 4  # hu tr hi ja have no kin here
 
 
 def vectors(seed: int, *, layers: int = 5, kin: float = 0.0, at: int | None = None) -> np.ndarray:
-    """[layer lang width] with the family's own vector, `kin` times as long, at one layer or all of them."""
+    """[layer lang width] with the family's own vector, `kin` times as long, at one layer or all
+    of them."""
     random = np.random.default_rng(seed)
     found = random.standard_normal((layers, len(LANGS), 12))
     names, places = np.unique(families(LANGS), return_inverse=True)
@@ -63,7 +64,8 @@ def test_neighbours_are_the_nearest_by_the_cosine_of_centred_vectors() -> None:
     centred = given - given.mean(0)
     for row, near in enumerate(neighbours(given)):
         cosines = [
-            np.dot(centred[row], other) / np.linalg.norm(centred[row]) / np.linalg.norm(other) for other in centred
+            np.dot(centred[row], other) / np.linalg.norm(centred[row]) / np.linalg.norm(other)
+            for other in centred
         ]
         cosines[row] = -2
         assert near == int(np.argmax(cosines))
@@ -77,13 +79,17 @@ def test_neighbours_are_the_nearest_by_the_cosine_of_centred_vectors() -> None:
 
 def test_planted_families_are_found() -> None:
     found = family_neighbours(vectors(0, kin=3.0), LANGS, permutations=2000)
-    assert found.p == pytest.approx(1 / 2001), "no permutation reaches it, and none of them is the truth"
+    assert found.p == pytest.approx(1 / 2001), (
+        "no permutation reaches it, and none of them is the truth"
+    )
     assert min(found.accuracy) > 0.9 > found.null
     assert (found.n, found.layers, found.best) == (len(LANGS) - ALONE, (0, 1, 2, 3, 4), 0)
 
 
 def test_families_planted_at_one_layer_are_found_there() -> None:
-    found = family_neighbours(vectors(1, kin=3.0, at=3), LANGS, layers=[2, 4, 6, 8, 10], permutations=1000)
+    found = family_neighbours(
+        vectors(1, kin=3.0, at=3), LANGS, layers=[2, 4, 6, 8, 10], permutations=1000
+    )
     assert (found.best, found.layers[found.best]) == (3, 8)
     assert found.p < 0.01
     assert sorted(found.accuracy)[-2] < 0.7
@@ -99,12 +105,18 @@ def test_accuracy_counts_only_languages_with_kin() -> None:
 
 
 def p_values(layers: int) -> np.ndarray:
-    return np.array([family_neighbours(vectors(seed, layers=layers), LANGS, permutations=150).p for seed in range(120)])
+    return np.array(
+        [
+            family_neighbours(vectors(seed, layers=layers), LANGS, permutations=150).p
+            for seed in range(120)
+        ]
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 6])
 def test_p_is_calibrated_also_over_the_best_of_many_layers(layers: int) -> None:
-    """Under the null P(p <= a) is at most a, and near it: accuracies are few, so p-values are coarse."""
+    """Under the null P(p <= a) is at most a, and near it: accuracies are few, so p-values are
+    coarse."""
     found = p_values(layers)
     for level in (0.05, 0.2, 0.5):
         assert (found <= level).mean() < level + 3 * np.sqrt(level * (1 - level) / len(found))
@@ -116,14 +128,18 @@ def test_without_the_correction_the_best_of_many_layers_would_look_like_kinship(
     best = []
     for seed in range(120):
         given = vectors(seed, layers=6)
-        best.append(min(family_neighbours(layer[None], LANGS, permutations=100).p for layer in given))
+        best.append(
+            min(family_neighbours(layer[None], LANGS, permutations=100).p for layer in given)
+        )
     assert np.mean(np.array(best) <= 0.05) > 0.12
     assert kstest(best, "uniform").pvalue < 1e-6
 
 
 def test_the_seed_decides_p_and_nothing_else() -> None:
     given = vectors(5)
-    one, same, other = (family_neighbours(given, LANGS, permutations=100, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (
+        family_neighbours(given, LANGS, permutations=100, seed=seed) for seed in (0, 0, 1)
+    )
     assert one == same
     assert other.accuracy == one.accuracy
 
@@ -148,7 +164,9 @@ def texts(apart: list[float], *, seed: int, count: int = 40) -> dict[str, Tensor
     generator = torch.Generator().manual_seed(seed)
     axes = torch.eye(8)[:3]
     return {
-        lang: torch.randn(count, 4, len(apart), 8, generator=generator) + torch.tensor(apart)[:, None] * axes[i] + 50
+        lang: torch.randn(count, 4, len(apart), 8, generator=generator)
+        + torch.tensor(apart)[:, None] * axes[i]
+        + 50
         for i, lang in enumerate(("en", "de", "ja"))
     }
 
@@ -157,7 +175,11 @@ def moments(given: dict[str, Tensor], *, scatter: bool = True) -> Moments:
     layers = next(iter(given.values())).shape[2]
     made = Moments(tuple(given), tuple(range(layers)), 8, scatter=scatter)
     for lang, h in given.items():
-        made.update(lang, {hook_name("resid_post", i): h[:, :, i] for i in range(layers)}, torch.ones(h.shape[:2]) > 0)
+        made.update(
+            lang,
+            {hook_name("resid_post", i): h[:, :, i] for i in range(layers)},
+            torch.ones(h.shape[:2]) > 0,
+        )
     return made
 
 
@@ -196,7 +218,10 @@ def test_separation_needs_scatter() -> None:
 
 
 def test_unigrams_are_the_frequencies_of_tokens() -> None:
-    tokenizer, part = AutoTokenizer.from_pretrained(PACKAGED), corpus().select(["en", "nl", "ja"]).take(20)
+    tokenizer, part = (
+        AutoTokenizer.from_pretrained(PACKAGED),
+        corpus().select(["en", "nl", "ja"]).take(20),
+    )
     found = unigrams(part, tokenizer)
     assert found.shape == (3, len(tokenizer))
     np.testing.assert_allclose(found.sum(1), 1)
@@ -208,7 +233,7 @@ def test_unigrams_are_the_frequencies_of_tokens() -> None:
     assert not found[:, tokenizer.bos_token_id].any()
 
 
-# ------------------------------------------------------------------------------------------------------------- layers
+# ------------------------------------------------------------------------------------------- layers
 
 
 def test_centring_ignores_what_all_languages_share() -> None:
@@ -216,7 +241,9 @@ def test_centring_ignores_what_all_languages_share() -> None:
     shift = np.random.default_rng(1).standard_normal((3, 1, 12)) * 50
     np.testing.assert_allclose(cosine_matrices(given), cosine_matrices(given + shift), atol=1e-9)
     raw = cosine_matrices(given, centre=False)
-    assert np.abs(raw - cosine_matrices(given + shift, centre=False)).max() > 0.01, "raw cosines are of the origin"
+    assert np.abs(raw - cosine_matrices(given + shift, centre=False)).max() > 0.01, (
+        "raw cosines are of the origin"
+    )
     np.testing.assert_allclose(raw, raw.transpose(0, 2, 1))
     np.testing.assert_allclose(np.diagonal(raw, axis1=1, axis2=2), 1)
 
@@ -234,7 +261,9 @@ def test_statistics_by_layer_are_means_over_pairs() -> None:
         for a in range(len(LANGS)):
             for b in range(a):
                 raw.append(1 - cosine(here[a], here[b]))
-                (within if names[a] == names[b] else between).append(1 - cosine(centred[a], centred[b]))
+                (within if names[a] == names[b] else between).append(
+                    1 - cosine(centred[a], centred[b])
+                )
                 gap.append(float(np.linalg.norm(here[a] - here[b])))
         row = table.iloc[place]
         expected = [np.mean(x) for x in (raw, within, between, gap)]
@@ -272,7 +301,8 @@ def test_a_language_without_direction_is_refused() -> None:
 
 
 def recorded(layer: int) -> tuple[list[str], np.ndarray]:
-    """The languages, and vectors [1 lang width] that lie to one another as Llama's language means do at a layer."""
+    """The languages, and vectors [1 lang width] that lie to one another as Llama's language
+    means do at a layer."""
     told = json.loads((Path(__file__).parent / "golden" / "llama-means.json").read_text("utf-8"))
     langs, gram = told["langs"], np.zeros((32, 32))
     gram[np.triu_indices(32)] = told["gram"][str(layer)]
@@ -280,11 +310,14 @@ def recorded(layer: int) -> tuple[list[str], np.ndarray]:
     return langs, (axes * np.sqrt(np.clip(values, 0, None)))[None]
 
 
-@pytest.mark.parametrize(("layer", "within", "between", "right"), [(11, 0.557, -0.063, 15), (29, 0.108, -0.043, 14)])
+@pytest.mark.parametrize(
+    ("layer", "within", "between", "right"), [(11, 0.557, -0.063, 15), (29, 0.108, -0.043, 14)]
+)
 def test_the_families_of_llama_are_those_that_were_measured(
     layer: int, within: float, between: float, right: int
 ) -> None:
-    """Recorded from CLaS-Bench's release; 32 languages, of which 16 are of the three large families."""
+    """Recorded from CLaS-Bench's release; 32 languages, of which 16 are of the three large
+    families."""
     langs, given = recorded(layer)
     row = by_layer(given, langs).iloc[0]
     assert (round(row["within"], 3), round(row["between"], 3)) == (within, between)
@@ -292,7 +325,7 @@ def test_the_families_of_llama_are_those_that_were_measured(
     assert (round(kin.accuracy[0] * kin.n), kin.n, kin.p) == (right, 16, 1 / 201)
 
 
-# --------------------------------------------------------------------------------------------------------------- kin
+# ---------------------------------------------------------------------------------------------- kin
 
 
 def test_least_counts_only_large_families() -> None:
@@ -305,11 +338,13 @@ def test_least_counts_only_large_families() -> None:
     assert (large.n, large.accuracy) == (3, (1.0,))
     mixed = given[:, [0, 3, 5, 1, 4, 2, 6]]  # now English, German and Dutch lie apart
     assert family_neighbours(mixed, langs, permutations=50, least=3).accuracy[0] < 0.5
-    with pytest.raises(SteerlabError, match="no 4 of en de nl es fr hu ja share a family; add relatives"):
+    with pytest.raises(
+        SteerlabError, match="no 4 of en de nl es fr hu ja share a family; add relatives"
+    ):
         family_neighbours(given, langs, least=4)
 
 
-# ------------------------------------------------------------------------------------------------------------ Mantel
+# ------------------------------------------------------------------------------------------- Mantel
 
 
 def square(values: np.ndarray) -> np.ndarray:
@@ -327,19 +362,26 @@ def test_mantel_r_is_the_correlation_over_pairs() -> None:
     pair = np.triu_indices(9, 1)
     for rank, statistic in ((False, pearsonr), (True, spearmanr)):
         table = mantel(of, {"other": other}, rank=rank, permutations=20)
-        assert table["r"].tolist() == pytest.approx([statistic(m[pair], other[pair]).statistic for m in of])
+        assert table["r"].tolist() == pytest.approx(
+            [statistic(m[pair], other[pair]).statistic for m in of]
+        )
     assert table[["n", "pairs"]].drop_duplicates().to_numpy().tolist() == [[9, 36]]
 
 
 def test_partial_r_is_the_correlation_of_residuals() -> None:
     random = np.random.default_rng(1)
-    of, x, z = square(random.standard_normal((2, 10, 4))), *square(random.standard_normal((2, 10, 2)))
+    of, x, z = (
+        square(random.standard_normal((2, 10, 4))),
+        *square(random.standard_normal((2, 10, 2))),
+    )
     pair = np.triu_indices(10, 1)
     table = mantel(of, {"x": x}, given={"z": z}, permutations=20)
     for place in range(2):
         a, b, c = of[place][pair], x[pair], z[pair]
         ab, ac, bc = pearsonr(a, b).statistic, pearsonr(a, c).statistic, pearsonr(b, c).statistic
-        assert table["r"].iloc[place] == pytest.approx((ab - ac * bc) / np.sqrt((1 - ac**2) * (1 - bc**2)))
+        assert table["r"].iloc[place] == pytest.approx(
+            (ab - ac * bc) / np.sqrt((1 - ac**2) * (1 - bc**2))
+        )
 
 
 def test_mantel_finds_a_planted_distance_and_not_a_shuffled_one() -> None:
@@ -359,7 +401,10 @@ def test_mantel_p_is_uniform_under_the_null() -> None:
     random = np.random.default_rng(0)
     found = []
     for seed in range(200):
-        of, other = square(random.standard_normal((1, 10, 3))), square(random.standard_normal((10, 3)))
+        of, other = (
+            square(random.standard_normal((1, 10, 3))),
+            square(random.standard_normal((10, 3))),
+        )
         found.append(mantel(of, {"other": other}, permutations=99, seed=seed)["p"].iloc[0])
     assert kstest(np.array(found) - 0.005, "uniform").pvalue > 0.01
     assert 0.01 <= np.mean(np.array(found) <= 0.05) <= 0.1
@@ -386,14 +431,19 @@ def planted_by(labels: Sequence[object], seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     places = np.unique(np.asarray(labels), return_inverse=True)[1]
     parts = random.standard_normal((places.max() + 1, 30))
-    return np.asarray(1 - cosine_matrices((random.standard_normal((len(labels), 30)) + 1.5 * parts[places])[None]))
+    return np.asarray(
+        1 - cosine_matrices((random.standard_normal((len(labels), 30)) + 1.5 * parts[places])[None])
+    )
 
 
 @pytest.mark.parametrize("cause", ["family", "script"])
 def test_partial_mantel_tells_family_from_script(cause: str) -> None:
     """Alone both go with what only one of them made; given the other, the idle one is at chance."""
     words = {"family": families(LANGS), "script": SCRIPTS}
-    others, idle = {name: same(given) for name, given in words.items()}, "script" if cause == "family" else "family"
+    others, idle = (
+        {name: same(given) for name, given in words.items()},
+        "script" if cause == "family" else "family",
+    )
     alone, partial, caused = [], [], []
 
     def p_of(of: np.ndarray, name: str, given: str, seed: int) -> float:
@@ -412,10 +462,13 @@ def test_partial_mantel_tells_family_from_script(cause: str) -> None:
 
 
 def test_partial_mantel_without_groups_finds_too_much_among_families() -> None:
-    """Why `within` is there: the clusters of families are no noise that languages exchange (Guillot and Rousset)."""
+    """Why `within` is there: the clusters of families are no noise that languages exchange
+    (Guillot and Rousset)."""
     others, free = {"family": same(families(LANGS)), "script": same(SCRIPTS)}, []
     for seed in range(60):
-        table = mantel(planted_by(families(LANGS), seed), others, given=others, permutations=99, seed=seed)
+        table = mantel(
+            planted_by(families(LANGS), seed), others, given=others, permutations=99, seed=seed
+        )
         free.append(table.set_index("distance")["p"]["script"])
     assert np.mean(np.array(free) <= 0.05) > 0.12
 
@@ -442,21 +495,33 @@ def test_regression_is_least_squares_with_partial_p() -> None:
         return np.asarray((values - values.mean()) / values.std())
 
     for layer in range(2):
-        columns, values = np.stack([standard(m[pair]) for m in on.values()]).T, standard(of[layer][pair])
+        columns, values = (
+            np.stack([standard(m[pair]) for m in on.values()]).T,
+            standard(of[layer][pair]),
+        )
         fit = LinearRegression().fit(columns, values)
         mine = table[table["layer"] == layer]
         assert mine["beta"].tolist() == pytest.approx(fit.coef_.tolist())
         assert mine["r2"].tolist() == pytest.approx([fit.score(columns, values)] * 3)
-        assert mine["p"].tolist() == mantel(of[[layer]], on, given=on, permutations=199)["p"].tolist()
+        assert (
+            mine["p"].tolist() == mantel(of[[layer]], on, given=on, permutations=199)["p"].tolist()
+        )
     assert (table["p_corrected"] <= 0.05).tolist() == [True, False, False] * 2
     assert (table["r2_p"] <= table["r2_p_corrected"]).all()
 
 
 def test_names_of_languages_do_not_matter_to_r() -> None:
     random = np.random.default_rng(4)
-    of, on = square(random.standard_normal((1, 8, 3))), {k: square(random.standard_normal((8, 2))) for k in "ab"}
+    of, on = (
+        square(random.standard_normal((1, 8, 3))),
+        {k: square(random.standard_normal((8, 2))) for k in "ab"},
+    )
     order = random.permutation(8)
-    turned = regression(of[:, order][:, :, order], {k: m[np.ix_(order, order)] for k, m in on.items()}, permutations=9)
+    turned = regression(
+        of[:, order][:, :, order],
+        {k: m[np.ix_(order, order)] for k, m in on.items()},
+        permutations=9,
+    )
     kept = regression(of, on, permutations=9)
     for column in ("beta", "r", "r2"):
         assert turned[column].tolist() == pytest.approx(kept[column].tolist())
@@ -478,7 +543,7 @@ def test_matrices_that_do_not_fit_are_refused() -> None:
         mantel(of, {"x": other}, given={"y": 2 * other + 1})
 
 
-# ------------------------------------------------------------------------------------------------------------- trees
+# -------------------------------------------------------------------------------------------- trees
 
 
 def tree_of(given: np.ndarray) -> np.ndarray:
@@ -487,7 +552,9 @@ def tree_of(given: np.ndarray) -> np.ndarray:
 
 def test_clades_are_what_merges() -> None:
     tree = np.array([[0, 1, 0.1, 2], [2, 3, 0.2, 2], [4, 5, 0.9, 4]], dtype=float)
-    assert clades(tree, ["en", "de", "es", "fr"]) == [frozenset(x) for x in (["en", "de"], ["es", "fr"], LANGS4)]
+    assert clades(tree, ["en", "de", "es", "fr"]) == [
+        frozenset(x) for x in (["en", "de"], ["es", "fr"], LANGS4)
+    ]
     with pytest.raises(SteerlabError, match="a tree of 4 leaves was given with 2 languages"):
         clades(tree, ["en", "de"])
 
@@ -504,7 +571,9 @@ def test_planted_families_have_support_and_noise_has_not() -> None:
         tree = tree_of(given)
         found = support(tree, [tree_of(x) for x in resampled(given, count=40)], LANGS)
         held = dict(zip(clades(tree, LANGS), found, strict=True))
-        inside = [share for branch, share in held.items() if size == 0 or branch == frozenset(LANGS[4:8])]
+        inside = [
+            share for branch, share in held.items() if size == 0 or branch == frozenset(LANGS[4:8])
+        ]
         assert low <= np.mean(inside) <= high
         assert held[frozenset(LANGS)] == 1
     assert support(tree, [tree], LANGS).tolist() == [1.0] * (len(LANGS) - 1)
@@ -522,8 +591,18 @@ def test_resampling_draws_the_same_dimensions_for_all_languages() -> None:
 
 def test_a_classification_is_its_own_tree() -> None:
     """Two families of unequal depth, a node with three children, and a language alone."""
-    paths = [("ie", "g", "w"), ("ie", "g", "w"), ("ie", "g", "w"), ("ie", "g", "n"), ("ie", "r"), ("ie", "r"), ("u",)]
-    shared = np.array([[float(sum(x == y for x, y in zip(a, b, strict=False))) for b in paths] for a in paths])
+    paths = [
+        ("ie", "g", "w"),
+        ("ie", "g", "w"),
+        ("ie", "g", "w"),
+        ("ie", "g", "n"),
+        ("ie", "r"),
+        ("ie", "r"),
+        ("u",),
+    ]
+    shared = np.array(
+        [[float(sum(x == y for x, y in zip(a, b, strict=False))) for b in paths] for a in paths]
+    )
     np.fill_diagonal(shared, 9)
     tree = classification(shared)
     expected = 1 - shared / 4
@@ -558,16 +637,20 @@ def test_untangling_only_turns_branches_and_undoes_what_was_turned() -> None:
     for one, order in ((tree, left), (other, right)):
         for branch in clades(one, [str(k) for k in range(12)]):
             places = sorted(order.index(int(leaf)) for leaf in branch)
-            assert places == list(range(places[0], places[-1] + 1)), "a branch's leaves stay side by side"
+            assert places == list(range(places[0], places[-1] + 1)), (
+                "a branch's leaves stay side by side"
+            )
     assert entanglement(left, right) <= entanglement(start, leaves_list(other).tolist())
 
 
-# --------------------------------------------------------------------------------------------------------------- map
+# ---------------------------------------------------------------------------------------------- map
 
 
 def test_a_map_of_all_dimensions_keeps_every_distance() -> None:
     given = vectors(0, layers=2)
-    points, shares = layout(given, dimensions=len(LANGS) - 1 if given.shape[2] >= len(LANGS) else 12)
+    points, shares = layout(
+        given, dimensions=len(LANGS) - 1 if given.shape[2] >= len(LANGS) else 12
+    )
     chord = np.sqrt(np.clip(2 - 2 * cosine_matrices(given), 0, None))
     for place in range(2):
         np.testing.assert_allclose(square(points[place]), chord[place], atol=1e-6)

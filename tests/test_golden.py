@@ -1,4 +1,5 @@
-"""The estimators beside recorded numbers of published packages; tests/golden/make.py records them."""
+"""The estimators beside recorded numbers of published packages; tests/golden/make.py records
+them."""
 
 import json
 from pathlib import Path
@@ -19,7 +20,10 @@ def recorded(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(inputs, outputs) of a reference, in double precision."""
     found: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
     assert found["versions"].keys() == {name, "torch"}
-    inputs, outputs = ({k: torch.tensor(v).double() for k, v in found[side].items()} for side in ("inputs", "outputs"))
+    inputs, outputs = (
+        {k: torch.tensor(v).double() for k, v in found[side].items()}
+        for side in ("inputs", "outputs")
+    )
     return inputs, outputs
 
 
@@ -29,8 +33,12 @@ def test_leace_is_that_of_concept_erasure(concept: str, shrinkage: float | None)
     inputs, outputs = recorded("concept-erasure")
     x, labels = inputs["x"], inputs["labels"]
     langs = dict(enumerate(("en", "de", "es")))
-    given = moments({iso: x[labels == label][:, None, None] for label, iso in langs.items()}, pairs_from=None)
-    fitted = estimate.leace(given, concept="all" if concept == "all" else "target", shrinkage=shrinkage)
+    given = moments(
+        {iso: x[labels == label][:, None, None] for label, iso in langs.items()}, pairs_from=None
+    )
+    fitted = estimate.leace(
+        given, concept="all" if concept == "all" else "target", shrinkage=shrinkage
+    )
     [part] = erase(fitted["en"]).parts
     ours = x + CHANGES["erase"](x.float()[None], part.tensors)[0]
     theirs = outputs[f"{concept} {'shrunk' if shrinkage is None else 'plain'}"]
@@ -47,14 +55,20 @@ def paired(name: str) -> tuple[Any, dict[str, Tensor]]:
 def test_means_and_axes_are_those_of_steering_vectors() -> None:
     given, outputs = paired("steering-vectors")
     step = estimate.diffmean(given).between("en", "de")
-    torch.testing.assert_close((step.gap[:, None] * step.unit)[0].double(), outputs["mean"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        (step.gap[:, None] * step.unit)[0].double(), outputs["mean"], atol=1e-5, rtol=1e-5
+    )
     axis = estimate.pca(given).between("en", "de").unit[0].double()
     torch.testing.assert_close(axis, outputs["pca"], atol=1e-4, rtol=0)
-    assert float(axis @ torch.nn.functional.normalize(outputs["mean"], dim=0)) < 0.99, "they are two things here"
+    assert float(axis @ torch.nn.functional.normalize(outputs["mean"], dim=0)) < 0.99, (
+        "they are two things here"
+    )
 
 
 def test_pca_is_repengs_about_the_middle_and_not_its_default() -> None:
     given, outputs = paired("repeng")
     axis = estimate.pca(given).between("en", "de").unit[0].double()
     torch.testing.assert_close(axis, outputs["pca_center"], atol=1e-4, rtol=0)
-    assert float(axis @ outputs["pca_diff"]) < 0.9, "the default centres the differences, and loses their mean"
+    assert float(axis @ outputs["pca_diff"]) < 0.9, (
+        "the default centres the differences, and loses their mean"
+    )

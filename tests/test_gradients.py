@@ -1,4 +1,5 @@
-"""CULNIG's score: gradients of the answer's probability are differences of it, and what cannot matter scores 0."""
+"""CULNIG's score: gradients of the answer's probability are differences of it, and what cannot
+matter scores 0."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -41,17 +42,22 @@ def gate_of(model: Model, layer: int) -> torch.nn.Module:
 
 @torch.inference_mode()
 def chance(model: Model, ids: Sequence[int], said: int) -> float:
-    """exp(mean log-probability) of the last `said` tokens, from transformers' own logits, in double precision."""
+    """exp(mean log-probability) of the last `said` tokens, from transformers' own logits, in
+    double precision."""
     logits = model.hf(input_ids=torch.tensor([ids])).logits[0, -said - 1 : -1].double()
     return float(logits.log_softmax(-1)[range(said), ids[-said:]].mean().exp())
 
 
-def by_difference(model: Model, prompt: str, answer: str, layer: int, units: Sequence[int]) -> list[float]:
+def by_difference(
+    model: Model, prompt: str, answer: str, layer: int, units: Sequence[int]
+) -> list[float]:
     """P · max over tokens of value · ΔP/Δvalue, moving one value at one token at a time."""
     ids, said = ids_of(model, prompt, answer)
     values: list[torch.Tensor] = []
     with torch.inference_mode():
-        handle = gate_of(model, layer).register_forward_hook(lambda _, __, out: values.append(out[0].clone()))
+        handle = gate_of(model, layer).register_forward_hook(
+            lambda _, __, out: values.append(out[0].clone())
+        )
         plain = chance(model, ids, said)
         handle.remove()
 
@@ -69,7 +75,9 @@ def by_difference(model: Model, prompt: str, answer: str, layer: int, units: Seq
     step, places = 1e-5, range(1, len(ids) - 1)
     slopes = {
         unit: max(
-            float(values[0][place, unit]) * (moved(place, unit, step) - moved(place, unit, -step)) / (2 * step)
+            float(values[0][place, unit])
+            * (moved(place, unit, step) - moved(place, unit, -step))
+            / (2 * step)
             for place in places
         )
         for unit in units
@@ -84,7 +92,8 @@ def exact(lively: Callable[[str], Any]) -> Model:
 
 
 def test_scores_are_finite_differences(exact):
-    """Several tokens in the answer, other items beside it in the batch, and layers below that matter to it."""
+    """Several tokens in the answer, other items beside it in the batch, and layers below that
+    matter to it."""
     found = collect_gradients(exact, ITEMS, site="mlp_pre", layers=[0, 2])
     assert (found.langs, found.layers, found.site) == (("en", "de"), (0, 2), "mlp_pre")
     units = [0, 7, 31, 63]
@@ -93,12 +102,16 @@ def test_scores_are_finite_differences(exact):
             each = torch.tensor([by_difference(exact, *item, layer, units) for item in ITEMS[iso]])
             assert each.abs().amax(0).min() > 0
             expected = each.mean(0)
-            torch.testing.assert_close(found.score[place, depth, units], expected, atol=1e-18, rtol=1e-3)
+            torch.testing.assert_close(
+                found.score[place, depth, units], expected, atol=1e-18, rtol=1e-3
+            )
     assert (found.control == 0).all()
 
 
 def test_the_batch_makes_no_difference(exact):
-    whole, single = (collect_gradients(exact, ITEMS, control=CONTROL, batch=batch) for batch in (16, 1))
+    whole, single = (
+        collect_gradients(exact, ITEMS, control=CONTROL, batch=batch) for batch in (16, 1)
+    )
     torch.testing.assert_close(whole.score, single.score, rtol=1e-4, atol=1e-20)
     torch.testing.assert_close(whole.control, single.control, rtol=1e-4, atol=1e-20)
     assert whole.provenance["items"]["numbers"] == {"en": 3, "de": 2}
@@ -106,9 +119,13 @@ def test_the_batch_makes_no_difference(exact):
 
 def test_the_control_has_its_items_terms_none_below_zero(exact):
     found = collect_gradients(exact, ITEMS, control=CONTROL, layers=[1])
-    each = [collect_gradients(exact, {"en": [item]}, layers=[1]).score[0, 0] for item in CONTROL["en"]]
+    each = [
+        collect_gradients(exact, {"en": [item]}, layers=[1]).score[0, 0] for item in CONTROL["en"]
+    ]
     assert min(term.min() for term in each) < 0
-    torch.testing.assert_close(found.control[0, 0], torch.stack(each).clamp(min=0).mean(0), rtol=1e-4, atol=1e-20)
+    torch.testing.assert_close(
+        found.control[0, 0], torch.stack(each).clamp(min=0).mean(0), rtol=1e-4, atol=1e-20
+    )
     alone = collect_gradients(exact, ITEMS, layers=[1])
     torch.testing.assert_close(found.score, alone.score)
 
@@ -147,7 +164,8 @@ def test_weights_and_modes_are_left_as_they_were(shaped: Shaped) -> None:
 
 
 def test_a_likely_answer_is_weighed_by_its_chance(lively):
-    """P(y|x)·s, with s itself proportional to P: one item against its log-probability's gradient, with a gated MLP."""
+    """P(y|x)·s, with s itself proportional to P: one item against its log-probability's
+    gradient, with a gated MLP."""
     exact = load(lively("llama"), dtype="float64")
     prompt, answer = ITEMS["en"][0]
     ids, said = ids_of(exact, prompt, answer)
@@ -162,20 +180,30 @@ def test_a_likely_answer_is_weighed_by_its_chance(lively):
     handle.remove()
     mean = logits.log_softmax(-1)[range(said), ids[-said:]].mean()
     [slope] = torch.autograd.grad(mean, values["gate"])
-    expected = math.exp(2 * mean.item()) * (values["gate"].detach() * slope)[0, 1 : len(ids) - 1].amax(0)
-    found = collect_gradients(exact, {"en": [(prompt, answer)]}, site="mlp_pre", layers=[2]).score[0, 0]
-    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    expected = math.exp(2 * mean.item()) * (values["gate"].detach() * slope)[
+        0, 1 : len(ids) - 1
+    ].amax(0)
+    found = collect_gradients(exact, {"en": [(prompt, answer)]}, site="mlp_pre", layers=[2]).score[
+        0, 0
+    ]
+    torch.testing.assert_close(
+        found, expected.float(), rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 def test_what_cannot_be_scored_is_refused(shaped: Shaped) -> None:
     model = shaped("llama")
-    with pytest.raises(SteerlabError, match="give \\(prompt, answer\\) items for each language, one at least"):
+    with pytest.raises(
+        SteerlabError, match="give \\(prompt, answer\\) items for each language, one at least"
+    ):
         collect_gradients(model, {"en": []})
     with pytest.raises(SteerlabError, match="unknown language code 'xx'"):
         collect_gradients(model, {"xx": ITEMS["en"]})
     with pytest.raises(SteerlabError, match="the prompt 'The' has an empty answer"):
         collect_gradients(model, {"en": [("The", " ")]})
-    with pytest.raises(SteerlabError, match="the control has items of en, the items are of en de; give a control"):
+    with pytest.raises(
+        SteerlabError, match="the control has items of en, the items are of en de; give a control"
+    ):
         collect_gradients(model, ITEMS, control={"en": CONTROL["en"]})
     with pytest.raises(SteerlabError, match="a batch of 0 items is none"):
         collect_gradients(model, ITEMS, batch=0)

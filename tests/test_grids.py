@@ -13,7 +13,8 @@ from steerlab.sweeps.grid import STEERING, Grid
 def test_a_file_is_the_same_as_the_keys(tmp_path):
     file = tmp_path / "grid.yaml"
     file.write_text(
-        "targets: [es, de]\nestimators: lda\noperators: {add: [0.5, 1], rotate: [1]}\nlayers: all\nlimit: 8\n"
+        "targets: [es, de]\nestimators: lda\noperators: {add: [0.5, 1], rotate: [1]}\nlayers: "
+        "all\nlimit: 8\n"
     )
     grid = Grid.read(file)
     keys: dict[str, Any] = {"targets": ["es", "de"], "estimators": ["lda"], "limit": 8}
@@ -28,13 +29,18 @@ def test_a_file_is_the_same_as_the_keys(tmp_path):
 def test_operators_bring_their_own_strengths_or_share_some():
     some = ["add", "rotate", "affine"]
     assert Grid.of({"operators": some}).operators == {name: OPERATORS[name].grid for name in some}
-    assert Grid.of({"operators": ["add", "rotate"], "strengths": [1]}).operators == {"add": (1.0,), "rotate": (1.0,)}
+    assert Grid.of({"operators": ["add", "rotate"], "strengths": [1]}).operators == {
+        "add": (1.0,),
+        "rotate": (1.0,),
+    }
     assert Grid.of({}).operators == {"add": STEERING["add"]}
     assert Grid.of({}).cells(("en", "de"), 3) != Grid.of({"source": "de"}).cells(("en", "de"), 3)
 
 
 def test_an_operator_of_one_estimator_runs_with_that_one_only():
-    grid = Grid.of({"estimators": ["diffmean", "sparse"], "operators": ["add", "overwrite"], "layers": 0})
+    grid = Grid.of(
+        {"estimators": ["diffmean", "sparse"], "operators": ["add", "overwrite"], "layers": 0}
+    )
     methods = {cell.method for cell in grid.cells(("en", "de"), 1)}
     assert methods == {"diffmean", "sparse", "sparse_overwrite"}
     told = r"operators\.overwrite: it needs what sparse makes, which is not asked for"
@@ -43,27 +49,47 @@ def test_an_operator_of_one_estimator_runs_with_that_one_only():
 
 
 def test_draws_are_cells_of_their_own():
-    cells = Grid.of({"temperature": 0.7, "draws": 3, "targets": "es", "layers": 0, "strengths": 1}).cells(("en",), 1)
+    cells = Grid.of(
+        {"temperature": 0.7, "draws": 3, "targets": "es", "layers": 0, "strengths": 1}
+    ).cells(("en",), 1)
     assert [cell.draw for cell in cells] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"layer": [1]}, "there is no key 'layer'; did you mean 'layers'\\? the keys are model, revision"),
+        (
+            {"layer": [1]},
+            "there is no key 'layer'; did you mean 'layers'\\? the keys are model, revision",
+        ),
         ({"zzz": 1}, "there is no key 'zzz'; the keys are model"),
         ({"layers": ["two"]}, r"layers\.0: .*valid integer.*, and 'two' was given"),
         ({"layers": [-1]}, r"layers\.0: .*greater than or equal to 0, and -1 was given"),
-        ({"operators": {"add": ["strong"]}}, r"operators\.add\.0: .*valid number.*, and 'strong' was given"),
+        (
+            {"operators": {"add": ["strong"]}},
+            r"operators\.add\.0: .*valid number.*, and 'strong' was given",
+        ),
         ({"operators": {"add": [float("inf")]}}, r"operators\.add\.0: .*finite number"),
         ({"operators": ["multiply"]}, "a sweep steers with add, rotate, .*, not with 'multiply'"),
-        ({"operators": {"add": [1]}, "strengths": [1]}, "strengths: the operators have their own; give one of the two"),
-        ({"estimators": ["magic"]}, "estimators: there is no estimator 'magic'; there are .*diffmean"),
+        (
+            {"operators": {"add": [1]}, "strengths": [1]},
+            "strengths: the operators have their own; give one of the two",
+        ),
+        (
+            {"estimators": ["magic"]},
+            "estimators: there is no estimator 'magic'; there are .*diffmean",
+        ),
         ({"targets": ["xx"]}, "targets: unknown language code 'xx'"),
         ({"targets": ["en"]}, "the source 'en' is among the targets"),
-        ({"targets": []}, "the grid is empty; give at least one estimator, operator, layer, strength and target"),
+        (
+            {"targets": []},
+            "the grid is empty; give at least one estimator, operator, layer, strength and target",
+        ),
         ({"operators": {"add": []}}, "the grid is empty"),
-        ({"split": "train"}, "split: input should be 'estimate', 'dev' or 'test', and 'train' was given"),
+        (
+            {"split": "train"},
+            "split: input should be 'estimate', 'dev' or 'test', and 'train' was given",
+        ),
         ({"temperature": -1}, "temperature: .*greater than or equal to 0"),
         ({"draws": 2}, "draws: at temperature 0 every draw is the same"),
         ({"limit": 0, "batch": 0}, "limit: .*; batch: "),
@@ -82,7 +108,9 @@ def test_a_file_that_is_no_grid(tmp_path):
     with pytest.raises(SteerlabError, match=r"bad\.yaml is not YAML: .*line 2"):
         Grid.read(tmp_path / "bad.yaml")
     (tmp_path / "key.yaml").write_text("layers: [1]\nstrenghts: [1]\n")
-    with pytest.raises(SteerlabError, match=r"key\.yaml: there is no key 'strenghts'; did you mean"):
+    with pytest.raises(
+        SteerlabError, match=r"key\.yaml: there is no key 'strenghts'; did you mean"
+    ):
         Grid.read(tmp_path / "key.yaml")
 
 

@@ -9,7 +9,16 @@ import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ["torch", "transformers", "transformer_lens", "sae_lens", "pandas", "scipy", "sklearn", "plotly"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "transformer_lens",
+    "sae_lens",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "plotly",
+]
 HEAVY += ["langcodes", "language_data"]
 # Written so that this file does not match itself.
 MACHINE = re.compile(
@@ -21,7 +30,9 @@ BINARY_MEGABYTES = 42  # the model, and at most 17 for its SAEs
 def tracked() -> list[Path]:
     """The files that git knows, and those that it would take."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    names = subprocess.run(
+        listed, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
@@ -33,8 +44,12 @@ def text_of(path: Path) -> str | None:
 
 def heavy_after(code: str) -> str:
     """Which heavy packages a fresh Python has imported after `code`."""
-    report = f"import sys\n{code}\nprint('heavy:', [name for name in {HEAVY} if name in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", report], cwd=ROOT, check=True, capture_output=True, text=True)
+    report = (
+        f"import sys\n{code}\nprint('heavy:', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", report], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     return run.stdout.strip().splitlines()[-1]
 
 
@@ -74,7 +89,11 @@ def test_every_door_opens():
 def test_nothing_inside_uses_the_door():
     uses = re.compile(r"^\s*(from steerlab import|import steerlab\b(?!\.))", re.MULTILINE)
     assert uses.search("from steerlab import load")
-    assert [str(path) for path in (ROOT / "steerlab").rglob("*.py") if uses.search(path.read_text("utf-8"))] == []
+    assert [
+        str(path)
+        for path in (ROOT / "steerlab").rglob("*.py")
+        if uses.search(path.read_text("utf-8"))
+    ] == []
 
 
 def test_types_are_checked_while_testing():
@@ -103,5 +122,7 @@ def test_binaries_stay_small():
 def test_constraints_are_exact():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]
-    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.!]*", pin)] == []
+    assert [
+        pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.!]*", pin)
+    ] == []
     assert "torch==2.13.0" in pins

@@ -1,4 +1,5 @@
-"""Released files become Directions: numbers, provenance, and a message for each file that is none."""
+"""Released files become Directions: numbers, provenance, and a message for each file that is
+none."""
 
 import json
 import os
@@ -30,19 +31,33 @@ def recorded(kind: str, iso: str) -> Tensor:
 def save(folder: Path, kind: str, iso: str, rows: Tensor, *, model: str = "llama") -> Path:
     """A file of the form of the release."""
     if kind == "probe":
-        layers = {k: OrderedDict(weight=row[None], bias=torch.zeros(1)) for k, row in enumerate(rows)}
+        layers = {
+            k: OrderedDict(weight=row[None], bias=torch.zeros(1)) for k, row in enumerate(rows)
+        }
         held: dict[str, Any] = {"probes": layers, "negative_languages": GOLDEN["negatives"][iso]}
     elif kind == "lda":
-        held = {"steering_vectors": rows, "negative_languages": GOLDEN["negatives"][iso], "lda_results": {0: {}}}
+        held = {
+            "steering_vectors": rows,
+            "negative_languages": GOLDEN["negatives"][iso],
+            "lda_results": {0: {}},
+        }
     else:
-        held = {"steering_vectors": rows, "num_tokens": GOLDEN["tokens"][iso], "token_counts": torch.ones(len(rows))}
+        held = {
+            "steering_vectors": rows,
+            "num_tokens": GOLDEN["tokens"][iso],
+            "token_counts": torch.ones(len(rows)),
+        }
     folder.mkdir(exist_ok=True)
     torch.save(held, folder / f"{kind}.{iso}.{model}")
     return folder / f"{kind}.{iso}.{model}"
 
 
 def save_means(file: Path, means: Tensor, **header: str) -> Path:
-    about = {"langs": ",".join(LANGS), "site": "resid_post (output of block k)", "model": "a model"} | header
+    about = {
+        "langs": ",".join(LANGS),
+        "site": "resid_post (output of block k)",
+        "model": "a model",
+    } | header
     save_file({"means": means}, file, metadata=about)
     return file
 
@@ -56,7 +71,7 @@ def released(tmp_path: Path) -> Path:
     return tmp_path / "released"
 
 
-# ------------------------------------------------------------------------------------------------------------ numbers
+# ------------------------------------------------------------------------------------------ numbers
 
 
 def test_released_vectors_equal_the_rows_of_the_means_file(released: Path, tmp_path: Path) -> None:
@@ -69,7 +84,9 @@ def test_released_vectors_equal_the_rows_of_the_means_file(released: Path, tmp_p
         assert torch.equal(ours.vectors[place].half(), stacked.vectors[place].half())
         torch.testing.assert_close(ours.vectors[place], recorded("vector", iso), rtol=0, atol=0)
     assert not torch.equal(ours.vectors[0].half(), stacked.vectors[1].half())
-    assert not torch.equal(ours.vectors, stacked.vectors), "the release has more digits than the float16 file"
+    assert not torch.equal(ours.vectors, stacked.vectors), (
+        "the release has more digits than the float16 file"
+    )
 
 
 def test_differences_of_vectors_are_diffmean(released: Path) -> None:
@@ -132,7 +149,8 @@ def test_the_command_writes_what_the_call_returns(
 
 def test_every_released_language_has_a_family_and_a_script() -> None:
     released = (
-        "af ar bn bo cs da de el en es fa fr hi id it ja ka kk ko mt nl no pl pt ro ru sk sv sw th tl tr uk ur vi zh"
+        "af ar bn bo cs da de el en es fa fr hi id it ja ka kk ko mt nl no pl pt ro ru sk sv sw th "
+        "tl tr uk ur vi zh"
     )
     known = {iso: language(iso) for iso in released.split()}
     assert len(known) == 36
@@ -150,7 +168,7 @@ def test_every_released_language_has_a_family_and_a_script() -> None:
     assert {known[iso].script for iso in ("fa", "ur", "ar")} == {"Arab"}
 
 
-# ---------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
 class Trap:
@@ -165,7 +183,9 @@ def test_a_file_that_would_run_code_is_not_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"steering_vectors": Trap()}, released / "vector.de.llama")
-    with pytest.raises(SteerlabError, match=r"vector.de.llama is no whole file of tensors.*nothing in it was run"):
+    with pytest.raises(
+        SteerlabError, match=r"vector.de.llama is no whole file of tensors.*nothing in it was run"
+    ):
         clas_bench(released)
     assert not (tmp_path / "trap").exists()
 
@@ -177,21 +197,39 @@ def spoil(file: Path, held: Any) -> None:
 @pytest.mark.parametrize(
     ("spoiled", "kind", "message"),
     [
-        (lambda folder: (folder / "vector.de.llama").write_bytes(b"not tensors"), "vector", "no whole file of tensors"),
-        (lambda folder: (folder / "vector.de.llama").write_bytes(b""), "vector", "no whole file of tensors"),
-        (lambda folder: spoil(folder / "vector.de.llama", [1, 2]), "vector", "holds a list; CLaS-Bench's files hold"),
         (
-            lambda folder: (folder / "lda.de.llama").write_bytes((folder / "probe.de.llama").read_bytes()),
+            lambda folder: (folder / "vector.de.llama").write_bytes(b"not tensors"),
+            "vector",
+            "no whole file of tensors",
+        ),
+        (
+            lambda folder: (folder / "vector.de.llama").write_bytes(b""),
+            "vector",
+            "no whole file of tensors",
+        ),
+        (
+            lambda folder: spoil(folder / "vector.de.llama", [1, 2]),
+            "vector",
+            "holds a list; CLaS-Bench's files hold",
+        ),
+        (
+            lambda folder: (folder / "lda.de.llama").write_bytes(
+                (folder / "probe.de.llama").read_bytes()
+            ),
             "lda",
             "lda.de.llama holds probes, negative_languages, and no steering_vectors .*another kind",
         ),
         (
-            lambda folder: (folder / "probe.de.llama").write_bytes((folder / "lda.de.llama").read_bytes()),
+            lambda folder: (folder / "probe.de.llama").write_bytes(
+                (folder / "lda.de.llama").read_bytes()
+            ),
             "probe",
             "probe.de.llama holds .*no probes: {layer: {weight",
         ),
         (
-            lambda folder: spoil(folder / "probe.de.llama", {"probes": {1: {"weight": torch.ones(1, 11)}}}),
+            lambda folder: spoil(
+                folder / "probe.de.llama", {"probes": {1: {"weight": torch.ones(1, 11)}}}
+            ),
             "probe",
             "no probes: {layer: {weight",
         ),
@@ -205,12 +243,26 @@ def spoil(file: Path, held: Any) -> None:
             "lda",
             "vector.en.llama is 4 layers x 11 wide, but lda.de.llama is 3 x 11",
         ),
-        (lambda folder: (folder / "vector.en.llama").unlink(), "probe", "needs vector.en.llama beside it"),
-        (lambda folder: (folder / "vector.xx.llama").touch(), "vector", "unknown language code 'xx'"),
-        (lambda folder: save(folder, "vector", "en", torch.full((3, 11), torch.nan)), "vector", "NaN or infinity"),
+        (
+            lambda folder: (folder / "vector.en.llama").unlink(),
+            "probe",
+            "needs vector.en.llama beside it",
+        ),
+        (
+            lambda folder: (folder / "vector.xx.llama").touch(),
+            "vector",
+            "unknown language code 'xx'",
+        ),
+        (
+            lambda folder: save(folder, "vector", "en", torch.full((3, 11), torch.nan)),
+            "vector",
+            "NaN or infinity",
+        ),
     ],
 )
-def test_a_wrong_file_says_what_is_wrong(released: Path, spoiled: Any, kind: str, message: str) -> None:
+def test_a_wrong_file_says_what_is_wrong(
+    released: Path, spoiled: Any, kind: str, message: str
+) -> None:
     clas_bench(released, kind=kind)
     spoiled(released)
     with pytest.raises(SteerlabError, match=message):
@@ -218,11 +270,18 @@ def test_a_wrong_file_says_what_is_wrong(released: Path, spoiled: Any, kind: str
 
 
 def test_a_wrong_folder_or_kind_says_what_there_is(released: Path, tmp_path: Path) -> None:
-    with pytest.raises(SteerlabError, match="kind 'pca' are not known; the kinds are vector, lda, probe"):
+    with pytest.raises(
+        SteerlabError, match="kind 'pca' are not known; the kinds are vector, lda, probe"
+    ):
         clas_bench(released, kind="pca")
-    with pytest.raises(SteerlabError, match=r"there is no folder .*nowhere; give the one that holds .*lda.de.llama"):
+    with pytest.raises(
+        SteerlabError, match=r"there is no folder .*nowhere; give the one that holds .*lda.de.llama"
+    ):
         clas_bench(tmp_path / "nowhere", kind="lda")
-    with pytest.raises(SteerlabError, match=r"no vector.<language>.aya; it has lda.\*.llama, probe.\*.llama, vector"):
+    with pytest.raises(
+        SteerlabError,
+        match=r"no vector.<language>.aya; it has lda.\*.llama, probe.\*.llama, vector",
+    ):
         clas_bench(released, model="aya")
     with pytest.raises(SteerlabError, match="it has no such files"):
         clas_bench(tmp_path)
@@ -235,13 +294,21 @@ def test_a_wrong_folder_or_kind_says_what_there_is(released: Path, tmp_path: Pat
         ({"means": torch.ones(3, 3, 4)}, {}, r"means of shape \(3, 3, 4\), and 2 languages"),
         ({"means": torch.ones(2, 3)}, {}, r"means of shape \(2, 3\)"),
         ({"means": torch.ones(2, 3, 4)}, {"langs": "de,xx"}, "unknown language code 'xx'"),
-        ({"means": torch.ones(2, 3, 4)}, {"site": "mlp_out"}, "site is 'mlp_out'; the sites are resid_pre, resid_post"),
+        (
+            {"means": torch.ones(2, 3, 4)},
+            {"site": "mlp_out"},
+            "site is 'mlp_out'; the sites are resid_pre, resid_post",
+        ),
     ],
 )
 def test_a_wrong_file_of_means_says_what_is_wrong(
     tmp_path: Path, tensors: dict[str, Tensor], header: dict[str, str], message: str
 ) -> None:
-    save_file(tensors, tmp_path / "means.safetensors", metadata={"langs": "de,en", "site": "resid_post"} | header)
+    save_file(
+        tensors,
+        tmp_path / "means.safetensors",
+        metadata={"langs": "de,en", "site": "resid_post"} | header,
+    )
     with pytest.raises(SteerlabError, match=message):
         language_means(tmp_path / "means.safetensors")
 

@@ -1,4 +1,5 @@
-"""p is uniform when nothing differs, small when something does; a family keeps its level; power is as said."""
+"""p is uniform when nothing differs, small when something does; a family keeps its level; power
+is as said."""
 
 from itertools import combinations, product
 
@@ -6,29 +7,44 @@ import numpy as np
 import pytest
 from scipy.stats import binom, kstest
 
-from steerlab.analysis.tests import ALPHA, POWER, clustering, detectable, holm, paired_test, sign_flips
+from steerlab.analysis.tests import (
+    ALPHA,
+    POWER,
+    clustering,
+    detectable,
+    holm,
+    paired_test,
+    sign_flips,
+)
 from steerlab.core.errors import SteerlabError
 
 SENTENCES, LANGUAGES = 40, 8
 ROWS = np.repeat(np.arange(SENTENCES), LANGUAGES)
 
 
-def pair(rng: np.random.Generator, effect: float = 0.0, clustered: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    rng: np.random.Generator, effect: float = 0.0, clustered: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
     """Two methods' zeros and ones `[row]`; a sentence may suit one of them in all of its languages.
 
-    The chance of a one is .5, `clustered` more or less by sentence and method; `effect` more for the first.
+    The chance of a one is .5, `clustered` more or less by sentence and method; `effect` more for
+    the first.
     """
     chances = [0.5 + rng.uniform(-clustered, clustered, SENTENCES)[ROWS] for _ in range(2)]
-    a, b = ((rng.random(len(ROWS)) < chance).astype(float) for chance in (chances[0] + effect, chances[1]))
+    a, b = (
+        (rng.random(len(ROWS)) < chance).astype(float)
+        for chance in (chances[0] + effect, chances[1])
+    )
     return a, b
 
 
 def within(hits: int, runs: int, rate: float) -> bool:
-    """Whether so many hits of so many runs are what this rate gives, but for one time in ten thousand."""
+    """Whether so many hits of so many runs are what this rate gives, but for one time in ten
+    thousand."""
     return bool(binom.ppf(5e-5, runs, rate) <= hits <= binom.ppf(1 - 5e-5, runs, rate))
 
 
-# ------------------------------------------------------------------------------------------------------------ the test
+# ----------------------------------------------------------------------------------------- the test
 
 
 def test_p_is_uniform_when_nothing_differs_and_by_row_it_is_not() -> None:
@@ -36,7 +52,9 @@ def test_p_is_uniform_when_nothing_differs_and_by_row_it_is_not() -> None:
     for seed in range(250):
         a, b = pair(rng)
         by_sentence.append(paired_test(a, ROWS, b, ROWS, draws=199, seed=seed).p)
-        by_row.append(paired_test(a, np.arange(len(ROWS)), b, np.arange(len(ROWS)), draws=199, seed=seed).p)
+        by_row.append(
+            paired_test(a, np.arange(len(ROWS)), b, np.arange(len(ROWS)), draws=199, seed=seed).p
+        )
     assert kstest(by_sentence, "uniform").pvalue > 0.01
     assert within(sum(p <= ALPHA for p in by_sentence), 250, ALPHA)
     assert kstest(by_row, "uniform").pvalue < 1e-6, "rows of one sentence are no independent draws"
@@ -45,18 +63,25 @@ def test_p_is_uniform_when_nothing_differs_and_by_row_it_is_not() -> None:
 
 def test_p_is_small_for_a_planted_effect_and_smallest_by_sign() -> None:
     rng = np.random.default_rng(1)
-    found = [paired_test(a, ROWS, b, ROWS, draws=999) for a, b in (pair(rng, 0.25, clustered=0.2) for _ in range(20))]
+    found = [
+        paired_test(a, ROWS, b, ROWS, draws=999)
+        for a, b in (pair(rng, 0.25, clustered=0.2) for _ in range(20))
+    ]
     assert sum(test.p <= 0.01 for test in found) >= 18
     assert np.mean([test.difference for test in found]) == pytest.approx(0.25, abs=0.03)
     a, b = pair(rng, effect=0.2)
     assert paired_test(a, ROWS, b, ROWS).p == paired_test(b, ROWS, a, ROWS).p
-    assert paired_test(a, ROWS, a - 1, ROWS, draws=999).p == 1 / 1000, "(1 + count) / (1 + draws), never 0"
+    assert paired_test(a, ROWS, a - 1, ROWS, draws=999).p == 1 / 1000, (
+        "(1 + count) / (1 + draws), never 0"
+    )
 
 
 def test_few_sentences_take_every_pattern_of_signs() -> None:
     rng = np.random.default_rng(2)
     differences = rng.integers(-4, 6, size=9) / 7  # thirds and sevenths tie only up to rounding
-    means = [abs(round(float(np.mean(differences * signs)), 12)) for signs in product((1, -1), repeat=9)]
+    means = [
+        abs(round(float(np.mean(differences * signs)), 12)) for signs in product((1, -1), repeat=9)
+    ]
     expected = np.mean([mean >= abs(round(float(differences.mean()), 12)) for mean in means])
     assert sign_flips(differences) == pytest.approx(expected)
     assert sign_flips(differences, seed=1) == sign_flips(differences), "nothing is drawn"
@@ -78,7 +103,9 @@ def test_sides_may_have_any_number_of_rows_of_a_sentence() -> None:
 
 def test_what_cannot_be_tested() -> None:
     a, b = pair(np.random.default_rng(5))
-    with pytest.raises(SteerlabError, match="1 are on one side only \\(such as 39\\): keep the rows"):
+    with pytest.raises(
+        SteerlabError, match="1 are on one side only \\(such as 39\\): keep the rows"
+    ):
         paired_test(a, ROWS, b[ROWS < 39], ROWS[ROWS < 39])
     with pytest.raises(SteerlabError, match="needs two sentences or more, it was given 1"):
         paired_test(a[:8], ROWS[:8], b[:8], ROWS[:8])
@@ -88,7 +115,7 @@ def test_what_cannot_be_tested() -> None:
         sign_flips(np.array([0.1, np.nan, 0.2]))
 
 
-# ---------------------------------------------------------------------------------------------------------- the family
+# --------------------------------------------------------------------------------------- the family
 
 
 def test_holm_by_hand() -> None:
@@ -97,12 +124,17 @@ def test_holm_by_hand() -> None:
 
 
 def test_holm_is_the_closed_test_of_bonferronis() -> None:
-    """A hypothesis is rejected if Bonferroni rejects every subset of the family that holds it (Marcus et al. 1976)."""
+    """A hypothesis is rejected if Bonferroni rejects every subset of the family that holds it
+    (Marcus et al. 1976)."""
     rng = np.random.default_rng(11)
     for size in (1, 2, 5, 7):
         p = np.round(rng.uniform(size=size) ** 3, 2)  # with ties, and zeros
-        subsets = [list(of) for count in range(1, size + 1) for of in combinations(range(size), count)]
-        closed = [max(min(1, len(of) * p[of].min()) for of in subsets if one in of) for one in range(size)]
+        subsets = [
+            list(of) for count in range(1, size + 1) for of in combinations(range(size), count)
+        ]
+        closed = [
+            max(min(1, len(of) * p[of].min()) for of in subsets if one in of) for one in range(size)
+        ]
         assert holm(p.tolist()) == pytest.approx(closed)
     assert holm([0.01, 0.04]) != pytest.approx([0.02, 0.08]), "the last step is no Bonferroni"
 
@@ -118,7 +150,8 @@ def test_holm_is_never_below_p_and_keeps_the_order() -> None:
 
 
 def test_holm_keeps_the_level_of_the_family_and_p_alone_does_not() -> None:
-    """Eight methods of which none differs from the control that all share, so that the tests are correlated."""
+    """Eight methods of which none differs from the control that all share, so that the tests are
+    correlated."""
     rng, raw, adjusted = np.random.default_rng(7), 0, 0
     for seed in range(120):
         control = rng.normal(size=SENTENCES)
@@ -138,7 +171,7 @@ def test_holm_takes_p_values(bad: list[float]) -> None:
         holm([])
 
 
-# -------------------------------------------------------------------------------------------------------------- power
+# -------------------------------------------------------------------------------------------- power
 
 
 @pytest.mark.parametrize("family", [1, 6])
@@ -147,7 +180,10 @@ def test_the_difference_said_to_be_seen_is_seen_as_often_as_said(family: int) ->
     seen = detectable(spread, SENTENCES, family=family)
     shares = []
     for effect in (seen, seen / 2):
-        p = [sign_flips(rng.normal(effect, spread, SENTENCES), draws=479, seed=seed) for seed in range(250)]
+        p = [
+            sign_flips(rng.normal(effect, spread, SENTENCES), draws=479, seed=seed)
+            for seed in range(250)
+        ]
         shares.append(sum(value <= ALPHA / family for value in p))
     assert within(shares[0], 250, POWER)
     assert shares[1] < 250 * 0.45, "half of it is seen far less often"
@@ -174,7 +210,7 @@ def test_where_no_difference_can_be_seen() -> None:
         detectable(0.3, 48, family=0)
 
 
-# ------------------------------------------------------------------------------------------------ outputs of a sentence
+# ---------------------------------------------------------------------------- outputs of a sentence
 
 
 def test_the_intraclass_correlation_is_the_planted_one() -> None:
@@ -190,7 +226,9 @@ def test_the_intraclass_correlation_is_the_planted_one() -> None:
 
 def test_the_design_effect_is_what_the_variance_of_the_mean_shows() -> None:
     rng = np.random.default_rng(10)
-    samples = np.stack([rng.random(len(ROWS)) < rng.beta(0.8, 1.2, SENTENCES)[ROWS] for _ in range(600)])
+    samples = np.stack(
+        [rng.random(len(ROWS)) < rng.beta(0.8, 1.2, SENTENCES)[ROWS] for _ in range(600)]
+    )
     independent = samples.mean() * (1 - samples.mean()) / len(ROWS)
     said = np.mean([clustering(values, ROWS).design for values in samples])
     assert samples.mean(axis=1).var() / independent == pytest.approx(said, rel=0.2)

@@ -1,4 +1,5 @@
-"""The intervals hold what they promise, need whole sentences to do so, and have width where nothing varied."""
+"""The intervals hold what they promise, need whole sentences to do so, and have width where
+nothing varied."""
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ ROWS = np.repeat(np.arange(SENTENCES), LANGUAGES)
 
 
 def simulate(rng: np.random.Generator, mean: float = 0.4, strength: float = 2.0) -> np.ndarray:
-    """Zeros and ones `[row]` where some sentences are easy in every language: a beta-binomial with this mean."""
+    """Zeros and ones `[row]` where some sentences are easy in every language: a beta-binomial
+    with this mean."""
     easy = rng.beta(mean * strength, (1 - mean) * strength, size=SENTENCES)
     return rng.random(len(ROWS)) < easy[ROWS]
 
@@ -46,7 +48,8 @@ def test_the_interval_covers_the_truth_and_resampling_rows_does_not() -> None:
 
 
 def test_languages_without_common_sentences_are_drawn_within_each() -> None:
-    """Easy and hard languages: which ones were read is no accident, and drawing over them all would widen it."""
+    """Easy and hard languages: which ones were read is no accident, and drawing over them all
+    would widen it."""
     rng, easy = np.random.default_rng(8), np.repeat([0.05, 0.35, 0.65, 0.95], 20)
     rows, strata = np.repeat(np.arange(80), 3), np.repeat(np.arange(80) // 20, 3)
     within, over, widths = [], [], []
@@ -69,7 +72,9 @@ def test_languages_that_share_sentences_are_one_stratum() -> None:
     plain = by_sentence(values, ROWS)
     assert by_sentence(values, ROWS, strata=languages) == plain
     kept = np.random.default_rng(10).random(len(ROWS)) < 0.7
-    assert by_sentence(values[kept], ROWS[kept], strata=languages[kept]) == by_sentence(values[kept], ROWS[kept])
+    assert by_sentence(values[kept], ROWS[kept], strata=languages[kept]) == by_sentence(
+        values[kept], ROWS[kept]
+    )
     assert strata_of(np.array([7, 7, 3, 5, 5, 9]), np.array(list("abaccd"))) == (0, 1, 0, 2)
     own = ROWS % 2 * 1000 + ROWS, ROWS % 2  # two halves that share none
     assert by_sentence(values, own[0], strata=own[1]) != plain
@@ -77,7 +82,9 @@ def test_languages_that_share_sentences_are_one_stratum() -> None:
     assert paired_difference(values, ROWS, other, ROWS, strata=languages) == paired_difference(
         values, ROWS, other, ROWS
     )
-    assert harmonic_by_sentence(values, other, ROWS, strata=languages) == harmonic_by_sentence(values, other, ROWS)
+    assert harmonic_by_sentence(values, other, ROWS, strata=languages) == harmonic_by_sentence(
+        values, other, ROWS
+    )
 
 
 def test_a_stratum_of_one_sentence_has_no_interval() -> None:
@@ -91,7 +98,8 @@ def test_a_stratum_of_one_sentence_has_no_interval() -> None:
 
 
 def test_where_each_language_agrees_with_itself_the_interval_has_width() -> None:
-    """Every output of one language is a hit and none of the other: not all sentences alike, and nothing to resample."""
+    """Every output of one language is a hit and none of the other: not all sentences alike, and
+    nothing to resample."""
     values, languages = np.repeat([1.0, 0.0], 30), np.repeat([0, 1], 30)
     value, low, high = by_sentence(values, np.arange(60), strata=languages)
     unseen = by_sentence(np.zeros(60), np.arange(60))[2]
@@ -129,7 +137,10 @@ def test_a_difference_of_nothing_holds_zero_and_of_something_does_not() -> None:
 
 def test_the_vectorised_bootstrap_is_the_one_spelt_out() -> None:
     rng = np.random.default_rng(3)
-    values, sentences = rng.normal(size=200), rng.integers(25, size=200)  # sentences with unequal numbers of rows
+    values, sentences = (
+        rng.normal(size=200),
+        rng.integers(25, size=200),
+    )  # sentences with unequal numbers of rows
     names = np.unique(sentences)
     means = []
     for _ in range(3000):
@@ -157,8 +168,12 @@ def test_where_nothing_varies_a_difference_still_has_width() -> None:
     nothing, everything = np.zeros(len(ROWS)), np.ones(len(ROWS))
     unseen = by_sentence(nothing, ROWS)[2]
     assert paired_difference(nothing, ROWS, nothing, ROWS) == pytest.approx((0, -unseen, unseen))
-    assert paired_difference(everything, ROWS, nothing, ROWS) == pytest.approx((1, 1 - 2 * unseen, 1))
-    assert paired_difference(nothing, ROWS, everything, ROWS) == pytest.approx((-1, -1, -1 + 2 * unseen))
+    assert paired_difference(everything, ROWS, nothing, ROWS) == pytest.approx(
+        (1, 1 - 2 * unseen, 1)
+    )
+    assert paired_difference(nothing, ROWS, everything, ROWS) == pytest.approx(
+        (-1, -1, -1 + 2 * unseen)
+    )
 
 
 def test_constants_that_are_no_proportions_have_no_width_and_one_sentence_has_no_interval() -> None:
@@ -201,13 +216,19 @@ def test_a_harmonic_mean_of_nothing_still_has_width() -> None:
     nothing, relevant = np.zeros(len(ROWS)), simulate(np.random.default_rng(6), 0.9)
     value, low, high = harmonic_by_sentence(nothing, relevant, ROWS)
     assert (value, low) == (0, 0)
-    assert high == pytest.approx(harmonic(by_sentence(nothing, ROWS)[2], by_sentence(relevant, ROWS)[2]))
+    assert high == pytest.approx(
+        harmonic(by_sentence(nothing, ROWS)[2], by_sentence(relevant, ROWS)[2])
+    )
     assert high > 0.1
 
 
 def test_a_score_that_some_rows_lack_leaves_the_other_whole() -> None:
     rng = np.random.default_rng(12)
-    a, b, rated = simulate(rng, 0.7), rng.choice([0, 0.5, 1.0], len(ROWS)), rng.random(len(ROWS)) < 0.6
+    a, b, rated = (
+        simulate(rng, 0.7),
+        rng.choice([0, 0.5, 1.0], len(ROWS)),
+        rng.random(len(ROWS)) < 0.6,
+    )
     rated[ROWS < 3] = False
     value, low, high = harmonic_by_sentence(a, np.where(rated, b, np.nan), ROWS, has_b=rated)
     assert value == pytest.approx(harmonic(a.mean(), b[rated].mean()))
@@ -222,19 +243,24 @@ def test_a_score_that_some_rows_lack_leaves_the_other_whole() -> None:
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_a_statistic_draws_the_sentences_of_by_sentence(own: bool) -> None:  # noqa: FBT001
+def test_a_statistic_draws_the_sentences_of_by_sentence(own: bool) -> None:
     values, languages = simulate(np.random.default_rng(13)), ROWS % 2
     strata = languages if own else None
     sentences = ROWS + 1000 * languages if own else ROWS
     mean = by_sentence(values, sentences, strata=strata, resamples=200, seed=4)
-    found = statistic_by_sentence(np.mean, [values], sentences, strata=strata, resamples=200, seed=4)
+    found = statistic_by_sentence(
+        np.mean, [values], sentences, strata=strata, resamples=200, seed=4
+    )
     assert found == pytest.approx(mean)
-    other = statistic_by_sentence(np.mean, [values], sentences, strata=strata, resamples=200, seed=5)
+    other = statistic_by_sentence(
+        np.mean, [values], sentences, strata=strata, resamples=200, seed=5
+    )
     assert other != pytest.approx(mean)
 
 
 def test_the_interval_of_a_correlation_covers_it_and_not_if_rows_are_drawn() -> None:
-    """Eight rows of a sentence that say the same: as rows they look like eight times the evidence."""
+    """Eight rows of a sentence that say the same: as rows they look like eight times the
+    evidence."""
     rng = np.random.default_rng(14)
     whole: list[bool] = []
     single: list[bool] = []
@@ -258,7 +284,9 @@ def test_draws_without_a_statistic_are_left_out() -> None:
     assert np.isnan(statistic_by_sentence(np.mean, [ROWS[:8]], ROWS[:8])[1:]).all(), "one sentence"
     with pytest.raises(SteerlabError, match=r"a column has shape \(3,\) and sentences \(4,\)"):
         statistic_by_sentence(np.mean, [ROWS[:3]], ROWS[:4])
-    with pytest.raises(SteerlabError, match=r"b has shape \(4,\), has_b \(3,\) and sentences \(4,\)"):
+    with pytest.raises(
+        SteerlabError, match=r"b has shape \(4,\), has_b \(3,\) and sentences \(4,\)"
+    ):
         harmonic_by_sentence(ROWS[:4], ROWS[:4], ROWS[:4], has_b=np.ones(3, bool))
 
 
@@ -287,7 +315,8 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(SteerlabError, match=r"interval of no rows.*check the filter"):
         by_sentence(np.ones(0), np.arange(0))
     with pytest.raises(
-        SteerlabError, match=r"strata have shape \(2,\), sentences \(3,\): give one stratum for each row"
+        SteerlabError,
+        match=r"strata have shape \(2,\), sentences \(3,\): give one stratum for each row",
     ):
         by_sentence(np.ones(3), np.arange(3), strata=np.arange(2))
     with pytest.raises(SteerlabError, match="1 of 3 values are not finite: drop"):

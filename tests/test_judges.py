@@ -47,7 +47,8 @@ def test_joint_is_the_language_and_the_meaning(dev):
 
 
 def test_numbers_are_those_of_the_file(dev):
-    """A sentence is named by its line in the file, also when only a part of the lines is asked about."""
+    """A sentence is named by its line in the file, also when only a part of the lines is asked
+    about."""
     few = dev.take(5)
     found = judged(list(few["fr"]), list(few.numbers), ["fr"] * 5, dev)
     assert all(found["relevant"])

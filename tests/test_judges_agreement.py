@@ -41,7 +41,9 @@ def rows(count, **columns):
         "question": "q",
         "sentence": np.arange(count) // 2,
     }
-    return pd.DataFrame(told | {"source": "en", "target": "de", "language": "de", "in_language": True} | columns)
+    return pd.DataFrame(
+        told | {"source": "en", "target": "de", "language": "de", "in_language": True} | columns
+    )
 
 
 def drawn(seed, levels, count=200, noise=0.4):
@@ -97,7 +99,9 @@ def test_the_measures_of_what_does_not_vary():
 def test_the_intervals_draw_what_the_tables_draw():
     a, b = drawn(5, (0, 1))
     judges, given = {"a": Given(tuple(a)), "b": Given(tuple(b))}, rows(200)
-    own = given.assign(target=["de", "es"] * 100, sentence=np.arange(200))  # two languages that share none
+    own = given.assign(
+        target=["de", "es"] * 100, sentence=np.arange(200)
+    )  # two languages that share none
     for table in (given, own):
         found = agreement(table, judges, resamples=100, seed=2).iloc[0]
         strata = {"strata": table["target"].to_numpy(), "resamples": 100, "seed": 2}
@@ -111,7 +115,9 @@ def test_the_intervals_draw_what_the_tables_draw():
 
 
 def test_one_sentence_has_no_interval():
-    table = agreement(rows(4, sentence=7), {"a": Given((0, 1, 1, 0)), "b": Given((0, 1, 0, 0))}).iloc[0]
+    table = agreement(
+        rows(4, sentence=7), {"a": Given((0, 1, 1, 0)), "b": Given((0, 1, 0, 0))}
+    ).iloc[0]
     assert table.kappa == pytest.approx(0.5)
     assert np.isnan([table.kappa_low, table.kappa_high]).all()
 
@@ -120,7 +126,11 @@ def test_equal_judges_agree_and_independent_ones_do_not():
     a, b = drawn(1, (0, 0.5, 1), noise=1.0)
     judges = {"a": Given(tuple(a)), "same": Given(tuple(a)), "other": Given(tuple(b))}
     table = agreement(rows(200), judges, resamples=200)
-    assert list(zip(table.a, table.b, strict=True)) == [("a", "same"), ("a", "other"), ("same", "other")]
+    assert list(zip(table.a, table.b, strict=True)) == [
+        ("a", "same"),
+        ("a", "other"),
+        ("same", "other"),
+    ]
     same, other = table.iloc[0], table.iloc[1]
     assert (same.equal, same.kappa, same.spearman) == (1, 1, pytest.approx(1))
     assert other.kappa_low < 0 < other.kappa_high
@@ -129,7 +139,8 @@ def test_equal_judges_agree_and_independent_ones_do_not():
 
 
 def test_intervals_cover_a_planted_kappa():
-    """Ratings shared with chance 0.6 have kappa 0.6; eight rows that repeat each other are one sentence."""
+    """Ratings shared with chance 0.6 have kappa 0.6; eight rows that repeat each other are one
+    sentence."""
     covered, one_by_one = 0, 0
     for seed in range(25):
         a, b = (np.repeat(values, 8) for values in drawn(seed, (0, 1), count=60))
@@ -145,7 +156,9 @@ def test_intervals_cover_a_planted_kappa():
 
 def test_what_cannot_be_read_is_counted_and_left_out():
     nan = float("nan")
-    table = agreement(rows(5), {"a": Given((1, nan, 0, nan, 1)), "b": Given((1, 0, nan, 1, 0))}, resamples=20).iloc[0]
+    table = agreement(
+        rows(5), {"a": Given((1, nan, 0, nan, 1)), "b": Given((1, 0, nan, 1, 0))}, resamples=20
+    ).iloc[0]
     assert (table.n, table.unreadable_a, table.unreadable_b, table.equal) == (2, 2, 1, 0.5)
     empty = agreement(rows(2), {"a": Given((nan, nan)), "b": Given((1, 0))}).iloc[0]
     assert (empty.n, empty.unreadable_a) == (0, 2)
@@ -184,10 +197,15 @@ def test_retrieval_and_likelihood_agree_on_gold_and_shuffled_outputs(polyglot, l
     for other in (0, 7):
         for place in range(12):
             text = dev["en"][place]
-            made.append((dev["es"][place + other], text + "\n", text, dev.numbers[place], "en", "es", "es"))
+            made.append(
+                (dev["es"][place + other], text + "\n", text, dev.numbers[place], "en", "es", "es")
+            )
     names = ["output", "prompt", "question", "sentence", "source", "target", "language"]
     table = pd.DataFrame(made, columns=names)
-    judges: dict[str, Judge] = {"retrieval": Retrieval(dev), "likelihood": Likelihood(dev, polyglot, distractors=5)}
+    judges: dict[str, Judge] = {
+        "retrieval": Retrieval(dev),
+        "likelihood": Likelihood(dev, polyglot, distractors=5),
+    }
     found = agreement(table, judges, resamples=100).iloc[0]
     assert found.n == 24
     assert found.kappa > 0.6
@@ -207,7 +225,11 @@ def test_words_for_judges(lines, tmp_path):
 @pytest.mark.parametrize(
     ("word", "options", "told"),
     [
-        ("gpt", {}, "no judge 'gpt'; the judges are retrieval, likelihood, model:ID_OR_FOLDER, http"),
+        (
+            "gpt",
+            {},
+            "no judge 'gpt'; the judges are retrieval, likelihood, model:ID_OR_FOLDER, http",
+        ),
         ("model:", {}, "no judge 'model:'"),
         ("embeddings", {}, "no judge 'embeddings'"),
         ("retrieval", {}, "compares with other sentences; give references"),

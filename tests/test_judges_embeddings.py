@@ -20,14 +20,20 @@ def dev(lines):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A random BERT whose mean over tokens is the embedding: equal sentences are nearest, and nothing is known."""
+    """A random BERT whose mean over tokens is the embedding: equal sentences are nearest, and
+    nothing is known."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     top = tmp_path_factory.mktemp("bert")
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"vocab_size": 12288, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "vocab_size": 12288,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     BertModel(BertConfig(**sizes, intermediate_size=64)).save_pretrained(top / "plain")
     AutoTokenizer.from_pretrained(PACKAGED, model_max_length=128).save_pretrained(top / "plain")
     words = Transformer(str(top / "plain"))
@@ -61,7 +67,9 @@ def test_against_the_question(encoder, dev):
 def test_an_empty_output_is_0_and_a_mixture_of_targets_is_read_by_target(encoder, dev):
     told = answers(dev, dev["de"])[:2]
     spanish = Answer(dev["es"][3], "", "", dev.numbers[3], "en", "es")
-    found = Embeddings(dev, encoder).rate([told[0], Answer(" ", "", "", dev.numbers[0], "en", "de"), spanish])
+    found = Embeddings(dev, encoder).rate(
+        [told[0], Answer(" ", "", "", dev.numbers[0], "en", "de"), spanish]
+    )
     assert found["rating"].tolist() == [1, 0, 1]
     assert np.isnan(found["cosine"]).tolist() == [False, True, False]
 
@@ -83,7 +91,8 @@ def test_what_cannot_be_judged(encoder, dev, tmp_path, monkeypatch):
     with pytest.raises(SteerlabError, match="give at least 32 sentences"):
         Embeddings(dev.take(20), encoder).rate(answers(dev.take(20), dev.take(20)["de"]))
     with pytest.raises(
-        SteerlabError, match="no folder with a sentence-transformers model.*give a folder, check the id"
+        SteerlabError,
+        match="no folder with a sentence-transformers model.*give a folder, check the id",
     ):
         Embeddings(dev, "nobody/nothing").rate(answers(dev, dev["de"]))
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)

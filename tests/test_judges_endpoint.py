@@ -29,7 +29,9 @@ def _no_proxy(monkeypatch):
 
 def answers(count):
     """Answers whose number stands in the question."""
-    return [Answer("Das ist gut.", f"q{i}\n", f"question {i}.", i, "en", "de") for i in range(count)]
+    return [
+        Answer("Das ist gut.", f"q{i}\n", f"question {i}.", i, "en", "de") for i in range(count)
+    ]
 
 
 def number(body):
@@ -104,20 +106,35 @@ def test_what_fails_once_is_tried_again(first):
             2,
             "had too many requests in up to 2 tries.*fewer requests",
         ),
-        (fails(500, "broken inside"), 2, "fails in up to 2 tries .500: .*broken inside.*was asked with.*max_tokens"),
+        (
+            fails(500, "broken inside"),
+            2,
+            "fails in up to 2 tries .500: .*broken inside.*was asked with.*max_tokens",
+        ),
         (fails(400, "no such field"), 1, "400: .*no such field.*was asked with"),
         (fails(404, "unknown model"), 1, "not found .*unknown model.*check the model's name"),
-        (fails(401, f"bad key {SECRET}"), 1, "refuses the key .401: .*bad key .*STEERLAB_JUDGE_KEY is set: put a key"),
+        (
+            fails(401, f"bad key {SECRET}"),
+            1,
+            "refuses the key .401: .*bad key .*STEERLAB_JUDGE_KEY is set: put a key",
+        ),
         (fails(403, "not yours"), 1, "refuses the key .403"),
         (Reply("garbage"), 2, "no chat completion .*2 times; check that the URL"),
         (Reply({"choices": []}), 2, "no chat completion"),
-        (says(GOOD, after=3.0), 2, "did not reply within 0.2 s in up to 2 tries; give a longer timeout"),
+        (
+            says(GOOD, after=3.0),
+            2,
+            "did not reply within 0.2 s in up to 2 tries; give a longer timeout",
+        ),
     ],
     ids=["429", "500", "400", "404", "401", "403", "garbage", "no choice", "late"],
 )
 def test_what_fails_for_good_says_what_to_do(reply, tries, told, monkeypatch):
     monkeypatch.setenv(KEY, SECRET)
-    with endpoint(lambda *_: reply) as server, pytest.raises(SteerlabError, match=f"(?s){told}") as caught:
+    with (
+        endpoint(lambda *_: reply) as server,
+        pytest.raises(SteerlabError, match=f"(?s){told}") as caught,
+    ):
         judge(server, timeout=0.2).rate(answers(1))
     assert len(server.bodies) == tries
     assert SECRET not in str(caught.value)
@@ -136,7 +153,12 @@ def test_the_key_is_sent_and_written_nowhere(monkeypatch, tmp_path, capfd):
         made = judge(server, key="MY_KEY", cache=tmp_path)
         made.rate(answers(2))
     assert server.headers[0]["authorization"] == f"Bearer {SECRET}"
-    seen = [made.name, repr(made), *capfd.readouterr(), *(file.read_text() for file in tmp_path.glob("*.jsonl"))]
+    seen = [
+        made.name,
+        repr(made),
+        *capfd.readouterr(),
+        *(file.read_text() for file in tmp_path.glob("*.jsonl")),
+    ]
     assert len(seen) > 4
     assert not [text for text in seen if SECRET in text]
 
@@ -198,16 +220,21 @@ def test_replies_that_came_before_a_failure_are_kept(tmp_path):
         assert done >= 3
     with endpoint(lambda *_: says(GOOD)) as other:
         moved = judge(other, cache=fresh(tmp_path))
-        object.__setattr__(moved, "url", server.url)  # the old one is gone: what was kept needs no server
+        object.__setattr__(
+            moved, "url", server.url
+        )  # the old one is gone: what was kept needs no server
         assert moved.rate(answers(3))["rating"].tolist() == [1] * 3
-        with pytest.raises(SteerlabError, match="could not be reached in up to 2 tries .*start it, or check"):
+        with pytest.raises(
+            SteerlabError, match="could not be reached in up to 2 tries .*start it, or check"
+        ):
             moved.rate(answers(6))
     assert not other.bodies
 
 
 def test_a_killed_judge_asks_only_for_the_rest(tmp_path):
     code = (
-        "import sys; from test_judges_endpoint import answers; from steerlab.scores.judges import Endpoint; "
+        "import sys; from test_judges_endpoint import answers; from steerlab.scores.judges import "
+        "Endpoint; "
         "from pathlib import Path; "
         "Endpoint(sys.argv[1], 'a-model', concurrency=1, cache=Path(sys.argv[2])).rate(answers(40))"
     )
@@ -234,7 +261,9 @@ def test_the_rate_limit_is_kept_between_calls_and_in_retries():
         assert len(server.times) == 9
         assert all(when - start >= 0.05 * place - 1e-3 for place, when in enumerate(server.times))
         judge(server, concurrency=8).rate(answers(8))
-        assert np.diff(server.times[9:]).min() < 0.03, "the control: without a limit they come together"
+        assert np.diff(server.times[9:]).min() < 0.03, (
+            "the control: without a limit they come together"
+        )
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -255,7 +284,10 @@ def test_it_travels_to_another_process():
     ("options", "told"),
     [
         ({"url": "localhost:8000"}, "no URL of a judge; give one such as http"),
-        ({"url": "http://me:secret@host/v1"}, "holds more than a place; put its key into the environment"),
+        (
+            {"url": "http://me:secret@host/v1"},
+            "holds more than a place; put its key into the environment",
+        ),
         ({"url": "http://host/v1?key=secret"}, "holds more than a place"),
         ({"url": "http://host:port/v1"}, "no URL of a judge"),
         ({"url": "http://[host/v1"}, "no URL of a judge"),
@@ -276,7 +308,9 @@ def test_settings_that_make_no_sense(options, told):
 
 def test_a_key_with_a_line_break_inside_is_refused(monkeypatch):
     monkeypatch.setenv(KEY, "two\nlines")
-    with pytest.raises(SteerlabError, match="STEERLAB_JUDGE_KEY holds characters that no key has") as caught:
+    with pytest.raises(
+        SteerlabError, match="STEERLAB_JUDGE_KEY holds characters that no key has"
+    ) as caught:
         Endpoint("http://127.0.0.1:9/v1", "m").rate(answers(1))
     assert "lines" not in str(caught.value)
 
@@ -284,7 +318,8 @@ def test_a_key_with_a_line_break_inside_is_refused(monkeypatch):
 def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(
-        SteerlabError, match=r"package openai, which is not installed: pip install 'steerlab\[judges\]'"
+        SteerlabError,
+        match=r"package openai, which is not installed: pip install 'steerlab\[judges\]'",
     ):
         Endpoint("http://127.0.0.1:9/v1", "m").rate(answers(1))
 

@@ -18,7 +18,10 @@ TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
-REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
+REFUSES = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    + TEMPLATE
+)
 ANSWER = Answer("Es regnet.", "How is the weather?\n", "How is the weather?", 4, "en", "de")
 
 
@@ -58,7 +61,14 @@ def test_how_a_reply_is_read(reply, rating):
 def test_the_judge_is_told_the_languages_and_to_ignore_that_of_the_output():
     system, user = messages(ANSWER)
     assert (system["role"], user["role"]) == ("system", "user")
-    for told in ("English", "German", "relevance", "coherence", "Rating: [[x]]", "no part of your task"):
+    for told in (
+        "English",
+        "German",
+        "relevance",
+        "coherence",
+        "Rating: [[x]]",
+        "no part of your task",
+    ):
         assert told.lower() in system["content"].lower()
     assert ANSWER.question in user["content"]
     assert ANSWER.output in user["content"]
@@ -93,7 +103,8 @@ def instruct(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chanting(tmp_path_factory):
-    """A model whose next token depends on the last one alone: after "assistant:" it says its rating, and ends."""
+    """A model whose next token depends on the last one alone: after "assistant:" it says its
+    rating, and ends."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("chanting")
@@ -156,5 +167,7 @@ def test_a_template_without_a_system_role_gets_the_rubric_all_the_same(instruct)
 
 
 def test_a_base_model_cannot_judge(polyglot):
-    with pytest.raises(SteerlabError, match="polyglot has no chat template, .*give an instruct model"):
+    with pytest.raises(
+        SteerlabError, match="polyglot has no chat template, .*give an instruct model"
+    ):
         Instruct(polyglot).rate([ANSWER])

@@ -1,4 +1,5 @@
-"""Likelihood as a judge: gold outputs win, shuffled ones are at chance, and the numbers are the model's own."""
+"""Likelihood as a judge: gold outputs win, shuffled ones are at chance, and the numbers are the
+model's own."""
 
 import pickle
 
@@ -21,7 +22,10 @@ def dev(lines):
 
 def answers(dev, outputs, *, target="de"):
     told = zip(outputs, dev["en"], dev.numbers, strict=True)
-    return [Answer(output, text + "\n", text, number, "en", target, target) for output, text, number in told]
+    return [
+        Answer(output, text + "\n", text, number, "en", target, target)
+        for output, text, number in told
+    ]
 
 
 def by_hand(model, prompt, output):
@@ -47,12 +51,18 @@ def test_gold_outputs_win_and_shuffled_ones_are_at_chance(polyglot, dev):
 @pytest.mark.parametrize("shape", ["polyglot", "gpt2", "gemma3"])
 def test_the_nats_are_those_of_the_text_alone(shaped, shape, dev):
     model = shaped(shape)
-    pairs = [(dev["en"][i] + "\n", dev["de"][j]) for i in (0, 1) for j in (0, 2, 3)] + [("No:", "Nein.")]
+    pairs = [(dev["en"][i] + "\n", dev["de"][j]) for i in (0, 1) for j in (0, 2, 3)] + [
+        ("No:", "Nein.")
+    ]
     nats, lengths = conditional(model, pairs)
     wanted = [by_hand(model, prompt, output) for prompt, output in pairs[:-1]]
-    wanted.append(by_hand(model, "No:", " Nein."))  # no white space before: the output brings its own
+    wanted.append(
+        by_hand(model, "No:", " Nein.")
+    )  # no white space before: the output brings its own
     np.testing.assert_allclose(nats, wanted, rtol=1e-3)
-    assert lengths.tolist()[0] == len(model.tokenizer(dev["de"][0], add_special_tokens=False).input_ids)
+    assert lengths.tolist()[0] == len(
+        model.tokenizer(dev["de"][0], add_special_tokens=False).input_ids
+    )
 
 
 @pytest.mark.parametrize("kind", ["hooked", "bridge"])
@@ -61,7 +71,9 @@ def test_models_of_transformer_lens_say_the_same(polyglot, lens, kind, dev):
 
     pairs = [(dev["en"][i] + "\n", dev["de"][j]) for i in (0, 1) for j in (0, 2)]
     np.testing.assert_allclose(
-        conditional(load(lens("polyglot", kind)), pairs)[0], conditional(polyglot, pairs)[0], rtol=1e-3
+        conditional(load(lens("polyglot", kind)), pairs)[0],
+        conditional(polyglot, pairs)[0],
+        rtol=1e-3,
     )
 
 
@@ -81,7 +93,9 @@ def test_an_empty_output_is_0(polyglot, dev):
 
 
 def test_the_others_are_of_the_same_language_and_form(dev):
-    answer = Answer("x", f"English: {dev['en'][2]}\nGerman:", dev["en"][2], dev.numbers[2], "en", "de")
+    answer = Answer(
+        "x", f"English: {dev['en'][2]}\nGerman:", dev["en"][2], dev.numbers[2], "en", "de"
+    )
     (prompts,) = Likelihood(dev, "no model is needed", distractors=5)._prompts([answer])
     assert prompts[0] == answer.prompt
     others = [prompt.removeprefix("English: ").removesuffix("\nGerman:") for prompt in prompts[1:]]
@@ -107,7 +121,9 @@ def test_it_is_named_by_what_decides_and_travels(polyglot, dev):
 
 def test_what_cannot_be_judged(polyglot, directions, dev):
     judge, good = Likelihood(dev, polyglot), answers(dev, dev["de"])[0]
-    with pytest.raises(SteerlabError, match="give at least 25 sentences, or between 1 and 23 distractors"):
+    with pytest.raises(
+        SteerlabError, match="give at least 25 sentences, or between 1 and 23 distractors"
+    ):
         Likelihood(dev, polyglot, distractors=24).rate([good])
     with pytest.raises(SteerlabError, match="sentence -1 is not among the 24 of"):
         judge.rate([Answer("x", "p", "p", -1, "en", "de")])
@@ -116,7 +132,18 @@ def test_what_cannot_be_judged(polyglot, directions, dev):
     with pytest.raises(SteerlabError, match="has no 'fi'"):
         judge.rate([Answer("x", good.prompt, good.question, good.sentence, "fi", "de")])
     with pytest.raises(SteerlabError, match="tokens; polyglot was made for"):
-        judge.rate([Answer("lang " * polyglot.context, good.prompt, good.question, good.sentence, "en", "de")])
+        judge.rate(
+            [
+                Answer(
+                    "lang " * polyglot.context,
+                    good.prompt,
+                    good.question,
+                    good.sentence,
+                    "en",
+                    "de",
+                )
+            ]
+        )
     with (
         add(directions.between("en", "de").at(3), strength=1).on(polyglot),
         pytest.raises(SteerlabError, match="judge outside of the edit's `with`"),

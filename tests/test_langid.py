@@ -1,4 +1,5 @@
-"""The identifier is right about the embedded corpus, names nothing in what holds nothing, and refuses bad files."""
+"""The identifier is right about the embedded corpus, names nothing in what holds nothing, and
+refuses bad files."""
 
 import copy
 import struct
@@ -16,8 +17,12 @@ from steerlab.core.languages import LANGUAGES
 from steerlab.scores.langid import _code, _first, identifier, lingua
 
 FOLDER = Path(steerlab.__file__).parent / "data" / "parallel"
-CORPUS = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(FOLDER.glob("*.txt"))}
-# What lid.176 reaches on these 240 lines, less .02: Bulgarian passes for Russian, Dutch and Swedish for neighbours.
+CORPUS = {
+    path.stem: path.read_text(encoding="utf-8").splitlines()
+    for path in sorted(FOLDER.glob("*.txt"))
+}
+# What lid.176 reaches on these 240 lines, less .02: Bulgarian passes for Russian, Dutch and Swedish
+# for neighbours.
 LEAST = {"bg": 0.91, "nl": 0.945, "sv": 0.955, "uk": 0.955}
 
 
@@ -25,13 +30,30 @@ def write_model(path: Path, words: dict[str, str]) -> Path:
     """A full (not quantised) fastText classifier in which each word stands for one label."""
     labels = list(dict.fromkeys(words.values()))
     entries = [("</s>", 0), *((word, 0) for word in words), *((label, 1) for label in labels)]
-    settings = [len(labels), 5, 5, 1, 5, 1, 3, 3, 0, 0, 0, 100]  # softmax, supervised, no buckets, no subwords
+    settings = [
+        len(labels),
+        5,
+        5,
+        1,
+        5,
+        1,
+        3,
+        3,
+        0,
+        0,
+        0,
+        100,
+    ]  # softmax, supervised, no buckets, no subwords
     body = struct.pack("<2i12id", 793712314, 12, *settings, 1e-4)
     body += struct.pack("<iiiqq", len(entries), len(words) + 1, len(labels), 10, -1)
     for name, kind in entries:
         body += name.encode() + b"\0" + struct.pack("<qb", 1, kind)
-    rows = [[0.0] * len(labels)] + [[9.0 * (label == word_label) for label in labels] for word_label in words.values()]
-    identity = [[float(row == column) for column in range(len(labels))] for row in range(len(labels))]
+    rows = [[0.0] * len(labels)] + [
+        [9.0 * (label == word_label) for label in labels] for word_label in words.values()
+    ]
+    identity = [
+        [float(row == column) for column in range(len(labels))] for row in range(len(labels))
+    ]
     for matrix in (rows, identity):
         body += b"\0" + struct.pack("<qq", len(matrix), len(labels))
         body += b"".join(struct.pack(f"<{len(row)}f", *row) for row in matrix)
@@ -52,7 +74,22 @@ def test_words_in_a_wrong_order_of_letters_are_not_recognised_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "\n\n", "123", "12:30, 4.5 %", "...", "?!", "٣٤", "①½²", "\u200b", "😀", "--- 7 ---", "\ufffd"]
+    "text",
+    [
+        "",
+        " ",
+        "\n\n",
+        "123",
+        "12:30, 4.5 %",
+        "...",
+        "?!",
+        "٣٤",
+        "①½²",
+        "\u200b",
+        "😀",
+        "--- 7 ---",
+        "\ufffd",
+    ],
 )
 def test_text_without_letters_is_in_no_language(text: str) -> None:
     assert identifier().identify([text]) == ["none"]
@@ -64,7 +101,10 @@ def test_letters_that_the_model_does_not_know_are_in_no_language() -> None:
 
 def test_newlines_are_spaces() -> None:
     lines = CORPUS["ru"][:2] + CORPUS["ja"][:1]
-    assert identifier().identify(["\n\n" + lines[0] + "\n" + lines[1], "\n" + lines[2]]) == ["ru", "ja"]
+    assert identifier().identify(["\n\n" + lines[0] + "\n" + lines[1], "\n" + lines[2]]) == [
+        "ru",
+        "ja",
+    ]
 
 
 @given(st.lists(st.text(alphabet=st.characters(), max_size=12), max_size=4))
@@ -72,18 +112,60 @@ def test_any_text_has_an_answer_and_company_does_not_change_it(texts: list[str])
     found = identifier().identify(texts)
     assert found == [identifier().identify([text])[0] for text in texts]
     assert all(found)
-    assert all(code == "none" for text, code in zip(texts, found, strict=True) if not any(map(str.isalpha, text)))
+    assert all(
+        code == "none"
+        for text, code in zip(texts, found, strict=True)
+        if not any(map(str.isalpha, text))
+    )
 
 
 @pytest.mark.parametrize(
     ("label", "code"),
     [
-        *(("en", "en"), ("eng_Latn", "en"), ("arb_Arab", "ar"), ("ar", "ar"), ("arz_Arab", "arz"), ("arz", "arz")),
-        *(("arb_Latn", "arb_Latn"), ("zho_Hans", "zh"), ("zho_Hant", "zh"), ("yue_Hant", "zh"), ("cmn_Hani", "zh")),
-        *(("wuu", "wuu"), ("nob_Latn", "no"), ("nno_Latn", "no"), ("nn", "no"), ("pes_Arab", "fa"), ("fas_Arab", "fa")),
-        *(("prs_Arab", "prs"), ("ekk_Latn", "et"), ("est_Latn", "et"), ("swh_Latn", "sw"), ("swa_Latn", "sw")),
-        *(("jpn_Jpan", "ja"), ("kor_Hang", "ko"), ("hin_Deva", "hi"), ("hin_Latn", "hin_Latn"), ("fil_Latn", "tl")),
-        *(("tgl_Latn", "tl"), ("zsm_Latn", "zsm"), ("la", "la"), ("lat_Latn", "lat"), ("zxx_Latn", "none")),
+        *(
+            ("en", "en"),
+            ("eng_Latn", "en"),
+            ("arb_Arab", "ar"),
+            ("ar", "ar"),
+            ("arz_Arab", "arz"),
+            ("arz", "arz"),
+        ),
+        *(
+            ("arb_Latn", "arb_Latn"),
+            ("zho_Hans", "zh"),
+            ("zho_Hant", "zh"),
+            ("yue_Hant", "zh"),
+            ("cmn_Hani", "zh"),
+        ),
+        *(
+            ("wuu", "wuu"),
+            ("nob_Latn", "no"),
+            ("nno_Latn", "no"),
+            ("nn", "no"),
+            ("pes_Arab", "fa"),
+            ("fas_Arab", "fa"),
+        ),
+        *(
+            ("prs_Arab", "prs"),
+            ("ekk_Latn", "et"),
+            ("est_Latn", "et"),
+            ("swh_Latn", "sw"),
+            ("swa_Latn", "sw"),
+        ),
+        *(
+            ("jpn_Jpan", "ja"),
+            ("kor_Hang", "ko"),
+            ("hin_Deva", "hi"),
+            ("hin_Latn", "hin_Latn"),
+            ("fil_Latn", "tl"),
+        ),
+        *(
+            ("tgl_Latn", "tl"),
+            ("zsm_Latn", "zsm"),
+            ("la", "la"),
+            ("lat_Latn", "lat"),
+            ("zxx_Latn", "none"),
+        ),
     ],
 )
 def test_labels_of_every_kind_of_model(label: str, code: str) -> None:
@@ -97,9 +179,18 @@ def test_every_known_language_is_reached_by_its_own_codes() -> None:
 
 
 def test_another_model_by_path(tmp_path: Path) -> None:
-    words = {"hello": "__label__eng_Latn", "hallo": "__label__deu_Latn", "salve": "__label__lat_Latn"}
+    words = {
+        "hello": "__label__eng_Latn",
+        "hallo": "__label__deu_Latn",
+        "salve": "__label__lat_Latn",
+    }
     found = identifier(write_model(tmp_path / "lid218e.bin", words))
-    assert found.identify(["hello hello", "hallo", "salve", "bonjour"]) == ["en", "de", "lat", "none"]
+    assert found.identify(["hello hello", "hallo", "salve", "bonjour"]) == [
+        "en",
+        "de",
+        "lat",
+        "none",
+    ]
     assert found.languages == {"en", "de"}
     assert found.name.startswith("lid218e.bin@")
     assert len(found.name) == len("lid218e.bin@") + 12
@@ -116,7 +207,9 @@ def test_a_model_is_read_once_and_named_by_its_content(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "lid218e.bin", tmp_path):
-        with pytest.raises(SteerlabError, match=r"there is no language identifier at .*give a fastText"):
+        with pytest.raises(
+            SteerlabError, match=r"there is no language identifier at .*give a fastText"
+        ):
             identifier(path)
 
 
@@ -157,7 +250,9 @@ def test_a_whole_copy_is_accepted_and_a_longer_one_is_not(tmp_path: Path) -> Non
 
 
 def test_a_classifier_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = write_model(tmp_path / "mood.bin", {"good": "__label__positive", "bad": "__label__negative"})
+    path = write_model(
+        tmp_path / "mood.bin", {"good": "__label__positive", "bad": "__label__negative"}
+    )
     with pytest.raises(SteerlabError, match="names none of the languages"):
         identifier(path)
 
@@ -175,7 +270,9 @@ def test_probabilities_come_with_the_labels() -> None:
     assert (chances[:20] > 0.5).mean() > 0.9
     assert chances[21:].tolist() == [0, 0, 0], "nothing is named, so nothing is sure"
     assert chances.max() <= 1
-    _, unsure = identifier().weigh([" ".join(word[::-1] for word in line.split()) for line in CORPUS["es"][:20]])
+    _, unsure = identifier().weigh(
+        [" ".join(word[::-1] for word in line.split()) for line in CORPUS["es"][:20]]
+    )
     assert unsure.mean() < chances[:20].mean() - 0.2
     assert identifier().weigh([])[0] == []
 
@@ -191,7 +288,11 @@ def test_lingua_is_an_identifier_too() -> None:
     assert sum(a == b for a, b in zip(named, gold, strict=True)) / len(gold) > 0.98
     assert chances.mean() > 0.9
     assert named == second.identify(texts)
-    assert second.identify(["", "12:30", CORPUS["ru"][0] + "\n" + CORPUS["ru"][1]]) == ["none", "none", "ru"]
+    assert second.identify(["", "12:30", CORPUS["ru"][0] + "\n" + CORPUS["ru"][1]]) == [
+        "none",
+        "none",
+        "ru",
+    ]
     assert second.languages == set(FEW)
     assert second.name.startswith("lingua@2")
     assert second.name.endswith("among de en es fr ru")
@@ -219,7 +320,10 @@ def test_a_tie_names_no_language() -> None:
 
 @pytest.mark.parametrize(
     ("langs", "told"),
-    [(["en"], "cannot choose among en; give two or more of: af ar"), (["en", "mt"], "for it has no mt; give two")],
+    [
+        (["en"], "cannot choose among en; give two or more of: af ar"),
+        (["en", "mt"], "for it has no mt; give two"),
+    ],
 )
 def test_lingua_says_what_it_cannot_choose_among(langs: list[str], told: str) -> None:
     with pytest.raises(SteerlabError, match=told):
@@ -233,7 +337,9 @@ def test_an_identifier_travels_to_another_process_by_what_it_was_made_from() -> 
 
 def test_without_lingua_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lingua", None)
-    with pytest.raises(SteerlabError, match=r"lingua is not installed; install the extra.*steerlab\[lingua\]"):
+    with pytest.raises(
+        SteerlabError, match=r"lingua is not installed; install the extra.*steerlab\[lingua\]"
+    ):
         lingua(["en", "nl"])
 
 

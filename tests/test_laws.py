@@ -1,4 +1,5 @@
-"""Laws of edits on a real model: how they compose, nest, stack and come to nothing, and that nothing stays behind."""
+"""Laws of edits on a real model: how they compose, nest, stack and come to nothing, and that
+nothing stays behind."""
 
 import contextlib
 import functools
@@ -25,7 +26,9 @@ from steerlab.models.loading import load
 
 Shaped = Callable[[str], Model]
 law = settings(deadline=None, max_examples=8)
-slow_law = settings(deadline=None, max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # no shrinking
+slow_law = settings(
+    deadline=None, max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # no shrinking
 ROWS, NEW = len(PROMPTS), 6
 
 
@@ -71,7 +74,8 @@ def batch(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.inference_mode()
 def logits(model: Model, *edits: Edit, rows: Sequence[int] = range(ROWS)) -> torch.Tensor:
-    """Each 16th of the text of some of PROMPTS under edits, one nested in the other; 0 where there is padding."""
+    """Each 16th of the text of some of PROMPTS under edits, one nested in the other; 0 where
+    there is padding."""
     ids, mask = (x[list(rows)] for x in batch(model))
     with contextlib.ExitStack() as nest:
         for edit in edits:
@@ -83,12 +87,14 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, atol=1e-4, rtol=1e-4)
 
 
-# ---------------------------------------------------------------------------------------------------------- composing
+# ---------------------------------------------------------------------------------------- composing
 
 
 @law
 @given(a=words, b=words, c=words)
-def test_composing_is_associative_and_is_nesting(model: Model, a: Words, b: Words, c: Words) -> None:
+def test_composing_is_associative_and_is_nesting(
+    model: Model, a: Words, b: Words, c: Words
+) -> None:
     one, two, three = (made(model, word) for word in (a, b, c))
     whole = logits(model, one | two | three)
     assert torch.equal(logits(model, one | (two | three)), whole)
@@ -99,10 +105,15 @@ def test_composing_is_associative_and_is_nesting(model: Model, a: Words, b: Word
 
 @law
 @given(a=words, b=words, site=st.sampled_from(SITES))
-def test_edits_at_different_layers_or_sites_commute(model: Model, a: Words, b: Words, site: str) -> None:
+def test_edits_at_different_layers_or_sites_commute(
+    model: Model, a: Words, b: Words, site: str
+) -> None:
     """And at one place they need not."""
     one = made(model, a, layers=(1,), site=site)
-    for place in ({"layers": (2, 0), "site": site}, {"layers": (1,), "site": next(s for s in SITES if s != site)}):
+    for place in (
+        {"layers": (2, 0), "site": site},
+        {"layers": (1,), "site": next(s for s in SITES if s != site)},
+    ):
         other = made(model, b, **place)
         assert torch.equal(logits(model, one | other), logits(model, other | one))
 
@@ -118,14 +129,16 @@ def test_the_order_at_one_place_is_the_order_of_composing(model: Model, site: st
     assert torch.equal(logits(model, shift, turn), one)
     assert torch.equal(logits(model, turn, shift), other)
     assert torch.equal(
-        logits(model, stack([shift] * ROWS), stack([turn] * ROWS)), logits(model, stack([shift | turn] * ROWS))
+        logits(model, stack([shift] * ROWS), stack([turn] * ROWS)),
+        logits(model, stack([shift | turn] * ROWS)),
     )
 
 
 @law
 @given(a=words, zero=words)
 def test_what_is_nothing_does_nothing_to_any_bit(model: Model, a: Words, zero: Words) -> None:
-    """The empty edit, and every operator at its zero: alone, before and after another, nested, as a row."""
+    """The empty edit, and every operator at its zero: alone, before and after another, nested,
+    as a row."""
     edit, plain = made(model, a), logits(model)
     steered = logits(model, edit)
     for nothing in (Edit(()), made(model, zero, size=0.0)):
@@ -143,24 +156,33 @@ def test_nothing_says_what_was_said_without_it(model: Model) -> None:
     plain = decode(model, PROMPTS, max_new_tokens=8, one_line=False)
     step = direction_of(model, 0, "resid_post")
     zeros = [add(step, strength=0), ablate(step, fraction=0), rotate(step, degrees=0), Edit(())]
-    for edit in (*zeros, stack(zeros), zeros[0] | zeros[1] | zeros[2], detour(step, remove=0, restore=0, depth=3)):
+    for edit in (
+        *zeros,
+        stack(zeros),
+        zeros[0] | zeros[1] | zeros[2],
+        detour(step, remove=0, restore=0, depth=3),
+    ):
         same = decode(model, PROMPTS, edit=edit, max_new_tokens=8, one_line=False)
         assert (same.texts, same.tokens, same.dose) == (plain.texts, plain.tokens, [0.0] * ROWS)
     assert generate(model, PROMPTS, edit=add(step), max_new_tokens=8, one_line=False) != plain.texts
 
 
-# ----------------------------------------------------------------------------------------------------------- stacking
+# ----------------------------------------------------------------------------------------- stacking
 
 
 @law
 @given(firsts=each_row, seconds=each_row)
-def test_a_stack_of_compositions_is_a_composition_of_stacks(model: Model, firsts: Any, seconds: Any) -> None:
+def test_a_stack_of_compositions_is_a_composition_of_stacks(
+    model: Model, firsts: Any, seconds: Any
+) -> None:
     ones, others = ([made(model, word) for word in row] for row in (firsts, seconds))
     together = logits(model, stack([one | other for one, other in zip(ones, others, strict=True)]))
     assert close(logits(model, stack(ones) | stack(others)), together)
     assert close(logits(model, stack(ones), stack(others)), together)
     shared = others[0]
-    assert close(logits(model, stack(ones) | shared), logits(model, stack([one | shared for one in ones])))
+    assert close(
+        logits(model, stack(ones) | shared), logits(model, stack([one | shared for one in ones]))
+    )
     assert not close(logits(model, stack(ones)), together)
 
 
@@ -200,15 +222,26 @@ def test_decoded_rows_may_come_in_any_order(model: Model, row_words: Any, order:
     again = say_all(model, turned, stack([edit_of(row) for row in turned_rows]))
     same(model, turned, turned_rows, again, [texts[row] for row in order])
     prompts, twice = [*PROMPTS, *turned], [*rows, *turned_rows]
-    same(model, prompts, twice, say_all(model, prompts, stack([edit_of(row) for row in twice])), [*texts, *again])
+    same(
+        model,
+        prompts,
+        twice,
+        say_all(model, prompts, stack([edit_of(row) for row in twice])),
+        [*texts, *again],
+    )
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
 @slow_law
 @given(row_words=each_row, word=words)
-def test_decoded_rows_share_an_edit(model: Model, positions: str, row_words: Any, word: Words) -> None:
+def test_decoded_rows_share_an_edit(
+    model: Model, positions: str, row_words: Any, word: Words
+) -> None:
     """Of one prompt: inside an edit, composed with it as a stack, and row by row."""
-    shared, prompts = step_in(model, word, layers=(0,), positions=positions, size=1.0), [PROMPTS[0]] * ROWS
+    shared, prompts = (
+        step_in(model, word, layers=(0,), positions=positions, size=1.0),
+        [PROMPTS[0]] * ROWS,
+    )
     rows = [[step_in(model, word)] for word in row_words]
     whole = [[shared, *row] for row in rows]
     by_row = stack([edit_of(row) for row in rows])
@@ -224,7 +257,10 @@ def test_decoded_rows_share_an_edit(model: Model, positions: str, row_words: Any
 @pytest.mark.parametrize("stacked", [False, True])
 def test_cross_entropy_inside_an_edit_is_that_of_both(model: Model, *, stacked: bool) -> None:
     step = direction_of(model, 0, "resid_post")
-    outer, edits = add(step.at(1), strength=0.5), [Edit(()), *(rotate(step.at(layer), share=0.7) for layer in range(3))]
+    outer, edits = (
+        add(step.at(1), strength=0.5),
+        [Edit(()), *(rotate(step.at(layer), share=0.7) for layer in range(3))],
+    )
     expected = cross_entropy(model, PROMPTS, [outer | edit for edit in edits])
     assert not close(cross_entropy(model, PROMPTS, edits), expected)
     with (stack([outer] * len(edits)) if stacked else outer).on(model):
@@ -235,12 +271,18 @@ def say_all(model: Model, prompts: Sequence[str], edit: Edit) -> list[str]:
     return generate(model, prompts, edit=edit, max_new_tokens=NEW, one_line=False)
 
 
-def same(model: Model, prompts: Sequence[str], rows: Sequence[Row], ours: Sequence[str], theirs: Sequence[str]) -> None:
+def same(
+    model: Model,
+    prompts: Sequence[str],
+    rows: Sequence[Row],
+    ours: Sequence[str],
+    theirs: Sequence[str],
+) -> None:
     """Texts are the same but for near-ties, of which there can hardly be two."""
     assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
 
 
-# ------------------------------------------------------------------------------------------------ nothing left behind
+# ------------------------------------------------------------------------------ nothing left behind
 
 
 def hooks_in(module: Any) -> int:
@@ -268,7 +310,8 @@ def stop(*_: Any) -> None:
 
 @pytest.mark.parametrize("site", SITES)
 def test_nothing_is_left_after_a_pass_that_was_stopped(viewed: Model, site: str) -> None:
-    """While rows of one prompt join the batch at their layers, inside another edit, by something that is no Exception.
+    """While rows of one prompt join the batch at their layers, inside another edit, by something
+    that is no Exception.
 
     First by a hook of somebody else's, then by what is attached.
     """
@@ -285,7 +328,11 @@ def test_nothing_is_left_after_a_pass_that_was_stopped(viewed: Model, site: str)
         with pytest.raises(Stop):
             generate(viewed, prompts, edit=edit, max_new_tokens=4)
         foreign.remove()
-        with pytest.raises(Stop), add(step.at(1)).on(viewed), viewed.attached([(site, depth, stop)]):
+        with (
+            pytest.raises(Stop),
+            add(step.at(1)).on(viewed),
+            viewed.attached([(site, depth, stop)]),
+        ):
             generate(viewed, prompts, edit=edit, max_new_tokens=4)
         assert hooks_in(viewed.hf) == before
         assert generate(viewed, prompts, max_new_tokens=4) == plain
@@ -301,11 +348,16 @@ def _block(model: Model, depth: int) -> torch.nn.Module:
 def test_a_failed_attach_inside_an_edit_leaves_the_edit_and_then_nothing(viewed: Model) -> None:
     plain = generate(viewed, PROMPTS, max_new_tokens=4)
     before = hooks_in(viewed.hf)
-    step, foreign = direction_of(viewed, 0, "resid_post"), {"name": "other", "fingerprint": "0" * 16}
+    step, foreign = (
+        direction_of(viewed, 0, "resid_post"),
+        {"name": "other", "fingerprint": "0" * 16},
+    )
     deeper = stack([add(step.at(0)), add(replace(step.at(1), layers=(7,))), Edit(()), Edit(())])
     wrong = [(deeper, "layers 0 to 2; layer 7 was asked for")]
     if viewed.fingerprint:
-        wrong.append((Edit(add(step.at(0)).parts, foreign), "was made with other .*collect and fit again"))
+        wrong.append(
+            (Edit(add(step.at(0)).parts, foreign), "was made with other .*collect and fit again")
+        )
     with add(step.at(1)).on(viewed):
         steered, attached = generate(viewed, PROMPTS, max_new_tokens=4), hooks_in(viewed.hf)
         for edit, told in wrong:
@@ -334,7 +386,7 @@ def test_nothing_is_left_in_any_shape(shape: str, shaped: Shaped) -> None:
     assert torch.equal(logits(model), plain)
 
 
-# ---------------------------------------------------------------------------------------------------------- bad stacks
+# --------------------------------------------------------------------------------------- bad stacks
 
 
 def refused(told: str) -> Any:
@@ -346,7 +398,10 @@ def test_a_stack_of_widths_that_do_not_go_together(model: Model, polyglot: Model
     narrow, wide = (direction_of(one, 0, "resid_post") for one in (model, polyglot))
     with refused(r"the edits of a stack have different widths: \[32, 256\]"):
         stack([add(narrow.at(1)), add(wide.at(1))])
-    for edit in (stack([add(narrow.at(1)), add(wide.at(2))]), stack([add(narrow.at(1)), ablate(wide.at(1))])):
+    for edit in (
+        stack([add(narrow.at(1)), add(wide.at(2))]),
+        stack([add(narrow.at(1)), ablate(wide.at(1))]),
+    ):
         with refused(r"(add: shift|ablate: basis) has width 256, .* has 32"):
             generate(model, PROMPTS[:2], edit=edit)
         with refused(r"add: shift has width 32, polyglot has 256"):
@@ -358,7 +413,10 @@ def test_directions_that_are_not_finite(model: Model, broken: float) -> None:
     step = direction_of(model, 0, "resid_post")
     parts: dict[str, list[tuple[Callable[[Direction], Edit], str]]] = {
         "unit": [(add, "add: shift"), (lambda d: rotate(d, share=1.0), "rotate: (second|angle)")],
-        "gap": [(add, "add: shift"), (lambda d: rotate(replace(d, end=None), share=1.0), "rotate: angle")],
+        "gap": [
+            (add, "add: shift"),
+            (lambda d: rotate(replace(d, end=None), share=1.0), "rotate: angle"),
+        ],
         "end": [(lambda d: rotate(d, share=1.0), "rotate: angle")],
         "start": [(lambda d: rotate(d, degrees=30), "rotate: (first|second)")],
         "basis": [(ablate, "ablate: basis")],
@@ -396,7 +454,10 @@ def test_an_addition_of_no_length(name: str, model: Model) -> None:
 def test_one_prompt_of_a_stack_that_is_too_long(model: Model) -> None:
     step, before = direction_of(model, 0, "resid_post"), hooks_in(model.hf)
     edit = stack([add(step.at(row % 3)) for row in range(ROWS)])
-    with refused(r"a prompt of \d+ tokens and 8 new ones make \d+; .* was made for 128: shorten the prompt or max_new"):
+    with refused(
+        r"a prompt of \d+ tokens and 8 new ones make \d+; .* was made for 128: shorten the prompt "
+        r"or max_new"
+    ):
         generate(model, [*PROMPTS[:-1], "word " * 130], edit=edit, max_new_tokens=8)
     assert hooks_in(model.hf) == before
     assert len(generate(model, PROMPTS, edit=edit, max_new_tokens=8)) == ROWS
@@ -411,6 +472,9 @@ def test_other_rows_than_the_stack_has_edits(viewed: Model, prompts: int) -> Non
     with refused(f"there are {prompts} prompts and the stack has 3 edits; give each prompt one"):
         generate(viewed, given, edit=edit, max_new_tokens=3)
     if prompts > 3:
-        with refused("the batch has 4 rows or more and the stack 3 edits; give each row one"), edit.on(viewed):
+        with (
+            refused("the batch has 4 rows or more and the stack 3 edits; give each row one"),
+            edit.on(viewed),
+        ):
             generate(viewed, given, max_new_tokens=3)
     assert hooks_in(viewed.hf) == before

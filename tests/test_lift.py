@@ -1,4 +1,5 @@
-"""Planted latents move the mass that they should, pairs are those of each sentence alone, traces add up exactly."""
+"""Planted latents move the mass that they should, pairs are those of each sentence alone, traces
+add up exactly."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,11 +34,14 @@ PLANTED = {"de": 0, "ru": 1}  # the latent that reads and writes from English to
 
 
 def planted(directions: Directions, layer: int) -> SAE:
-    """Latents 0 and 1 lead to German and Russian, 2 to 9 nowhere in particular; all are on at about half a gap."""
+    """Latents 0 and 1 lead to German and Russian, 2 to 9 nowhere in particular; all are on at
+    about half a gap."""
     at = directions.at(layer)
     steps = [at.between("en", iso) for iso in PLANTED]
     nowhere = torch.randn(8, at.width, generator=torch.Generator().manual_seed(layer))
-    rows = torch.cat([*(step.unit for step in steps), torch.nn.functional.normalize(nowhere, dim=-1)])
+    rows = torch.cat(
+        [*(step.unit for step in steps), torch.nn.functional.normalize(nowhere, dim=-1)]
+    )
     gap, centre = float(steps[0].gap), at.means[at.langs.index("en"), 0]
     threshold = torch.full((10,), gap / 2)
     return SAE(rows.T, torch.zeros(10), rows, centre, "jumprelu", layer, "resid_post", threshold)
@@ -69,11 +73,20 @@ def pool(firing: Firing) -> Selection:
 
 
 @pytest.fixture(scope="module")
-def lift(polyglot: Model, few: Corpus, saes: dict[int, SAE], pool: Selection, words: Lexicon, firing: Firing) -> Lift:
-    return causal_lift(polyglot, few.take(4), saes, pool, words, firing=firing, strengths=(0.5, 1.0, 2.0, 4.0))
+def lift(
+    polyglot: Model,
+    few: Corpus,
+    saes: dict[int, SAE],
+    pool: Selection,
+    words: Lexicon,
+    firing: Firing,
+) -> Lift:
+    return causal_lift(
+        polyglot, few.take(4), saes, pool, words, firing=firing, strengths=(0.5, 1.0, 2.0, 4.0)
+    )
 
 
-# -------------------------------------------------------------------------------------------------------- causal lift
+# -------------------------------------------------------------------------------------- causal lift
 
 
 def test_a_planted_latent_lifts_its_language_and_others_do_not(lift: Lift, pool: Selection) -> None:
@@ -84,7 +97,9 @@ def test_a_planted_latent_lifts_its_language_and_others_do_not(lift: Lift, pool:
         others[:, unit] = float("nan")
         assert float(others.nan_to_num(-1).max()) < float(lift.slope[i, :, unit].min())
     assert not lift.slope[0].nan_to_num().any(), "the source's mass less its own is nothing"
-    assert torch.equal(lift.slope.isnan(), ~pool.chosen.any(0).expand_as(lift.slope)), "what was not tried has none"
+    assert torch.equal(lift.slope.isnan(), ~pool.chosen.any(0).expand_as(lift.slope)), (
+        "what was not tried has none"
+    )
     tokens = lift.provenance["tokens"]
     assert set(tokens) == set(LANGS)
     assert min(tokens.values()) > 50
@@ -109,25 +124,39 @@ def test_the_effect_is_that_of_adding_its_row(
 
 
 def test_a_candidate_of_two_languages_is_read_for_both(
-    polyglot: Model, few: Corpus, saes: dict[int, SAE], words: Lexicon, firing: Firing, pool: Selection, lift: Lift
+    polyglot: Model,
+    few: Corpus,
+    saes: dict[int, SAE],
+    words: Lexicon,
+    firing: Firing,
+    pool: Selection,
+    lift: Lift,
 ) -> None:
     """And it does not matter who else is tried, at which layers."""
     chosen = torch.zeros_like(pool.chosen)
     chosen[1:, 1, 0] = True
     one = replace(pool, chosen=chosen)
-    alone = causal_lift(polyglot, few.take(4), saes, one, words, firing=firing, strengths=lift.strengths, batch=5)
+    alone = causal_lift(
+        polyglot, few.take(4), saes, one, words, firing=firing, strengths=lift.strengths, batch=5
+    )
     torch.testing.assert_close(alone.effect[:, 1, 0], lift.effect[:, 1, 0], atol=1e-5, rtol=1e-4)
     assert int((~alone.slope.isnan()).sum()) == len(LANGS)
 
 
 def test_a_lexicon_that_fails_on_gold_text_is_refused_with_samples(
-    polyglot: Model, few: Corpus, saes: dict[int, SAE], words: Lexicon, firing: Firing, pool: Selection
+    polyglot: Model,
+    few: Corpus,
+    saes: dict[int, SAE],
+    words: Lexicon,
+    firing: Firing,
+    pool: Selection,
 ) -> None:
     gold = need_gold(polyglot, few.take(4), words)
     assert torch.equal(gold.argmax(1), torch.arange(3))
     swapped = replace(words, weights=words.weights[[0, 2, 1]])
     told = (
-        r"does not tell languages apart .*text of de has mass 0\.\d+ of its own and 0\.\d+ of ru; tokens: \{'de': \['"
+        r"does not tell languages apart .*text of de has mass 0\.\d+ of its own and 0\.\d+ of ru; "
+        r"tokens: \{'de': \['"
     )
     for refuse in (
         lambda: need_gold(polyglot, few.take(4), swapped),
@@ -135,10 +164,12 @@ def test_a_lexicon_that_fails_on_gold_text_is_refused_with_samples(
     ):
         with pytest.raises(SteerlabError, match=told) as error:
             refuse()
-    assert all(repr(piece) in str(error.value) for piece in swapped.sample("de") + swapped.sample("ru"))
+    assert all(
+        repr(piece) in str(error.value) for piece in swapped.sample("de") + swapped.sample("ru")
+    )
 
 
-# -------------------------------------------------------------------------------------------------- pairs and the rest
+# ------------------------------------------------------------------------------- pairs and the rest
 
 
 @pytest.fixture(scope="module")
@@ -177,19 +208,28 @@ def test_pairs_are_those_of_each_sentence_by_itself(
         units = list(features.of(iso, layer))
         assert pairs.units[key] == tuple(units)
         for number in (0, 11):
-            own, other = (latents_of(polyglot, few[lang][number], saes[layer])[units] for lang in (iso, "en"))
+            own, other = (
+                latents_of(polyglot, few[lang][number], saes[layer])[units] for lang in (iso, "en")
+            )
             torch.testing.assert_close(differences[number], own - other, atol=1e-3, rtol=1e-3)
     source = torch.stack([latents_of(polyglot, line, saes[4])[0] for line in few["en"]]).mean()
     assert float(pairs.source_mean["de", 4][0]) == pytest.approx(float(source), abs=1e-3)
 
 
 def test_the_signed_shift_of_all_this_steers(
-    polyglot: Model, lines: Corpus, words: Lexicon, features: Selection, pairs: LatentPairs, firing: Firing, saes: Any
+    polyglot: Model,
+    lines: Corpus,
+    words: Lexicon,
+    features: Selection,
+    pairs: LatentPairs,
+    firing: Firing,
+    saes: Any,
 ) -> None:
     made = signed(features, pairs, firing, saes, widths=(1, 2))
     prompts = [f"{line}\n" for line in lines.split("dev")["en"][:6]]
     edits = {
-        strength: steer("signed_shift", made, strength, source="en", target="de") for strength in (0.25, 0.5, 1.0, 2.0)
+        strength: steer("signed_shift", made, strength, source="en", target="de")
+        for strength in (0.25, 0.5, 1.0, 2.0)
     }
     edits |= {0.0: signed_shift(made.between("en", "de"), push=0.0)}
     chosen, table = least_kl(polyglot, edits, prompts, words, source="en", target="de")
@@ -205,12 +245,13 @@ def test_the_signed_shift_of_all_this_steers(
     assert found[everything]["kl"] <= found[chosen]["kl"]
 
 
-# ------------------------------------------------------------------------------------------------------------- tracing
+# ------------------------------------------------------------------------------------------ tracing
 
 
 @torch.inference_mode()
 def mlp_output(model: Model, text: str, layers: range) -> Tensor:
-    """What the MLPs of some layers write into the stream at the tokens but BOS, by hooks on its own modules."""
+    """What the MLPs of some layers write into the stream at the tokens but BOS, by hooks on its
+    own modules."""
     ids, seen = torch.tensor(encode(model.tokenizer, [text])), []
     mlps: list[Any] = [model.blocks[m].mlp for m in layers]
     handles = [mlp.register_forward_hook(lambda *found: seen.append(found[2])) for mlp in mlps]
@@ -225,11 +266,14 @@ def mlp_output(model: Model, text: str, layers: range) -> Tensor:
 def test_contributions_add_up_to_what_the_mlps_write(
     shape: str, site: str, few: Corpus, shaped: Callable[[str], Model]
 ) -> None:
-    """In double precision to rounding: no neuron is left out, and none behind where the latent is read."""
+    """In double precision to rounding: no neuron is left out, and none behind where the latent
+    is read."""
     model, some = shaped(shape), few.take(3)
     layer, random = 2, torch.Generator().manual_seed(0)
     encoder = torch.randn(model.width, 6, generator=random)
-    sae = SAE(encoder, torch.zeros(6), encoder.T.clone(), torch.zeros(model.width), "relu", layer, site)
+    sae = SAE(
+        encoder, torch.zeros(6), encoder.T.clone(), torch.zeros(model.width), "relu", layer, site
+    )
     chosen = torch.zeros(3, 1, 6, dtype=torch.bool)
     chosen[1, 0, [1, 4]] = True
     chosen[2, 0, 4] = True
@@ -238,20 +282,27 @@ def test_contributions_add_up_to_what_the_mlps_write(
     table = trace(model, {layer: sae}, told, neurons, top=10**6)
     passed = range(layer + (site == "resid_post"))
     assert set(table["mlp_layer"]) == set(passed)
-    means = {iso: torch.cat([mlp_output(model, line, passed) for line in some[iso]]).mean(0) for iso in LANGS}
+    means = {
+        iso: torch.cat([mlp_output(model, line, passed) for line in some[iso]]).mean(0)
+        for iso in LANGS
+    }
     for (iso, feature), rows in table.groupby(["language", "feature"]):
         expected = float((means[str(iso)] - means["en"]) @ encoder[:, int(str(feature))])
         assert float(rows["contribution"].sum()) == pytest.approx(expected, rel=1e-3, abs=1e-4)
         assert float(rows["share"].sum()) == pytest.approx(1)
         assert rows["contribution"].abs().is_monotonic_decreasing
         assert len(rows) == len(passed) * neurons.units
-    assert set(zip(table["language"], table["feature"], strict=True)) == {("de", 1), ("de", 4), ("ru", 4)}
+    assert set(zip(table["language"], table["feature"], strict=True)) == {
+        ("de", 1),
+        ("de", 4),
+        ("ru", 4),
+    }
     first = trace(model, {layer: sae}, told, neurons, top=2)
     pd.testing.assert_frame_equal(first.iloc[:2], table.iloc[:2])
     assert len(first) == 6
 
 
-# ------------------------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 def test_what_is_refused(
@@ -265,9 +316,17 @@ def test_what_is_refused(
     directions: Directions,
 ) -> None:
     lifted = lambda given=pool, **more: causal_lift(  # noqa: E731
-        polyglot, few, more.pop("saes", saes), given, more.pop("words", words), **({"firing": firing} | more)
+        polyglot,
+        few,
+        more.pop("saes", saes),
+        given,
+        more.pop("words", words),
+        **({"firing": firing} | more),
     )
-    paired = lambda text=few, given=features, **more: latent_pairs(polyglot, text, saes, given, **more)  # noqa: E731
+
+    def paired(text=few, given=features, **more):
+        return latent_pairs(polyglot, text, saes, given, **more)
+
     traced = lambda neurons, given=features, **more: trace(polyglot, saes, given, neurons, **more)  # noqa: E731
     none, loose = replace(pool, chosen=pool.chosen & False), replace(few, aligned=False)
     other_sae = {4: planted(directions, 4), 5: replace(planted(directions, 5), site="resid_pre")}
@@ -281,20 +340,35 @@ def test_what_is_refused(
         (lambda: lifted(strengths=(1.0, 0.0)), r"the strengths are \[1.0, 0.0\]; give finite"),
         (lambda: lifted(source="fr"), "the source 'fr' is none of en de ru; take it from these"),
         (lambda: lifted(none), "there is no candidate to try; choose some first"),
-        (lambda: lifted(words=replace(words, langs=("en", "de", "fr"))), "the lexicon has no tokens of ru; make it"),
+        (
+            lambda: lifted(words=replace(words, langs=("en", "de", "fr"))),
+            "the lexicon has no tokens of ru; make it",
+        ),
         (lambda: lifted(saes={4: saes[4]}), "there is no autoencoder of layer 5; there are 4"),
-        (lambda: lifted(saes=other_sae), "of 10 at resid_post, and the autoencoder of layer 5 has 10 at resid_pre"),
+        (
+            lambda: lifted(saes=other_sae),
+            "of 10 at resid_post, and the autoencoder of layer 5 has 10 at resid_pre",
+        ),
         (lambda: paired(loose), "latent pairs needs sentences aligned by line"),
         (lambda: paired(source="fr"), "the source 'fr' is none of en de ru"),
         (lambda: paired(given=none), "no language has any latent; choose with weaker thresholds"),
-        (lambda: traced(firing), "this firing is of units at resid_post; give that of neurons: collect_units"),
+        (
+            lambda: traced(firing),
+            "this firing is of units at resid_post; give that of neurons: collect_units",
+        ),
         (lambda: traced(neurons), "the neurons of layers 0, 1, 2, 3 write here too; collect them"),
         (lambda: traced(neurons, top=0), "the 0 largest contributions are none; give 1 or more"),
         (lambda: traced(neurons, source="fr"), "the source 'fr' is none of en de ru"),
         (lambda: chosen({}), "there is no edit to choose from; give at least one by its key"),
-        (lambda: chosen(unmoved, share=0), "share is 0; give a share of the best gain above 0 and at most 1"),
+        (
+            lambda: chosen(unmoved, share=0),
+            "share is 0; give a share of the best gain above 0 and at most 1",
+        ),
         (lambda: chosen(unmoved, target="fr"), "the lexicon has no tokens of fr"),
-        (lambda: chosen({"nothing": Edit(())}), r"none of these edits raises the mass of de over that of en"),
+        (
+            lambda: chosen({"nothing": Edit(())}),
+            r"none of these edits raises the mass of de over that of en",
+        ),
     ]
     for make, told in cases:
         with pytest.raises(SteerlabError, match=told):
@@ -302,9 +376,15 @@ def test_what_is_refused(
 
 
 def test_a_view_of_another_library_is_not_traced(
-    lens: Callable[[str, str], Any], few: Corpus, firing: Firing, features: Selection, saes: dict[int, SAE]
+    lens: Callable[[str, str], Any],
+    few: Corpus,
+    firing: Firing,
+    features: Selection,
+    saes: dict[int, SAE],
 ) -> None:
     view = load(lens("polyglot", "hooked"))
     neurons = collect_units(load(), few.take(1))
-    with pytest.raises(SteerlabError, match="tracing reads the weights of .* itself; load it by name"):
+    with pytest.raises(
+        SteerlabError, match="tracing reads the weights of .* itself; load it by name"
+    ):
         trace(view, saes, features, neurons)

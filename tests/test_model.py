@@ -1,4 +1,5 @@
-"""One set of weights, two views: they agree with plain transformers and TransformerLens, and edits attach cleanly."""
+"""One set of weights, two views: they agree with plain transformers and TransformerLens, and
+edits attach cleanly."""
 
 import contextlib
 import copy
@@ -43,17 +44,23 @@ def states(model: Model, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, tor
 
         return look
 
-    everywhere = [(site, layer, keep(hook_name(site, layer))) for site in SITES for layer in range(model.n_layers)]
+    everywhere = [
+        (site, layer, keep(hook_name(site, layer)))
+        for site in SITES
+        for layer in range(model.n_layers)
+    ]
     with model.attached(everywhere):
         model.body(ids, mask)
     return seen
 
 
 def hook_count(model: Model) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.hf.modules())
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.hf.modules()
+    )
 
 
-# ------------------------------------------------------------------------------------------------- views that agree
+# --------------------------------------------------------------------------------- views that agree
 
 
 def test_polyglot_is_a_plain_transformers_model(polyglot):
@@ -70,13 +77,17 @@ def test_weights_on_disk_are_16_bit():
     from safetensors import safe_open
 
     with safe_open(PACKAGED / "model.safetensors", framework="pt") as file:
-        assert {file.get_tensor(name).element_size() for name in file.keys()} == {2}  # noqa: SIM118
+        assert {file.get_tensor(name).element_size() for name in file.keys()} == {2}
 
 
 def test_bridge_has_the_same_logits_and_no_second_set_of_weights(polyglot):
     model = load()
     ids, mask = batch(model)
-    before, kind, hooks = logits(model, ids, mask), [type(m) for m in model.hf.modules()], hook_count(model)
+    before, kind, hooks = (
+        logits(model, ids, mask),
+        [type(m) for m in model.hf.modules()],
+        hook_count(model),
+    )
     tl = model.tl
     assert tl is model.tl
     with torch.inference_mode():
@@ -92,7 +103,9 @@ def test_bridge_has_the_same_logits_and_no_second_set_of_weights(polyglot):
     assert extra <= len(model.tokenizer)  # the bridge brings a bias of zeros for the unembedding
     with torch.no_grad():
         next(iter(model.hf.parameters()))[5] += 1  # what one view changes, the other has
-        assert not torch.allclose(tl(ids, attention_mask=mask.long())[mask], before[mask], atol=1e-4)
+        assert not torch.allclose(
+            tl(ids, attention_mask=mask.long())[mask], before[mask], atol=1e-4
+        )
 
 
 def test_bridge_built_inside_an_edit_is_unsteered(directions):
@@ -128,12 +141,21 @@ def test_a_brought_model_collects_the_same_moments(brought, polyglot, lines):
 
 def test_a_brought_model_says_the_same(brought, polyglot, directions):
     step = directions.between("en", "es")
-    edits = [None, add(step.at(5), strength=1.5), rotate(step.at(4), share=1.0), ablate(directions["en"].at(3))]
+    edits = [
+        None,
+        add(step.at(5), strength=1.5),
+        rotate(step.at(4), share=1.0),
+        ablate(directions["en"].at(3)),
+    ]
     for edit in edits:
-        ours, theirs = (generate(m, PROMPTS, edit=edit, max_new_tokens=10) for m in (polyglot, brought))
+        ours, theirs = (
+            generate(m, PROMPTS, edit=edit, max_new_tokens=10) for m in (polyglot, brought)
+        )
         assert ours == theirs, edit
     mixed = stack([edit or Edit(()) for edit in edits])
-    ours, theirs = (generate(m, PROMPTS, edit=mixed, max_new_tokens=10) for m in (polyglot, brought))
+    ours, theirs = (
+        generate(m, PROMPTS, edit=mixed, max_new_tokens=10) for m in (polyglot, brought)
+    )
     assert ours == theirs
 
 
@@ -155,7 +177,9 @@ def test_a_brought_models_own_calls_are_steered_too(brought, polyglot, direction
         steered = logits(polyglot, ids, mask)
     with edit.on(load(brought)) as touched, torch.inference_mode():
         torch.testing.assert_close(brought(ids), steered, atol=1e-3, rtol=0)
-        torch.testing.assert_close(brought(ids, attention_mask=mask.long()), steered, atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            brought(ids, attention_mask=mask.long()), steered, atol=1e-3, rtol=0
+        )
     assert touched.prefill == {5: 2 * (int(mask.sum()) - 1)}
 
 
@@ -175,10 +199,14 @@ def test_edits_of_a_brought_model_nest_and_leave(brought, directions):
 
 
 def test_a_generate_that_hides_its_tokens_is_refused(hooked, polyglot, directions):
-    """`HookedTransformer.generate` runs embeddings: nobody could say what is BOS, so nothing is done in silence."""
+    """`HookedTransformer.generate` runs embeddings: nobody could say what is BOS, so nothing is
+    done in silence."""
     ids, _ = batch(polyglot, PROMPTS[:1])
     with (
-        pytest.raises(SteerlabError, match=r"own generate does not say which tokens it runs.*edit.hooks\(model\)"),
+        pytest.raises(
+            SteerlabError,
+            match=r"own generate does not say which tokens it runs.*edit.hooks\(model\)",
+        ),
         add(directions.between("en", "es").at(5)).on(load(hooked)),
     ):
         hooked.generate(ids, max_new_tokens=2, verbose=False)
@@ -190,11 +218,13 @@ def test_load_takes_what_is_loaded(polyglot, hooked):
     assert isinstance(view, LensModel)
     assert view.tl is hooked
     assert (view.n_layers, view.width) == (polyglot.n_layers, polyglot.width)
-    with pytest.raises(SteerlabError, match=r"load takes a Hub id, a folder, or a TransformerLens model, not int"):
+    with pytest.raises(
+        SteerlabError, match=r"load takes a Hub id, a folder, or a TransformerLens model, not int"
+    ):
         load(7)
 
 
-# --------------------------------------------------------------------------------------------------------- the sites
+# ---------------------------------------------------------------------------------------- the sites
 
 
 @pytest.mark.parametrize("shape", ["polyglot", *SHAPES])
@@ -204,8 +234,12 @@ def test_sites_are_the_hidden_states(shape, polyglot, tiny):
     seen = states(model, ids, mask)
     positions = (mask.long().cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
-        out = model.hf(ids, attention_mask=mask.long(), position_ids=positions, output_hidden_states=True)
-        cache: Any = model.tl.run_with_cache(ids, attention_mask=mask.long(), names_filter=list(seen))[1]
+        out = model.hf(
+            ids, attention_mask=mask.long(), position_ids=positions, output_hidden_states=True
+        )
+        cache: Any = model.tl.run_with_cache(
+            ids, attention_mask=mask.long(), names_filter=list(seen)
+        )[1]
         norm = model.hf.transformer.ln_f if shape == "gpt2" else model.hf.model.norm
         last = norm(seen[hook_name("resid_post", model.n_layers - 1)])
     for layer in range(model.n_layers):
@@ -238,7 +272,7 @@ def test_what_looks_changes_nothing_and_what_changes_is_felt(site, polyglot):
             assert not torch.allclose(logits(polyglot, ids, mask), before, atol=0.1)
 
 
-# ----------------------------------------------------------------------------------------------------------- attaching
+# ---------------------------------------------------------------------------------------- attaching
 
 
 def test_hooks_are_gone_after_an_exception(polyglot, directions):
@@ -253,7 +287,10 @@ def test_hooks_are_gone_after_an_exception(polyglot, directions):
 
 def test_a_failed_attach_leaves_nothing(polyglot, hooked):
     before = hook_count(polyglot)
-    wrong = [("resid_post", 99, "layers 0 to 7; layer 99"), ("nowhere", 1, "there is no site 'nowhere'")]
+    wrong = [
+        ("resid_post", 99, "layers 0 to 7; layer 99"),
+        ("nowhere", 1, "there is no site 'nowhere'"),
+    ]
     for site, layer, told in wrong:
         changes = [("resid_post", 0, lambda h, where: h * 0), (site, layer, lambda h, where: h)]
         for model in (polyglot, load(hooked)):
@@ -283,7 +320,12 @@ def test_nested_edits_both_act_and_leave_in_turn(polyglot, directions):
 def test_identity_is_bit_identical(polyglot, directions):
     step, ids, mask = directions.between("en", "es").at(2, 5), *batch(polyglot)
     before = logits(polyglot, ids, mask)
-    nothing = [add(step, strength=0), rotate(step, degrees=0), rotate(step, share=0), ablate(step, fraction=0)]
+    nothing = [
+        add(step, strength=0),
+        rotate(step, degrees=0),
+        rotate(step, share=0),
+        ablate(step, fraction=0),
+    ]
     for edit in (*nothing, Edit(()), stack(nothing)):
         with edit.on(polyglot):
             assert torch.equal(logits(polyglot, ids, mask), before)
@@ -346,7 +388,9 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(monkeypatch):
         assert load().dtype == torch.float32
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert load(dtype="auto").dtype == torch.float32
-    with pytest.warns(RuntimeWarning, match="no instructions for bfloat16 .* slower than in float32; use auto"):
+    with pytest.warns(
+        RuntimeWarning, match="no instructions for bfloat16 .* slower than in float32; use auto"
+    ):
         load(dtype="bfloat16")
 
 
@@ -354,7 +398,9 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(monkeypatch):
 def test_dtype_and_fingerprint(polyglot):
     half = load(dtype="bfloat16")
     assert half.dtype == torch.bfloat16
-    assert half.fingerprint == polyglot.fingerprint  # the shipped weights are bfloat16: the same model
+    assert (
+        half.fingerprint == polyglot.fingerprint
+    )  # the shipped weights are bfloat16: the same model
     assert half.about["dtype"] == "bfloat16"
     other = Model(copy.deepcopy(polyglot.hf), polyglot.tokenizer, name="other")
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""Views: an edit does the same on the Hugging Face view, a bridge and a HookedTransformer, at every site and shape."""
+"""Views: an edit does the same on the Hugging Face view, a bridge and a HookedTransformer, at
+every site and shape."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,7 +28,10 @@ NO_HOOKED = {
     "qwen3_moe": UNKNOWN + "a Qwen3-MoE",
 }
 
-EXPERTS = ("mixtral", "qwen3_moe")  # which neurons a token meets differs there, so there are no sites inside the MLP
+EXPERTS = (
+    "mixtral",
+    "qwen3_moe",
+)  # which neurons a token meets differs there, so there are no sites inside the MLP
 
 # TransformerLens puts no BOS before their texts, and the tokenizer here has one.
 UNTOLD = ("qwen2", "qwen3", "qwen3_moe")
@@ -40,7 +44,9 @@ def views(*shapes: str) -> Any:
     """Every shape as a bridge and as a `HookedTransformer`, where there is one."""
     marks = lambda shape: [pytest.mark.skip(reason=NO_HOOKED[shape])] if shape in NO_HOOKED else []  # noqa: E731
     hooked = [pytest.param(shape, "hooked", marks=marks(shape)) for shape in shapes]
-    return pytest.mark.parametrize(("shape", "view"), [*((shape, "bridge") for shape in shapes), *hooked])
+    return pytest.mark.parametrize(
+        ("shape", "view"), [*((shape, "bridge") for shape in shapes), *hooked]
+    )
 
 
 def sites_of(shape: str) -> Sequence[str]:
@@ -53,8 +59,11 @@ def hooks_of(edit: Edit, tl: Any, shape: str) -> list[tuple[str, Callable]]:
 
 
 def rows_at(model: Model, site: str, known: Directions | None = None) -> list[Row]:
-    """Each operator alone, each at a layer of its own; all three at one place; one at every layer."""
-    directions = random_directions(model, site=site) if known is None or site not in RESIDUAL else known
+    """Each operator alone, each at a layer of its own; all three at one place; one at every
+    layer."""
+    directions = (
+        random_directions(model, site=site) if known is None or site not in RESIDUAL else known
+    )
     step = replace(directions.between("en", "es"), site=site)
     last = max(step.layers)
     every = [Step(operator, step.at(place % last), 0.8) for place, operator in enumerate(OPERATORS)]
@@ -63,17 +72,22 @@ def rows_at(model: Model, site: str, known: Directions | None = None) -> list[Ro
 
 
 def feeds_of(model: Model, rows: int) -> Sequence[torch.Tensor]:
-    """A prompt of BOS, if any, and twelve tokens in each row, all different, and three single tokens to go on with.
+    """A prompt of BOS, if any, and twelve tokens in each row, all different, and three single
+    tokens to go on with.
 
     No padding, which plain hooks cannot see.
     """
     text = " ".join(line.strip() for line in PROMPTS)
     [ids] = encode(model.tokenizer, [text])
-    return torch.tensor([[ids[0], *ids[1 + row : 16 + row]] for row in range(rows)]).split([13, 1, 1, 1], 1)
+    return torch.tensor([[ids[0], *ids[1 + row : 16 + row]] for row in range(rows)]).split(
+        [13, 1, 1, 1], 1
+    )
 
 
 @torch.inference_mode()
-def passes(run: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]], feeds: Sequence[torch.Tensor]) -> torch.Tensor:
+def passes(
+    run: Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]], feeds: Sequence[torch.Tensor]
+) -> torch.Tensor:
     """Logits [row pos vocab] of a prompt and of tokens fed one by one to the cache that it left."""
     found, past = [], None
     for feed in feeds:
@@ -93,7 +107,9 @@ def hugging_face(model: Model) -> Any:
 def lens_passes(tl: Any, view: str) -> Any:
     """How a bridge or a `HookedTransformer` goes on from its own cache."""
     if view == "bridge":
-        return lambda ids, past: tl(ids, past_key_values=past, use_cache=True, return_type="logits_and_cache")
+        return lambda ids, past: tl(
+            ids, past_key_values=past, use_cache=True, return_type="logits_and_cache"
+        )
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
     def run(ids: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
@@ -103,17 +119,21 @@ def lens_passes(tl: Any, view: str) -> Any:
     return run
 
 
-# -------------------------------------------------------------------------------------------------------------- logits
+# ------------------------------------------------------------------------------------------- logits
 
 
 @views("polyglot", *ALL_SHAPES, NO_BOS)
 def test_the_views_have_the_same_logits_at_every_site(
     shape: str, view: str, shaped: Shaped, lens: Lens, directions: Directions
 ) -> None:
-    """At every position of the prompt and of a cached decode, each row of a stack with an edit of its own."""
+    """At every position of the prompt and of a cached decode, each row of a stack with an edit
+    of its own."""
     model, tl = shaped(shape), lens(shape, view)
     known = directions if shape == "polyglot" else None
-    rows: list[Row] = [[], *(row for site in sites_of(shape) for row in rows_at(model, site, known))]
+    rows: list[Row] = [
+        [],
+        *(row for site in sites_of(shape) for row in rows_at(model, site, known)),
+    ]
     edit, feeds = stack([edit_of(row) for row in rows]), feeds_of(model, len(rows))
     with edit.on(model):
         ours = passes(hugging_face(model), feeds)
@@ -127,9 +147,13 @@ def test_the_views_have_the_same_logits_at_every_site(
     assert apart[1:, first:].min() > 10 * TOLERANCE, "every edit is felt at every position but BOS"
     residual = 1 + sum(len(rows_at(model, site, known)) for site in RESIDUAL)
     assert apart[1:residual].amax(1).min() > 0.3
-    if residual < len(rows):  # one MLP is a part of what a block adds, and of what the stream holds by then
+    if residual < len(
+        rows
+    ):  # one MLP is a part of what a block adds, and of what the stream holds by then
         assert apart[residual:].amax(1).min() > 0.03
-    torch.testing.assert_close(passes(lens_passes(tl, view), feeds), plain, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(
+        passes(lens_passes(tl, view), feeds), plain, atol=TOLERANCE, rtol=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -159,13 +183,19 @@ def test_one_edit_inside_the_mlp_does_the_same(
 ) -> None:
     """And what is read there, on the prompt and on each token after it."""
     model, tl = shaped(shape), lens(shape, view)
-    edit = Step(operator, random_directions(model, site=site).between("en", "es").at(0, 2), 0.5).edit
+    edit = Step(
+        operator, random_directions(model, site=site).between("en", "es").at(0, 2), 0.5
+    ).edit
     feeds, seen = feeds_of(model, 3), dict[str, list[torch.Tensor]]()
 
     def look(name: str) -> Any:
         return lambda h, where: seen.setdefault(name, []).append(h.clone())
 
-    watched = [(place, layer, look(hook_name(place, layer))) for place in SITES for layer in range(model.n_layers)]
+    watched = [
+        (place, layer, look(hook_name(place, layer)))
+        for place in SITES
+        for layer in range(model.n_layers)
+    ]
     with edit.on(model), model.attached(watched):
         ours = passes(hugging_face(model), feeds)
     read = {name: torch.cat(parts, 1) for name, parts in seen.items()}
@@ -176,30 +206,45 @@ def test_one_edit_inside_the_mlp_does_the_same(
         torch.testing.assert_close(theirs, ours, atol=TOLERANCE, rtol=TOLERANCE)
         assert len(read) == len(seen) == 4 * model.n_layers
         for name, parts in seen.items():
-            torch.testing.assert_close(torch.cat(parts, 1), read[name], atol=TOLERANCE, rtol=TOLERANCE)
+            torch.testing.assert_close(
+                torch.cat(parts, 1), read[name], atol=TOLERANCE, rtol=TOLERANCE
+            )
         seen.clear()
     assert (passes(hugging_face(model), feeds) - ours).abs().amax((1, 2)).min() > 0.1
 
 
 @pytest.mark.parametrize("site", ["mlp_pre", "mlp_post"])
-@pytest.mark.parametrize(("shape", "view"), [("mixtral", "bridge"), ("mixtral", "hooked"), ("qwen3_moe", "bridge")])
-def test_experts_have_no_sites_inside(shape: str, view: str, site: str, shaped: Shaped, lens: Lens) -> None:
+@pytest.mark.parametrize(
+    ("shape", "view"), [("mixtral", "bridge"), ("mixtral", "hooked"), ("qwen3_moe", "bridge")]
+)
+def test_experts_have_no_sites_inside(
+    shape: str, view: str, site: str, shaped: Shaped, lens: Lens
+) -> None:
     """A bridge has names for them there that mean something else."""
     model, tl = shaped(shape), lens(shape, view)
     step = replace(random_directions(model).between("en", "es"), site=site)
     edit = Step("add", step, 1.0).edit
-    with pytest.raises(SteerlabError, match="SparseMoeBlock is a mixture of experts.*use resid_pre or resid_post"):
+    with pytest.raises(
+        SteerlabError, match="SparseMoeBlock is a mixture of experts.*use resid_pre or resid_post"
+    ):
         model.width_of(site)
-    for attached in (edit.on(model), edit.on(load(tl)), load(tl).attached([(site, 0, lambda h, where: None)])):
+    for attached in (
+        edit.on(model),
+        edit.on(load(tl)),
+        load(tl).attached([(site, 0, lambda h, where: None)]),
+    ):
         with pytest.raises(SteerlabError, match="a mixture of experts"), attached:
             raise AssertionError("attached")
-    with pytest.raises(SteerlabError, match="the model is a mixture of experts, which has no sites mlp_pre"):
+    with pytest.raises(
+        SteerlabError, match="the model is a mixture of experts, which has no sites mlp_pre"
+    ):
         edit.hooks(tl)
 
 
 @views("llama", "gpt2")
 def test_run_with_hooks_takes_the_hooks(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
-    """And a site's name means the same: what is edited at a layer's output is what the next layer reads."""
+    """And a site's name means the same: what is edited at a layer's output is what the next
+    layer reads."""
     model, tl = shaped(shape), lens(shape, view)
     step, [ids, *_] = random_directions(model).between("en", "es"), feeds_of(model, 2)
     after = Step("add", step.at(0), 1.0).edit
@@ -216,9 +261,13 @@ def test_run_with_hooks_takes_the_hooks(shape: str, view: str, shaped: Shaped, l
 def test_plain_hooks_know_whether_a_views_own_texts_begin_with_bos(
     shape: str, view: str, shaped: Shaped, lens: Lens
 ) -> None:
-    """They do what an edit does that sees the tokens, on the text as TransformerLens itself encodes it."""
+    """They do what an edit does that sees the tokens, on the text as TransformerLens itself
+    encodes it."""
     model, tl = shaped(shape), lens(shape, view)
-    edit, text = Step("add", random_directions(model).between("en", "es").at(0), 0.5).edit, PROMPTS[2]
+    edit, text = (
+        Step("add", random_directions(model).between("en", "es").at(0), 0.5).edit,
+        PROMPTS[2],
+    )
     ids = tl.to_tokens(text)
     with torch.inference_mode():
         theirs = tl.run_with_hooks(text, fwd_hooks=edit.hooks(tl))
@@ -232,8 +281,11 @@ def test_plain_hooks_know_whether_a_views_own_texts_begin_with_bos(
 
 
 @views("llama", NO_BOS, *UNTOLD)
-def test_a_model_of_ours_tells_by_its_tokenizer(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
-    """As `encode` does; where TransformerLens and the tokenizer disagree, a plain hook cannot know."""
+def test_a_model_of_ours_tells_by_its_tokenizer(
+    shape: str, view: str, shaped: Shaped, lens: Lens
+) -> None:
+    """As `encode` does; where TransformerLens and the tokenizer disagree, a plain hook cannot
+    know."""
     model, tl = shaped(shape), lens(shape, view)
     edit = Step("add", random_directions(model).between("en", "es").at(0), 0.5).edit
     ids = torch.tensor(encode(model.tokenizer, [PROMPTS[2]]))
@@ -244,7 +296,10 @@ def test_a_model_of_ours_tells_by_its_tokenizer(shape: str, view: str, shaped: S
     for logits in theirs:
         torch.testing.assert_close(logits, ours, atol=TOLERANCE, rtol=TOLERANCE)
     if shape in UNTOLD:
-        with pytest.raises(SteerlabError, match="TransformerLens puts no BOS before .* give bos=True .*, or bos=False"):
+        with pytest.raises(
+            SteerlabError,
+            match="TransformerLens puts no BOS before .* give bos=True .*, or bos=False",
+        ):
             edit.hooks(tl)
 
 
@@ -259,19 +314,29 @@ def test_a_model_without_bos_stays_so(view: str, shaped: Shaped, lens: Lens) -> 
     assert tl.tokenizer.bos_token == tl.tokenizer.eos_token
 
 
-# -------------------------------------------------------------------------------------------------------------- tokens
+# ------------------------------------------------------------------------------------------- tokens
 
 
 @views(*ALL_SHAPES, NO_BOS)
-def test_the_views_own_generate_says_what_decode_says(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
+def test_the_views_own_generate_says_what_decode_says(
+    shape: str, view: str, shaped: Shaped, lens: Lens
+) -> None:
     model, tl = shaped(shape), lens(shape, view)
     rows: list[Row] = [[], *(row for site in sites_of(shape) for row in rows_at(model, site))]
     prompts = [PROMPTS[2]] * len(rows)  # of one length, so that there is no padding
-    edit, ids = stack([edit_of(row) for row in rows]), torch.tensor(encode(model.tokenizer, prompts))
+    edit, ids = (
+        stack([edit_of(row) for row in rows]),
+        torch.tensor(encode(model.tokenizer, prompts)),
+    )
     ours = decode(model, prompts, edit=edit, max_new_tokens=NEW, one_line=False).texts
     with torch.inference_mode(), tl.hooks(fwd_hooks=hooks_of(edit, tl, shape)):
         made = tl.generate(
-            ids, max_new_tokens=NEW, do_sample=False, stop_at_eos=False, return_type="tokens", verbose=False
+            ids,
+            max_new_tokens=NEW,
+            do_sample=False,
+            stop_at_eos=False,
+            return_type="tokens",
+            verbose=False,
         )
     theirs = [_until_the_end(model, row) for row in made[:, ids.shape[1] :].tolist()]
     assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
@@ -279,14 +344,17 @@ def test_the_views_own_generate_says_what_decode_says(shape: str, view: str, sha
 
 
 @views(*ALL_SHAPES, NO_BOS)
-def test_decode_says_the_same_with_a_model_that_is_brought(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
+def test_decode_says_the_same_with_a_model_that_is_brought(
+    shape: str, view: str, shaped: Shaped, lens: Lens
+) -> None:
     """With padding, all kinds of positions, and rows that end."""
     model = shaped(shape)
     rows = rows_of(random_directions(model), 12, targets=["es"])
     prompts = [PROMPTS[row * 7 % 4] for row in range(12)]
     edit = stack([edit_of(row) for row in rows])
     ours, theirs = (
-        decode(one, prompts, edit=edit, max_new_tokens=NEW, one_line=False).texts for one in (model, lens(shape, view))
+        decode(one, prompts, edit=edit, max_new_tokens=NEW, one_line=False).texts
+        for one in (model, lens(shape, view))
     )
     assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
     assert len(set(ours)) > 8, "the edits do change what is said"

@@ -13,7 +13,10 @@ from steerlab.engine.prompts import FORMS, encode, instruction, pad, prompt, rea
 from steerlab.models.loading import PACKAGED
 from steerlab.scores.langid import identifier
 
-WITH_BOS = "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
+WITH_BOS = (
+    "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] "
+    "}}\n{% endfor %}"
+)
 POLYGLOT = AutoTokenizer.from_pretrained(PACKAGED)
 
 
@@ -38,13 +41,17 @@ def test_forms() -> None:
 
 
 def test_wrong_forms_say_what_to_do() -> None:
-    with pytest.raises(SteerlabError, match=f"no prompt form 'lines'; the forms are {', '.join(FORMS)}"):
+    with pytest.raises(
+        SteerlabError, match=f"no prompt form 'lines'; the forms are {', '.join(FORMS)}"
+    ):
         prompt(POLYGLOT, "lines", "It rains.")
     with pytest.raises(SteerlabError, match="'instructed' names the target language; give target="):
         prompt(POLYGLOT, "instructed", "It rains.")
     with pytest.raises(SteerlabError, match="unknown language code 'xx'; known codes"):
         prompt(POLYGLOT, "instructed", "It rains.", target="xx")
-    with pytest.raises(SteerlabError, match="no chat template; use the prompt form 'line' or 'instructed'"):
+    with pytest.raises(
+        SteerlabError, match="no chat template; use the prompt form 'line' or 'instructed'"
+    ):
         prompt(POLYGLOT, "chat", "It rains.")
 
 
@@ -63,7 +70,10 @@ def test_an_instruction_stands_after_the_text(suffix: str) -> None:
     asked = f"Warum regnet es? {SUFFIXED[suffix]}"
     assert prompt(POLYGLOT, f"line+{suffix}", "Warum regnet es?", **told) == asked + "\n"
     template = WITH_BOS + "{% if add_generation_prompt %}[assistant]{% endif %}"
-    given = [prompt(chatty(template), form, "Warum regnet es?", **told) for form in (f"chat+{suffix}", "chat")]
+    given = [
+        prompt(chatty(template), form, "Warum regnet es?", **told)
+        for form in (f"chat+{suffix}", "chat")
+    ]
     assert given == [f"<s>[user] {asked}\n[assistant]", "<s>[user] Warum regnet es?\n[assistant]"]
 
 
@@ -76,13 +86,20 @@ def test_the_language_of_an_instruction_is_free_of_source_and_target() -> None:
         POLYGLOT, "line+hu", "Why?", source="ja", target="de"
     )
     assert instruction("hu", "hu") == "Kérlek, magyarul írd meg a válaszodat."
-    with pytest.raises(SteerlabError, match="'line\\+target' asks for the target language; give target="):
+    with pytest.raises(
+        SteerlabError, match="'line\\+target' asks for the target language; give target="
+    ):
         prompt(POLYGLOT, "line+target", "Why?")
 
 
-@pytest.mark.parametrize("form", ["chat+", "chat+xx", "+target", "instructed+target", "line+target+de", "chat+Target"])
+@pytest.mark.parametrize(
+    "form", ["chat+", "chat+xx", "+target", "instructed+target", "line+target+de", "chat+Target"]
+)
 def test_forms_that_do_not_exist_list_those_that_do(form: str) -> None:
-    allowed = "the forms are line, instructed, chat; to line and chat .* \\+english, \\+target, \\+source or \\+ and a"
+    allowed = (
+        "the forms are line, instructed, chat; to line and chat .* \\+english, \\+target, "
+        "\\+source or \\+ and a"
+    )
     with pytest.raises(SteerlabError, match=allowed):
         prompt(chatty(WITH_BOS), form, "It rains.", target="de")
     with pytest.raises(SteerlabError, match=allowed):
@@ -94,7 +111,8 @@ def test_every_language_asks_for_itself_and_for_others() -> None:
     other = {iso: instruction(iso, "ko" if iso != "ko" else "ja") for iso in LANGUAGES}
     assert len(set(own.values())) == len(set(other.values())) == len(LANGUAGES)
     assert all(
-        ("日本語" if iso == "ko" else "Korean" if iso == "en" else "한국어") in text for iso, text in other.items()
+        ("日本語" if iso == "ko" else "Korean" if iso == "en" else "한국어") in text
+        for iso, text in other.items()
     )
     named = {iso: instruction("en", iso) for iso in LANGUAGES}
     assert all(LANGUAGES[iso].name in text for iso, text in named.items())
@@ -106,7 +124,11 @@ def test_every_language_asks_for_itself_and_for_others() -> None:
 
 def test_exactly_one_bos_also_when_the_template_brings_its_own() -> None:
     bos = POLYGLOT.bos_token_id
-    given = [prompt(chatty(WITH_BOS), "chat", "It rains."), prompt(POLYGLOT, "line", "It rains."), "<s><s>It rains."]
+    given = [
+        prompt(chatty(WITH_BOS), "chat", "It rains."),
+        prompt(POLYGLOT, "line", "It rains."),
+        "<s><s>It rains.",
+    ]
     assert POLYGLOT(given[0]).input_ids.count(bos) >= 1, "the template's own BOS is a token"
     for ids in encode(POLYGLOT, given):
         assert (ids[0], ids.count(bos)) == (bos, 1)

@@ -1,4 +1,5 @@
-"""A race reads fewer lines than the grid, ends with the same choice where one setting is plainly best, and says all."""
+"""A race reads fewer lines than the grid, ends with the same choice where one setting is plainly
+best, and says all."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -31,13 +32,28 @@ class Table(Runner):
     def lines(self, cell: Cell) -> Any:
         return range(self.count if cell.split == "dev" else 1)
 
-    def run(self, cells: Iterable[Cell], *, title: str = "", progress: bool = False) -> pd.DataFrame:
+    def run(
+        self, cells: Iterable[Cell], *, title: str = "", progress: bool = False
+    ) -> pd.DataFrame:
         rows = []
         for cell in cells:
             for line in cell.lines or range(self.count):
                 joint = bool(self.joint[cell.layer, cell.strength][line, int(cell.target)])
-                told = {"method": cell.method, "layer": cell.layer, "strength": cell.strength, "split": cell.split}
-                rows.append(told | {"sentence": line, "joint": joint, "in_language": joint, "dose": cell.strength})
+                told = {
+                    "method": cell.method,
+                    "layer": cell.layer,
+                    "strength": cell.strength,
+                    "split": cell.split,
+                }
+                rows.append(
+                    told
+                    | {
+                        "sentence": line,
+                        "joint": joint,
+                        "in_language": joint,
+                        "dose": cell.strength,
+                    }
+                )
         self.asked += len(rows)
         return pd.DataFrame(rows)
 
@@ -74,7 +90,11 @@ def test_every_setting_is_told_with_how_far_it_went():
 
 def test_a_setting_that_is_plainly_behind_drops_even_among_the_better_half(monkeypatch):
     chances = {(0, 0.5): 1.0, (0, 1.0): 0.0, (1, 0.5): 0.0, (1, 1.0): 0.0}
-    cells = [replace(grid()[0], layer=layer, strength=s, target=str(t)) for layer, s in chances for t in range(4)]
+    cells = [
+        replace(grid()[0], layer=layer, strength=s, target=str(t))
+        for layer, s in chances
+        for t in range(4)
+    ]
     assert race(Table(chances), cells).settings["kept"].tolist() == [True, False, False, False]
     monkeypatch.setattr(racing, "_behind", lambda *_: False)
     assert race(Table(chances), cells).settings["kept"].sum() == 2
@@ -93,7 +113,9 @@ def test_methods_race_apart_and_the_order_of_lines_is_the_seeds():
 
 def test_one_split_at_a_time():
     cells = [*grid(), replace(grid()[0], split="test")]
-    with pytest.raises(SteerlabError, match=r"a race needs cells of one split; these have \[1, 16\] lines"):
+    with pytest.raises(
+        SteerlabError, match=r"a race needs cells of one split; these have \[1, 16\] lines"
+    ):
         race(Table(dict.fromkeys(SETTINGS, 0.1)), cells)
 
 
@@ -103,7 +125,12 @@ def pair() -> Corpus:
 
 
 def test_a_raced_sweep_is_part_of_the_whole_one(polyglot, pair, tmp_path):
-    options: dict[str, Any] = {"targets": ["es"], "layers": [2, 4, 6], "strengths": [0.5, 1.0], "limit": 8}
+    options: dict[str, Any] = {
+        "targets": ["es"],
+        "layers": [2, 4, 6],
+        "strengths": [0.5, 1.0],
+        "limit": 8,
+    }
     whole = sweep(polyglot, pair, **options)
     raced = sweep(polyglot, pair, race=True, out=tmp_path, **options)
     assert len(raced) < len(whole)
@@ -113,4 +140,6 @@ def test_a_raced_sweep_is_part_of_the_whole_one(polyglot, pair, tmp_path):
     assert (both["output"] == both["output_whole"]).all()
     told = pd.DataFrame(raced.attrs["race"])
     assert told["lines"].sum() == len(raced)
-    pd.testing.assert_frame_equal(sweep(polyglot, pair, race=True, out=tmp_path, **options), raced, rtol=1e-4)
+    pd.testing.assert_frame_equal(
+        sweep(polyglot, pair, race=True, out=tmp_path, **options), raced, rtol=1e-4
+    )

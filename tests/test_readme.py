@@ -12,7 +12,12 @@ from steerlab.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -54,7 +59,10 @@ def test_commands_exist():
 def test_steps_on_files_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     steps = [
-        line for block in blocks("sh") for line in block.splitlines() if re.match(r"steerlab (?!run|sweep|clas)", line)
+        line
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if re.match(r"steerlab (?!run|sweep|clas)", line)
     ]
     assert len(steps) == 3
     for step in steps:
@@ -64,7 +72,9 @@ def test_steps_on_files_run(tmp_path, monkeypatch, capsys):
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    quoted = [words for page in PAGES for words in re.findall(r"`make ([a-z ]+)", page.read_text("utf-8"))]
+    quoted = [
+        words for page in PAGES for words in re.findall(r"`make ([a-z ]+)", page.read_text("utf-8"))
+    ]
     typed = re.findall(r"^make ([a-z]+)", "\n".join(blocks("sh")), re.MULTILINE)
     named = {word for words in [*quoted, *typed] for word in words.split()}
     assert {"run", "test"} <= named <= targets

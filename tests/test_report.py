@@ -1,4 +1,5 @@
-"""The report of a synthetic run: whole, self-contained, escaped, and honest about what is missing."""
+"""The report of a synthetic run: whole, self-contained, escaped, and honest about what is
+missing."""
 
 import json
 import re
@@ -19,7 +20,14 @@ from steerlab.studies.main.page.values import cell, probability, setting, share,
 from steerlab.studies.main.page.words import verdict
 
 TARGETS = "de nl sv es fr it pt ru uk bg pl hu tr hi ja".split()
-METHODS = {"diffmean": 0.33, "lda": 0.36, "pca": 0.2, "probe": 0.14, "eigengap": 0.27, "diffmean_rotate": 0.3}
+METHODS = {
+    "diffmean": 0.33,
+    "lda": 0.36,
+    "pca": 0.2,
+    "probe": 0.14,
+    "eigengap": 0.27,
+    "diffmean_rotate": 0.3,
+}
 NULLS = {"unsteered": 0.0, "random": 0.01, "shuffled": 0.06, "wrong": 0.02, "prompt": 0.41}
 LAYERS, STRENGTHS, SENTENCES = (2, 4, 5, 6), (0.5, 1.0, 1.5), 48
 PARALLEL = Path(figures.__file__).parent.parent / "data" / "parallel"
@@ -27,17 +35,28 @@ EVIL = "<script>alert('out')</script> & <img src=\"https://example.org/x.png\">"
 
 
 def synthetic_rows() -> pd.DataFrame:
-    """Random rows in the schema of a run: dev grids of every method, test rows at layer 5, strength 1."""
+    """Random rows in the schema of a run: dev grids of every method, test rows at layer 5,
+    strength 1."""
     random = np.random.default_rng(0)
-    text = {iso: (PARALLEL / f"{iso}.txt").read_text(encoding="utf-8").splitlines() for iso in ["en", *TARGETS]}
+    text = {
+        iso: (PARALLEL / f"{iso}.txt").read_text(encoding="utf-8").splitlines()
+        for iso in ["en", *TARGETS]
+    }
     rows = []
     for method, rate in {**METHODS, **NULLS}.items():
         grid = [("test", 5, 1.0, target) for target in TARGETS]
         if method not in NULLS:
-            grid += [("dev", lay, s, target) for lay in LAYERS for s in STRENGTHS for target in TARGETS[::2]]
+            grid += [
+                ("dev", lay, s, target)
+                for lay in LAYERS
+                for s in STRENGTHS
+                for target in TARGETS[::2]
+            ]
         for split, layer, strength, target in grid:
             for sentence in range(SENTENCES if split == "test" else 16):
-                rows.append(_row(random, text, method, rate, split, layer, strength, target, sentence))
+                rows.append(
+                    _row(random, text, method, rate, split, layer, strength, target, sentence)
+                )
     return pd.DataFrame(rows)
 
 
@@ -54,13 +73,23 @@ def _row(
 ) -> dict[str, Any]:
     near = rate * np.exp(-((layer - 5) ** 2) / 4) * np.exp(-((strength - 1) ** 2))
     joint = bool(random.random() < near)
-    spoken = joint or bool(random.random() < (0.9 if method not in NULLS or method == "prompt" else 0.03))
+    spoken = joint or bool(
+        random.random() < (0.9 if method not in NULLS or method == "prompt" else 0.03)
+    )
     language = target if spoken else str(random.choice(["en", "none", target]))
-    output = text[target][sentence] if joint else text.get(language, text["en"])[int(random.integers(0, 200))]
+    output = (
+        text[target][sentence]
+        if joint
+        else text.get(language, text["en"])[int(random.integers(0, 200))]
+    )
     return {
         "method": method,
         "estimator": method.removesuffix("_rotate"),
-        "operator": "none" if method in ("unsteered", "prompt") else "rotate" if "rotate" in method else "add",
+        "operator": "none"
+        if method in ("unsteered", "prompt")
+        else "rotate"
+        if "rotate" in method
+        else "add",
         "layer": layer if method not in ("unsteered", "prompt") else -1,
         "strength": strength,
         "split": split,
@@ -132,12 +161,21 @@ def synthetic_summary() -> dict[str, Any]:
         },
         "choice": "on dev, one layer and strength for each method",
         "tests": synthetic_tests(),
-        "doses": {"level": 0.9, "range": [0.3, 0.6], "dose": 0.41, "curves": synthetic_curves(around)},
+        "doses": {
+            "level": 0.9,
+            "range": [0.3, 0.6],
+            "dose": 0.41,
+            "curves": synthetic_curves(around),
+        },
         "by_language": {
             "alpha": 0.05,
             "comparisons": len(METHODS),
             "methods": {
-                name: {"per method": around(0.2), "per method and language": around(0.27), "test": compared(0.07, 0.02)}
+                name: {
+                    "per method": around(0.2),
+                    "per method and language": around(0.27),
+                    "test": compared(0.07, 0.02),
+                }
                 | {"choices": {iso: [5, 1.5] for iso in TARGETS[::2]}}
                 for name in METHODS
             },
@@ -148,16 +186,30 @@ def synthetic_summary() -> dict[str, Any]:
 
 
 def compared(difference: float, p_holm: float) -> dict[str, float | None]:
-    return {"difference": difference, "p": p_holm / 35, "p_holm": p_holm, "detects": 0.05, "detects_holm": 0.074}
+    return {
+        "difference": difference,
+        "p": p_holm / 35,
+        "p_holm": p_holm,
+        "detects": 0.05,
+        "detects_holm": 0.074,
+    }
 
 
 def synthetic_tests() -> dict[str, Any]:
     pairs = {
-        name: {null: compared(rate - other, 0.0004 if null != "prompt" else 0.0321) for null, other in NULLS.items()}
+        name: {
+            null: compared(rate - other, 0.0004 if null != "prompt" else 0.0321)
+            for null, other in NULLS.items()
+        }
         for name, rate in METHODS.items()
     }
     pairs["lda"]["diffmean"] = compared(-0.03, 0.456) | {"detects": None, "detects_holm": 0.0912}
-    told = {"score": "joint", "family": "<6> methods less 5 controls", "comparisons": 31, "sentences": SENTENCES}
+    told = {
+        "score": "joint",
+        "family": "<6> methods less 5 controls",
+        "comparisons": 31,
+        "sentences": SENTENCES,
+    }
     worth = {"outputs": 720.0, "effective": 345.9, "intraclass": 0.077, "design": 2.08}
     return told | {"least": 1e-4, "alpha": 0.05, "power": 0.8, "pairs": pairs, "together": worth}
 
@@ -176,15 +228,44 @@ def synthetic_figures(rows: pd.DataFrame) -> dict[str, Any]:
     random = np.random.default_rng(0)
     langs = ["en", *TARGETS]
     families = "GGGG RRRR SSSS U T I J".replace(" ", "")
-    order = ["en", "de", "nl", "sv", "es", "fr", "it", "pt", "ru", "uk", "bg", "pl", "hu", "tr", "hi", "ja"]
+    order = [
+        "en",
+        "de",
+        "nl",
+        "sv",
+        "es",
+        "fr",
+        "it",
+        "pt",
+        "ru",
+        "uk",
+        "bg",
+        "pl",
+        "hu",
+        "tr",
+        "hi",
+        "ja",
+    ]
     centres = {letter: random.normal(size=64) for letter in dict.fromkeys(families)}
     group = dict(zip(order, families, strict=True))
     vectors = np.stack([centres[group[iso]] + 0.6 * random.normal(size=64) for iso in langs])
     dev = rows[rows["split"] == "dev"]
-    best = dev[dev["layer"] == 5].groupby(["method", "strength"])["joint"].mean().rename("value").reset_index()
-    curve = best.assign(x=best["strength"], by=best["method"], low=best["value"] - 0.05, high=best["value"] + 0.05)
+    best = (
+        dev[dev["layer"] == 5]
+        .groupby(["method", "strength"])["joint"]
+        .mean()
+        .rename("value")
+        .reset_index()
+    )
+    curve = best.assign(
+        x=best["strength"], by=best["method"], low=best["value"] - 0.05, high=best["value"] + 0.05
+    )
     level = pd.DataFrame(
-        {"layer": [np.nan, np.nan], "value": [0.6, 0.5], "series": ["token unigrams", "embedding layer"]}
+        {
+            "layer": [np.nan, np.nan],
+            "value": [0.6, 0.5],
+            "series": ["token unigrams", "embedding layer"],
+        }
     )
     layers = np.arange(8)
     by_layer = [
@@ -196,7 +277,11 @@ def synthetic_figures(rows: pd.DataFrame) -> dict[str, Any]:
         )
     ]
     separation = pd.DataFrame(
-        {"layer": layers, "trace_ratio": np.linspace(0.1, 0.6, 8), "nearest_mean": np.linspace(0.6, 0.99, 8)}
+        {
+            "layer": layers,
+            "trace_ratio": np.linspace(0.1, 0.6, 8),
+            "nearest_mean": np.linspace(0.6, 0.99, 8),
+        }
     )
 
     class Directions:
@@ -206,7 +291,9 @@ def synthetic_figures(rows: pd.DataFrame) -> dict[str, Any]:
     directions.langs, directions.layers, directions.vectors = tuple(langs), (5,), vectors[:, None]  # type: ignore[attr-defined]
     note = "Synthetic data, made to test the page"
     return {
-        "heatmap": figures.heatmap(dev[(dev["method"] == "diffmean") & (dev["strength"] == 1)], note=note),
+        "heatmap": figures.heatmap(
+            dev[(dev["method"] == "diffmean") & (dev["strength"] == 1)], note=note
+        ),
         "separation": figures.separation(separation, chance=1 / 16, note=note),
         "cosines": figures.cosines(vectors, langs, layer=5, note=note),
         "dendrogram": figures.dendrogram(directions, note=note),  # type: ignore[arg-type]
@@ -225,7 +312,11 @@ def synthetic_run(folder: Path) -> Path:
         "command": ["steerlab", "run", "--out", "runs/a b", "--seed", "0"],
         "version": "0.1.0",
         "model": {"id": "polyglot", "sha256": "0123456789abcdef" * 4, "dtype": "float32"},
-        "corpus": {"name": "embedded", "sha256": "fedcba9876543210" * 4, "languages": ["en", *TARGETS]},
+        "corpus": {
+            "name": "embedded",
+            "sha256": "fedcba9876543210" * 4,
+            "languages": ["en", *TARGETS],
+        },
         "packages": {"torch": "2.13.0+cpu", "transformers": "5.9.0"},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -284,12 +375,15 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", " ".join(Reader(page).text))
 
 
-# ------------------------------------------------------------------------------------------------------ the whole page
+# ----------------------------------------------------------------------------------- the whole page
 
 
 def test_page_loads_nothing(page: str) -> None:
     loads = [
-        value for _, attrs in Reader(page).tags for key, value in attrs.items() if key in ("src", "href", "srcset")
+        value
+        for _, attrs in Reader(page).tags
+        for key, value in attrs.items()
+        if key in ("src", "href", "srcset")
     ]
     assert all(value and value.startswith("#") for value in loads), loads
     tags = {tag for tag, _ in Reader(page).tags}
@@ -320,14 +414,25 @@ def test_page_names_every_method_and_control(page: str) -> None:
 def test_answer_has_the_numbers_of_the_summary(page: str) -> None:
     text = words(page)
     assert "Yes." in text
-    for said in ("92 % [90, 94]", "33 % [29, 37]", "by chance: 3 %", "shuffled labels", "LDA with 36 %"):
+    for said in (
+        "92 % [90, 94]",
+        "33 % [29, 37]",
+        "by chance: 3 %",
+        "shuffled labels",
+        "LDA with 36 %",
+    ):
         assert said in text.replace("\xa0", " "), said
 
 
 def test_families_stand_beside_what_shared_tokens_give(page: str) -> None:
     text = words(page).replace("\xa0", " ")
-    assert "83 % of the languages have their nearest neighbour in their own family (p = 0.0003" in text
-    assert "token unigrams alone 60 %, the embedding layer 50 %, within Latin script 70 % (p = 0.004)" in text
+    assert (
+        "83 % of the languages have their nearest neighbour in their own family (p = 0.0003" in text
+    )
+    assert (
+        "token unigrams alone 60 %, the embedding layer 50 %, within Latin script 70 % (p = 0.004)"
+        in text
+    )
 
 
 def test_headline_has_intervals_variants_and_chance(page: str) -> None:
@@ -352,7 +457,10 @@ def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str)
     assert "Holm's method over the family: <6> methods less 5 controls, 31 comparisons" in text
     assert "With 80 % power one test by itself sees a difference of 0.050, by comparison" in text
     assert "where Holm's correction is strictest, 0.074 to 0.091." in text
-    assert "The 720 outputs of DiffMean are worth 346 independent ones (intraclass correlation 0.08" in text
+    assert (
+        "The 720 outputs of DiffMean are worth 346 independent ones (intraclass correlation 0.08"
+        in text
+    )
     assert "Nothing here can pass" not in text
     bold = re.findall(r"<td class='number best'>[^<]*<small>p&nbsp;=&nbsp;0.032", page)
     assert len(bold) == len(METHODS), "below .05 after correction"
@@ -389,7 +497,10 @@ def test_figures_are_drawn_with_title_and_caption_in_the_page(page: str, made: P
         assert figure["data"]
         assert "title" not in figure["layout"]
         assert "width" not in figure["layout"]
-    places = [page.index(f"id='figure-{name}'") for name in ("heatmap", "dose_curves", "separation", "families")]
+    places = [
+        page.index(f"id='figure-{name}'")
+        for name in ("heatmap", "dose_curves", "separation", "families")
+    ]
     assert places == sorted(places)
     assert words(page).count("Synthetic data, made to test the page") == 6
 
@@ -420,14 +531,18 @@ def test_account_has_command_hashes_time_and_tokens(page: str, made: Path) -> No
     assert f"{rows['tokens'].sum():,} in {len(rows):,} outputs" in text
 
 
-# --------------------------------------------------------------------------------------------------- unusual summaries
+# -------------------------------------------------------------------------------- unusual summaries
 
 
 def test_a_run_with_little_in_it_still_makes_a_page(run: Path) -> None:
     summary = synthetic_summary()
     for key in ("differences", "families", "choices", "chance", "seconds", "peak_rss_bytes"):
         del summary[key]
-    summary["results"] = {"lda": {"joint": [0.2, float("nan"), 0.3], "lfs": None}, "unsteered": {}, "random": {}}
+    summary["results"] = {
+        "lda": {"joint": [0.2, float("nan"), 0.3], "lfs": None},
+        "unsteered": {},
+        "random": {},
+    }
     summary["model"] = "<b>mine</b>"
     (run / "summary.json").write_text(json.dumps(summary))
     (run / "manifest.json").write_text("{}")
@@ -459,11 +574,16 @@ def test_tests_that_nothing_can_pass_are_said(run: Path) -> None:
     (run / "summary.json").write_text(json.dumps(summary))
     page = write_report(run).read_text(encoding="utf-8")
     text = section(page, "<h3>Paired tests")
-    assert "Nothing here can pass 0.05 : the least p of 4 sentences is 0.125, 1 after correction" in text
+    assert (
+        "Nothing here can pass 0.05 : the least p of 4 sentences is 0.125, 1 after correction"
+        in text
+    )
     assert "power" not in text
     assert "These doses have no range in common" in section(page, "<h3>Along the dose")
     (run / "summary.json").write_text(json.dumps(summary | {"tests": {}}))
-    assert "A single test sentence allows no paired test" in write_report(run).read_text(encoding="utf-8")
+    assert "A single test sentence allows no paired test" in write_report(run).read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -499,13 +619,21 @@ def test_values() -> None:
     assert cell(None) == '<td class="number">–</td>'
     assert cell(0.41) == '<td class="number">0.41</td>'
     assert share([0.931, 0.9, 0.96]).replace("&nbsp;", " ") == "93 % [90, 96]"
-    assert setting({"operator": "add", "layer": 5, "strength": 1.0}) == "add, layer 5, 1 natural gap"
-    assert setting({"operator": "add", "layer": 5, "strength": 1.5}) == "add, layer 5, 1.5 natural gaps"
-    assert setting({"operator": "rotate", "layer": 5, "strength": 0.5}) == "rotate, layer 5, 0.5 × the angle"
+    assert (
+        setting({"operator": "add", "layer": 5, "strength": 1.0}) == "add, layer 5, 1 natural gap"
+    )
+    assert (
+        setting({"operator": "add", "layer": 5, "strength": 1.5})
+        == "add, layer 5, 1.5 natural gaps"
+    )
+    assert (
+        setting({"operator": "rotate", "layer": 5, "strength": 0.5})
+        == "rotate, layer 5, 0.5 × the angle"
+    )
     assert setting({"operator": "none", "layer": -1}) == ""
 
 
-# ------------------------------------------------------------------------------------------------------------- broken
+# ------------------------------------------------------------------------------------------- broken
 
 
 def drop(name: str) -> Callable[[Path], None]:
@@ -520,7 +648,9 @@ def put(name: str, content: bytes) -> Callable[[Path], None]:
 
 
 def lose_a_column(folder: Path) -> None:
-    pd.read_parquet(folder / "rows.parquet").drop(columns="joint").to_parquet(folder / "rows.parquet")
+    pd.read_parquet(folder / "rows.parquet").drop(columns="joint").to_parquet(
+        folder / "rows.parquet"
+    )
 
 
 def add_a_figure(folder: Path) -> None:
@@ -543,7 +673,9 @@ def add_a_figure(folder: Path) -> None:
         (add_a_figure, r"mine\.json is no plotly figure"),
     ],
 )
-def test_a_broken_folder_is_named(run: Path, break_it: Callable[[Path], None], message: str) -> None:
+def test_a_broken_folder_is_named(
+    run: Path, break_it: Callable[[Path], None], message: str
+) -> None:
     break_it(run)
     with pytest.raises(SteerlabError, match=message):
         write_report(run)

@@ -1,4 +1,5 @@
-"""Results on disk: a record is whole or absent, a damaged line costs only itself, a claim dies with its process."""
+"""Results on disk: a record is whole or absent, a damaged line costs only itself, a claim dies
+with its process."""
 
 import json
 import multiprocessing
@@ -79,7 +80,9 @@ def test_a_full_disk_leaves_no_half_record(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SteerlabError, match="No space left on device.*what was finished is kept: make room"):
+    with pytest.raises(
+        SteerlabError, match="No space left on device.*what was finished is kept: make room"
+    ):
         store.append({"n": 1})
     monkeypatch.undo()
     assert told(tmp_path) == [{"n": 0}]

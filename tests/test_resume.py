@@ -1,4 +1,5 @@
-"""A sweep that is killed at any moment, or shared by several processes, ends with the table of one that was let be."""
+"""A sweep that is killed at any moment, or shared by several processes, ends with the table of
+one that was let be."""
 
 import multiprocessing
 import os
@@ -129,8 +130,14 @@ def test_a_sample_does_not_depend_on_the_rows_beside_it(lively):
     made = runner(str(lively("llama")), None)
     together, alone = made.run(grid()), made.run(grid()[4:5])
     same = together[together["cell"].isin(alone["cell"])].reset_index(drop=True)
-    assert (same["output"] == alone["output"]).mean() >= 0.8  # but for ties, where another batch rounds otherwise
-    draws = together[together["method"] == "made"].groupby(["layer", "strength", "sentence"])["output"].nunique()
+    assert (
+        same["output"] == alone["output"]
+    ).mean() >= 0.8  # but for ties, where another batch rounds otherwise
+    draws = (
+        together[together["method"] == "made"]
+        .groupby(["layer", "strength", "sentence"])["output"]
+        .nunique()
+    )
     assert draws.mean() > DRAWS - 1  # each draw is a sample of its own
 
 
@@ -147,7 +154,9 @@ def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeyp
     assert len(rows) == (len(grid()) - DRAWS) * LINES
     assert set(rows.attrs["failed"].values()) == {"this edit cannot be made"}
     assert len(rows.attrs["failed"]) == DRAWS
-    assert "6 of 25 cells failed, the first with: this edit cannot be made" in capsys.readouterr().err
+    assert (
+        "6 of 25 cells failed, the first with: this edit cannot be made" in capsys.readouterr().err
+    )
     monkeypatch.undo()
     again = runner(str(lively("llama")), tmp_path)
     assert len(again.run(grid())) == len(rows)  # what failed is not run again unasked
@@ -158,7 +167,9 @@ def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeyp
 
 def test_when_every_cell_fails_it_raises(lively, tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "decode", lambda *given, **options: 1 / 0)
-    with pytest.raises(SteerlabError, match="every one of 25 cells failed; the first said: ZeroDivisionError"):
+    with pytest.raises(
+        SteerlabError, match="every one of 25 cells failed; the first said: ZeroDivisionError"
+    ):
         runner(str(lively("llama")), tmp_path).run(grid())
 
 
@@ -175,8 +186,11 @@ def test_a_damaged_line_is_run_again(lively, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("line", range(LINES))
-def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_path, monkeypatch, line):
-    """Whichever of its lines fails: the others may be finished before, after, or by another process."""
+def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(
+    lively, tmp_path, monkeypatch, line
+):
+    """Whichever of its lines fails: the others may be finished before, after, or by another
+    process."""
     edit, poor = Cell.edit, grid()[5]
 
     def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
@@ -194,7 +208,9 @@ def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(lively, tmp_pa
     monkeypatch.undo()
     written = sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl"))
     pd.testing.assert_frame_equal(made.run(some), rows)
-    assert sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl")) == written, "it is not run again unasked"
+    assert sorted(file.read_bytes() for file in tmp_path.glob("*.jsonl")) == written, (
+        "it is not run again unasked"
+    )
     assert len(replace(made, retry=True).run(some)) == len(some) * LINES
     assert not made.run(some).attrs, "an error of before does not count once all rows are there"
 

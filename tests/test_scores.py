@@ -1,4 +1,5 @@
-"""chrF equals sacrebleu's, relevance finds what was planted and nothing else, repetition sees loops."""
+"""chrF equals sacrebleu's, relevance finds what was planted and nothing else, repetition sees
+loops."""
 
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from steerlab.scores.chrf import ChrfIndex, chance, relevance
 from steerlab.scores.text import compression, first_line, repetition
 
 FOLDER = Path(steerlab.__file__).parent / "data" / "parallel"
-CORPUS = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(FOLDER.glob("*.txt"))}
+CORPUS = {
+    path.stem: path.read_text(encoding="utf-8").splitlines()
+    for path in sorted(FOLDER.glob("*.txt"))
+}
 SENTENCES = 70
 REFERENCES = {iso: lines[:SENTENCES] for iso, lines in CORPUS.items()}
 TEXTS = st.text(alphabet="abAB .é\u3000はい\U0001f600\n", max_size=14)
@@ -28,18 +32,29 @@ def sacrebleu(output: str, reference: str) -> float:
 
 
 def mixed_pairs(count: int) -> list[tuple[str, str]]:
-    """Halves of sentences in all scripts, loops, texts shorter than six characters, and empty ones."""
+    """Halves of sentences in all scripts, loops, texts shorter than six characters, and empty
+    ones."""
     rng = np.random.default_rng(0)
     isos = sorted(CORPUS)
 
     def text() -> str:
         iso = isos[rng.integers(len(isos))]
         first, second = (CORPUS[iso][place] for place in rng.integers(len(CORPUS[iso]), size=2))
-        kinds = [first, first[:20] + second[5:], first[: rng.integers(7)], (first[:3] + " ") * 5, " \t", ""]
+        kinds = [
+            first,
+            first[:20] + second[5:],
+            first[: rng.integers(7)],
+            (first[:3] + " ") * 5,
+            " \t",
+            "",
+        ]
         return str(kinds[rng.choice(len(kinds), p=[0.3, 0.4, 0.15, 0.05, 0.05, 0.05])])
 
     pairs = [(text(), text()) for _ in range(count)]
-    return [(left, left + right if index % 3 == 0 else right) for index, (left, right) in enumerate(pairs)]
+    return [
+        (left, left + right if index % 3 == 0 else right)
+        for index, (left, right) in enumerate(pairs)
+    ]
 
 
 # chrF
@@ -47,12 +62,20 @@ def mixed_pairs(count: int) -> list[tuple[str, str]]:
 
 def test_chrf_equals_sacrebleu_on_a_thousand_pairs() -> None:
     outputs, references = map(list, zip(*mixed_pairs(1000), strict=True))
-    expected = [sacrebleu(output, reference) for output, reference in zip(outputs, references, strict=True)]
-    assert np.allclose(np.diagonal(ChrfIndex(references).score(outputs)), expected, rtol=0, atol=1e-9)
+    expected = [
+        sacrebleu(output, reference) for output, reference in zip(outputs, references, strict=True)
+    ]
+    assert np.allclose(
+        np.diagonal(ChrfIndex(references).score(outputs)), expected, rtol=0, atol=1e-9
+    )
     assert len(set(expected)) > 400, "the pairs are too much alike to tell two formulas apart"
     every_order = CHRF(eps_smoothing=True)  # what chrF would be without the effective order
-    others = [every_order.sentence_score(o, [r]).score for o, r in zip(outputs, references, strict=True)]
-    assert not np.allclose(others, expected, atol=1e-3), "the pairs do not exercise the effective order"
+    others = [
+        every_order.sentence_score(o, [r]).score for o, r in zip(outputs, references, strict=True)
+    ]
+    assert not np.allclose(others, expected, atol=1e-3), (
+        "the pairs do not exercise the effective order"
+    )
 
 
 @given(st.lists(TEXTS, max_size=4), st.lists(TEXTS, max_size=4))
@@ -60,7 +83,9 @@ def test_chrf_equals_sacrebleu_on_any_texts(outputs: list[str], references: list
     scores = ChrfIndex(references).score(outputs)
     assert scores.shape == (len(outputs), len(references))
     for output, row in zip(outputs, scores, strict=True):
-        assert row == pytest.approx([sacrebleu(output, reference) for reference in references], abs=1e-9)
+        assert row == pytest.approx(
+            [sacrebleu(output, reference) for reference in references], abs=1e-9
+        )
 
 
 def test_chrf_does_not_depend_on_the_company_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +107,9 @@ def test_a_bare_string_is_refused() -> None:
 
 
 def everything() -> tuple[list[str], list[str], list[int]]:
-    rows = [(line, iso, place) for iso, lines in REFERENCES.items() for place, line in enumerate(lines)]
+    rows = [
+        (line, iso, place) for iso, lines in REFERENCES.items() for place, line in enumerate(lines)
+    ]
     outputs, languages, sentences = map(list, zip(*rows, strict=True))
     return outputs, languages, sentences
 
@@ -104,7 +131,9 @@ def test_relevance_of_other_sentences_is_at_chance() -> None:
     relevant, _ = relevance(outputs, ["en"] * 6000, rng.integers(SENTENCES, size=6000), REFERENCES)
     assert relevant.mean() == pytest.approx(chance(), abs=0.012)
     assert chance() == 1 / 32
-    relevant, _ = relevance(outputs, ["en"] * 6000, rng.integers(SENTENCES, size=6000), REFERENCES, distractors=7)
+    relevant, _ = relevance(
+        outputs, ["en"] * 6000, rng.integers(SENTENCES, size=6000), REFERENCES, distractors=7
+    )
     assert relevant.mean() == pytest.approx(chance(7), abs=0.03)
 
 
@@ -118,7 +147,13 @@ def test_relevance_is_judged_in_the_language_that_the_output_is_in() -> None:
 
 @pytest.mark.parametrize(
     ("output", "language"),
-    [("", "en"), ("  ", "en"), ("~~~~", "en"), (REFERENCES["en"][0], "none"), (REFERENCES["en"][0], "la")],
+    [
+        ("", "en"),
+        ("  ", "en"),
+        ("~~~~", "en"),
+        (REFERENCES["en"][0], "none"),
+        (REFERENCES["en"][0], "la"),
+    ],
 )
 def test_ties_empty_outputs_and_unnamed_languages_fail(output: str, language: str) -> None:
     relevant, own = relevance([output], [language], [0], REFERENCES)
@@ -157,7 +192,9 @@ def test_relevance_is_the_definition_spelt_out() -> None:
 def test_relevance_says_what_is_wrong() -> None:
     with pytest.raises(SteerlabError, match="there are 31 sentences: give at least 32"):
         relevance(["a"], ["en"], [0], {"en": CORPUS["en"][:31]})
-    with pytest.raises(SteerlabError, match=r"the same number of sentences in every language.*'de': 69"):
+    with pytest.raises(
+        SteerlabError, match=r"the same number of sentences in every language.*'de': 69"
+    ):
         relevance(["a"], ["en"], [0], {"en": CORPUS["en"][:70], "de": CORPUS["de"][:69]})
     with pytest.raises(SteerlabError, match="the same number of sentences"):
         relevance(["a"], ["en"], [0], {})
@@ -179,7 +216,13 @@ def test_relevance_of_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("\n \n one two \nthree", "one two"), ("one\r\ntwo", "one"), ("", ""), (" \n\t\n", ""), ("はい。\n", "はい。")],
+    [
+        ("\n \n one two \nthree", "one two"),
+        ("one\r\ntwo", "one"),
+        ("", ""),
+        (" \n\t\n", ""),
+        ("はい。\n", "はい。"),
+    ],
 )
 def test_first_line(text: str, line: str) -> None:
     assert first_line(text) == line
@@ -188,7 +231,13 @@ def test_first_line(text: str, line: str) -> None:
 def test_repetition_sees_loops_and_not_sentences() -> None:
     for iso, lines in CORPUS.items():
         assert np.mean([repetition(line) for line in lines]) < 0.01, iso
-    for loop in ("the " * 8, "私は" * 8, "は" * 20, "hello hello hello hello", "да, да, да, да, да"):
+    for loop in (
+        "the " * 8,
+        "私は" * 8,
+        "は" * 20,
+        "hello hello hello hello",
+        "да, да, да, да, да",
+    ):
         assert repetition(loop) > 0.6
     assert repetition("haha") == pytest.approx(1 / 3)
     assert [repetition(text) for text in ("", " ", "a", "はい", "hello")] == [0.0] * 5

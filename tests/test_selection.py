@@ -44,8 +44,18 @@ def read(
     langs: Sequence[str] = LANGS,
     layers: Sequence[int] = LAYERS,
 ) -> Firing:
-    """Firing of units that are on at a token with this chance [lang layer unit], streamed in batches of uneven size."""
-    made = Firing(langs, layers, chance.shape[-1], 3, site="resid_post", noise=noise, keep=keep, provenance=ABOUT)
+    """Firing of units that are on at a token with this chance [lang layer unit], streamed in
+    batches of uneven size."""
+    made = Firing(
+        langs,
+        layers,
+        chance.shape[-1],
+        3,
+        site="resid_post",
+        noise=noise,
+        keep=keep,
+        provenance=ABOUT,
+    )
     generator = torch.Generator().manual_seed(seed)
     for i, lang in enumerate(langs):
         for count in (texts // 3, texts - texts // 3):
@@ -71,12 +81,18 @@ def exact(rate: Tensor, *, level: Tensor | None = None, tokens: int = 1000) -> F
     return made
 
 
-OWN = {"en": 0, "de": 1, "es": 2, "ja": 3}  # at layer 4 each language has the feature of this number
+OWN = {
+    "en": 0,
+    "de": 1,
+    "es": 2,
+    "ja": 3,
+}  # at layer 4 each language has the feature of this number
 SHARED, RARE, DEAD = 10, 11, 12
 
 
 def planted() -> Tensor:
-    """Features of their own, one that all and random tokens have, one that fires seldom, a dead one, and chaff."""
+    """Features of their own, one that all and random tokens have, one that fires seldom, a dead
+    one, and chaff."""
     chance = torch.full((len(LANGS), len(LAYERS), UNITS), 0.03)
     chance[..., SHARED], chance[..., DEAD] = 0.9, 0
     for lang, unit in OWN.items():
@@ -105,7 +121,9 @@ def random() -> Firing:
 # LangFIR
 
 
-def test_langfir_finds_each_planted_feature_and_filters_the_shared_one(texts: Firing, random: Firing) -> None:
+def test_langfir_finds_each_planted_feature_and_filters_the_shared_one(
+    texts: Firing, random: Firing
+) -> None:
     found = langfir(texts, random)
     assert {iso: found.of(iso, 4) for iso in LANGS} == {iso: [unit] for iso, unit in OWN.items()}
     assert not found.chosen[:, 0].any()
@@ -123,7 +141,9 @@ def test_the_shared_feature_passes_where_random_tokens_do_not_set_it_off(texts: 
 
 
 def test_random_against_random_finds_nothing() -> None:
-    chance = torch.rand(len(LANGS), len(LAYERS), 400, generator=torch.Generator().manual_seed(3)) ** 3
+    chance = (
+        torch.rand(len(LANGS), len(LAYERS), 400, generator=torch.Generator().manual_seed(3)) ** 3
+    )
     one, other = (read(chance, noise="random", seed=seed) for seed in (5, 6))
     assert (one.share >= 0.95).any(), "there are consistent features, only they are no language's"
     with pytest.raises(SteerlabError, match="choose weaker thresholds|read other layers"):
@@ -137,8 +157,13 @@ def test_shuffled_tokens_remove_what_tokens_alone_set_off(texts: Firing, random:
     assert found.method == "langfir shuffled"
     assert not found.chosen[LANGS.index("ja")].any()
     assert found.of("es", 4) == [OWN["es"]]
-    assert (found.provenance["settings"]["after random"], found.provenance["settings"]["after shuffled"]) == (4, 3)
-    counts = langfir_counts(texts, random, read(chance, noise="shuffled", seed=2), consistency=[0.95], noise=[0.05])
+    assert (
+        found.provenance["settings"]["after random"],
+        found.provenance["settings"]["after shuffled"],
+    ) == (4, 3)
+    counts = langfir_counts(
+        texts, random, read(chance, noise="shuffled", seed=2), consistency=[0.95], noise=[0.05]
+    )
     assert counts["count"].sum() == 3
 
 
@@ -147,7 +172,9 @@ def test_thresholds_that_leave_nothing_raise_with_the_nearest_counts(random: Fir
     chance[0, 1, 7] = 0.16  # on in about 88 of 100 texts
     weak = read(chance, seed=4)
     assert 0.8 <= float(weak.share[0, 1, 7]) < 0.95
-    with pytest.raises(SteerlabError, match=r"there would be 1 at consistency 0\.[89] and noise 0\.05"):
+    with pytest.raises(
+        SteerlabError, match=r"there would be 1 at consistency 0\.[89] and noise 0\.05"
+    ):
         langfir(weak, random)
     with pytest.raises(SteerlabError, match="nor at consistency 0.5 and noise 0.5"):
         langfir(read(planted() * 0, seed=4), random)
@@ -157,7 +184,9 @@ def test_thresholds_that_leave_nothing_raise_with_the_nearest_counts(random: Fir
         langfir(read(every), random, read(every, noise="shuffled"))
 
 
-def test_counts_fall_with_both_thresholds_and_agree_with_the_selection(texts: Firing, random: Firing) -> None:
+def test_counts_fall_with_both_thresholds_and_agree_with_the_selection(
+    texts: Firing, random: Firing
+) -> None:
     table = langfir_counts(texts, random)
     assert list(table) == ["language", "layer", "consistency", "noise", "count"]
     for _, part in table.groupby(["language", "layer", "noise"]):
@@ -165,7 +194,9 @@ def test_counts_fall_with_both_thresholds_and_agree_with_the_selection(texts: Fi
     for _, part in table.groupby(["language", "layer", "consistency"]):
         assert part.sort_values("noise")["count"].is_monotonic_increasing
     assert table["count"].nunique() > 1
-    at = table[(table.consistency == 0.95) & (table.noise == 0.05)].set_index(["language", "layer"])["count"]
+    at = table[(table.consistency == 0.95) & (table.noise == 0.05)].set_index(
+        ["language", "layer"]
+    )["count"]
     counts = langfir(texts, random).counts
     assert all(at[iso, layer] == counts.loc[iso, layer] for iso in LANGS for layer in LAYERS)
 
@@ -173,7 +204,9 @@ def test_counts_fall_with_both_thresholds_and_agree_with_the_selection(texts: Fi
 def test_noise_must_be_what_it_is_called(texts: Firing, random: Firing) -> None:
     with pytest.raises(SteerlabError, match="was read from texts; collect it with noise='random'"):
         langfir(random, texts)
-    with pytest.raises(SteerlabError, match="was read from random tokens; collect it with noise='shuffled'"):
+    with pytest.raises(
+        SteerlabError, match="was read from random tokens; collect it with noise='shuffled'"
+    ):
         langfir(texts, random, random)
     with pytest.raises(SteerlabError, match="has langs"):
         langfir(texts, read(noise()[:2], noise="random", langs=LANGS[:2]))
@@ -187,7 +220,9 @@ def test_stability_is_that_of_a_feature_near_the_threshold() -> None:
     chance[1, 0, :3] = 0.9
     made = read(chance, langs=LANGS[:2], layers=[1], keep=100)
     quiet = read(chance * 0, langs=LANGS[:2], layers=[1], keep=100, noise="random")
-    table = langfir_stability(made, quiet, samples=(10, 50, 100), draws=10).set_index(["language", "samples"])
+    table = langfir_stability(made, quiet, samples=(10, 50, 100), draws=10).set_index(
+        ["language", "samples"]
+    )
     found = {name: table[name].to_dict() for name in table}
     index = found["jaccard"]
     assert index["de", 10] == index["en", 100] == 1
@@ -200,8 +235,12 @@ def test_stability_is_that_of_a_feature_near_the_threshold() -> None:
     assert found["size"]["en", 100] == found["size_all"]["en", 100] == whole > 3
 
 
-def test_stability_of_nothing_is_undefined_and_the_texts_must_have_been_kept(texts: Firing, random: Firing) -> None:
-    table = langfir_stability(texts, random, samples=(25,), draws=4).set_index(["language", "layer"])
+def test_stability_of_nothing_is_undefined_and_the_texts_must_have_been_kept(
+    texts: Firing, random: Firing
+) -> None:
+    table = langfir_stability(texts, random, samples=(25,), draws=4).set_index(
+        ["language", "layer"]
+    )
     index, undefined = table["jaccard"].to_dict(), table["undefined"].to_dict()
     assert math.isnan(index["de", 1])
     assert undefined["de", 1] == 4
@@ -232,17 +271,23 @@ def test_monolinguality_is_the_mean_less_the_others_mean_and_only_above_zero(tex
 
 
 def test_entropy_of_uniform_one_hot_and_dead_units() -> None:
-    rate = torch.tensor([[0.5, 0.2, 0.0, 0.3], [0.5, 0.0, 0.0, 0.1], [0.5, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    rate = torch.tensor(
+        [[0.5, 0.2, 0.0, 0.3], [0.5, 0.0, 0.0, 0.1], [0.5, 0.0, 0.0, 0.0]], dtype=torch.float64
+    )
     found = entropy(rate)
     by_hand = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    torch.testing.assert_close(found, torch.tensor([math.log(3), 0, math.log(3), by_hand], dtype=torch.float64))
+    torch.testing.assert_close(
+        found, torch.tensor([math.log(3), 0, math.log(3), by_hand], dtype=torch.float64)
+    )
 
 
 def rates(seed: int = 0, *, units: int = 200, spread: float = 0.1) -> Tensor:
     """Rates that are alike in all languages but for differences of this spread; of three layers."""
     generator = torch.Generator().manual_seed(seed)
     base = torch.rand(1, 3, units, generator=generator, dtype=torch.float64) * 0.3
-    return base * (1 + spread * (torch.rand(4, 3, units, generator=generator, dtype=torch.float64) - 0.5))
+    return base * (
+        1 + spread * (torch.rand(4, 3, units, generator=generator, dtype=torch.float64) - 0.5)
+    )
 
 
 def test_lape_finds_planted_neurons_and_gives_shared_ones_to_each() -> None:
@@ -261,7 +306,9 @@ def test_lape_finds_planted_neurons_and_gives_shared_ones_to_each() -> None:
     wide = lape(exact(rate), share=1.0)
     assert not wide.chosen[:, 0, 9:11].any(), "a share of all takes no dead and no silent neuron"
     assert wide.provenance["settings"]["units"] < 100
-    assert not lape(exact(rates()), share=2 / 600).chosen[1, 1, 7], "it is not there unless it is planted"
+    assert not lape(exact(rates()), share=2 / 600).chosen[1, 1, 7], (
+        "it is not there unless it is planted"
+    )
 
 
 def test_lape_takes_the_share_of_all_units_and_the_bar_over_all_rates() -> None:
@@ -284,7 +331,9 @@ def test_among_equal_entropies_the_most_active_come_first() -> None:
 
 
 def test_lape_says_why_nothing_is_left() -> None:
-    with pytest.raises(SteerlabError, match="a share of 0.001 of 80 units is none; give 0.013 or more"):
+    with pytest.raises(
+        SteerlabError, match="a share of 0.001 of 80 units is none; give 0.013 or more"
+    ):
         lape(read(planted()), share=0.001)
     with pytest.raises(SteerlabError, match="no unit fires above 0.5"):
         lape(exact(torch.full((2, 1, 50), 0.5)), share=0.1)
@@ -313,7 +362,8 @@ def test_sae_lape_wants_a_feature_in_nearly_all_texts_too() -> None:
 
 
 def aligned(seed: int = 0) -> Tensor:
-    """Neurons whose rates differ somewhat, some very active in all languages, some in one, some in two."""
+    """Neurons whose rates differ somewhat, some very active in all languages, some in one, some
+    in two."""
     rate = rates(seed, spread=1.6)
     rate[:, 1, :20] = 0.7 + 0.2 * rate[:, 1, :20]
     rate[:, 0, :5] = torch.tensor([0.9, 0.1, 0.1, 0.1])[:, None].double()
@@ -341,7 +391,9 @@ def test_the_largest_penalty_selects_no_agnostic_neuron_and_a_larger_one_does() 
     assert (by_hand(firing, found.penalty + 1e-3, 36) & agnostic).any()
     assert torch.equal(found.selected, by_hand(firing, found.penalty, 36))
     halvings = found.penalty / 0.2 * 256
-    assert halvings == pytest.approx(round(halvings)), "bisection halves [0, .2] until it is below the tolerance"
+    assert halvings == pytest.approx(round(halvings)), (
+        "bisection halves [0, .2] until it is below the tolerance"
+    )
 
 
 def test_where_no_penalty_spoils_it_the_largest_is_taken() -> None:
@@ -373,10 +425,20 @@ def test_nju_kinds_follow_the_number_of_languages_above_the_bar() -> None:
 def test_nju_says_what_it_cannot_do() -> None:
     with pytest.raises(SteerlabError, match="even by entropy alone"):
         nju(
-            exact(torch.cat([torch.rand(4, 1, 30).double() * 0.1 + 0.6, torch.full((4, 1, 30), 0.1).double()], 2)),
+            exact(
+                torch.cat(
+                    [
+                        torch.rand(4, 1, 30).double() * 0.1 + 0.6,
+                        torch.full((4, 1, 30), 0.1).double(),
+                    ],
+                    2,
+                )
+            ),
             percentile=40,
         )
-    with pytest.raises(SteerlabError, match="2 neurons cannot be selected where 1 are not agnostic"):
+    with pytest.raises(
+        SteerlabError, match="2 neurons cannot be selected where 1 are not agnostic"
+    ):
         nju(exact(torch.rand(4, 1, 200).double() * 0.5 + 0.5), percentile=0)
     alone = torch.zeros(4, 1, 100).double()
     alone[:, 0] = torch.eye(4).repeat(1, 25).double() * torch.linspace(0.1, 0.9, 100)
@@ -390,22 +452,38 @@ def layered(shares: Sequence[float]) -> Alignment:
     for j, share in enumerate(shares):
         above[:, j, : round(share * 100)] = True
     score = torch.zeros(len(shares), 100)
-    return Alignment(("en", "de"), tuple(range(len(shares))), "mlp_post", 0.1, 0.5, score, above, score > 0)
+    return Alignment(
+        ("en", "de"), tuple(range(len(shares))), "mlp_post", 0.1, 0.5, score, above, score > 0
+    )
 
 
 def test_the_layers_divide_where_the_agnostic_share_crosses_its_median() -> None:
     parts = layered([0.02, 0.05, 0.2, 0.3, 0.25, 0.06, 0.4]).parts()
-    assert parts == {"understanding": (0, 1), "reasoning": (2, 3, 4), "transformation": (5,), "output": (6,)}
+    assert parts == {
+        "understanding": (0, 1),
+        "reasoning": (2, 3, 4),
+        "transformation": (5,),
+        "output": (6,),
+    }
     twice = layered([0.01, 0.2, 0.02, 0.3, 0.3, 0.01, 0.0]).parts()
     assert twice["reasoning"] == (3, 4), "the longest stretch above the median"
 
 
 @pytest.mark.parametrize(
-    "shares", [[0.1] * 6, [0.5, 0.4, 0.3, 0.2, 0.1, 0.9], [0.1, 0.2, 0.3, 0.4, 0.5, 0.1], [0, 0, 0.1, 0, 0, 0.3]]
+    "shares",
+    [
+        [0.1] * 6,
+        [0.5, 0.4, 0.3, 0.2, 0.1, 0.9],
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.1],
+        [0, 0, 0.1, 0, 0, 0.3],
+    ],
 )
 def test_a_model_that_does_not_divide_so_is_not_divided(shares: list[float]) -> None:
     """No rise and fall; a fall alone; a rise alone; too few agnostic neurons to tell."""
-    with pytest.raises(SteerlabError, match=r"does not divide into four parts.*There are layer 0 \d+, .* of 100 each"):
+    with pytest.raises(
+        SteerlabError,
+        match=r"does not divide into four parts.*There are layer 0 \d+, .* of 100 each",
+    ):
         layered(shares).parts()
     with pytest.raises(SteerlabError, match="four layers or more"):
         layered([0.1, 0.2, 0.1]).parts()
@@ -439,7 +517,11 @@ def test_culnig_finds_what_serves_one_language_only() -> None:
 def test_culnig_says_why_nothing_is_left() -> None:
     gradients = graded()
     with pytest.raises(SteerlabError, match="none of the 0 units at the top"):
-        culnig(Gradients(LANGS, (0, 3), "mlp_post", -gradients.score.abs(), gradients.control * 0, ABOUT))
+        culnig(
+            Gradients(
+                LANGS, (0, 3), "mlp_post", -gradients.score.abs(), gradients.control * 0, ABOUT
+            )
+        )
     same = gradients.score[:1].expand(4, -1, -1)
     with pytest.raises(SteerlabError, match="the most is 0: take a larger share"):
         culnig(Gradients(LANGS, (0, 3), "mlp_post", same, same * 0, ABOUT))
@@ -455,7 +537,9 @@ def of_units(units: dict[str, list[int]], firing: Firing) -> Selection:
     for iso, places in units.items():
         chosen[firing.langs.index(iso), 1, places] = True
     about = {**ABOUT, "settings": {}}
-    return Selection("planted", firing.langs, firing.layers, firing.site, chosen, torch.rand(chosen.shape), about)
+    return Selection(
+        "planted", firing.langs, firing.layers, firing.site, chosen, torch.rand(chosen.shape), about
+    )
 
 
 def test_matched_units_fire_as_often_and_write_as_much() -> None:
@@ -500,7 +584,11 @@ def test_controls_take_living_units_and_say_when_there_are_too_few() -> None:
     rate[..., 6:] = 0
     firing, norms = exact(rate), torch.ones(3, 10)
     chosen = of_units({"en": [0, 1], "de": [2, 3]}, firing)
-    assert set(matched(chosen, firing, norms).of("en", 1)) == {4, 5} == set(random_units(chosen, firing).of("de", 1))
+    assert (
+        set(matched(chosen, firing, norms).of("en", 1))
+        == {4, 5}
+        == set(random_units(chosen, firing).of("de", 1))
+    )
     with pytest.raises(SteerlabError, match="'en' has 3 units at layer 1, and only 2 living ones"):
         matched(of_units({"en": [0, 1, 2], "de": [3]}, firing), firing, norms)
     with pytest.raises(SteerlabError, match="norms and layers x units are 2 x 10 and 3 x 10"):
@@ -526,12 +614,18 @@ def test_a_selection_tells_its_units_by_score() -> None:
     assert made.counts.loc["en", 6] == 3
     assert made.at(6).of("en", 6) == [4, 2, 1]
     assert made.table()["score"].tolist() == [9, 7, 6]
-    for wrong, told in ((lambda: made.of("fr", 6), "'fr'; there are en de"), (lambda: made.at(3), "no layer 3 here")):
+    for wrong, told in (
+        (lambda: made.of("fr", 6), "'fr'; there are en de"),
+        (lambda: made.at(3), "no layer 3 here"),
+    ):
         with pytest.raises(SteerlabError, match=told):
             wrong()
     with pytest.raises(SteerlabError, match="name at least one of the layers 2, 6"):
         made.at()
-    with pytest.raises(SteerlabError, match=r"chosen has shape \(2, 2, 5\); languages x layers x units is \(1, 2, 5\)"):
+    with pytest.raises(
+        SteerlabError,
+        match=r"chosen has shape \(2, 2, 5\); languages x layers x units is \(1, 2, 5\)",
+    ):
         Selection("by hand", ("en",), (2, 6), "resid_post", chosen, score)
 
 
@@ -543,18 +637,28 @@ def halves(polyglot: Model, lines: Corpus) -> tuple[Firing, Firing]:
     """The firing of the model's neurons on some sentences, and on others."""
     few = lines.split("estimate").take(32).select(["en", "de", "ru"])
     split = [
-        Corpus(f"half {half}", {iso: few[iso][16 * half :][:16] for iso in few.langs}, aligned=False) for half in (0, 1)
+        Corpus(
+            f"half {half}", {iso: few[iso][16 * half :][:16] for iso in few.langs}, aligned=False
+        )
+        for half in (0, 1)
     ]
     one, other = (collect_units(polyglot, half, layers=(5, 6, 7)) for half in split)
     return one, other
 
 
-def test_the_model_s_language_neurons_are_those_of_other_sentences_too(halves: tuple[Firing, Firing]) -> None:
+def test_the_model_s_language_neurons_are_those_of_other_sentences_too(
+    halves: tuple[Firing, Firing],
+) -> None:
     found = lape(halves[0])
     held = halves[1].rate
-    own = lambda of: torch.cat([held[:, of.chosen[i]].argmax(0) == i for i in range(3)]).double().mean()  # noqa: E731
+
+    def own(of):
+        return torch.cat([held[:, of.chosen[i]].argmax(0) == i for i in range(3)]).double().mean()
+
     assert own(found) > 0.85
-    assert 0.1 < own(random_units(found, halves[0])) < 0.6, "neurons at random belong to any language"
+    assert 0.1 < own(random_units(found, halves[0])) < 0.6, (
+        "neurons at random belong to any language"
+    )
     share = found.chosen & lape(halves[1]).chosen
     assert share.sum() > 0.2 * found.chosen.sum()
     specific = nju(halves[0]).selection("specific")

@@ -1,4 +1,5 @@
-"""Chosen features and neurons as directions: what they write, span, read, and what taking them away takes away."""
+"""Chosen features and neurons as directions: what they write, span, read, and what taking them
+away takes away."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +26,16 @@ def autoencoder(layer: int, kind: str = "jumprelu") -> SAE:
     W_dec = torch.nn.functional.normalize(randn(LATENTS, WIDTH), dim=-1)
     W_dec[21] = -W_dec[20]  # a dependent row
     special = {"jumprelu": {"threshold": torch.rand(LATENTS) * 0.3}, "topk": {"k": 4}}.get(kind, {})
-    return SAE(W_dec.T * 1.2, randn(LATENTS) * 0.1, W_dec, randn(WIDTH) * 0.2, kind, layer, "resid_post", **special)  # type: ignore[arg-type]
+    return SAE(
+        W_dec.T * 1.2,
+        randn(LATENTS) * 0.1,
+        W_dec,
+        randn(WIDTH) * 0.2,
+        kind,
+        layer,
+        "resid_post",
+        **special,
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +73,24 @@ def selection(units: Mapping[tuple[str, int], list[int]]) -> Selection:
     for (iso, layer), places in units.items():
         chosen[LANGS.index(iso), LAYERS.index(layer), places] = True
     score = torch.arange(LATENTS).float().expand(chosen.shape)
-    return Selection("by hand", LANGS, LAYERS, "resid_post", chosen, score, {"settings": {"knob": 3}})
+    return Selection(
+        "by hand", LANGS, LAYERS, "resid_post", chosen, score, {"settings": {"knob": 3}}
+    )
 
 
-FULL = {("en", 1): [2], ("en", 4): [3, 4], ("de", 1): [5, 6, 7], ("de", 4): [8], ("es", 1): [20, 21], ("es", 4): [9, 2]}
+FULL = {
+    ("en", 1): [2],
+    ("en", 4): [3, 4],
+    ("de", 1): [5, 6, 7],
+    ("de", 4): [8],
+    ("es", 1): [20, 21],
+    ("es", 4): [9, 2],
+}
 
 
 def without(direction: Direction, h: Tensor) -> Tensor:
-    """What `ablate` leaves of activations at the direction's one layer, each token a text of its own: BOS is spared."""
+    """What `ablate` leaves of activations at the direction's one layer, each token a text of its
+    own: BOS is spared."""
     name = hook_name("resid_post", direction.layers[0])
     (hook,) = [hook for place, hook in ablate(direction).hooks(bos=True) if place == name]
     return hook(h.reshape(-1, 1, WIDTH), hook=None).view(h.shape)
@@ -98,11 +118,15 @@ def test_without_a_source_a_direction_is_a_difference(saes: Saes, firing: Firing
     free, fixed = (decoded(selection(FULL), firing, saes, source=source) for source in (None, "en"))
     assert free.vectors[0].any()
     difference = free.vectors[2] - free.vectors[1]
-    torch.testing.assert_close(free.between("de", "es").unit, difference / difference.norm(dim=-1, keepdim=True))
+    torch.testing.assert_close(
+        free.between("de", "es").unit, difference / difference.norm(dim=-1, keepdim=True)
+    )
     torch.testing.assert_close(free.vectors[1:], fixed.vectors[1:])
 
 
-def test_ablating_the_basis_is_sequential_projection_on_gram_schmidt_rows(saes: Saes, firing: Firing) -> None:
+def test_ablating_the_basis_is_sequential_projection_on_gram_schmidt_rows(
+    saes: Saes, firing: Firing
+) -> None:
     h = states(1)[0]
     rows = saes[1].W_dec[[7, 6, 5]]
     left = without(decoded(selection(FULL), firing, saes).between("en", "de").at(1), h)
@@ -114,7 +138,8 @@ def test_ablating_the_basis_is_sequential_projection_on_gram_schmidt_rows(saes: 
         one_by_one = one_by_one - (one_by_one @ done[-1])[..., None] * done[-1]
     torch.testing.assert_close(left, one_by_one, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(left @ rows.T, torch.zeros(30, 6, 3), atol=1e-5, rtol=0)
-    # The negative control: projections on rows that correlate, each of the original, take away too much.
+    # The negative control: projections on rows that correlate, each of the original, take away too
+    # much.
     summed = h - sum((h @ row)[..., None] * row for row in rows)
     assert (summed @ rows.T).abs().max() > 0.1
 
@@ -124,7 +149,9 @@ def test_the_basis_is_orthonormal_and_drops_dependent_rows(saes: Saes, firing: F
     gram = torch.einsum("klrw,klsw->klrs", made.basis, made.basis)
     ranks = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     torch.testing.assert_close(ranks, torch.tensor([[0.0, 0.0], [3.0, 1.0], [1.0, 2.0]]))
-    torch.testing.assert_close(gram, torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        gram, torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1)), atol=1e-5, rtol=0
+    )
     left = without(made.between("en", "es").at(1), states(1)[0])
     torch.testing.assert_close(left @ saes[1].W_dec[20], torch.zeros(30, 6), atol=1e-5, rtol=0)
 
@@ -152,7 +179,10 @@ def test_the_kept_encoder_computes_the_features_alone(kind: str) -> None:
         found = pre.relu() * (pre > extra["threshold"])
         order = sorted(units, reverse=True)  # by score
         torch.testing.assert_close(
-            found[..., : len(units)], saes[layer].encode(states(layer)[0])[..., order], atol=1e-5, rtol=1e-4
+            found[..., : len(units)],
+            saes[layer].encode(states(layer)[0])[..., order],
+            atol=1e-5,
+            rtol=1e-4,
         )
         assert not found[..., len(units) :].any(), "what is padded is never on"
         assert found.any()
@@ -188,11 +218,16 @@ def test_sae_diffmean_is_the_difference_of_mean_reconstructions(saes: Saes, firi
     # CLaS-Bench gives the latent step length 1: the direction is the same.
     step = (firing.level[2, 0] - firing.level[0, 0]).float()
     written = step / step.norm() @ saes[1].W_dec
-    torch.testing.assert_close(made.between("en", "es").unit[0], written / written.norm(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made.between("en", "es").unit[0], written / written.norm(), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_layers_of_a_part_and_a_round_trip(saes: Saes, firing: Firing, tmp_path: Path) -> None:
-    whole, part = decoded(selection(FULL), firing, saes), decoded(selection(FULL).at(4), firing, {4: saes[4]})
+    whole, part = (
+        decoded(selection(FULL), firing, saes),
+        decoded(selection(FULL).at(4), firing, {4: saes[4]}),
+    )
     torch.testing.assert_close(part.vectors[:, 0], whole.vectors[:, 1])
     torch.testing.assert_close(part.means[:, 0], whole.means[:, 1])
     assert Directions.load(whole.save(tmp_path / "whole.safetensors")).digest == whole.digest
@@ -205,11 +240,15 @@ def test_another_autoencoder_source_or_layer_is_refused(saes: Saes, firing: Firi
             make(other)
         with pytest.raises(SteerlabError, match="no autoencoder of layer 4; there are 1"):
             make({1: saes[1]})
-        with pytest.raises(SteerlabError, match="the firing has 30 of width 12 at resid_post, layer 4"):
+        with pytest.raises(
+            SteerlabError, match="the firing has 30 of width 12 at resid_post, layer 4"
+        ):
             make({1: saes[1], 4: saes[1]})
     with pytest.raises(SteerlabError, match="the source 'fr' is none of en de es"):
         decoded(selection(FULL), firing, saes, source="fr")
-    with pytest.raises(SteerlabError, match="a mask is for neurons, and these are 30 units read at resid_post"):
+    with pytest.raises(
+        SteerlabError, match="a mask is for neurons, and these are 30 units read at resid_post"
+    ):
         masked(selection(FULL), firing)
 
 
@@ -218,7 +257,14 @@ def test_another_autoencoder_source_or_layer_is_refused(saes: Saes, firing: Firi
 
 def neurons() -> Firing:
     """Neurons' values, planted: `mlp_post` of width 30."""
-    made = Firing(LANGS, LAYERS, LATENTS, LATENTS, site="mlp_post", provenance={"model": {"fingerprint": "abc"}})
+    made = Firing(
+        LANGS,
+        LAYERS,
+        LATENTS,
+        LATENTS,
+        site="mlp_post",
+        provenance={"model": {"fingerprint": "abc"}},
+    )
     generator, mask = torch.Generator().manual_seed(7), torch.ones(10, 5, dtype=torch.bool)
     for i, lang in enumerate(LANGS):
         for layer in LAYERS:
@@ -235,16 +281,22 @@ def test_masked_neurons_keep_their_values_and_the_others() -> None:
     assert torch.equal(made.extra["mask"].bool(), chosen.chosen)
     torch.testing.assert_close(made.extra["values"], firing.means.float())
     torch.testing.assert_close(made.extra["rest"][1], firing.means[[0, 2]].mean(0).float())
-    torch.testing.assert_close(made.vectors[1], (chosen.chosen[1] * (firing.means[1] - firing.means.mean(0))).float())
+    torch.testing.assert_close(
+        made.vectors[1], (chosen.chosen[1] * (firing.means[1] - firing.means.mean(0))).float()
+    )
     step = made.between("de", "es")
     assert torch.equal(step.extra["mask"].bool(), chosen.chosen[2])
     assert torch.equal(step.source_extra["mask"].bool(), chosen.chosen[1])
     assert not step.unit[~(chosen.chosen[1] | chosen.chosen[2])].any()
     fixed = masked(chosen, firing, source="en")
-    torch.testing.assert_close(fixed.vectors[2], (chosen.chosen[2] * (firing.means[2] - firing.means[0])).float())
+    torch.testing.assert_close(
+        fixed.vectors[2], (chosen.chosen[2] * (firing.means[2] - firing.means[0])).float()
+    )
     assert not fixed.vectors[0].any()
     assert fixed.extra["mask"][0].any(), "the source keeps its neurons, to be silenced"
-    with pytest.raises(SteerlabError, match="chosen with site resid_post, and the firing has mlp_post"):
+    with pytest.raises(
+        SteerlabError, match="chosen with site resid_post, and the firing has mlp_post"
+    ):
         masked(selection(FULL), firing)
 
 
@@ -253,6 +305,13 @@ def test_one_language_has_no_direction() -> None:
     mask, values = torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 3, 4)
     alone.update("en", 1, on=values > 0, value=values, states=values, mask=mask)
     alone.count("en", mask)
-    chosen = Selection("by hand", ("en",), (1,), "mlp_post", torch.ones(1, 1, 4, dtype=torch.bool), torch.ones(1, 1, 4))
+    chosen = Selection(
+        "by hand",
+        ("en",),
+        (1,),
+        "mlp_post",
+        torch.ones(1, 1, 4, dtype=torch.bool),
+        torch.ones(1, 1, 4),
+    )
     with pytest.raises(SteerlabError, match="this firing is of en alone"):
         masked(chosen, alone)

@@ -13,9 +13,15 @@ from steerlab.models.huggingface import Model
 from steerlab.models.loading import PACKAGED
 
 SIZES = {"vocab_size": 12288, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-USUAL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+USUAL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
 OTHERS: dict[str, dict[str, Any]] = {
-    "phi3": USUAL | {"num_key_value_heads": 2},  # one projection for the gate and what it multiplies
+    "phi3": USUAL
+    | {"num_key_value_heads": 2},  # one projection for the gate and what it multiplies
     "glm4": USUAL | {"num_key_value_heads": 2, "head_dim": 8},
     "gpt_neox": USUAL,
     "phi": USUAL,
@@ -41,7 +47,9 @@ def model(request: pytest.FixtureRequest) -> Model:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(request.param, **SIZES, **OTHERS[request.param]))
+    hf = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(request.param, **SIZES, **OTHERS[request.param])
+    )
     with torch.no_grad():
         for weight in hf.parameters():
             if weight.ndim > 1:
@@ -60,7 +68,8 @@ def run(model: Model, *changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_every_architecture_has_its_sites(model):
-    """A gate far below 0 is shut, so it is the gate that mlp_pre is; and what mlp_post is, the MLP's output is."""
+    """A gate far below 0 is shut, so it is the gate that mlp_pre is; and what mlp_post is, the
+    MLP's output is."""
     plain, inside = run(model)
     width = model.width_of("mlp_post")
     assert width == model.width_of("mlp_pre") == WIDTHS.get(model.name, 48)
@@ -72,7 +81,9 @@ def test_every_architecture_has_its_sites(model):
     same, _ = run(model, ("mlp_post", 1, lambda h, where: torch.zeros_like(h)))
     torch.testing.assert_close(shut, same, atol=1e-5, rtol=1e-5)
     assert (shut - plain).abs().max() > 1e-2
-    one, half = run(model, ("mlp_pre", 1, lambda h, where: h.index_fill(-1, torch.tensor([3]), -1e4)))
+    one, half = run(
+        model, ("mlp_pre", 1, lambda h, where: h.index_fill(-1, torch.tensor([3]), -1e4))
+    )
     assert (half[..., 3] == 0).all()
     kept = [unit for unit in range(width) if unit != 3]
     assert torch.equal(half[..., kept], inside[..., kept])
@@ -96,12 +107,20 @@ def test_an_mlp_that_nobody_knows_and_widths_that_differ(tiny):
     model = load(tiny("llama"))
     wide: Any = model.blocks[1].mlp
     wide.down_proj, wide.gate_proj = torch.nn.Linear(80, 32), torch.nn.Linear(32, 80)
-    with pytest.raises(SteerlabError, match=r"different widths \[64, 80\], so mlp_post has none of its own"):
+    with pytest.raises(
+        SteerlabError, match=r"different widths \[64, 80\], so mlp_post has none of its own"
+    ):
         model.width_of("mlp_post")
     model.blocks[1].mlp = torch.nn.Sequential(torch.nn.Linear(32, 80), torch.nn.Linear(80, 32))
-    with pytest.raises(SteerlabError, match="LlamaDecoderLayer has no MLP that steerlab knows, so no site 'mlp_pre'"):
+    with pytest.raises(
+        SteerlabError,
+        match="LlamaDecoderLayer has no MLP that steerlab knows, so no site 'mlp_pre'",
+    ):
         model.width_of("mlp_pre")
-    with pytest.raises(SteerlabError, match="there is no site 'mlp_mid'; the sites are resid_pre, resid_post, mlp_pre"):
+    with pytest.raises(
+        SteerlabError,
+        match="there is no site 'mlp_mid'; the sites are resid_pre, resid_post, mlp_pre",
+    ):
         model.width_of("mlp_mid")
 
 
@@ -113,7 +132,10 @@ def test_an_edit_of_another_width_is_refused(tiny):
     outer = random_directions(model).between("en", "es")
     wrong = add(type(outer)(**vars(outer) | {"site": "mlp_post"}))
     for target in (model, load(model.tl)):
-        with pytest.raises(SteerlabError, match="add: shift has width 32, .* has 64 at mlp_post"), wrong.on(target):
+        with (
+            pytest.raises(SteerlabError, match="add: shift has width 32, .* has 64 at mlp_post"),
+            wrong.on(target),
+        ):
             raise AssertionError("attached")
         with inner.on(target):
             pass
@@ -121,5 +143,7 @@ def test_an_edit_of_another_width_is_refused(tiny):
         brought = SimpleNamespace(cfg=SimpleNamespace(d_model=32, d_mlp=width))
         names = [f"blocks.{layer}.mlp.hook_post" for layer in range(3)]
         assert [name for name, _ in inner.hooks(brought, bos=True)] == names
-    with pytest.raises(SteerlabError, match="add: shift has width 32, the model has 64 at mlp_post"):
+    with pytest.raises(
+        SteerlabError, match="add: shift has width 32, the model has 64 at mlp_post"
+    ):
         wrong.hooks(brought)

@@ -1,4 +1,5 @@
-"""Streamed statistics equal those of all tokens at once, whatever the order, the batches or the shards."""
+"""Streamed statistics equal those of all tokens at once, whatever the order, the batches or the
+shards."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -24,13 +25,18 @@ def random(seed: int) -> torch.Generator:
 
 
 def batches(count: int, *, seed: int = 0, offset: float = 0.0) -> list[Batch]:
-    """Batches of both languages, of unequal sizes, some positions masked; at least one token in each text."""
+    """Batches of both languages, of unequal sizes, some positions masked; at least one token in
+    each text."""
     found, generator = [], random(seed)
     for index in range(count):
         rows, length = 1 + index % 3, 2 + index % 4
         mask = torch.rand(rows, length, generator=generator) < 0.6
         mask[:, -1] |= ~mask.any(1)
-        h = torch.randn(rows, length, len(LAYERS), WIDTH, generator=generator) * torch.tensor([1.0, 2.0, 5.0]) + offset
+        h = (
+            torch.randn(rows, length, len(LAYERS), WIDTH, generator=generator)
+            * torch.tensor([1.0, 2.0, 5.0])
+            + offset
+        )
         found.append((LANGS[index % 2], h + index % 2, mask))
     return found
 
@@ -39,7 +45,9 @@ def cache(h: Tensor) -> dict[str, Tensor]:
     return {hook_name("resid_post", layer): h[:, :, place] for place, layer in enumerate(LAYERS)}
 
 
-def moments(given: Sequence[Batch], *, scatter: bool = True, sample: int = 0, pairs_from: str | None = None) -> Moments:
+def moments(
+    given: Sequence[Batch], *, scatter: bool = True, sample: int = 0, pairs_from: str | None = None
+) -> Moments:
     made = Moments(LANGS, LAYERS, WIDTH, scatter=scatter, sample=sample, pairs_from=pairs_from)
     for lang, h, mask in given:
         made.update(lang, cache(h), mask)
@@ -65,16 +73,34 @@ def test_streaming_equals_all_at_once_also_far_from_the_origin(offset: float) ->
     made = moments(given)
     for place, lang in enumerate(LANGS):
         assert made.count[place] == len(tokens(given, lang))
-        np.testing.assert_allclose(made.mean[place], tokens(given, lang).mean(0), rtol=1e-6, atol=1e-5)
-        lasts = [h[row, mask[row].nonzero().max()] for name, h, mask in given if name == lang for row in range(len(h))]
-        np.testing.assert_allclose(made.last[place], torch.stack(lasts).double().mean(0), rtol=1e-6, atol=1e-5)
-        texts = [h[row][mask[row]].mean(0) for name, h, mask in given if name == lang for row in range(len(h))]
-        np.testing.assert_allclose(made.pooled[place], torch.stack(texts).double().mean(0), rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(
+            made.mean[place], tokens(given, lang).mean(0), rtol=1e-6, atol=1e-5
+        )
+        lasts = [
+            h[row, mask[row].nonzero().max()]
+            for name, h, mask in given
+            if name == lang
+            for row in range(len(h))
+        ]
+        np.testing.assert_allclose(
+            made.last[place], torch.stack(lasts).double().mean(0), rtol=1e-6, atol=1e-5
+        )
+        texts = [
+            h[row][mask[row]].mean(0)
+            for name, h, mask in given
+            if name == lang
+            for row in range(len(h))
+        ]
+        np.testing.assert_allclose(
+            made.pooled[place], torch.stack(texts).double().mean(0), rtol=1e-6, atol=1e-5
+        )
         assert made.rows[place] == len(lasts)
     scatter = two_pass_scatter(given)
     assert made.within is not None
     np.testing.assert_allclose(made.within, scatter, rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(made.covariance(), scatter / float(made.count.sum()), rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        made.covariance(), scatter / float(made.count.sum()), rtol=2e-3, atol=1e-4
+    )
 
 
 def test_clouds_are_each_languages_own_scatter_and_add_up_to_all() -> None:
@@ -91,19 +117,29 @@ def test_clouds_are_each_languages_own_scatter_and_add_up_to_all() -> None:
         np.testing.assert_allclose(
             made.clouds[place], np.einsum("tlw,tlv->lwv", centred, centred), rtol=2e-3, atol=2e-3
         )
-        np.testing.assert_allclose(made.second_moment(place, 1), x[:, 1].T @ x[:, 1] / len(x), rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(made.clouds.sum(0) / float(made.count.sum()), made.covariance(), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            made.second_moment(place, 1), x[:, 1].T @ x[:, 1] / len(x), rtol=2e-3, atol=2e-3
+        )
+    np.testing.assert_allclose(
+        made.clouds.sum(0) / float(made.count.sum()), made.covariance(), rtol=1e-3, atol=1e-3
+    )
     assert torch.equal(made.at(4).need("clouds"), made.clouds[:, 1:])
     every = np.concatenate([tokens(given, lang) for lang in LANGS])
     spread = np.stack([np.cov(every[:, place].T, bias=True) for place in range(2)])
     np.testing.assert_allclose(made.spread(), spread, rtol=2e-3, atol=2e-3)
-    assert not np.allclose(made.spread(), made.covariance(), rtol=1e-2), "languages differ in their means"
+    assert not np.allclose(made.spread(), made.covariance(), rtol=1e-2), (
+        "languages differ in their means"
+    )
 
 
 def test_the_textbook_formula_would_fail_far_from_the_origin() -> None:
     given = batches(12, offset=1000.0)
-    squares = sum(np.einsum("tlw,tlv->lwv", x, x) for x in (h[mask].numpy() for _, h, mask in given))
-    means = [(len(tokens(given, lang)), tokens(given, lang).mean(0).astype(np.float32)) for lang in LANGS]
+    squares = sum(
+        np.einsum("tlw,tlv->lwv", x, x) for x in (h[mask].numpy() for _, h, mask in given)
+    )
+    means = [
+        (len(tokens(given, lang)), tokens(given, lang).mean(0).astype(np.float32)) for lang in LANGS
+    ]
     naive = np.asarray(squares) - sum(n * np.einsum("lw,lv->lwv", mean, mean) for n, mean in means)
     assert not np.allclose(naive, two_pass_scatter(given), rtol=0.1)
 
@@ -116,19 +152,25 @@ def test_order_and_shards_do_not_matter(order: list[int], cut: int, seed: int) -
     shuffled = [given[i] for i in order]
     merged = moments(shuffled[:cut], sample=4).merge(moments(shuffled[cut:], sample=4))
     for part in ("count", "rows", "mean", "pooled", "last", "within"):
-        np.testing.assert_allclose(getattr(merged, part), getattr(whole, part), rtol=1e-4, atol=1e-4, err_msg=part)
+        np.testing.assert_allclose(
+            getattr(merged, part), getattr(whole, part), rtol=1e-4, atol=1e-4, err_msg=part
+        )
     assert merged.sample is not None
     assert merged.sample.seen == [int(n) for n in whole.count]
     every = {lang: {tuple(row) for row in tokens(given, lang)[:, 0].tolist()} for lang in LANGS}
     for place, lang in enumerate(LANGS):
-        assert {tuple(row) for row in merged.sample.of(place)[:, 0].double().tolist()} <= every[lang]
+        assert {tuple(row) for row in merged.sample.of(place)[:, 0].double().tolist()} <= every[
+            lang
+        ]
 
 
 def test_what_the_mask_hides_does_not_count() -> None:
     given = batches(6)
     plain = moments(given)
     for trash in (1e6, float("nan"), float("inf")):
-        dirty = [(lang, torch.where(mask[..., None, None], h, trash), mask) for lang, h, mask in given]
+        dirty = [
+            (lang, torch.where(mask[..., None, None], h, trash), mask) for lang, h, mask in given
+        ]
         other = moments(dirty)
         for part in ("count", "mean", "last", "within"):
             assert torch.equal(getattr(plain, part), getattr(other, part)), (part, trash)
@@ -154,7 +196,9 @@ def test_a_transformer_lens_cache_is_as_good_as_a_dict() -> None:
     made.update(lang, ActivationCache(cache(h), model), mask)
     assert torch.equal(made.mean, moments([(lang, h, mask)]).mean)
     missing = ActivationCache({hook_name("resid_post", 1): h[:, :, 0]}, model)
-    with pytest.raises(SteerlabError, match=r"hold no 'blocks\.4\.hook_resid_post'; cache it, or leave layer 4 out"):
+    with pytest.raises(
+        SteerlabError, match=r"hold no 'blocks\.4\.hook_resid_post'; cache it, or leave layer 4 out"
+    ):
         made.update(lang, missing, mask)
 
 
@@ -175,7 +219,9 @@ def test_nan_raises_and_leaves_everything_as_it_was(value: float) -> None:
     broken = h.clone()
     row, position = mask.nonzero()[0].tolist()
     broken[row, position, 0, 0] = value
-    with pytest.raises(SteerlabError, match="the activations of 'en' hold NaN or infinity; .* weights are broken"):
+    with pytest.raises(
+        SteerlabError, match="the activations of 'en' hold NaN or infinity; .* weights are broken"
+    ):
         made.update(lang, cache(broken), mask)
     for part in ("count", "rows", "mean", "last", "within"):
         assert torch.equal(getattr(made, part), getattr(before, part)), part
@@ -185,7 +231,9 @@ def test_wrong_shapes_languages_and_empty_texts_raise() -> None:
     made = Moments(LANGS, LAYERS, WIDTH)
     _, h, mask = batches(3)[2]
     narrow = {name: value[..., :2] for name, value in cache(h).items()}
-    with pytest.raises(SteerlabError, match=r"hook_resid_post has shape \(3, 4, 2\), not mask x width \(3, 4, 3\)"):
+    with pytest.raises(
+        SteerlabError, match=r"hook_resid_post has shape \(3, 4, 2\), not mask x width \(3, 4, 3\)"
+    ):
         made.update("en", narrow, mask)
     with pytest.raises(SteerlabError, match=r"not mask x width \(3, 3, 3\)"):
         made.update("en", cache(h), mask[:, 1:])
@@ -209,7 +257,10 @@ def test_merging_what_does_not_belong_together_is_refused() -> None:
         return Moments(LANGS, LAYERS, width, provenance=about, **options)  # type: ignore[arg-type]
 
     for other, told in [
-        (Moments(("de", "en"), LAYERS, WIDTH, provenance={"model": {"fingerprint": "a"}}), "languages"),
+        (
+            Moments(("de", "en"), LAYERS, WIDTH, provenance={"model": {"fingerprint": "a"}}),
+            "languages",
+        ),
         (Moments(LANGS, (1, 5), WIDTH), "layers"),
         (made(site="resid_pre"), "site resid_post and resid_pre"),
         (made(width=4), "width 3 and 4"),
@@ -246,10 +297,14 @@ def test_a_view_of_some_layers() -> None:
 
 def test_missing_parts_say_how_to_collect_them() -> None:
     bare = moments(batches(4), scatter=False)
-    with pytest.raises(SteerlabError, match=r"hold no scatter; collect\(\.\.\., also=\['scatter'\]\) gathers it"):
+    with pytest.raises(
+        SteerlabError, match=r"hold no scatter; collect\(\.\.\., also=\['scatter'\]\) gathers it"
+    ):
         bare.covariance()
     for part in ("sample", "pairs"):
-        with pytest.raises(SteerlabError, match=rf"hold no {part}; collect\(\.\.\., also=\['{part}'\]\) gathers it"):
+        with pytest.raises(
+            SteerlabError, match=rf"hold no {part}; collect\(\.\.\., also=\['{part}'\]\) gathers it"
+        ):
             bare.need(part)
     with pytest.raises(SteerlabError, match="hold no text of de; update them with some, or leave"):
         moments(batches(1)).covariance()
@@ -279,7 +334,10 @@ def uniformity(samples: list[list[int]], count: int, size: int) -> float:
 
 
 def test_a_reservoir_is_a_uniform_sample() -> None:
-    samples = [sampled(seed, size=8, count=40, block=9).of(0).flatten().int().tolist() for seed in range(1000)]
+    samples = [
+        sampled(seed, size=8, count=40, block=9).of(0).flatten().int().tolist()
+        for seed in range(1000)
+    ]
     assert all(len(set(sample)) == 8 for sample in samples), "without replacement"
     assert uniformity(samples, 40, 8) > 1e-3
     skewed = [[*sample[:7], 0] for sample in samples]
@@ -287,7 +345,10 @@ def test_a_reservoir_is_a_uniform_sample() -> None:
 
 
 def test_a_reservoir_of_one_is_any_of_five() -> None:
-    samples = [sampled(seed, size=1, count=5, block=2).of(0).flatten().int().tolist() for seed in range(1000)]
+    samples = [
+        sampled(seed, size=1, count=5, block=2).of(0).flatten().int().tolist()
+        for seed in range(1000)
+    ]
     assert uniformity(samples, 5, 1) > 1e-3
 
 
@@ -323,7 +384,9 @@ def test_the_same_seed_gives_the_same_sample() -> None:
 
 def test_paired_is_the_uncentred_second_moment_of_differences() -> None:
     langs = ("en", "de", "es")
-    means = {lang: torch.randn(11, 2, WIDTH, generator=random(i)) + i for i, lang in enumerate(langs)}
+    means = {
+        lang: torch.randn(11, 2, WIDTH, generator=random(i)) + i for i, lang in enumerate(langs)
+    }
     one, two = Paired("de", langs, 2, WIDTH), Paired("de", langs, 2, WIDTH)
     one.update({lang: value[:4] for lang, value in means.items()})
     two.update({lang: value[4:] for lang, value in means.items()})
@@ -331,13 +394,20 @@ def test_paired_is_the_uncentred_second_moment_of_differences() -> None:
     for place, lang in enumerate(langs):
         difference = (means[lang] - means["de"]).double()
         torch.testing.assert_close(
-            one.square[place].double(), torch.einsum("rlw,rlv->lwv", difference, difference), rtol=1e-5, atol=1e-5
+            one.square[place].double(),
+            torch.einsum("rlw,rlv->lwv", difference, difference),
+            rtol=1e-5,
+            atol=1e-5,
         )
         torch.testing.assert_close(one.total[place], difference.sum(0), rtol=1e-5, atol=1e-5)
     assert one.count.tolist() == [11, 0, 11], "the source has no difference from itself"
     centred = means["es"] - means["de"] - (means["es"] - means["de"]).mean(0)
-    assert not torch.allclose(one.square[2], torch.einsum("rlw,rlv->lwv", centred, centred), rtol=0.1)
-    with pytest.raises(SteerlabError, match="paired statistics of different sources or languages cannot be merged"):
+    assert not torch.allclose(
+        one.square[2], torch.einsum("rlw,rlv->lwv", centred, centred), rtol=0.1
+    )
+    with pytest.raises(
+        SteerlabError, match="paired statistics of different sources or languages cannot be merged"
+    ):
         one.merge(Paired("en", langs, 2, WIDTH))
 
 
@@ -350,10 +420,17 @@ def test_paired_keeps_differences_and_refuses_what_is_no_pair() -> None:
     one.merge(two)
     torch.testing.assert_close(one.sample.of(1), means["de"] - means["en"])
     assert one.sample.filled(0) == 0
-    for unequal, told in (({"en": means["en"][:5]}, "en 5, de 6"), ({"de": means["de"][:0]}, "en 6, de 0")):
-        with pytest.raises(SteerlabError, match=f"the pairs are unequal: {told} sentences; give the same sentences"):
+    for unequal, told in (
+        ({"en": means["en"][:5]}, "en 5, de 6"),
+        ({"de": means["de"][:0]}, "en 6, de 0"),
+    ):
+        with pytest.raises(
+            SteerlabError, match=f"the pairs are unequal: {told} sentences; give the same sentences"
+        ):
             one.update(means | unequal)
     with pytest.raises(SteerlabError, match="the pairs are unequal: en 6, de 0 sentences"):
         one.update({"en": means["en"]})
-    with pytest.raises(SteerlabError, match="the pairs' source 'fr' is none of en de; take it from these"):
+    with pytest.raises(
+        SteerlabError, match="the pairs' source 'fr' is none of en de; take it from these"
+    ):
         Moments(langs, LAYERS, WIDTH, pairs_from="fr")

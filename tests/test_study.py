@@ -1,4 +1,5 @@
-"""The main job, run once in small: the folder, the summary's form, and that its numbers are those of the rows."""
+"""The main job, run once in small: the folder, the summary's form, and that its numbers are
+those of the rows."""
 
 import json
 from pathlib import Path
@@ -13,7 +14,10 @@ from steerlab.core.errors import SteerlabError
 from steerlab.studies.main.study import Settings, Study, run
 from steerlab.sweeps.cell import Cell
 
-KEYS = "format model corpus prompt source targets n_sentences n_outputs chance seconds peak_rss_bytes results families"
+KEYS = (
+    "format model corpus prompt source targets n_sentences n_outputs chance seconds peak_rss_bytes "
+    "results families"
+)
 RESULT = "operator layer strength dose joint lfs relevance score bits_per_byte_ratio"
 TRIPLES = "joint lfs relevance score bits_per_byte_ratio".split()
 CONTROLS = {"unsteered", "random", "shuffled", "wrong", "prompt"}
@@ -37,15 +41,26 @@ def rows(folder: Path) -> pd.DataFrame:
 
 def test_the_run_folder_is_whole(folder):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    figures = "heatmap heatmap_lfs dose_curves removal separation families dendrogram cosines".split()
+    figures = (
+        "heatmap heatmap_lfs dose_curves removal separation families dendrogram cosines".split()
+    )
     files = {"report.html", "rows.parquet", "rows.csv", "manifest.json", "summary.json"}
-    assert {*files, "directions/diffmean.safetensors", *(f"figures/{name}.json" for name in figures)} <= names
+    assert {
+        *files,
+        "directions/diffmean.safetensors",
+        *(f"figures/{name}.json" for name in figures),
+    } <= names
     assert not [name for name in names if name.endswith(".new")]
 
 
 def test_the_summary_has_its_form(summary):
     assert set(KEYS.split()) <= set(summary)
-    assert (summary["format"], summary["model"], summary["prompt"], summary["source"]) == (1, "polyglot", "line", "en")
+    assert (summary["format"], summary["model"], summary["prompt"], summary["source"]) == (
+        1,
+        "polyglot",
+        "line",
+        "en",
+    )
     assert summary["targets"] == ["de", "es"]
     assert (summary["n_sentences"], summary["n_outputs"], summary["chance"]) == (4, 8, 1 / 32)
     assert summary["seconds"] > 0
@@ -76,7 +91,11 @@ def test_every_comparison_of_the_table_is_tested_in_one_family(summary):
 
 def test_the_curve_along_the_dose_is_that_of_the_dev_rows(summary, rows):
     told, chosen = summary["doses"], summary["choices"]["diffmean"]
-    dev = rows[(rows["split"] == "dev") & (rows["method"] == "diffmean") & (rows["layer"] == chosen["layer"])]
+    dev = rows[
+        (rows["split"] == "dev")
+        & (rows["method"] == "diffmean")
+        & (rows["layer"] == chosen["layer"])
+    ]
     means = dev.groupby("strength")[["dose", "joint", "in_language"]].mean().sort_values("dose")
     found = told["curves"]["diffmean"]
     assert found["doses"] == pytest.approx(means["dose"].tolist())
@@ -91,7 +110,9 @@ def test_a_choice_for_each_language_is_scored_beside_one_for_each_method(summary
     found = summary["by_language"]["methods"]["diffmean"]
     assert set(found["choices"]) == {"de", "es"}
     for iso, (layer, strength) in found["choices"].items():
-        dev = rows[(rows["split"] == "dev") & (rows["method"] == "diffmean") & (rows["target"] == iso)]
+        dev = rows[
+            (rows["split"] == "dev") & (rows["method"] == "diffmean") & (rows["target"] == iso)
+        ]
         joint = dev.groupby(["layer", "strength"])["joint"].mean()
         assert joint[layer, strength] == joint.max()
     gain = found["per method and language"][0] - found["per method"][0]
@@ -100,10 +121,14 @@ def test_a_choice_for_each_language_is_scored_beside_one_for_each_method(summary
 
 def test_the_families_have_their_form(summary):
     found = summary["families"]
-    assert {"layer", "nearest_neighbour", "p", "cophenetic", "unigram_nearest_neighbour"} <= set(found)
+    assert {"layer", "nearest_neighbour", "p", "cophenetic", "unigram_nearest_neighbour"} <= set(
+        found
+    )
     assert found["n"] == len(LANGS)
     assert 0 <= found["layer"] < 8
-    assert all(0 <= found[name] <= 1 for name in ("nearest_neighbour", "p", "unigram_nearest_neighbour"))
+    assert all(
+        0 <= found[name] <= 1 for name in ("nearest_neighbour", "p", "unigram_nearest_neighbour")
+    )
 
 
 def test_the_headline_is_the_mean_of_its_rows(summary, rows):
@@ -130,7 +155,9 @@ def test_controls_have_the_dose_of_the_method(summary, rows):
     """At the method's own cell a control moves as far as the method does."""
     chosen = summary["results"]["diffmean"]
     run_locally = rows[
-        (rows["layer"] == chosen["layer"]) & (rows["strength"] == chosen["strength"]) & (rows["split"] == "dev")
+        (rows["layer"] == chosen["layer"])
+        & (rows["strength"] == chosen["strength"])
+        & (rows["split"] == "dev")
     ]
     doses = run_locally.groupby("method")["dose"].mean()
     for name in ("random", "shuffled", "wrong"):
@@ -150,7 +177,15 @@ def test_the_manifest_decides_every_number(folder, polyglot):
     assert manifest["settings"]["limit"] == 4
     assert manifest["settings"]["langs"] == list(LANGS)
     assert manifest["command"][:2] == ["steerlab", "run"]
-    assert {"corpus", "identifier", "layers", "new_tokens", "distractors", "packages", "python"} <= set(manifest)
+    assert {
+        "corpus",
+        "identifier",
+        "layers",
+        "new_tokens",
+        "distractors",
+        "packages",
+        "python",
+    } <= set(manifest)
 
 
 def test_the_directions_are_good_for_the_model(folder, polyglot):
@@ -160,7 +195,9 @@ def test_the_directions_are_good_for_the_model(folder, polyglot):
     directions = Directions.load(folder / "directions" / "diffmean.safetensors")
     assert directions.langs == LANGS
     assert directions.layers == tuple(range(8))
-    assert generate(polyglot, ["No.\n"], edit=add(directions.between("en", "es").at(5)), max_new_tokens=2)
+    assert generate(
+        polyglot, ["No.\n"], edit=add(directions.between("en", "es").at(5)), max_new_tokens=2
+    )
 
 
 def test_figures_are_plotly_figures(folder):
@@ -198,8 +235,12 @@ def test_a_cell_that_failed_stops_the_run_and_is_said(tmp_path, small, tiny, mon
 
     edit = Cell.edit
     monkeypatch.setattr(Cell, "edit", explode)
-    settings = Settings(str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True)
-    with pytest.raises(SteerlabError, match=r"4 of 16 cells failed, the first with: .*no such luck.*run again"):
+    settings = Settings(
+        str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True
+    )
+    with pytest.raises(
+        SteerlabError, match=r"4 of 16 cells failed, the first with: .*no such luck.*run again"
+    ):
         run(settings, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -222,12 +263,16 @@ def test_settings_are_checked_before_anything_is_run(tmp_path, tiny):
 
 def test_another_run_in_the_folder(folder):
     before = (folder / "manifest.json").read_bytes()
-    with pytest.raises(SteerlabError, match=r"holds a run with other settings \(.*limit 4 there, 48 here.*\); give"):
+    with pytest.raises(
+        SteerlabError, match=r"holds a run with other settings \(.*limit 4 there, 48 here.*\); give"
+    ):
         Study(Settings(quick=True), folder, progress=False)
     assert (folder / "manifest.json").read_bytes() == before
 
 
 def test_a_folder_of_other_things(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine", "utf-8")
-    with pytest.raises(SteerlabError, match="holds files, but no run; give an empty or a new folder as --out"):
+    with pytest.raises(
+        SteerlabError, match="holds files, but no run; give an empty or a new folder as --out"
+    ):
         Study(Settings(), tmp_path, progress=False)

@@ -1,4 +1,5 @@
-"""Erasers, conceptors' ellipsoids, the subspace that languages differ in, and dimensions of their own."""
+"""Erasers, conceptors' ellipsoids, the subspace that languages differ in, and dimensions of
+their own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,8 @@ def tokens(texts: Texts) -> tuple[Tensor, np.ndarray]:
 
 
 def probed(h: Tensor, labels: np.ndarray) -> float:
-    """How often a fresh linear probe names the language of the very tokens that it is trained on."""
+    """How often a fresh linear probe names the language of the very tokens that it is trained
+    on."""
     return float(LogisticRegression(max_iter=1000).fit(h.numpy(), labels).score(h.numpy(), labels))
 
 
@@ -49,12 +51,17 @@ def test_after_leace_a_fresh_probe_is_at_chance_and_it_was_not_before(concept: s
     fitted = estimate.leace(moments(texts), concept=concept)
     h, labels = tokens(texts)
     step = fitted["es"].at(0)
-    erased, removed = changed(erase(step), h), changed(ablate(estimate.diffmean(moments(texts))["es"].at(0)), h)
+    erased, removed = (
+        changed(erase(step), h),
+        changed(ablate(estimate.diffmean(moments(texts))["es"].at(0)), h),
+    )
     asked = labels if concept == "all" else (labels == 2).astype(int)
     chance = float(np.bincount(asked).max() / len(asked))
     assert probed(h, asked) > chance + 0.15
     assert probed(erased, asked) < chance + 0.02
-    assert concept == "target" or probed(removed, asked) > chance + 0.2, "one direction is not the whole language"
+    assert concept == "target" or probed(removed, asked) > chance + 0.2, (
+        "one direction is not the whole language"
+    )
     assert probed(changed(erase(step, fraction=0.5), h), asked) > chance + 0.1
     if concept == "target":
         assert probed(erased, labels) > 0.5, "the other languages are still told apart"
@@ -68,7 +75,9 @@ def test_leace_on_sentences_as_a_model_reads_them(polyglot: Model, lines: Corpus
     assert probed(h, labels) > 0.95
     assert probed(changed(erase(fitted["de"]), h), labels) < 1 / len(texts) + 0.05
     blind = controls.random(fitted, seed=0)
-    assert probed(changed(erase(blind["de"]), h), labels) > 0.95, "a projection of equal rank that knows nothing"
+    assert probed(changed(erase(blind["de"]), h), labels) > 0.95, (
+        "a projection of equal rank that knows nothing"
+    )
 
 
 def test_leace_keeps_the_mean_and_moves_less_than_removing_the_whole_subspace() -> None:
@@ -77,7 +86,9 @@ def test_leace_keeps_the_mean_and_moves_less_than_removing_the_whole_subspace() 
     fitted = estimate.leace(moments(texts), shrinkage=0.0)
     erased = changed(erase(fitted["de"].at(0)), h)
     torch.testing.assert_close(erased.mean(0), h.mean(0), atol=1e-2, rtol=0)
-    torch.testing.assert_close(changed(erase(fitted["de"].at(0)), erased), erased, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        changed(erase(fitted["de"].at(0)), erased), erased, atol=1e-3, rtol=0
+    )
     # Least squares in the metric that whitens: no projection that erases as much moves less there.
     inverse = torch.linalg.inv(torch.linalg.cholesky(torch.cov(h.T))).T
     centred = h - h.mean(0)
@@ -101,7 +112,9 @@ def test_where_nothing_tells_languages_apart_there_is_nothing_to_erase() -> None
     same = torch.zeros(4, 12)
     fitted = estimate.leace(moments(noisy(same, torch.ones(12), count=3000)), tolerance=0.1)
     assert not fitted.extra["read"].any()
-    with pytest.raises(SteerlabError, match="nothing tells the languages apart: there is nothing to erase"):
+    with pytest.raises(
+        SteerlabError, match="nothing tells the languages apart: there is nothing to erase"
+    ):
         erase(fitted["de"])
 
 
@@ -152,9 +165,13 @@ def test_pca_of_means_is_scikit_learns_and_as_good_as_diffmean_at_full_rank() ->
     np.testing.assert_allclose(np.abs(ours @ theirs.T), np.eye(2), atol=1e-5)
     assert torch.equal(fitted.basis[0], fitted.basis[3])
     whole, means = estimate.pca(given, of="means", rank=3), estimate.diffmean(given)
-    torch.testing.assert_close(whole.between("de", "ja").unit, means.between("de", "ja").unit, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        whole.between("de", "ja").unit, means.between("de", "ja").unit, atol=1e-5, rtol=0
+    )
     assert estimate.pca(given, of="means").estimator == "pca means"
-    with pytest.raises(SteerlabError, match="4 languages' means span 3 axes, not 4; give fewer, or add languages"):
+    with pytest.raises(
+        SteerlabError, match="4 languages' means span 3 axes, not 4; give fewer, or add languages"
+    ):
         estimate.pca(given, of="means", rank=4)
 
 
@@ -164,22 +181,32 @@ def test_pca_of_a_cloud_is_scikit_learns_of_the_targets_own_tokens() -> None:
     fitted = estimate.pca(given, of="cloud", rank=3)
     for lang, iso in enumerate(LANGS):
         theirs = PCA(3).fit(texts[iso].flatten(0, 2).double().numpy()).components_
-        np.testing.assert_allclose(np.abs(fitted.basis[lang, 0].double().numpy() @ theirs.T), np.eye(3), atol=1e-2)
+        np.testing.assert_allclose(
+            np.abs(fitted.basis[lang, 0].double().numpy() @ theirs.T), np.eye(3), atol=1e-2
+        )
     assert fitted.source is None
     assert estimate.pca(given, of="cloud").basis.shape[2] == 12, "20 axes, or as many as there are"
-    with pytest.raises(SteerlabError, match="pca is of 'pairs', 'means' or 'cloud', not of 'tokens'"):
+    with pytest.raises(
+        SteerlabError, match="pca is of 'pairs', 'means' or 'cloud', not of 'tokens'"
+    ):
         estimate.pca(given, of="tokens")
-    with pytest.raises(SteerlabError, match=r"these moments hold no clouds; collect\(\.\.\., also=\['clouds'\]\)"):
+    with pytest.raises(
+        SteerlabError, match=r"these moments hold no clouds; collect\(\.\.\., also=\['clouds'\]\)"
+    ):
         estimate.pca(moments(texts, clouds=False), of="cloud")
     few = moments({lang: h[:2] for lang, h in texts.items()}, pairs_from=None)
-    with pytest.raises(SteerlabError, match="4 axes of a cloud need more tokens than en, de, es, ja has; read more"):
+    with pytest.raises(
+        SteerlabError, match="4 axes of a cloud need more tokens than en, de, es, ja has; read more"
+    ):
         estimate.pca(few, of="cloud", rank=4)
 
 
 # Ellipsoids
 
 
-def test_an_ellipsoid_is_the_second_moment_and_its_conceptor_regresses_the_cloud_on_itself() -> None:
+def test_an_ellipsoid_is_the_second_moment_and_its_conceptor_regresses_the_cloud_on_itself() -> (
+    None
+):
     """C minimises the mean ‖x - Cx‖² + ‖C‖² / aperture², which is what it is for."""
     texts = noisy(apart() * 3, torch.linspace(0.2, 3, 12))
     fitted = estimate.ellipsoid(moments(texts))
@@ -187,7 +214,9 @@ def test_an_ellipsoid_is_the_second_moment_and_its_conceptor_regresses_the_cloud
     axes, spectrum = fitted.extra["axes"][1, 0].double(), fitted.extra["spectrum"][1, 0].double()
     torch.testing.assert_close((axes.T * spectrum) @ axes, x.T @ x / len(x), atol=1e-3, rtol=1e-3)
     aperture = 0.8
-    kept = changed(conceptor(fitted["de"].at(0), aperture=aperture, beta=1.0), torch.eye(12)).double()
+    kept = changed(
+        conceptor(fitted["de"].at(0), aperture=aperture, beta=1.0), torch.eye(12)
+    ).double()
 
     def loss(matrix: Tensor) -> float:
         return float((x - x @ matrix).square().sum(-1).mean() + matrix.square().sum() / aperture**2)
@@ -206,7 +235,9 @@ def test_an_ellipsoid_is_the_second_moment_and_its_conceptor_regresses_the_cloud
 # Dimensions
 
 
-def test_the_monolingual_setting_sets_the_last_layer_against_a_lower_one_of_the_same_language() -> None:
+def test_the_monolingual_setting_sets_the_last_layer_against_a_lower_one_of_the_same_language() -> (
+    None
+):
     places = torch.zeros(4, 3, 12)
     places[:, 2, 5] = 4  # what all languages gain on the way up
     places[1, 2, 8] = -6
@@ -218,10 +249,16 @@ def test_the_monolingual_setting_sets_the_last_layer_against_a_lower_one_of_the_
     assert fitted.estimator == "sparse monolingual"
     fitted.between("de", "es")  # no source of its own
     for one in (fitted, estimate.sparse(given, dims=2)):
-        assert not (one.basis[:, :, 0] * (1 - one.extra["mask"])).any(), "what `ablate` removes lies in them too"
+        assert not (one.basis[:, :, 0] * (1 - one.extra["mask"])).any(), (
+            "what `ablate` removes lies in them too"
+        )
     parallel = estimate.sparse(given, dims=1)
-    assert parallel.extra["mask"][1, 0].nonzero()[:, 0].tolist() == [8], "what all gain is no difference from English"
-    assert torch.equal(parallel.extra["mask"][1, 0], parallel.extra["mask"][1, 2]), "one for every layer"
+    assert parallel.extra["mask"][1, 0].nonzero()[:, 0].tolist() == [8], (
+        "what all gain is no difference from English"
+    )
+    assert torch.equal(parallel.extra["mask"][1, 0], parallel.extra["mask"][1, 2]), (
+        "one for every layer"
+    )
     tamed = estimate.sparse(given, setting="monolingual", dims=1, anchor=1, massive=[8])
     assert tamed.extra["mask"][1, 0].nonzero()[:, 0].tolist() == [5]
 
@@ -242,7 +279,10 @@ def test_overwriting_takes_every_text_to_the_targets_own_values() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"setting": "bilingual"}, "sparse dimensions are of the setting 'parallel' or 'monolingual', not 'bilingual'"),
+        (
+            {"setting": "bilingual"},
+            "sparse dimensions are of the setting 'parallel' or 'monolingual', not 'bilingual'",
+        ),
         ({"dims": 0}, "0 dimensions cannot be kept of 24; give fewer, or more"),
         ({"dims": 24, "massive": [3]}, "24 dimensions cannot be kept of 23; give fewer"),
         ({"massive": [24]}, "there is no dimension 24; the width is 24"),
@@ -251,7 +291,10 @@ def test_overwriting_takes_every_text_to_the_targets_own_values() -> None:
             {"setting": "monolingual", "anchor": 4},
             "the anchor 4 is no layer below the last of 1, 4; collect more",
         ),
-        ({"setting": "monolingual", "anchor": 0}, "the anchor 0 is no layer below the last of 1, 4"),
+        (
+            {"setting": "monolingual", "anchor": 0},
+            "the anchor 0 is no layer below the last of 1, 4",
+        ),
     ],
 )
 def test_sparse_settings_that_are_refused(settings: dict, told: str) -> None:
@@ -271,13 +314,18 @@ def test_what_only_some_operators_need_is_saved_cut_and_checked(tmp_path: Path) 
         for key, value in fitted.extra.items():
             torch.testing.assert_close(again.extra[key], value, rtol=0, atol=0)
             assert torch.equal(fitted.at(4).extra[key], value[:, 1:])
-            torch.testing.assert_close(fitted["ja"].at(4).extra[key][0], value[-1, 1], rtol=0, atol=0)
+            torch.testing.assert_close(
+                fitted["ja"].at(4).extra[key][0], value[-1, 1], rtol=0, atol=0
+            )
         assert again.digest == fitted.digest
         key = next(iter(fitted.extra))
         other = replace(fitted, extra={**fitted.extra, key: fitted.extra[key] * 2})
         assert other.digest != fitted.digest
         for wrong in (fitted.extra[key][:, :1], fitted.extra[key] * float("nan")):
-            with pytest.raises(SteerlabError, match=f"extra '{key}' has shape .*, not .* or is not finite; fit again"):
+            with pytest.raises(
+                SteerlabError,
+                match=f"extra '{key}' has shape .*, not .* or is not finite; fit again",
+            ):
                 replace(fitted, extra={key: wrong})
     plain = estimate.diffmean(given).save(tmp_path / "diffmean.safetensors")
     assert set(load_file(plain)) == {"vectors", "basis", "means"}

@@ -1,4 +1,5 @@
-"""A choice is made on dev alone and by `joint`; results, comparisons and curves are those of the rows."""
+"""A choice is made on dev alone and by `joint`; results, comparisons and curves are those of the
+rows."""
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,23 @@ from steerlab.core.errors import SteerlabError
 SHARES = ("joint", "in_language", "relevant")
 
 
-def rows(method: str, *, layer: int = 5, strength: float = 1.0, split: str = "dev", **told: float) -> pd.DataFrame:
-    """Forty sentences in two targets; of the scores in SHARES that share of sentences has them, in both targets."""
+def rows(
+    method: str, *, layer: int = 5, strength: float = 1.0, split: str = "dev", **told: float
+) -> pd.DataFrame:
+    """Forty sentences in two targets; of the scores in SHARES that share of sentences has them,
+    in both targets."""
     numbers = np.repeat(np.arange(40), 2)
-    table = pd.DataFrame({"sentence": numbers, "target": ["de", "es"] * 40, "output": "Ja.", "operator": "add"})
-    values = dict.fromkeys(SHARES, 0.5) | {"dose": 0.4, "repetition": 0.1, "bits_per_byte_ratio": 1.5} | told
-    scores = {name: numbers < value * 40 if name in SHARES else value for name, value in values.items()}
+    table = pd.DataFrame(
+        {"sentence": numbers, "target": ["de", "es"] * 40, "output": "Ja.", "operator": "add"}
+    )
+    values = (
+        dict.fromkeys(SHARES, 0.5)
+        | {"dose": 0.4, "repetition": 0.1, "bits_per_byte_ratio": 1.5}
+        | told
+    )
+    scores = {
+        name: numbers < value * 40 if name in SHARES else value for name, value in values.items()
+    }
     return table.assign(method=method, layer=layer, strength=strength, split=split, **scores)
 
 
@@ -37,7 +49,9 @@ def test_each_method_gets_its_own_best_setting() -> None:
     )
     chosen = choose(dev)
     assert chosen == {"diffmean": (5, 1.5), "random": (3, 2.0)}
-    assert all(type(layer) is int and type(strength) is float for layer, strength in chosen.values())
+    assert all(
+        type(layer) is int and type(strength) is float for layer, strength in chosen.values()
+    )
 
 
 def test_ties_go_to_lfs_then_to_the_smaller_dose() -> None:
@@ -51,7 +65,9 @@ def test_ties_go_to_lfs_then_to_the_smaller_dose() -> None:
 
 def test_a_choice_never_sees_test_rows() -> None:
     dev, test = rows("lda"), rows("lda", split="test", joint=1.0)
-    with pytest.raises(SteerlabError, match=r"a choice is made on dev rows only, not on \['dev', 'test'\]"):
+    with pytest.raises(
+        SteerlabError, match=r"a choice is made on dev rows only, not on \['dev', 'test'\]"
+    ):
         choose(pd.concat([dev, test]))
     with pytest.raises(SteerlabError, match=r"not on \['test'\]"):
         choose(test)
@@ -60,33 +76,53 @@ def test_a_choice_never_sees_test_rows() -> None:
 
 
 def test_at_takes_the_rows_of_one_setting() -> None:
-    table = pd.concat([rows("lda", strength=1.0), rows("lda", strength=1.5), rows("pca", strength=1.5)])
+    table = pd.concat(
+        [rows("lda", strength=1.0), rows("lda", strength=1.5), rows("pca", strength=1.5)]
+    )
     found = at(table, "lda", (5, 1.5))
     assert (len(found), set(found["method"]), set(found["strength"])) == (80, {"lda"}, {1.5})
     assert at(table, "lda", (4, 1.5)).empty
 
 
 def languages_apart(rng: np.random.Generator, rates: dict[str, dict[float, float]]) -> pd.DataFrame:
-    """Dev rows of one method at layer 5, 24 sentences: the share that is joint by target and strength."""
+    """Dev rows of one method at layer 5, 24 sentences: the share that is joint by target and
+    strength."""
     table = [
-        {"target": target, "strength": strength, "sentence": sentence, "joint": bool(rng.random() < rate)}
+        {
+            "target": target,
+            "strength": strength,
+            "sentence": sentence,
+            "joint": bool(rng.random() < rate),
+        }
         for target, row in rates.items()
         for strength, rate in row.items()
         for sentence in range(24)
     ]
-    rows = pd.DataFrame(table).assign(method="lda", layer=5, split="dev", operator="add", output="Ja.")
-    return rows.assign(in_language=rows["joint"], relevant=rows["joint"], dose=rows["strength"] / 2, repetition=0.0)
+    rows = pd.DataFrame(table).assign(
+        method="lda", layer=5, split="dev", operator="add", output="Ja."
+    )
+    return rows.assign(
+        in_language=rows["joint"], relevant=rows["joint"], dose=rows["strength"] / 2, repetition=0.0
+    )
 
 
 def test_a_choice_for_each_language_takes_its_own_best() -> None:
-    dev = languages_apart(np.random.default_rng(0), {"de": {1.0: 0.9, 2.0: 0.1}, "ja": {1.0: 0.0, 2.0: 0.7}})
+    dev = languages_apart(
+        np.random.default_rng(0), {"de": {1.0: 0.9, 2.0: 0.1}, "ja": {1.0: 0.0, 2.0: 0.7}}
+    )
     assert choose(dev) == {"lda": (5, 1.0)}
     chosen = choose_each(dev)
     assert chosen == {"lda": {"de": (5, 1.0), "ja": (5, 2.0)}}
     assert choose_each(dev, by="operator") == {"lda": {"add": (5, 1.0)}}
     found = at_each(dev, "lda", chosen["lda"])
-    assert found.groupby("target")["strength"].unique().map(list).to_dict() == {"de": [1.0], "ja": [2.0]}
-    with pytest.raises(SteerlabError, match="there is no column 'tongue' to choose by; the rows have target, strength"):
+    assert found.groupby("target")["strength"].unique().map(list).to_dict() == {
+        "de": [1.0],
+        "ja": [2.0],
+    }
+    with pytest.raises(
+        SteerlabError,
+        match="there is no column 'tongue' to choose by; the rows have target, strength",
+    ):
         choose_each(dev, by="tongue")
     with pytest.raises(SteerlabError, match="no column 'tongue' to choose by"):
         at_each(dev, "lda", {}, by="tongue")
@@ -95,7 +131,8 @@ def test_a_choice_for_each_language_takes_its_own_best() -> None:
 
 
 def test_what_is_held_out_had_no_part_in_its_own_choice() -> None:
-    """In noise alone the best of many settings looks good where it was chosen, and like chance where it was not."""
+    """In noise alone the best of many settings looks good where it was chosen, and like chance
+    where it was not."""
     rng, seen, unseen = np.random.default_rng(1), [], []
     noise = dict.fromkeys(np.arange(1.0, 11.0), 0.2)
     for _ in range(7):
@@ -116,7 +153,9 @@ def test_choosing_for_each_language_gains_where_they_differ_and_nothing_where_no
     apart = languages_apart(rng, {"de": {1.0: 0.8, 2.0: 0.1}, "ja": {1.0: 0.1, 2.0: 0.8}})
     alike = languages_apart(rng, {"de": {1.0: 0.8, 2.0: 0.1}, "ja": {1.0: 0.8, 2.0: 0.1}})
     gain, none = (by_language(dev, ["lda"])["methods"]["lda"] for dev in (apart, alike))
-    assert gain["test"]["difference"] == pytest.approx(gain["per method and language"][0] - gain["per method"][0])
+    assert gain["test"]["difference"] == pytest.approx(
+        gain["per method and language"][0] - gain["per method"][0]
+    )
     assert gain["test"]["difference"] > 0.2
     assert gain["test"]["p_holm"] < 0.01
     assert gain["choices"] == {"de": [5, 1.0], "ja": [5, 2.0]}
@@ -188,7 +227,8 @@ def test_a_share_of_none_or_all_has_an_exact_interval(outcome: float) -> None:
 
 
 def test_sampling_seeds_are_averaged_within_a_sentence() -> None:
-    """A sentence that was sampled more often must not count for more, and luck is not another sentence."""
+    """A sentence that was sampled more often must not count for more, and luck is not another
+    sentence."""
     once = rows("lda", joint=0.5)
     often = once[once["sentence"] < 10]
     assert result(pd.concat([once, often, often]))["joint"] == pytest.approx(result(once)["joint"])
@@ -206,7 +246,8 @@ def test_languages_without_common_sentences_are_strata_of_a_result() -> None:
     table = rows("lda")
     german = table["target"] == "de"
     own = table.assign(
-        sentence=table["sentence"] + 100 * german, joint=german & (table["sentence"] < 38) | (table["sentence"] < 2)
+        sentence=table["sentence"] + 100 * german,
+        joint=german & (table["sentence"] < 38) | (table["sentence"] < 2),
     )
     shuffled = own.assign(target=np.random.default_rng(4).permutation(own["target"]))
     widths = [np.diff(result(each)["joint"][1:])[0] for each in (own, shuffled)]
@@ -217,18 +258,24 @@ def test_languages_without_common_sentences_are_strata_of_a_result() -> None:
 
 
 def test_a_planted_difference_is_found_and_none_is_not() -> None:
-    method, control = rows("lda", joint=0.6, in_language=0.9), rows("random", joint=0.2, in_language=0.9)
+    method, control = (
+        rows("lda", joint=0.6, in_language=0.9),
+        rows("random", joint=0.2, in_language=0.9),
+    )
     found = difference(method, control)
     assert found["joint"][0] == pytest.approx(0.4)
     assert 0.2 < found["joint"][1] < 0.4 < found["joint"][2] < 0.6
     assert found["lfs"][0] == 0
     assert found["lfs"][1] <= 0 <= found["lfs"][2]
     back = difference(control, method)["joint"]
-    assert back == pytest.approx([-found["joint"][0], -found["joint"][2], -found["joint"][1]], abs=0.02)
+    assert back == pytest.approx(
+        [-found["joint"][0], -found["joint"][2], -found["joint"][1]], abs=0.02
+    )
 
 
 def test_differences_are_paired_by_sentence() -> None:
-    """Both succeed on the same sentences but for a few: the difference is far surer than either mean."""
+    """Both succeed on the same sentences but for a few: the difference is far surer than either
+    mean."""
     method, control = rows("lda", joint=0.55), rows("random", joint=0.5)
     low, high = difference(method, control)["joint"][1:]
     assert high - low < 0.5 * np.diff(result(method)["joint"][1:])[0]
@@ -237,14 +284,20 @@ def test_differences_are_paired_by_sentence() -> None:
 
 
 def test_the_stronger_control_has_more_joint_then_more_lfs() -> None:
-    weak, strong, sure = rows("a", joint=0.1), rows("b", joint=0.3), rows("c", joint=0.3, in_language=0.8)
+    weak, strong, sure = (
+        rows("a", joint=0.1),
+        rows("b", joint=0.3),
+        rows("c", joint=0.3, in_language=0.8),
+    )
     assert stronger({"weak": weak, "strong": strong})[0] == "strong"
     name, table = stronger({"sure": sure, "strong": strong, "weak": weak})
     assert (name, len(table)) == ("sure", 80)
 
 
 def test_a_curve_has_a_point_for_each_place_of_each_line() -> None:
-    table = pd.concat([rows(m, strength=s, joint=s / 2) for m in ("lda", "pca") for s in (0.5, 1.0, 1.5)])
+    table = pd.concat(
+        [rows(m, strength=s, joint=s / 2) for m in ("lda", "pca") for s in (0.5, 1.0, 1.5)]
+    )
     found = curve(table, x="strength", value="joint", by="method")
     assert found["by"].tolist() == ["lda"] * 3 + ["pca"] * 3
     assert found["x"].tolist() == [0.5, 1.0, 1.5] * 2
@@ -266,7 +319,10 @@ def test_a_table_is_one_family() -> None:
     }
     found = against(tables, ["diffmean", "lda"], ["random"], main="diffmean")
     pairs = found["pairs"]
-    assert {a: list(item) for a, item in pairs.items()} == {"diffmean": ["random"], "lda": ["random", "diffmean"]}
+    assert {a: list(item) for a, item in pairs.items()} == {
+        "diffmean": ["random"],
+        "lda": ["random", "diffmean"],
+    }
     assert (found["comparisons"], found["sentences"], found["score"]) == (3, 40, "joint")
     assert found["family"] == "2 methods less 1 controls, and the 1 other methods less the main one"
     sure, close = pairs["diffmean"]["random"], pairs["lda"]["diffmean"]
@@ -281,7 +337,8 @@ def test_a_table_is_one_family() -> None:
 
 def test_a_family_of_small_tables_says_that_nothing_can_pass() -> None:
     few = {
-        name: rows(name, joint=share).query("sentence in (0, 10, 20, 30)") for name, share in (("a", 0.6), ("b", 0.2))
+        name: rows(name, joint=share).query("sentence in (0, 10, 20, 30)")
+        for name, share in (("a", 0.6), ("b", 0.2))
     }
     found = comparisons(few, [("a", "b"), ("b", "a")], family="each less the other")
     assert found["least"] == 1 / 8
@@ -304,12 +361,17 @@ def test_targets_that_succeed_together_are_worth_one_output_a_sentence() -> None
 # Along the dose
 
 
-def strengths(method: str, doses: list[float], joint: list[float], spoken: list[float] | None = None) -> pd.DataFrame:
+def strengths(
+    method: str, doses: list[float], joint: list[float], spoken: list[float] | None = None
+) -> pd.DataFrame:
     """Dev rows of a method at layer 5, a strength for each dose."""
     spoken = joint if spoken is None else spoken
     parts = zip(doses, joint, spoken, strict=True)
     return pd.concat(
-        [rows(method, strength=i / 2, joint=b, in_language=c, dose=a) for i, (a, b, c) in enumerate(parts, start=1)]
+        [
+            rows(method, strength=i / 2, joint=b, in_language=c, dose=a)
+            for i, (a, b, c) in enumerate(parts, start=1)
+        ]
     )
 
 
@@ -328,7 +390,9 @@ def test_the_least_dose_is_where_the_line_crosses() -> None:
     assert never.said == "not reached"
     assert never.highest == pytest.approx(0.2)
     falls = strengths("lda", [0.2, 0.4, 0.8], [0.5, 1.0, 0.2])
-    assert dose_curve(falls, "lda", 5).least(0.75).dose == pytest.approx(0.3), "the first crossing counts"
+    assert dose_curve(falls, "lda", 5).least(0.75).dose == pytest.approx(0.3), (
+        "the first crossing counts"
+    )
 
 
 def test_the_area_is_that_of_the_trapezoids() -> None:
@@ -342,7 +406,9 @@ def test_the_area_is_that_of_the_trapezoids() -> None:
     assert list(found.at(0.4)) == pytest.approx(result(rows("lda", joint=0.6))["joint"])
     level = dose_curve(strengths("lda", [0.2, 0.4, 0.8], [0.3, 0.3, 0.3]), "lda", 5)
     assert level.area(0.25, 0.7) == pytest.approx(level.at(0.5))
-    with pytest.raises(SteerlabError, match=r"read at doses from 0\.2 to 0\.8, not at 0\.1 to 0\.5"):
+    with pytest.raises(
+        SteerlabError, match=r"read at doses from 0\.2 to 0\.8, not at 0\.1 to 0\.5"
+    ):
         found.area(0.1, 0.5)
     with pytest.raises(SteerlabError, match="an area needs a range of doses, not 0.5 to 0.5"):
         found.area(0.5, 0.5)
@@ -355,12 +421,18 @@ def test_a_curve_needs_its_rows_and_doses() -> None:
     with pytest.raises(SteerlabError, match="have no dose; compare it at equal fluency"):
         dose_curve(dev.assign(dose=np.nan), "lda", 5)
     raced = pd.concat([dev, rows("lda", strength=1.5, joint=1.0).iloc[:8]])
-    assert dose_curve(raced, "lda", 5).strengths.tolist() == [0.5, 1.0], "a race did not read it whole"
+    assert dose_curve(raced, "lda", 5).strengths.tolist() == [0.5, 1.0], (
+        "a race did not read it whole"
+    )
 
 
 def test_methods_compare_over_the_doses_that_they_share() -> None:
-    """Both curves lie on one line: equal at equal dose, though each was read at other doses and strengths."""
-    near, far = strengths("lda", [0.1, 0.3, 0.5], [0.1, 0.3, 0.5]), strengths("pca", [0.2, 0.6, 1.0], [0.2, 0.6, 1.0])
+    """Both curves lie on one line: equal at equal dose, though each was read at other doses and
+    strengths."""
+    near, far = (
+        strengths("lda", [0.1, 0.3, 0.5], [0.1, 0.3, 0.5]),
+        strengths("pca", [0.2, 0.6, 1.0], [0.2, 0.6, 1.0]),
+    )
     found = along(pd.concat([near, far]), {"lda": (5, 1.0), "pca": (5, 1.0)}, main="lda")
     assert found["range"] == pytest.approx([0.2, 0.5])
     assert found["dose"] == pytest.approx(0.3)
@@ -375,24 +447,33 @@ def test_methods_compare_over_the_doses_that_they_share() -> None:
 
 def test_doses_without_a_common_range_are_said() -> None:
     apart = strengths("lda", [0.1, 0.2], [0.1, 0.3]), strengths("pca", [0.4, 0.6], [0.2, 0.6])
-    assert common_range([dose_curve(rows, str(rows["method"].iloc[0]), 5) for rows in apart]) is None
+    assert (
+        common_range([dose_curve(rows, str(rows["method"].iloc[0]), 5) for rows in apart]) is None
+    )
     found = along(pd.concat(apart), {"lda": (5, 1.0), "pca": (5, 1.0)}, main="lda")
     assert (found["range"], found["dose"]) == (None, None)
     assert all(item["area"] is item["at"] is None for item in found["curves"].values())
 
 
 def test_strengths_of_equal_dose_or_equal_fluency() -> None:
-    dev = pd.concat([strengths("lda", [0.1, 0.3], [0.1, 0.3]), strengths("pca", [0.4, 0.8], [0.2, 0.6])])
+    dev = pd.concat(
+        [strengths("lda", [0.1, 0.3], [0.1, 0.3]), strengths("pca", [0.4, 0.8], [0.2, 0.6])]
+    )
     layers = {"lda": 5, "pca": 5}
     low, high = equal(dev, layers, level=0.2), equal(dev, layers, level=0.6)
     assert low["lda"] == pytest.approx((5, 0.75))
     assert high["pca"] == pytest.approx((5, 0.75))
     assert low["pca"] == (5, 0.5), "it costs more at its smallest strength"
     assert high["lda"] is None, "it costs less at its largest"
-    costly = dev.assign(bits_per_byte_ratio=dev["strength"] * np.where(dev["method"] == "lda", 1.0, 2.0))
+    costly = dev.assign(
+        bits_per_byte_ratio=dev["strength"] * np.where(dev["method"] == "lda", 1.0, 2.0)
+    )
     found = equal(costly.assign(dose=np.nan), layers, cost="bits_per_byte_ratio", level=1.0)
     assert found == {"lda": (5, 1.0), "pca": (5, 0.5)}
-    with pytest.raises(SteerlabError, match="dev rows have no 'bits_per_byte_ratio' to compare at; run them with it"):
+    with pytest.raises(
+        SteerlabError,
+        match="dev rows have no 'bits_per_byte_ratio' to compare at; run them with it",
+    ):
         equal(dev.assign(bits_per_byte_ratio=np.nan), layers, cost="bits_per_byte_ratio", level=1.0)
     with pytest.raises(SteerlabError, match="found on dev rows only"):
         equal(dev.assign(split="test"), layers, level=0.2)

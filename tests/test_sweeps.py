@@ -30,7 +30,13 @@ from steerlab.sweeps.fits import fit
 from steerlab.sweeps.runner import Runner, run_locally
 from steerlab.sweeps.sweep import sweep
 
-GRID: dict[str, Any] = {"targets": ["es", "de"], "layers": [3, 5], "strengths": [1.0], "limit": 2, "batch": 4}
+GRID: dict[str, Any] = {
+    "targets": ["es", "de"],
+    "layers": [3, 5],
+    "strengths": [1.0],
+    "limit": 2,
+    "batch": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,9 @@ def read_once() -> Iterator[None]:
     """The same corpus at the same layers is collected once: it is not what is tested here."""
     known: dict[tuple, Moments] = {}
 
-    def cached(model: Model, part: Corpus, *, layers: list[int], also: list[str], **given: Any) -> Moments:
+    def cached(
+        model: Model, part: Corpus, *, layers: list[int], also: list[str], **given: Any
+    ) -> Moments:
         key = (model.fingerprint, part.hash, *layers, *also)
         if key not in known:
             known[key] = collect(model, part, layers=layers, also=also, **given)
@@ -92,8 +100,13 @@ def test_a_sweep_is_the_steps_by_hand(polyglot, pair):
 
 def test_columns(polyglot, pair):
     rows = sweep(polyglot, pair, **GRID)
-    words = "method estimator operator layer strength split source target sentence seed cell prompt output language"
-    numbers = "in_language relevant joint chrf bits_per_byte_ratio repetition dose tokens batch_rows"
+    words = (
+        "method estimator operator layer strength split source target sentence seed cell prompt "
+        "output language"
+    )
+    numbers = (
+        "in_language relevant joint chrf bits_per_byte_ratio repetition dose tokens batch_rows"
+    )
     assert {*words.split(), *numbers.split()} <= set(rows.columns)
     for name in ("in_language", "relevant", "joint"):
         assert rows[name].dtype == bool
@@ -117,7 +130,9 @@ def test_a_finished_cell_is_never_run_again(polyglot, pair, tmp_path, decoded):
 
 def test_a_stopped_sweep_goes_on(polyglot, pair, tmp_path, decoded, monkeypatch):
     whole = sweep(polyglot, pair, **GRID)
-    monkeypatch.setattr(cells, "score", lambda *a, **b: score(*a, **b) if len(decoded) < 4 else 1 / 0)
+    monkeypatch.setattr(
+        cells, "score", lambda *a, **b: score(*a, **b) if len(decoded) < 4 else 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         sweep(polyglot, pair, out=tmp_path, **GRID)
     assert len(list(tmp_path.glob("rows/*.jsonl"))) == 1
@@ -165,7 +180,8 @@ class NamedOtherwise(Identifier):
 
 
 def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions):
-    """A bench remembers what its keys are made of: nothing of it may outlive a change, and nothing changes in place."""
+    """A bench remembers what its keys are made of: nothing of it may outlive a change, and
+    nothing changes in place."""
     cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
     fits = {"diffmean": directions}
     made = Runner(polyglot, pair, fits, identifier(), {"dev": 2}, temperature=0.7)
@@ -185,9 +201,13 @@ def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions
         assert replace(made, **{name: value}).key(cell) != before, name
         with pytest.raises(FrozenInstanceError):
             setattr(made, name, value)
-    assert replace(made, workers=run_locally, retry=True).key(cell) == before, "who works does not decide a number"
+    assert replace(made, workers=run_locally, retry=True).key(cell) == before, (
+        "who works does not decide a number"
+    )
     fits["diffmean"] = changes["directions"]["diffmean"]
-    assert made.key(cell) == replace(made).key(cell) == before, "nor does what the caller does with a table of its own"
+    assert made.key(cell) == replace(made).key(cell) == before, (
+        "nor does what the caller does with a table of its own"
+    )
 
 
 def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
@@ -207,24 +227,32 @@ def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
         Cell("removal", "ablate", 3, 1.0, "es", "es", "dev", ("diffmean",)),
         Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",)),
     ]
-    runner = Runner(polyglot, pair, {"diffmean": directions}, identifier(), {"dev": 3}, fluency=True)
+    runner = Runner(
+        polyglot, pair, {"diffmean": directions}, identifier(), {"dev": 3}, fluency=True
+    )
     rows = runner.run(cells)
     by = dict(list(rows.groupby("method")))
-    assert rows["method"].tolist() == [cell.method for cell in cells for _ in range(3)]  # in the order of the cells
+    assert rows["method"].tolist() == [
+        cell.method for cell in cells for _ in range(3)
+    ]  # in the order of the cells
     assert (by["unsteered"]["dose"] == 0).all()
     spoken = by["unsteered"].groupby("target")["output"].apply(list)
     assert spoken["es"] == spoken["de"]  # nothing was asked of the model
     texts = by["unsteered"]["prompt"].drop_duplicates().tolist()
     assert spoken["es"] == [first_line(text) for text in generate(polyglot, texts)]
     assert by["prompt"]["prompt"].str.contains("\nSpanish:").all()
-    assert by["removal"]["prompt"].tolist() == [f"{line}\n" for line in runner.lines(cells[3])["es"]]
+    assert by["removal"]["prompt"].tolist() == [
+        f"{line}\n" for line in runner.lines(cells[3])["es"]
+    ]
     assert np.isfinite(rows.loc[rows["output"] != "", "bits_per_byte_ratio"]).all()
 
 
 @pytest.mark.parametrize("estimator", steerlab.estimate.__all__)
 def test_what_an_estimator_needs_is_collected_however_large(estimator, polyglot, pair, monkeypatch):
     monkeypatch.setattr(steerlab.engine.collect, "FREE_BYTES", 0)
-    assert fit(polyglot, pair, [estimator], layers=[5], source="en")[estimator].estimator == estimator
+    assert (
+        fit(polyglot, pair, [estimator], layers=[5], source="en")[estimator].estimator == estimator
+    )
 
 
 def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
@@ -232,21 +260,28 @@ def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
         with pytest.raises(SteerlabError, match=told):
             sweep(polyglot, pair, **GRID | changes)
 
-    refused("there is no estimator 'magic'; there are diffmean, .*lda against source", estimators=["magic"])
+    refused(
+        "there is no estimator 'magic'; there are diffmean, .*lda against source",
+        estimators=["magic"],
+    )
     refused("a sweep steers with add, rotate, .* not with 'multiply'", operators=["multiply"])
     refused("unknown language code 'xx'; known codes: en de", targets=["xx"])
     refused("corpus 'parallel' has no 'ru'; it has en de es", targets=["ru"])
     refused("the source 'en' is among the targets", targets=["de", "en"])
     refused("layers 0 to 7; layer 8 was asked for", layers=[8])
     refused("limit: input should be greater than or equal to 1, and 0 was given", limit=0)
-    refused("split: input should be 'estimate', 'dev' or 'test', and 'train' was given", split="train")
+    refused(
+        "split: input should be 'estimate', 'dev' or 'test', and 'train' was given", split="train"
+    )
     for empty in ("targets", "estimators", "operators", "layers", "strengths"):
         refused("the grid is empty; give at least one", **{empty: []})
 
 
 def test_a_limit_takes_the_same_lines_for_every_cell(polyglot, pair):
     rows = sweep(polyglot, pair, **GRID)
-    assert {tuple(part["sentence"]) for _, part in rows.groupby("cell")} == {pair.split("dev").take(2).numbers}
+    assert {tuple(part["sentence"]) for _, part in rows.groupby("cell")} == {
+        pair.split("dev").take(2).numbers
+    }
 
 
 def test_what_reads_other_layers_or_another_source_gets_them(polyglot, pair):

@@ -1,4 +1,5 @@
-"""The table of languages is whole, and wrong words raise and say which are right; no two purposes draw alike."""
+"""The table of languages is whole, and wrong words raise and say which are right; no two
+purposes draw alike."""
 
 import ast
 import pickle
@@ -37,7 +38,9 @@ RECORDED = """
 
 
 def test_no_language_is_lost_and_none_is_renamed() -> None:
-    recorded = [tuple(cell.split()) for line in RECORDED.strip().splitlines() for cell in line.split("|")]
+    recorded = [
+        tuple(cell.split()) for line in RECORDED.strip().splitlines() for cell in line.split("|")
+    ]
     found = [(one.iso, one.iso3, one.script, one.name) for one in LANGUAGES.values()]
     assert found == recorded
 
@@ -71,12 +74,18 @@ def test_codes_are_unique_and_of_their_standard_length() -> None:
 
 def test_families_are_in_order_and_known() -> None:
     assert families(["de", "es", "ru", "sv"]) == ["Germanic", "Romance", "Slavic", "Germanic"]
-    assert (language("uk").name, language("uk").iso3, language("uk").script) == ("Ukrainian", "ukr", "Cyrl")
+    assert (language("uk").name, language("uk").iso3, language("uk").script) == (
+        "Ukrainian",
+        "ukr",
+        "Cyrl",
+    )
 
 
 @pytest.mark.parametrize("code", ["xx", "EN", "", "eng"])
 def test_an_unknown_code_lists_the_known_ones(code: str) -> None:
-    with pytest.raises(SteerlabError, match=f"unknown language code '{code}'; known codes: en de nl .* th$"):
+    with pytest.raises(
+        SteerlabError, match=f"unknown language code '{code}'; known codes: en de nl .* th$"
+    ):
         language(code)
     with pytest.raises(SteerlabError, match="unknown language code"):
         families(["en", code])
@@ -85,7 +94,9 @@ def test_an_unknown_code_lists_the_known_ones(code: str) -> None:
 def test_hook_names_are_those_of_transformer_lens() -> None:
     named = ["hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post"]
     assert [hook_name(site, 5) for site in SITES] == [f"blocks.5.{name}" for name in named]
-    with pytest.raises(SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"):
+    with pytest.raises(
+        SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"
+    ):
         hook_name("resid_mid", 5)
 
 
@@ -99,33 +110,52 @@ def test_hook_names_are_those_of_transformer_lens() -> None:
         ("<s>", "</s>", None, True),  # the user's
     ],
 )
-def test_an_eos_in_place_of_bos_is_none(bos: str | None, eos: str, in_its_files: str | None, own: bool) -> None:  # noqa: FBT001
+def test_an_eos_in_place_of_bos_is_none(
+    bos: str | None, eos: str, in_its_files: str | None, own: bool
+) -> None:
     number = None if bos is None else 1
     files = {} if in_its_files is None else {"bos_token": in_its_files}
-    assert has_bos(SimpleNamespace(bos_token=bos, bos_token_id=number, eos_token=eos, init_kwargs=files)) == own
+    assert (
+        has_bos(
+            SimpleNamespace(bos_token=bos, bos_token_id=number, eos_token=eos, init_kwargs=files)
+        )
+        == own
+    )
 
 
 def purposes() -> list[str]:
-    """The words that the package gives to `generator`, each of which must be one that can be searched for."""
+    """The words that the package gives to `generator`, each of which must be one that can be
+    searched for."""
     found = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "generator":
-                assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno} hides its purpose"
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "generator"
+            ):
+                assert isinstance(node.args[0], ast.Constant), (
+                    f"{path.name}:{node.lineno} hides its purpose"
+                )
                 found.append(str(node.args[0].value))
     return found
 
 
 def test_no_two_purposes_draw_alike_whatever_the_seeds() -> None:
-    """Nor like a plain seed; a seed that is added to a number of the purpose's own would draw like a neighbour's."""
+    """Nor like a plain seed; a seed that is added to a number of the purpose's own would draw
+    like a neighbour's."""
     first = lambda rng: tuple(torch.randint(2**62, (3,), generator=rng).tolist())  # noqa: E731
     seeds, used = range(21), purposes()
     assert len(used) == len(set(used)) >= 5
     streams = [first(generator(purpose, seed)) for purpose in used for seed in seeds]
     streams += [first(torch.Generator().manual_seed(seed)) for seed in seeds]
     assert len(set(streams)) == len(streams) == 21 * (len(used) + 1)
-    assert streams[: len(used) * 21] == [first(generator(purpose, seed)) for purpose in used for seed in seeds]
-    salted = {first(torch.Generator().manual_seed(salt + seed)) for salt in (121, 122) for seed in seeds}
+    assert streams[: len(used) * 21] == [
+        first(generator(purpose, seed)) for purpose in used for seed in seeds
+    ]
+    salted = {
+        first(torch.Generator().manual_seed(salt + seed)) for salt in (121, 122) for seed in seeds
+    }
     assert len(salted) < 2 * 21, "the check itself must be able to fail"
 
 

@@ -1,4 +1,5 @@
-"""ACC × BLEU: gold wins, copies do not, each success counts once, and the product is what it says."""
+"""ACC × BLEU: gold wins, copies do not, each success counts once, and the product is what it
+says."""
 
 from typing import Any
 
@@ -16,7 +17,8 @@ TARGETS = ["de", "es", "ru", "ja"]
 
 
 def rows(output: str = "gold") -> pd.DataFrame:
-    """Outputs for 40 sentences in four targets: the reference (`gold`), the source, or either by halves."""
+    """Outputs for 40 sentences in four targets: the reference (`gold`), the source, or either by
+    halves."""
     lines = corpus().split("dev").take(40)
     told = []
     for target in TARGETS:
@@ -54,7 +56,9 @@ def test_each_success_counts_once() -> None:
 
 def test_the_product_is_the_product_and_lies_in_its_interval() -> None:
     table = rows("half")
-    table["output"] = [text if i % 3 else " ".join(text.split()[1:]) for i, text in enumerate(table["output"])]
+    table["output"] = [
+        text if i % 3 else " ".join(text.split()[1:]) for i, text in enumerate(table["output"])
+    ]
     lines: Any = acc_bleu(table, identifier=identifier()).itertuples()
     for line in lines:
         assert line.product == pytest.approx(line.acc * line.bleu)
@@ -73,7 +77,9 @@ def test_where_nothing_is_in_the_target_bleu_is_unknown_and_the_product_nothing(
 def test_the_threshold_asks_for_more() -> None:
     table = rows()
     table["output"] = [" ".join(text.split()[:2]) for text in table["output"]]
-    shares = [acc_bleu(table, identifier=identifier(), threshold=p).acc.iloc[-1] for p in (0.0, 0.5, 0.95)]
+    shares = [
+        acc_bleu(table, identifier=identifier(), threshold=p).acc.iloc[-1] for p in (0.0, 0.5, 0.95)
+    ]
     assert shares[0] > shares[1] > shares[2] > 0
     named = table.assign(language=identifier().identify(table["output"].tolist()))
     assert acc_bleu(named).acc.iloc[-1] == shares[0]
@@ -82,12 +88,21 @@ def test_the_threshold_asks_for_more() -> None:
 def test_bleu_is_sacrebleus_with_the_languages_tokenizer() -> None:
     lines = corpus().split("dev").take(12)
     for iso, name in (("de", "13a"), ("ja", tokenizer("ja"))):
-        outputs, references = lines[iso][1:], [a + b for a, b in zip(lines[iso], lines[iso][1:], strict=False)]
+        outputs, references = (
+            lines[iso][1:],
+            [a + b for a, b in zip(lines[iso], lines[iso][1:], strict=False)],
+        )
         metric = BLEU(effective_order=True, tokenize=name)
-        expected = [metric.sentence_score(a, [b]).score for a, b in zip(outputs, references, strict=True)]
+        expected = [
+            metric.sentence_score(a, [b]).score for a, b in zip(outputs, references, strict=True)
+        ]
         assert bleu(outputs, references, iso) == pytest.approx(expected)
     assert bleu(["Guten Tag"], ["Guten Tag"], "de") == pytest.approx(100), "two words are enough"
-    assert bleu(["今日は雨です"], ["今日は雪です"], "ja")[0] > 20 > bleu(["今日は雨です"], ["今日は雪です"], "de")[0]
+    assert (
+        bleu(["今日は雨です"], ["今日は雪です"], "ja")[0]
+        > 20
+        > bleu(["今日は雨です"], ["今日は雪です"], "de")[0]
+    )
 
 
 def test_the_tokenizer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""Library calls whose results the gate hashes, each in a function of its own: a renamed call is mended in one place."""
+"""Library calls whose results the gate hashes, each in a function of its own: a renamed call is
+mended in one place."""
 
 import json
 import sys
@@ -18,7 +19,7 @@ LANGS, SOURCE, TARGET, LAYERS = ["en", "de", "fr", "it"], "en", "de", [3, 5]
 BATCH = 16
 
 
-# ------------------------------------------------------------------------------------------ what the calls work on
+# --------------------------------------------------------------------------- what the calls work on
 
 
 @cache
@@ -37,7 +38,13 @@ def lines(count: int) -> list[str]:
 
 @cache
 def moments() -> Any:
-    return sl.collect(model(), corpus("estimate").take(48), layers=LAYERS, also=["scatter", "pairs"], source=SOURCE)
+    return sl.collect(
+        model(),
+        corpus("estimate").take(48),
+        layers=LAYERS,
+        also=["scatter", "pairs"],
+        source=SOURCE,
+    )
 
 
 @cache
@@ -79,7 +86,7 @@ def edits() -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------- the calls
+# ---------------------------------------------------------------------------------------- the calls
 
 
 def evaluation() -> digests.Table:
@@ -88,13 +95,21 @@ def evaluation() -> digests.Table:
 
 
 def generation() -> digests.Table:
-    said = {name: sl.generate(model(), lines(3), edit=edit, max_new_tokens=12) for name, edit in edits().items()}
+    said = {
+        name: sl.generate(model(), lines(3), edit=edit, max_new_tokens=12)
+        for name, edit in edits().items()
+    }
     drawn = sl.generate(model(), lines(3), temperature=0.8, seed=3, max_new_tokens=12)
-    return digests.of_lines([f"{name}: {text}" for name, texts in said.items() for text in texts] + drawn)
+    return digests.of_lines(
+        [f"{name}: {text}" for name, texts in said.items() for text in texts] + drawn
+    )
 
 
 def random_control() -> digests.Table:
-    made = [sl.effects.random_like(model(), lines(4), edits()[name], seed=1, batch=BATCH) for name in ("add", "ablate")]
+    made = [
+        sl.effects.random_like(model(), lines(4), edits()[name], seed=1, batch=BATCH)
+        for name in ("add", "ablate")
+    ]
     return digests.of_arrays({"nats": sl.cross_entropy(model(), lines(4), made, batch=BATCH)})
 
 
@@ -109,13 +124,22 @@ def shifts() -> digests.Table:
 
 
 def gold() -> digests.Table:
-    return digests.of_arrays({"gold": sl.mass.gold_masses(model(), corpus("dev").take(8), words(), batch=BATCH)})
+    return digests.of_arrays(
+        {"gold": sl.mass.gold_masses(model(), corpus("dev").take(8), words(), batch=BATCH)}
+    )
 
 
 def lift() -> digests.Table:
     some = sl.units.candidates(latents(), source=SOURCE, pool=3)
-    told: dict[str, Any] = {"firing": latents(), "source": SOURCE, "strengths": (1.0, 2.0), "batch": BATCH}
-    found = sl.units.causal_lift(model(), corpus("dev").take(3), dictionaries(), some, words(), **told)
+    told: dict[str, Any] = {
+        "firing": latents(),
+        "source": SOURCE,
+        "strengths": (1.0, 2.0),
+        "batch": BATCH,
+    }
+    found = sl.units.causal_lift(
+        model(), corpus("dev").take(3), dictionaries(), some, words(), **told
+    )
     return digests.of_arrays({"slope": found.slope, "effect": found.effect, "chosen": some.chosen})
 
 
@@ -124,7 +148,12 @@ def effects() -> digests.Table:
     rows = sl.effects.language_effects(model(), corpus("dev").take(4), steps, batch=BATCH)
     table = sl.effects.effect_matrix(rows)
     least = sl.effects.dominance(rows, draws=99, resamples=50)
-    told = {"dose": rows["dose"], "rise": rows["rise"], "matrix": table, "dominance": [least.difference, least.p]}
+    told = {
+        "dose": rows["dose"],
+        "rise": rows["rise"],
+        "matrix": table,
+        "dominance": [least.difference, least.p],
+    }
     return digests.of_arrays(told)
 
 
@@ -140,7 +169,9 @@ def geometry() -> digests.Table:
 
 
 def spectra() -> digests.Table:
-    return digests.of_frame(sl.estimate.spectrum_table(sl.estimate.spectra(moments(), bootstraps=3)))
+    return digests.of_frame(
+        sl.estimate.spectrum_table(sl.estimate.spectra(moments(), bootstraps=3))
+    )
 
 
 CALLS: tuple[Callable[[], digests.Table], ...] = (

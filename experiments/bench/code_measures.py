@@ -1,4 +1,5 @@
-"""Numbers of the code itself, as a Markdown table: sizes of modules and functions, names at the door, comments."""
+"""Numbers of the code itself, as a Markdown table: sizes of modules and functions, names at the
+door, comments."""
 
 import ast
 import statistics
@@ -10,7 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, TESTS = ROOT / "steerlab", ROOT / "tests"
 COLUMNS = 100
 _DIRECTIVES = ("# noqa", "# type: ignore")
-_EMPTY = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+_EMPTY = {
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
 
 
 def measures() -> dict[str, str]:
@@ -44,7 +52,8 @@ def _lines(file: Path) -> list[str]:
 
 
 def _functions(file: Path) -> Iterator[int]:
-    """The length of each function, methods and inner ones too, from `def` to its last line without decorators."""
+    """The length of each function, methods and inner ones too, from `def` to its last line
+    without decorators."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield (node.end_lineno or node.lineno) - node.lineno + 1

@@ -1,7 +1,8 @@
-"""What collecting costs beside the forward passes that it needs anyway, and what memory it takes as a corpus grows.
+"""What collecting costs beside the forward passes that it needs anyway, and what memory it takes as
+a corpus grows.
 
-`python collecting.py FOLDER` collects the means of a corpus folder and prints the peak memory of the process: the
-section runs it once for each size.
+`python collecting.py FOLDER` collects the means of a corpus folder and prints the peak memory of
+the process: the section runs it once for each size.
 """
 
 import json
@@ -29,7 +30,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
     notes = [
         "Bare: the blocks alone (no logits) over the same sentences in the same batches of "
         f"{BATCH} lines of a language, tokenised and padded in the same way. Polyglot, all layers.",
-        f"Memory: the {BATCH} shortest packaged sentences of {' and '.join(LANGS)}, repeated to the size, a process of "
+        f"Memory: the {BATCH} shortest packaged sentences of {' and '.join(LANGS)}, repeated to "
+        "the size, a process of "
         "its own for each.",
     ]
     return {"tables": [speed, memory], "notes": notes}
@@ -44,17 +46,30 @@ def _speed(*, rounds: int) -> list[dict[str, Any]]:
         for start in range(0, len(corpus), BATCH):
             for iso in corpus.langs:
                 lines = [f"{line}\n" for line in corpus[iso][start : start + BATCH]]
-                model.body(*pad(encode(model.tokenizer, lines), model.tokenizer.pad_token_id, model.device))
+                model.body(
+                    *pad(encode(model.tokenizer, lines), model.tokenizer.pad_token_id, model.device)
+                )
 
     def collecting(also: list[str]) -> Any:
         return lambda: sl.collect(model, corpus, also=also, batch=BATCH)
 
-    taken = interleaved({"bare": bare} | {name: collecting(also) for name, also in ways.items()}, rounds=rounds)
+    taken = interleaved(
+        {"bare": bare} | {name: collecting(also) for name, also in ways.items()}, rounds=rounds
+    )
     count = len(corpus) * len(corpus.langs)
-    rows: list[dict[str, Any]] = [{"what": "bare", "sentences/s": spread([count / spent for spent in taken["bare"]])}]
+    rows: list[dict[str, Any]] = [
+        {"what": "bare", "sentences/s": spread([count / spent for spent in taken["bare"]])}
+    ]
     for name, aim in zip(ways, ("0.95", "0.85"), strict=True):
         rate = spread([count / spent for spent in taken[name]])
-        rows.append({"what": name, "sentences/s": rate, "of bare": ratio(taken["bare"], taken[name]), "aim": aim})
+        rows.append(
+            {
+                "what": name,
+                "sentences/s": rate,
+                "of bare": ratio(taken["bare"], taken[name]),
+                "aim": aim,
+            }
+        )
     return rows
 
 
@@ -64,10 +79,19 @@ def _memory(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             write_corpus(Path(folder), size)
             command = [sys.executable, __file__, folder]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ
+            )
         peak = json.loads(done.stdout.splitlines()[-1])["peak"]
         first = rows[0]["MiB"] if rows else peak / 2**20
-        rows.append({"sentences": size, "MiB": peak / 2**20, "of the first": peak / 2**20 / first, "aim": "1.05"})
+        rows.append(
+            {
+                "sentences": size,
+                "MiB": peak / 2**20,
+                "of the first": peak / 2**20 / first,
+                "aim": "1.05",
+            }
+        )
     return rows
 
 

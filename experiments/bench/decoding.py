@@ -1,4 +1,5 @@
-"""What steering costs: tokens per second with an edit, without one, and of Hugging Face's own `generate`."""
+"""What steering costs: tokens per second with an edit, without one, and of Hugging Face's own
+`generate`."""
 
 from typing import Any
 
@@ -26,10 +27,13 @@ def measure(*, quick: bool) -> dict[str, Any]:
         for batch in BATCHES
     ]
     notes = [
-        f"Prompts are different English lines, {NEW_TOKENS} new tokens each, greedy, no row ends early; the edit adds "
-        "one vector at a middle layer, float32. All three take texts and give texts. Hugging Face: `generate` without "
+        f"Prompts are different English lines, {NEW_TOKENS} new tokens each, greedy, no row ends "
+        "early; the edit adds "
+        "one vector at a middle layer, float32. All three take texts and give texts. Hugging Face: "
+        "`generate` without "
         "any hook.",
-        f"random150 is a random Llama: {', '.join(f'{key} {value}' for key, value in SHAPE.items())}.",
+        "random150 is a random Llama: "
+        f"{', '.join(f'{key} {value}' for key, value in SHAPE.items())}.",
     ]
     return {"tables": [{"title": "New tokens per second", "rows": rows}], "notes": notes}
 
@@ -44,10 +48,18 @@ def compare(model: Model, batch: int, *, label: str, rounds: int, budget: float)
 
     @torch.inference_mode()
     def plain() -> list[str]:
-        ids, mask = pad(encode(model.tokenizer, prompts), model.tokenizer.pad_token_id, model.device)
-        given = {"input_ids": ids, "attention_mask": mask.long(), "pad_token_id": model.tokenizer.pad_token_id}
+        ids, mask = pad(
+            encode(model.tokenizer, prompts), model.tokenizer.pad_token_id, model.device
+        )
+        given = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "pad_token_id": model.tokenizer.pad_token_id,
+        }
         made = model.hf.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)
-        return list(model.tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True))
+        return list(
+            model.tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True)
+        )
 
     actions = {
         STEERED: lambda: sl.generate(model, prompts, edit=edit, **options),
@@ -57,7 +69,10 @@ def compare(model: Model, batch: int, *, label: str, rounds: int, budget: float)
     same = sum(a == b for a, b in zip(actions[UNSTEERED](), plain(), strict=True))
     taken = interleaved(actions, rounds=rounds, budget=budget)
     tokens = batch * NEW_TOKENS
-    speed = {f"{name}, tokens/s": spread([tokens / spent for spent in times]) for name, times in taken.items()}
+    speed = {
+        f"{name}, tokens/s": spread([tokens / spent for spent in times])
+        for name, times in taken.items()
+    }
     return {
         "model": label,
         "batch": batch,
@@ -72,8 +87,18 @@ def compare(model: Model, batch: int, *, label: str, rounds: int, budget: float)
 
 
 def _direction(model: Model) -> Direction:
-    """A random unit direction at the middle layer: what it costs does not depend on where it points."""
+    """A random unit direction at the middle layer: what it costs does not depend on where it
+    points."""
     unit = torch.randn(1, model.width, generator=torch.Generator().manual_seed(0))
     unit = unit / unit.norm()
     layer = model.n_layers // 2
-    return Direction("x", None, (layer,), "resid_post", unit, torch.ones(1), torch.zeros_like(unit), unit[:, None])
+    return Direction(
+        "x",
+        None,
+        (layer,),
+        "resid_post",
+        unit,
+        torch.ones(1),
+        torch.zeros_like(unit),
+        unit[:, None],
+    )

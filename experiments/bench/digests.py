@@ -1,4 +1,5 @@
-"""Digests of results: a hash for each table and each of its columns, of what is a result and nothing else."""
+"""Digests of results: a hash for each table and each of its columns, of what is a result and
+nothing else."""
 
 import hashlib
 import json
@@ -14,7 +15,8 @@ from safetensors import safe_open
 Column = dict[str, Any]
 Table = dict[str, Any]
 
-# What differs from run to run, from machine to machine, or with how the work is dealt out, is no result.
+# What differs from run to run, from machine to machine, or with how the work is dealt out, is no
+# result.
 _NAMES = re.compile(
     r"(seconds|memory|(peak_)?rss|.*_bytes|bytes|at|time|date|started|format|cell|key|worker|host|path|file|folder"
     r"|command|digest|hash|sha256|fingerprint|batch|batch_rows)",
@@ -26,7 +28,8 @@ _FILE_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.|$)")
 
 
 def of_folder(folder: Path, patterns: Sequence[str]) -> dict[str, Table]:
-    """A digest of every file that one of the patterns finds, by its path in the folder without the hash in it."""
+    """A digest of every file that one of the patterns finds, by its path in the folder without
+    the hash in it."""
     found: dict[str, Table] = {}
     for pattern in patterns:
         files = sorted(folder.glob(pattern))
@@ -55,7 +58,9 @@ def _of_file(file: Path, folder: Path) -> Table:
 def of_frame(frame: pd.DataFrame) -> Table:
     """Each column by itself, its values in the table's order."""
     columns = {str(name): frame[name].astype(object).tolist() for name in frame.columns}
-    return _table({name: _column(values) for name, values in columns.items() if _told(name, values)})
+    return _table(
+        {name: _column(values) for name, values in columns.items() if _told(name, values)}
+    )
 
 
 def of_arrays(arrays: Mapping[str, Any]) -> Table:
@@ -66,7 +71,7 @@ def of_arrays(arrays: Mapping[str, Any]) -> Table:
 def of_tensors(file: Path) -> Table:
     """The tensors of a safetensors file, and what its header says they are of."""
     with safe_open(file, framework="np") as opened:
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
         about = json.loads((opened.metadata() or {}).get("about", "{}"))
     made = {name: _array(value) for name, value in arrays.items()}
     return _table(made | {"about": _column(list(_leaves(about)))})
@@ -84,12 +89,16 @@ def of_lines(lines: Iterable[str]) -> Table:
 
 
 def differences(before: Mapping[str, Table], now: Mapping[str, Table]) -> list[str]:
-    """What differs, a line each: tables that are gone or new, and the columns of those that changed."""
+    """What differs, a line each: tables that are gone or new, and the columns of those that
+    changed."""
     found = [f"{name}: no longer there" for name in before if name not in now]
     found += [f"{name}: new" for name in now if name not in before]
     for name in before:
         if name in now and before[name] != now[name]:
-            found += [f"{name}: {line}" for line in _changes(before[name]["columns"], now[name]["columns"])]
+            found += [
+                f"{name}: {line}"
+                for line in _changes(before[name]["columns"], now[name]["columns"])
+            ]
     return found
 
 
@@ -97,13 +106,15 @@ def dump(tables: Mapping[str, Table]) -> str:
     """JSON with a line for each column, so that a new baseline reads well as a diff."""
     parts = []
     for name, table in tables.items():
-        columns = ",\n".join(f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in table["columns"].items())
+        columns = ",\n".join(
+            f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in table["columns"].items()
+        )
         top = f'  "sha256": {json.dumps(table["sha256"])}'
         parts.append(f' {json.dumps(name)}: {{\n{top},\n  "columns": {{\n{columns}\n  }}\n }}')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-# ------------------------------------------------------------------------------------------------------- the parts
+# ---------------------------------------------------------------------------------------- the parts
 
 
 def _told(name: str, values: Sequence[Any]) -> bool:
@@ -113,11 +124,15 @@ def _told(name: str, values: Sequence[Any]) -> bool:
 
 def _table(columns: dict[str, Column]) -> Table:
     ordered = dict(sorted(columns.items()))
-    return {"sha256": _sha(f"{name} {column['hash']}" for name, column in ordered.items()), "columns": ordered}
+    return {
+        "sha256": _sha(f"{name} {column['hash']}" for name, column in ordered.items()),
+        "columns": ordered,
+    }
 
 
 def _column(values: Sequence[Any]) -> Column:
-    """The hash of the values in order, of the same values sorted, how many, and the sum of those that are numbers."""
+    """The hash of the values in order, of the same values sorted, how many, and the sum of those
+    that are numbers."""
     told = [_canonical(value) for value in values]
     made: Column = {"rows": len(told), "hash": _sha(told)[:16], "sorted": _sha(sorted(told))[:16]}
     numbers = [float(value) for value in values if _is_number(value) and np.isfinite(value)]
@@ -129,11 +144,17 @@ def _array(value: np.ndarray) -> Column:
     flat = np.ascontiguousarray(value.astype(np.float64)).ravel() + 0.0
     told = hashlib.sha256(f"{value.shape}".encode() + flat.tobytes()).hexdigest()[:16]
     once = hashlib.sha256(np.sort(flat).tobytes()).hexdigest()[:16]
-    return {"rows": value.size, "hash": told, "sorted": once, "sum": float(f"{np.nansum(np.abs(flat)):.8g}")}
+    return {
+        "rows": value.size,
+        "hash": told,
+        "sorted": once,
+        "sum": float(f"{np.nansum(np.abs(flat)):.8g}"),
+    }
 
 
 def _canonical(value: Any) -> str:
-    """A word for a value that does not depend on how the table keeps it: 1 and 1.0 are one, and so are None and NaN."""
+    """A word for a value that does not depend on how the table keeps it: 1 and 1.0 are one, and
+    so are None and NaN."""
     if value is None or value is pd.NA:
         return "none"
     if isinstance(value, (bool, np.bool_)):

@@ -1,4 +1,5 @@
-"""Environments of their own for the peers whose pins clash with ours: made once, made again when a pin changes."""
+"""Environments of their own for the peers whose pins clash with ours: made once, made again when
+a pin changes."""
 
 import shutil
 import subprocess
@@ -7,10 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "bench"
-# What each peer's environment holds beside the torch of constraints.txt. The newest releases that the registry has on
-# 2026-11-21, with the newest transformers and numpy that each of them takes.
+# What each peer's environment holds beside the torch of constraints.txt. The newest releases that
+# the registry has on 2026-11-21, with the newest transformers and numpy that each of them takes.
 PINS = {
-    "steering-vectors": ("steering-vectors==0.12.2", "transformers==4.57.6", "numpy==2.4.6", "safetensors==0.8.0"),
+    "steering-vectors": (
+        "steering-vectors==0.12.2",
+        "transformers==4.57.6",
+        "numpy==2.4.6",
+        "safetensors==0.8.0",
+    ),
     "nnsight": ("nnsight==0.8.1", "transformers==5.23.0", "numpy==2.4.6", "safetensors==0.8.0"),
     "repeng": ("repeng==0.4.0", "transformers==5.23.0", "numpy==1.26.4", "safetensors==0.8.0"),
 }
@@ -27,7 +33,8 @@ def torch_pin() -> str:
 
 
 def python_of(peer: str, *, make: bool = True) -> Path:
-    """The Python of a peer's environment; without `make` only an environment that is there already will do."""
+    """The Python of a peer's environment; without `make` only an environment that is there
+    already will do."""
     folder = BUILD / f"env-{peer}"
     python, marker = folder / "bin" / "python", folder / "pins.txt"
     wanted = "\n".join([sys.version, torch_pin(), *PINS[peer]])
@@ -51,5 +58,7 @@ def _call(command: list[str], peer: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotMeasured(f"its environment could not be made ({error})") from error
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines()[-1:]
+        told = [
+            line for line in done.stderr.splitlines() if "ERROR" in line
+        ] or done.stderr.splitlines()[-1:]
         raise NotMeasured(f"{peer}'s environment could not be made: {' '.join(told)[:300]}")

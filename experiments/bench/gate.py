@@ -1,12 +1,14 @@
-"""The regression gate: hashes of the results of a few small jobs, to hold a change against that must change none.
+"""The regression gate: hashes of the results of a few small jobs, to hold a change against that
+must change none.
 
     python experiments/bench/gate.py --out before.json      # on the commit that one starts from
     python experiments/bench/gate.py --against before.json  # after the change: exit 1 and the columns that differ
 
-Every job runs in a process of its own, with one torch thread, in a folder that is deleted afterwards. Between two runs
-on one machine the JSON is the same to the last byte. The last bits of a sum depend on the processor and on the versions
-of the packages, so gate.json beside this file, which `--against` alone reads, is a baseline of one machine: on another
-one make it anew, with `--out`, on the commit that one starts from.
+Every job runs in a process of its own, with one torch thread, in a folder that is deleted
+afterwards. Between two runs on one machine the JSON is the same to the last byte. The last bits of
+a sum depend on the processor and on the versions of the packages, so gate.json beside this file,
+which `--against` alone reads, is a baseline of one machine: on another one make it anew, with
+`--out`, on the commit that one starts from.
 """
 
 import argparse
@@ -35,9 +37,12 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 ROWS = ("rows.parquet", "directions/*.safetensors")
 
 DENSE = (
-    "diffmean, diffmean texts, diffmean last, diffmean against rest, diffmean against centre, diffmean against en, "
-    "diffmean against clas, lda, lda against source, lda against clas, probe, probe against source, "
-    "probe against clas, pca, pca means, pca cloud, eigengap, disentangle, disentangle tokens, sparse, "
+    "diffmean, diffmean texts, diffmean last, diffmean against rest, diffmean against centre, "
+    "diffmean against en, "
+    "diffmean against clas, lda, lda against source, lda against clas, probe, probe against "
+    "source, "
+    "probe against clas, pca, pca means, pca cloud, eigengap, disentangle, disentangle tokens, "
+    "sparse, "
     "sparse monolingual, leace, leace target, ellipsoid"
 ).split(", ")
 # "langfir shuffled" finds no feature in texts of this size.
@@ -49,7 +54,7 @@ SMALL = {"targets": ["de"], "limit": 3, "batch": 16, "new_tokens": 12}
 Tables = dict[str, digests.Table]
 
 
-# --------------------------------------------------------------------------------------------------------- the jobs
+# ----------------------------------------------------------------------------------------- the jobs
 
 
 def main_job(folder: Path) -> Tables:
@@ -62,11 +67,19 @@ def main_job(folder: Path) -> Tables:
 
 
 def dense(folder: Path) -> Tables:
-    """Every estimator of activations, with every operator that takes what it makes, at two layers."""
-    # CLaS-Bench's contrast asks for Chinese, which is not among the texts: Japanese stands for it here.
+    """Every estimator of activations, with every operator that takes what it makes, at two
+    layers."""
+    # CLaS-Bench's contrast asks for Chinese, which is not among the texts: Japanese stands for it
+    # here.
     _corpus(folder, {iso: iso for iso in ("en", "de", "fr", "ru")} | {"zh": "ja"}, count=160)
     operators = SHIFTS | {"conceptor": [0.2], "overwrite": [0.5]}
-    grid = {"corpus": "texts", "estimators": DENSE, "operators": operators, "layers": [3, 5], "fluency": True}
+    grid = {
+        "corpus": "texts",
+        "estimators": DENSE,
+        "operators": operators,
+        "layers": [3, 5],
+        "fluency": True,
+    }
     return _sweep(folder, grid)
 
 
@@ -74,7 +87,9 @@ def sparse(folder: Path) -> Tables:
     """Every method that chooses features of SAEs, with every operator that takes them."""
     _corpus(folder, {iso: iso for iso in ("en", "de", "fr")}, count=160)
     operators = SHIFTS | {"clamp": [2.0], "gate": [1.0], "signed_shift": [1.0], "push_pull": [1.0]}
-    return _sweep(folder, {"corpus": "texts", "estimators": SPARSE, "operators": operators, "layers": [5]})
+    return _sweep(
+        folder, {"corpus": "texts", "estimators": SPARSE, "operators": operators, "layers": [5]}
+    )
 
 
 def neurons(folder: Path) -> Tables:
@@ -87,15 +102,29 @@ def neurons(folder: Path) -> Tables:
 def sampled(folder: Path) -> Tables:
     """Draws at a temperature, an instruction in the prompt, a judge by likelihood.
 
-    What is drawn depends on the cells' keys: a change that gives these new names changes this job's outputs rightly.
+    What is drawn depends on the cells' keys: a change that gives these new names changes this job's
+    outputs rightly.
     """
-    drawn = {"temperature": 0.7, "draws": 2, "seed": 1, "prompt": "instructed", "judge": "likelihood"}
-    return _sweep(folder, drawn | {"langs": ["en", "de"], "layers": [5], "operators": {"add": [1.0]}})
+    drawn = {
+        "temperature": 0.7,
+        "draws": 2,
+        "seed": 1,
+        "prompt": "instructed",
+        "judge": "likelihood",
+    }
+    return _sweep(
+        folder, drawn | {"langs": ["en", "de"], "layers": [5], "operators": {"add": [1.0]}}
+    )
 
 
 def raced(folder: Path) -> Tables:
     """A race: settings that fall behind stop early."""
-    grid = {"langs": ["en", "de"], "layers": [1, 3, 5], "operators": {"add": [0.5, 1, 2]}, "race": True}
+    grid = {
+        "langs": ["en", "de"],
+        "layers": [1, 3, 5],
+        "operators": {"add": [0.5, 1, 2]},
+        "race": True,
+    }
     return _sweep(folder, grid | {"limit": 16})
 
 
@@ -105,17 +134,25 @@ def one_by_one(folder: Path) -> Tables:
     (folder / "directions").mkdir()
     _steerlab(folder, *"fit pca polyglot texts -o directions/pca.safetensors".split())
     prompts = ["The weather is nice today.", "She lives in a small house near the river."]
-    words = [*"steer polyglot directions/pca.safetensors --to de --layer 5 --strength 1.5".split(), *prompts]
+    words = [
+        *"steer polyglot directions/pca.safetensors --to de --layer 5 --strength 1.5".split(),
+        *prompts,
+    ]
     told = _steerlab(folder, *words)
-    return {"steer": digests.of_lines(told.splitlines())} | digests.of_folder(folder, ["directions/*"])
+    return {"steer": digests.of_lines(told.splitlines())} | digests.of_folder(
+        folder, ["directions/*"]
+    )
 
 
 def clas(folder: Path) -> Tables:
-    """`steerlab clas` on the questions of the package, with a judge on loopback; what the judge was asked, too."""
+    """`steerlab clas` on the questions of the package, with a judge on loopback; what the judge
+    was asked, too."""
     _corpus(folder, {iso: iso for iso in ("en", "de", "es")}, count=48)
     words = (
-        "clas --sources en,de --targets en,de,es --prompt line --new-tokens 12 --limit 3 --dev-limit 2 --batch 16 "
-        "--estimators diffmean,pca --layers 3,5 --strengths 1 --corpus texts --out made --judge-model loop"
+        "clas --sources en,de --targets en,de,es --prompt line --new-tokens 12 --limit 3 "
+        "--dev-limit 2 --batch 16 "
+        "--estimators diffmean,pca --layers 3,5 --strengths 1 --corpus texts --out made "
+        "--judge-model loop"
     )
     with _judge() as (url, asked):
         _steerlab(folder, *words.split(), "--judge", url)
@@ -145,7 +182,7 @@ JOBS: tuple[Callable[[Path], Tables], ...] = (
 )
 
 
-# -------------------------------------------------------------------------------------------- what the jobs are made of
+# ------------------------------------------------------------------------ what the jobs are made of
 
 
 def _steerlab(folder: Path, *words: str) -> str:
@@ -153,17 +190,27 @@ def _steerlab(folder: Path, *words: str) -> str:
 
 
 def _python(folder: Path, *words: str) -> str:
-    """Run Python on this checkout's package, in a folder; gives what it printed, and raises with its last words."""
-    env = os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    """Run Python on this checkout's package, in a folder; gives what it printed, and raises with
+    its last words."""
+    env = (
+        os.environ
+        | dict.fromkeys(THREADS, "1")
+        | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    )
     env |= {"HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True
+    )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(words[:4])} ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(words[:4])} ended with {done.returncode}: {done.stderr[-2000:]}"
+        )
     return done.stdout
 
 
 def _corpus(folder: Path, langs: dict[str, str], *, count: int) -> None:
-    """Write the first lines of the package's sentences to `texts`: each language from the file of the other name."""
+    """Write the first lines of the package's sentences to `texts`: each language from the file
+    of the other name."""
     (folder / "texts").mkdir()
     for iso, of in langs.items():
         lines = (TEXTS / f"{of}.txt").read_text("utf-8").splitlines()[:count]
@@ -178,7 +225,8 @@ def _sweep(folder: Path, grid: dict[str, Any]) -> Tables:
 
 @contextmanager
 def _judge() -> Iterator[tuple[str, list[str]]]:
-    """An endpoint on loopback that likes answers of many words, and says nothing that can be read of those of five."""
+    """An endpoint on loopback that likes answers of many words, and says nothing that can be
+    read of those of five."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -189,8 +237,18 @@ def _judge() -> Iterator[tuple[str, list[str]]]:
             answer = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
             words = len((answer.group(1) if answer else text).split())
             said = "I cannot say." if words == 5 else f"So so.\nRating: [[{min(2, words // 4)}]]"
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-            made = {"id": "x", "object": "chat.completion", "created": 0, "model": "loop", "choices": [choice]}
+            choice = {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": said},
+            }
+            made = {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "loop",
+                "choices": [choice],
+            }
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -201,7 +259,9 @@ def _judge() -> Iterator[tuple[str, list[str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    ).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
     finally:
@@ -209,7 +269,7 @@ def _judge() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-# ---------------------------------------------------------------------------------------------------------- the gate
+# ----------------------------------------------------------------------------------------- the gate
 
 
 def run(jobs: Sequence[Callable[[Path], Tables]], *, workers: int) -> tuple[Tables, list[str]]:
@@ -223,7 +283,11 @@ def run(jobs: Sequence[Callable[[Path], Tables]], *, workers: int) -> tuple[Tabl
         except Exception as error:
             made = f"{job.__name__}: {type(error).__name__}: {error}"
         told = "failed" if isinstance(made, str) else f"{len(made)} tables"
-        print(f"{job.__name__:12} {time.monotonic() - start:5.0f} s  {told}", file=sys.stderr, flush=True)
+        print(
+            f"{job.__name__:12} {time.monotonic() - start:5.0f} s  {told}",
+            file=sys.stderr,
+            flush=True,
+        )
         return made
 
     with ThreadPoolExecutor(workers) as pool:
@@ -241,19 +305,32 @@ def run(jobs: Sequence[Callable[[Path], Tables]], *, workers: int) -> tuple[Tabl
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs; exit 1 where one fails or a table differs from the baseline."""
     names = {job.__name__: job for job in JOBS}
-    parser = argparse.ArgumentParser(description="hash the results of a few small jobs, and compare them")
+    parser = argparse.ArgumentParser(
+        description="hash the results of a few small jobs, and compare them"
+    )
     parser.add_argument("--out", type=Path, help="write the hashes to this .json")
     parser.add_argument(
-        "--against", type=Path, nargs="?", const=BASELINE, help="compare with this .json (default: the one beside this)"
+        "--against",
+        type=Path,
+        nargs="?",
+        const=BASELINE,
+        help="compare with this .json (default: the one beside this)",
     )
-    parser.add_argument("--only", nargs="+", choices=names, help="these jobs alone; they are compared alone, too")
-    parser.add_argument("--workers", type=int, default=2, help="jobs that run at once, a core each (default 2)")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, help="these jobs alone; they are compared alone, too"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="jobs that run at once, a core each (default 2)"
+    )
     options = parser.parse_args(arguments)
     before = json.loads(options.against.read_text("utf-8")) if options.against else None
     start = time.monotonic()
     jobs = [names[name] for name in options.only or names]
     tables, failed = run(jobs, workers=options.workers)
-    print(f"{len(tables)} tables of {len(jobs)} jobs, {time.monotonic() - start:.0f} s", file=sys.stderr)
+    print(
+        f"{len(tables)} tables of {len(jobs)} jobs, {time.monotonic() - start:.0f} s",
+        file=sys.stderr,
+    )
     if options.out:
         options.out.write_text(digests.dump(tables), "utf-8")
     found = list(failed)

@@ -1,12 +1,15 @@
-"""The sweep and the cost of steering on a GPU: random weights in the shapes of Llama-3.2-1B and Llama-3.1-8B, bf16.
+"""The sweep and the cost of steering on a GPU: random weights in the shapes of Llama-3.2-1B and
+Llama-3.1-8B, bf16.
 
-`python experiments/bench/gpu.py [--out FOLDER]` on a machine with CUDA puts a section into benchmarks.json and writes
-benchmarks.md anew; `make bench ARGS="--only gpu"` does the same. Speed does not depend on the weights, so none are
-fetched; prompts are polyglot's, within its vocabulary. Contenders are steerlab and the loop over cells with Hugging
-Face's `generate` and a plain hook, on the same weights in one process, in turns.
+`python experiments/bench/gpu.py [--out FOLDER]` on a machine with CUDA puts a section into
+benchmarks.json and writes benchmarks.md anew; `make bench ARGS="--only gpu"` does the same. Speed
+does not depend on the weights, so none are fetched; prompts are polyglot's, within its vocabulary.
+Contenders are steerlab and the loop over cells with Hugging Face's `generate` and a plain hook, on
+the same weights in one process, in turns.
 
-A decoding step cannot take less than the time to read the weights and the cache once, or than the arithmetic of its
-rows, whichever is longer: the roofline. Both rates are measured on the device first, by a copy and a matrix product.
+A decoding step cannot take less than the time to read the weights and the cache once, or than the
+arithmetic of its rows, whichever is longer: the roofline. Both rates are measured on the device
+first, by a copy and a matrix product.
 """
 
 import argparse
@@ -57,7 +60,8 @@ TOGETHER = 512  # rows of a decoding step that a sweep's roofline is stated for
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run: rounds, cells of (a) a round, batches of the comparison, size of the rate measurement."""
+    """How much is run: rounds, cells of (a) a round, batches of the comparison, size of the rate
+    measurement."""
 
     rounds: int = 3
     cells: int = 8
@@ -75,7 +79,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
     return found | {"machine": {"device": torch.cuda.get_device_name()}}
 
 
-def measured(shapes: dict[str, dict[str, Any]], *, device: str, dtype: torch.dtype, scale: Scale) -> dict[str, Any]:
+def measured(
+    shapes: dict[str, dict[str, Any]], *, device: str, dtype: torch.dtype, scale: Scale
+) -> dict[str, Any]:
     """Both tables for some shapes, on any device."""
     bandwidth, arithmetic = rates(device, dtype, scale.side)
     sweeps, steps = [], []
@@ -92,9 +98,12 @@ def measured(shapes: dict[str, dict[str, Any]], *, device: str, dtype: torch.dty
             torch.cuda.empty_cache()
     notes = [
         " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
-        f"Rates: {bandwidth / 1e9:.0f} GB/s, {arithmetic / 1e12:.1f} TFLOP/s in {str(dtype).removeprefix('torch.')}.",
-        f"A sweep: {LAYERS} layers x {scale.targets} targets x {len(STRENGTHS)} strengths x {PROMPTS} prompts, "
-        f"{NEW_TOKENS} new tokens each, greedy, no row ends early; (a) on {scale.cells} random cells a round.",
+        f"Rates: {bandwidth / 1e9:.0f} GB/s, {arithmetic / 1e12:.1f} TFLOP/s in "
+        f"{str(dtype).removeprefix('torch.')}.",
+        f"A sweep: {LAYERS} layers x {scale.targets} targets x {len(STRENGTHS)} strengths x "
+        f"{PROMPTS} prompts, "
+        f"{NEW_TOKENS} new tokens each, greedy, no row ends early; (a) on {scale.cells} random "
+        "cells a round.",
     ]
     sweep = {"title": "A sweep", "rows": sweeps}
     return {"tables": [sweep, {"title": "New tokens per second", "rows": steps}], "notes": notes}
@@ -104,7 +113,11 @@ def random_model(shape: dict[str, Any], *, device: str, dtype: torch.dtype) -> M
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(PACKAGED, padding_side="left")
-    tokens = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": None}
+    tokens = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": None,
+    }
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -131,20 +144,29 @@ def rates(device: str, dtype: torch.dtype, side: int) -> tuple[float, float]:
         done()
         return min(seconds(done) for _ in range(5))
 
-    return 2 * a.nbytes / best(lambda: b.copy_(a)), 2 * side**3 / best(lambda: torch.mm(a, a, out=b))
+    return 2 * a.nbytes / best(lambda: b.copy_(a)), 2 * side**3 / best(
+        lambda: torch.mm(a, a, out=b)
+    )
 
 
-def step_seconds(model: Model, rows: int, length: int, bandwidth: float, arithmetic: float) -> float:
+def step_seconds(
+    model: Model, rows: int, length: int, bandwidth: float, arithmetic: float
+) -> float:
     """The least time of one decoding step of `rows` rows that have `length` tokens behind them."""
-    weights = sum(p.numel() for p in model.blocks.parameters()) + model.width * model.config.vocab_size
+    weights = (
+        sum(p.numel() for p in model.blocks.parameters()) + model.width * model.config.vocab_size
+    )
     size = torch.finfo(model.dtype).bits // 8
     heads = model.config.num_key_value_heads * (model.width // model.config.num_attention_heads)
     cache = 2 * model.n_layers * heads * length * rows
     return max((weights + cache) * size / bandwidth, 2 * weights * rows / arithmetic)
 
 
-def _sweep(name: str, model: Model, scale: Scale, bandwidth: float, arithmetic: float) -> dict[str, Any]:
-    """Tokens per second of both contenders, in turns: ours the whole grid in one call, (a) some random cells."""
+def _sweep(
+    name: str, model: Model, scale: Scale, bandwidth: float, arithmetic: float
+) -> dict[str, Any]:
+    """Tokens per second of both contenders, in turns: ours the whole grid in one call, (a) some
+    random cells."""
     prompts = [f"{line}\n" for line in sl.corpus().split("dev").take(PROMPTS)["en"]]
     cells, draw = grid(model, scale.targets), random.Random(0)
     texts, some = ours(model, prompts, cells[:1]), {0: hooks(model, prompts, *cells[0])}
@@ -161,10 +183,22 @@ def _sweep(name: str, model: Model, scale: Scale, bandwidth: float, arithmetic: 
         few = draw.sample(range(len(cells)), min(scale.cells, len(cells)))
         taken["ours"].append(seconds(whole) / len(cells))
         taken["hooks"].append(seconds(loop) / len(few))
-    same = sum(a == b for i, found in some.items() for a, b in zip(texts[i * PROMPTS :], found, strict=False))
+    same = sum(
+        a == b
+        for i, found in some.items()
+        for a, b in zip(texts[i * PROMPTS :], found, strict=False)
+    )
     length = sum(map(len, encode(model.tokenizer, prompts))) // PROMPTS + NEW_TOKENS // 2
-    least = step_seconds(model, TOGETHER, length, bandwidth, arithmetic) * NEW_TOKENS * PROMPTS / TOGETHER
-    speed = {key: spread([PROMPTS * NEW_TOKENS / spent for spent in times]) for key, times in taken.items()}
+    least = (
+        step_seconds(model, TOGETHER, length, bandwidth, arithmetic)
+        * NEW_TOKENS
+        * PROMPTS
+        / TOGETHER
+    )
+    speed = {
+        key: spread([PROMPTS * NEW_TOKENS / spent for spent in times])
+        for key, times in taken.items()
+    }
     return {
         "shape": name,
         "cells": len(cells),
@@ -185,10 +219,17 @@ def grid(model: Model, targets: int) -> list[Cell]:
     step = max(1, model.n_layers // LAYERS)
     units = torch.randn(targets, model.width, generator=torch.Generator().manual_seed(0))
     units = units / units.norm(dim=-1, keepdim=True)
-    return [(layer, unit, by) for layer in range(step - 1, model.n_layers, step) for unit in units for by in STRENGTHS]
+    return [
+        (layer, unit, by)
+        for layer in range(step - 1, model.n_layers, step)
+        for unit in units
+        for by in STRENGTHS
+    ]
 
 
-def ours(model: Model, prompts: list[str], cells: list[Cell], *, batch: int | None = None) -> list[str]:
+def ours(
+    model: Model, prompts: list[str], cells: list[Cell], *, batch: int | None = None
+) -> list[str]:
     """All cells in one call."""
     edits = []
     for layer, unit, strength in cells:
@@ -200,7 +241,9 @@ def ours(model: Model, prompts: list[str], cells: list[Cell], *, batch: int | No
 
 
 @torch.inference_mode()
-def hooks(model: Model, prompts: list[str], layer: int, unit: torch.Tensor, strength: float) -> list[str]:
+def hooks(
+    model: Model, prompts: list[str], layer: int, unit: torch.Tensor, strength: float
+) -> list[str]:
     """One cell by `generate` under a plain hook."""
     ids, mask = pad(encode(model.tokenizer, prompts), model.tokenizer.pad_token_id, model.device)
     kept = (mask & (ids != model.tokenizer.bos_token_id))[:, :, None].to(model.dtype)
@@ -208,14 +251,22 @@ def hooks(model: Model, prompts: list[str], layer: int, unit: torch.Tensor, stre
     handle = model.blocks[layer].register_forward_hook(
         lambda _, __, h: h + (vector * kept if h.shape[1] == kept.shape[1] else vector)
     )
-    given = {"input_ids": ids, "attention_mask": mask.long(), "pad_token_id": model.tokenizer.pad_token_id}
+    given = {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "pad_token_id": model.tokenizer.pad_token_id,
+    }
     made = model.hf.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)
     handle.remove()
-    return list(model.tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True))
+    return list(
+        model.tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True)
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     options = parser.parse_args()

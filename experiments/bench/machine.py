@@ -1,4 +1,5 @@
-"""The machine that a section was measured on: what it is, and how much of it others used meanwhile."""
+"""The machine that a section was measured on: what it is, and how much of it others used
+meanwhile."""
 
 import datetime
 import os
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "numpy")
-# Threads that wait spin this often before they sleep: as fast as the default (libgomp's own count is far higher) on a
-# quiet machine, and not several times slower as soon as anything else wants a core.
+# Threads that wait spin this often before they sleep: as fast as the default (libgomp's own count
+# is far higher) on a quiet machine, and not several times slower as soon as anything else wants a
+# core.
 SPIN = "10000"
 
 
@@ -25,9 +27,15 @@ def threads() -> int:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of every process that is measured: the same threads, no network, no chatter."""
+    """The environment of every process that is measured: the same threads, no network, no
+    chatter."""
     count = str(threads)
-    same = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "GOMP_SPINCOUNT": SPIN}
+    same = {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "GOMP_SPINCOUNT": SPIN,
+    }
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
     return os.environ | same | quiet
 
@@ -46,7 +54,8 @@ def about(threads: int) -> dict[str, Any]:
 
 
 class Others:
-    """The share of the machine's cores that processes other than our own children used; None where it is not told."""
+    """The share of the machine's cores that processes other than our own children used; None
+    where it is not told."""
 
     def __init__(self) -> None:
         self.start, self.busy, self.own = time.perf_counter(), _busy(), _own()
@@ -63,7 +72,9 @@ class Others:
 def _busy() -> float | None:
     """Seconds that all cores together have worked since the machine started."""
     try:
-        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        fields = [
+            int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        ]
     except (OSError, ValueError):
         return None
     user, nice, system, _, _, irq, softirq = fields[:7]
@@ -81,7 +92,10 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _version(package: str) -> str | None:

@@ -11,11 +11,17 @@ Spread = dict[str, float]  # median, low, high, n
 
 def spread(values: Sequence[float]) -> Spread:
     """The median of some measurements with the lowest, the highest and how many there were."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values), "n": len(values)}
+    return {
+        "median": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "n": len(values),
+    }
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Spread:
-    """The spread of first / second, round by round, so that what slows both down in a round cancels."""
+    """The spread of first / second, round by round, so that what slows both down in a round
+    cancels."""
     return spread([a / b for a, b in zip(first, second, strict=True)])
 
 
@@ -26,11 +32,17 @@ def seconds(action: Callable[[], Any]) -> float:
 
 
 def interleaved(
-    actions: Mapping[str, Callable[[], Any]], *, rounds: int, budget: float = 0.0, warm_up: bool = True
+    actions: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    budget: float = 0.0,
+    warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Seconds of each action in each round, the order drawn anew for every round, after one warm-up each.
+    """Seconds of each action in each round, the order drawn anew for every round, after one warm-up
+    each.
 
-    At least `rounds` rounds; further ones, up to ten times as many, until `budget` seconds are spent.
+    At least `rounds` rounds; further ones, up to ten times as many, until `budget` seconds are
+    spent.
     """
     draw = random.Random(0)
     found: dict[str, list[float]] = {name: [] for name in actions}

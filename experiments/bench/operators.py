@@ -1,4 +1,5 @@
-"""What each operator costs a token, beside the dense matrix that a public implementation multiplies by."""
+"""What each operator costs a token, beside the dense matrix that a public implementation
+multiplies by."""
 
 import math
 from collections.abc import Callable
@@ -22,8 +23,10 @@ def measure(*, quick: bool) -> dict[str, Any]:
         for operator, (tensors, dense) in forms(first, second).items():
             rows.append(_row(operator, h, tensors, dense, rounds=5 if quick else 15))
     notes = [
-        f"h + change(h) on {TOKENS} tokens of width {WIDTH} in float32. Dense: h M with the same outcome, M made "
-        "beforehand (I - f BᵀB; the rotation of the plane). What has a shift, a level, a length or a mask has no dense "
+        f"h + change(h) on {TOKENS} tokens of width {WIDTH} in float32. Dense: h M with the same "
+        "outcome, M made "
+        "beforehand (I - f BᵀB; the rotation of the plane). What has a shift, a level, a length or "
+        "a mask has no dense "
         "form."
     ]
     return {"tables": [{"title": f"Width {WIDTH}", "rows": rows}], "notes": notes}
@@ -35,9 +38,15 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
     one = torch.eye(len(first))
     a, b = torch.outer(first, first), torch.outer(second, second)
     both = {name: torch.stack([first, second])[None] for name in ("read", "write")}
-    turn = (angle.cos() - 1) * (a + b) + angle.sin() * (torch.outer(first, second) - torch.outer(second, first))
+    turn = (angle.cos() - 1) * (a + b) + angle.sin() * (
+        torch.outer(first, second) - torch.outer(second, first)
+    )
     number = lambda value: torch.full((1, 2, 1), value)  # noqa: E731
-    reader = {"encoder": torch.stack([first, second])[None], "bias": number(0.1), "threshold": number(0.5)}
+    reader = {
+        "encoder": torch.stack([first, second])[None],
+        "bias": number(0.1),
+        "threshold": number(0.5),
+    }
     neurons = {"shift": first[None], "weight": (second > 0).float()[None]}
     return {
         "add": ({"shift": first[None]}, None),
@@ -45,19 +54,36 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
         "rotate": ({"first": first[None], "second": second[None], "angle": angle}, one + turn),
         "affine": ({"unit": first[None], "level": torch.ones(1), "fraction": torch.ones(1)}, None),
         "push": ({"basis": first[None, None], "step": torch.ones(1)}, None),
-        "erase": ({**both, "centre": torch.zeros(1, len(first)), "fraction": torch.ones(1)}, one - a - b),
-        "conceptor": ({"half": torch.stack([first, second])[None], "fraction": torch.ones(1)}, a + b),
+        "erase": (
+            {**both, "centre": torch.zeros(1, len(first)), "fraction": torch.ones(1)},
+            one - a - b,
+        ),
+        "conceptor": (
+            {"half": torch.stack([first, second])[None], "fraction": torch.ones(1)},
+            a + b,
+        ),
         "overwrite": ({"weight": (first > 0).float()[None], "values": second[None]}, None),
         "neuron_add": (neurons, None),
         "neuron_set": (neurons, None),
-        "neuron_zero": ({**neurons, "shift": 0 * first[None]}, torch.diag(1 - neurons["weight"][0])),
-        "clamp": ({**reader, "decoder": both["write"], "goal": number(1.0), "fraction": torch.ones(1)}, None),
+        "neuron_zero": (
+            {**neurons, "shift": 0 * first[None]},
+            torch.diag(1 - neurons["weight"][0]),
+        ),
+        "clamp": (
+            {**reader, "decoder": both["write"], "goal": number(1.0), "fraction": torch.ones(1)},
+            None,
+        ),
         "gate": ({**reader, "shift": first[None]}, None),
-        "signed_shift": ({**reader, "shift": first[None], "away": second[None], "prototype": number(1.0)}, None),
+        "signed_shift": (
+            {**reader, "shift": first[None], "away": second[None], "prototype": number(1.0)},
+            None,
+        ),
     }
 
 
-def _row(operator: str, h: Tensor, tensors: dict[str, Tensor], dense: Tensor | None, *, rounds: int) -> dict[str, Any]:
+def _row(
+    operator: str, h: Tensor, tensors: dict[str, Tensor], dense: Tensor | None, *, rounds: int
+) -> dict[str, Any]:
     change = CHANGES[operator]
     actions: dict[str, Callable[[], Tensor]] = {"own": lambda: h + change(h, tensors)}
     if dense is not None:

@@ -1,9 +1,10 @@
-"""The best layer and strength by racing, against a loop over the whole grid; and whether the choice is as good.
+"""The best layer and strength by racing, against a loop over the whole grid; and whether the choice
+is as good.
 
-The race is the package's: it draws no line twice, judges every output, and stops settings that fall behind. The loop is
-contender (a) of the sweep on the same cells with natural ends; its judging is left out of its time. For the choice,
-each seed takes 8 of the dev lines; the setting that the whole grid chooses on them and the setting that the race
-chooses are both run on 40 test lines.
+The race is the package's: it draws no line twice, judges every output, and stops settings that fall
+behind. The loop is contender (a) of the sweep on the same cells with natural ends; its judging is
+left out of its time. For the choice, each seed takes 8 of the dev lines; the setting that the whole
+grid chooses on them and the setting that the race chooses are both run on 40 test lines.
 """
 
 import sys
@@ -41,7 +42,9 @@ class Recorded(Runner):
     def lines(self, cell: Cell) -> Any:
         return self.few
 
-    def run(self, cells: Iterable[Cell], *, title: str = "", progress: bool = False) -> pd.DataFrame:
+    def run(
+        self, cells: Iterable[Cell], *, title: str = "", progress: bool = False
+    ) -> pd.DataFrame:
         found = []
         for cell in cells:
             asked = [self.few[place] for place in cell.lines or range(len(self.few))]
@@ -65,9 +68,14 @@ def measure(*, quick: bool) -> dict[str, Any]:
         return Runner(model, corpus, fits, identifier(), {"dev": lines, "test": lines})
 
     speed = _speed(grid, bench, rounds=1 if quick else 2, cells=8 if quick else 32)
-    choice = _choice(grid, bench, seeds=3 if quick else 10, dev=16 if quick else 24, test=8 if quick else 40)
+    choice = _choice(
+        grid, bench, seeds=3 if quick else 10, dev=16 if quick else 24, test=8 if quick else 40
+    )
     tables = [
-        {"title": f"polyglot: the best of {len(grid) // len(TARGETS)} layers and strengths", "rows": speed},
+        {
+            "title": f"polyglot: the best of {len(grid) // len(TARGETS)} layers and strengths",
+            "rows": speed,
+        },
         {"title": "What is lost by racing", "rows": choice},
     ]
     return {"tables": tables, "notes": [" ".join((__doc__ or "").split())]}
@@ -89,25 +97,40 @@ def _speed(grid: list[Cell], bench: Any, *, rounds: int, cells: int) -> list[dic
             raced.append(time.perf_counter() - start)
     label = "times the race's"
     return [
-        {"way": "(a) loop over all cells, not judged", "s": spread(loop), label: ratio(loop, raced), "aim": "15"},
+        {
+            "way": "(a) loop over all cells, not judged",
+            "s": spread(loop),
+            label: ratio(loop, raced),
+            "aim": "15",
+        },
         {"way": "steerlab, all cells, judged", "s": spread(whole), label: ratio(whole, raced)},
-        {"way": f"steerlab, raced: {rows} of {len(grid) * PROMPTS} outputs, judged", "s": spread(raced)},
+        {
+            "way": f"steerlab, raced: {rows} of {len(grid) * PROMPTS} outputs, judged",
+            "s": spread(raced),
+        },
     ]
 
 
-def _choice(grid: list[Cell], bench: Any, *, seeds: int, dev: int, test: int) -> list[dict[str, Any]]:
+def _choice(
+    grid: list[Cell], bench: Any, *, seeds: int, dev: int, test: int
+) -> list[dict[str, Any]]:
     table = bench(dev).run(grid)
     lines = sorted(table["sentence"].unique())
     picked: list[tuple[Setting, Setting, int]] = []
     for seed in range(seeds):
         few = sorted(np.random.default_rng(seed).choice(lines, PROMPTS, replace=False).tolist())
         recorded = Recorded(**{k: v for k, v in vars(bench(dev)).items() if not k.startswith("_")})
-        recorded.rows, recorded.few = table.set_index(["layer", "strength", "target"], drop=False), few
+        recorded.rows, recorded.few = (
+            table.set_index(["layer", "strength", "target"], drop=False),
+            few,
+        )
         raced = race(recorded, grid, seed=seed)
         full = choose(table[table["sentence"].isin(few)])["diffmean"]
         picked.append((full, choose(raced.rows)["diffmean"], len(raced.rows)))
     settings = {setting for pair in picked for setting in pair[:2]}
-    cells = [replace(cell, split="test") for cell in grid if (cell.layer, cell.strength) in settings]
+    cells = [
+        replace(cell, split="test") for cell in grid if (cell.layer, cell.strength) in settings
+    ]
     joint = bench(test).run(cells).groupby(["layer", "strength"])["joint"].mean()
     lost = [float(joint[full] - joint[raced]) for full, raced, _ in picked]
     rows = [
@@ -123,4 +146,10 @@ def _choice(grid: list[Cell], bench: Any, *, seeds: int, dev: int, test: int) ->
         for seed, (full, raced, count) in enumerate(picked)
     ]
     within = sum(loss <= REGRET for loss in lost)
-    return [*rows, {"seed": f"**within {REGRET:g}: {within} of {seeds}** (aim: 9 of 10)", "lost": spread(lost)}]
+    return [
+        *rows,
+        {
+            "seed": f"**within {REGRET:g}: {within} of {seeds}** (aim: 9 of 10)",
+            "lost": spread(lost),
+        },
+    ]

@@ -1,9 +1,11 @@
-"""A cross-entropy matrix of texts under ablations: replay below the edits, against a full forward pass for each edit.
+"""A cross-entropy matrix of texts under ablations: replay below the edits, against a full forward
+pass for each edit.
 
-The bound is what the arithmetic allows. With L blocks of b FLOPs a token, an unembedding of u, and E edits at the
-layers l, full passes cost E (L b + u); replay runs the blocks up to the deepest edit once and, for each edit, the
-blocks above it and the unembedding: (max l + 1) b + Σ (L - 1 - l) b + E u. b and u are twice the weights that a token
-meets; attention's own products are left out (under 2 % at these lengths).
+The bound is what the arithmetic allows. With L blocks of b FLOPs a token, an unembedding of u, and
+E edits at the layers l, full passes cost E (L b + u); replay runs the blocks up to the deepest edit
+once and, for each edit, the blocks above it and the unembedding: (max l + 1) b + Σ (L - 1 - l) b +
+E u. b and u are twice the weights that a token meets; attention's own products are left out (under
+2 % at these lengths).
 """
 
 import random
@@ -38,8 +40,10 @@ def measure(*, quick: bool) -> dict[str, Any]:
         model = sl.load(str(random_llama(BUILD / "random150")), dtype="float32")
         rows.append(_compare("random150", model, texts=1, langs=3, rounds=2))
     notes = [
-        "Replay: `sl.cross_entropy`, all texts and edits in one call. Full: for each edit (a random "
-        f"{QUARTER}th of them a round, scaled) the Hugging Face model under a plain hook, texts of like length in "
+        "Replay: `sl.cross_entropy`, all texts and edits in one call. Full: for each edit (a "
+        "random "
+        f"{QUARTER}th of them a round, scaled) the Hugging Face model under a plain hook, texts of "
+        "like length in "
         f"batches of {BATCH}, all logits kept.",
         " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
     ]
@@ -56,7 +60,9 @@ def bound(layers: list[int], blocks: int, block: float, unembedding: float) -> f
 def _compare(name: str, model: Model, *, texts: int, langs: int, rounds: int) -> dict[str, Any]:
     corpus = sl.corpus()
     layers = list(range(0, model.n_layers, max(1, model.n_layers // 8)))
-    directions = sl.diffmean(sl.collect(model, corpus.split("estimate").take(24), layers=layers, also=[]))
+    directions = sl.diffmean(
+        sl.collect(model, corpus.split("estimate").take(24), layers=layers, also=[])
+    )
     lines = [f"{line}\n" for iso in corpus.langs for line in corpus.split("test").take(texts)[iso]]
     edits = [(iso, layer) for iso in corpus.langs[:langs] for layer in layers]
     draw, few = random.Random(0), max(1, len(edits) // QUARTER)
@@ -71,7 +77,12 @@ def _compare(name: str, model: Model, *, texts: int, langs: int, rounds: int) ->
     )
     whole = [spent * len(edits) / few for spent in taken["full"]]
     weights = sum(p.numel() for p in model.blocks[0].parameters())
-    limit = bound([layer for _, layer in edits], model.n_layers, weights, model.width * model.config.vocab_size)
+    limit = bound(
+        [layer for _, layer in edits],
+        model.n_layers,
+        weights,
+        model.width * model.config.vocab_size,
+    )
     reached = ratio(whole, taken["replay"])
     return {
         "model": name,
@@ -81,7 +92,9 @@ def _compare(name: str, model: Model, *, texts: int, langs: int, rounds: int) ->
         "full passes, s": spread(whole),
         "full / replay": reached,
         "bound": limit,
-        "share of the bound": {key: value if key == "n" else value / limit for key, value in reached.items()},
+        "share of the bound": {
+            key: value if key == "n" else value / limit for key, value in reached.items()
+        },
         "aim": "0.9",
         "largest difference, nats a token": difference,
     }
@@ -91,7 +104,9 @@ def replayed(model: Model, directions: Directions, lines: list[str], edits: Edit
     """[edit text]"""
     from steerlab.engine.cross_entropy import cross_entropy
 
-    return cross_entropy(model, lines, [sl.ablate(directions[iso].at(layer)) for iso, layer in edits])
+    return cross_entropy(
+        model, lines, [sl.ablate(directions[iso].at(layer)) for iso, layer in edits]
+    )
 
 
 @torch.inference_mode()
@@ -123,4 +138,8 @@ def full(model: Model, directions: Directions, lines: list[str], edits: Edits) -
 
 def _difference(model: Model, directions: Directions, lines: list[str], edits: Edits) -> float:
     """The largest difference of the two over a few texts and edits, which also warms both up."""
-    return float((replayed(model, directions, lines, edits) - full(model, directions, lines, edits)).abs().max())
+    return float(
+        (replayed(model, directions, lines, edits) - full(model, directions, lines, edits))
+        .abs()
+        .max()
+    )

@@ -24,7 +24,9 @@ def write(folder: Path, sections: Mapping[str, Any]) -> Path:
     """Write benchmarks.json and, from it, benchmarks.md."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "benchmarks.json"
-    file.write_text(json.dumps({"sections": sections}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    file.write_text(
+        json.dumps({"sections": sections}, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
     page = folder / "benchmarks.md"
     page.write_text(render(read(folder)), "utf-8")
     return page
@@ -61,7 +63,9 @@ def _table(rows: list[dict[str, Any]]) -> str:
         return "Nothing was measured."
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(name.strip() for name in names) + " |", "|---" * len(names) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in rows])
+    return "\n".join(
+        lines + ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in rows]
+    )
 
 
 def cell(value: Any) -> str:

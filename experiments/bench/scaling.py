@@ -1,7 +1,8 @@
-"""`steerlab sweep` on one grid: alone, killed and continued, by two processes, on Ray; the same table each time.
+"""`steerlab sweep` on one grid: alone, killed and continued, by two processes, on Ray; the same
+table each time.
 
-Every worker computes with one thread, so that two have twice the cores of one. Seconds hold everything: start-up, the
-directions, the table; one run each. A killed run starts anew each time.
+Every worker computes with one thread, so that two have twice the cores of one. Seconds hold
+everything: start-up, the directions, the table; one run each. A killed run starts anew each time.
 """
 
 import json
@@ -28,7 +29,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         grid = Path(folder) / "grid.yaml"
         given = yaml.safe_load(GRID.read_text("utf-8"))
-        grid.write_text(yaml.safe_dump(given | SMALL | {"operators": ["add"]} if quick else given), "utf-8")
+        grid.write_text(
+            yaml.safe_dump(given | SMALL | {"operators": ["add"]} if quick else given), "utf-8"
+        )
         run = Runs(Path(folder), grid)
         ways = {
             "one process": run.alone,
@@ -42,7 +45,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
     for row in rows:
         row["times one process"] = row["cells a second"] / alone["cells a second"]
         row["same table"] = "yes" if row.pop("bytes") == alone.get("bytes", run.first) else "**no**"
-    failures = [f"the table of {row['way']} is another one" for row in rows if row["same table"] != "yes"]
+    failures = [
+        f"the table of {row['way']} is another one" for row in rows if row["same table"] != "yes"
+    ]
     cells = f"{rows[0].pop('cells')} cells, {rows[0]['rows']} rows"
     for row in rows[1:]:
         row.pop("cells")
@@ -65,11 +70,25 @@ class Runs:
         cells = len(json.loads((folder / "cells.json").read_text("utf-8")))
         rows = len(pd.read_parquet(folder / "rows.parquet"))
         workers = {record["worker"] for record in Results(folder / "rows").read()}
-        told = {"way": name, "seconds": seconds, "cells a second": cells / seconds, "cells": cells, "rows": rows}
+        told = {
+            "way": name,
+            "seconds": seconds,
+            "cells a second": cells / seconds,
+            "cells": cells,
+            "rows": rows,
+        }
         return told | {"workers": len(workers), "bytes": table}
 
     def start(self, name: str, *words: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "steerlab.cli", "sweep", str(self.grid), "--out", str(self.folder / name)]
+        command = [
+            sys.executable,
+            "-m",
+            "steerlab.cli",
+            "sweep",
+            str(self.grid),
+            "--out",
+            str(self.folder / name),
+        ]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         env = os.environ | threads | {"RAY_USAGE_STATS_ENABLED": "0"}
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -95,7 +114,9 @@ class Runs:
         return self.alone(name)
 
     def lines(self, name: str) -> int:
-        return sum(file.read_bytes().count(b"\n") for file in (self.folder / name / "rows").glob("*.jsonl"))
+        return sum(
+            file.read_bytes().count(b"\n") for file in (self.folder / name / "rows").glob("*.jsonl")
+        )
 
     def both(self, name: str) -> Path:
         processes = [self.start(name) for _ in range(2)]

@@ -7,9 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Section:
-    """A module of this folder with a function `measure(*, quick)`, which gives tables, notes and failures.
+    """A module of this folder with a function `measure(*, quick)`, which gives tables, notes and
+    failures.
 
-    `minutes` is what it may take before it counts as failed; `default`: `make bench` runs it unasked.
+    `minutes` is what it may take before it counts as failed; `default`: `make bench` runs it
+    unasked.
     """
 
     title: str
@@ -30,6 +32,8 @@ SECTIONS = {
     "operators": Section("Microseconds per token of each operator", "operators"),
     "profile": Section("Where the time of a sweep goes", "profiled"),
     "startup": Section("Start-up", "startup"),
-    "scaling": Section("A sweep that is killed, shared and put on Ray", "scaling", minutes=60, default=False),
+    "scaling": Section(
+        "A sweep that is killed, shared and put on Ray", "scaling", minutes=60, default=False
+    ),
     "gpu": Section("On a GPU", "gpu", minutes=60, default=False),
 }

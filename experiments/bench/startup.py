@@ -23,7 +23,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
     taken = interleaved(actions, rounds=2 if quick else 5)
     rows = [{"what": name, "seconds": spread(times)} for name, times in taken.items()]
     return {
-        "tables": [{"title": "Wall seconds of a fresh process, files in the page cache", "rows": rows}],
+        "tables": [
+            {"title": "Wall seconds of a fresh process, files in the page cache", "rows": rows}
+        ],
         "notes": [],
     }
 

@@ -1,4 +1,5 @@
-"""A sweep over layers, targets and strengths: every contender on the same cells, in turns, each a process."""
+"""A sweep over layers, targets and strengths: every contender on the same cells, in turns, each
+a process."""
 
 import math
 import random
@@ -20,7 +21,8 @@ OURS, REFERENCE = "steerlab", "hooks"
 
 @dataclass(frozen=True)
 class Contender:
-    """Who takes part: `rows` are the numbers of rows a call that are tried; `bos`: it cannot but steer BOS as well."""
+    """Who takes part: `rows` are the numbers of rows a call that are tried; `bos`: it cannot but
+    steer BOS as well."""
 
     worker: str
     label: str
@@ -33,13 +35,20 @@ class Contender:
 
 CONTENDERS = (
     Contender(
-        OURS, "steerlab", "`generate` with a `stack` of one edit a row, the whole grid in one call", (0,), alone=False
+        OURS,
+        "steerlab",
+        "`generate` with a `stack` of one edit a row, the whole grid in one call",
+        (0,),
+        alone=False,
     ),
-    Contender(REFERENCE, "(a) Hugging Face", "a loop over cells: `generate` under a plain forward hook"),
+    Contender(
+        REFERENCE, "(a) Hugging Face", "a loop over cells: `generate` under a plain forward hook"
+    ),
     Contender(
         "steering-vectors",
         "(b) steering-vectors",
-        "a loop over cells: `with SteeringVector({layer: vector}).apply(model)` around `generate`; it adds the vector "
+        "a loop over cells: `with SteeringVector({layer: vector}).apply(model)` around `generate`; "
+        "it adds the vector "
         "to BOS too (with a cache, `generate` and left padding it takes no other positions)",
         environment="steering-vectors",
         bos=True,
@@ -47,7 +56,8 @@ CONTENDERS = (
     Contender(
         "nnsight",
         "(c) nnsight",
-        "a loop over cells: `with model.generate()`, an in-place edit of the block's output in `tracer.iter`",
+        "a loop over cells: `with model.generate()`, an in-place edit of the block's output in "
+        "`tracer.iter`",
         environment="nnsight",
     ),
     Contender(
@@ -66,7 +76,8 @@ CONTENDERS = (
     Contender(
         "repeng",
         "(e) repeng",
-        "a loop over cells: `ControlModel(model, [layer])`, `set_control`, `generate`, `unwrap`; it adds the vector to "
+        "a loop over cells: `ControlModel(model, [layer])`, `set_control`, `generate`, `unwrap`; "
+        "it adds the vector to "
         "BOS too",
         environment="repeng",
         bos=True,
@@ -76,7 +87,8 @@ CONTENDERS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run: cells of each peer a round, and of these with natural ends; ours in one call, None for all."""
+    """How much is run: cells of each peer a round, and of these with natural ends; ours in one
+    call, None for all."""
 
     rounds: int
     cells: int
@@ -96,7 +108,8 @@ ALIKE = 8  # cells on which a peer that steers BOS is compared with a reference 
 
 @dataclass
 class Entry:
-    """What one contender has done so far: seconds a cell by round, and its texts by (natural, cell)."""
+    """What one contender has done so far: seconds a cell by round, and its texts by (natural,
+    cell)."""
 
     contender: Contender
     worker: Worker
@@ -109,7 +122,9 @@ class Entry:
     def run(self, cells: list[int], tokenizer: Any, *, rows: int, natural: bool = False) -> float:
         """Seconds a cell; the texts are kept."""
         made = self.worker.run(cells, rows=rows, natural=natural)
-        texts = made.get("texts") or tokenizer.batch_decode(made["tokens"], skip_special_tokens=True)
+        texts = made.get("texts") or tokenizer.batch_decode(
+            made["tokens"], skip_special_tokens=True
+        )
         for i, cell in enumerate(cells):
             self.texts[natural, cell] = texts[i * PROMPTS : (i + 1) * PROMPTS]
         return float(made["seconds"]) / len(cells)
@@ -129,10 +144,14 @@ def measure(*, quick: bool) -> dict[str, Any]:
 
 def _notes() -> Iterable[str]:
     yield (
-        f"A cell is one layer, target and strength on {PROMPTS} prompts of {NEW_TOKENS} new tokens, greedy, float32: "
-        f"8 layers x {len(TARGETS)} targets x {len(STRENGTHS)} strengths. The vector is added to the output of a block "
-        "at every position but BOS and padding. Equal work: no row ends early. Best setting: a row ends with its line "
-        "(and leaves the batch, where a contender does that). Vectors and prompts come from one file."
+        f"A cell is one layer, target and strength on {PROMPTS} prompts of {NEW_TOKENS} new "
+        "tokens, greedy, float32: "
+        f"8 layers x {len(TARGETS)} targets x {len(STRENGTHS)} strengths. The vector is added to "
+        "the output of a block "
+        "at every position but BOS and padding. Equal work: no row ends early. Best setting: a row "
+        "ends with its line "
+        "(and leaves the batch, where a contender does that). Vectors and prompts come from one "
+        "file."
     )
     for contender in CONTENDERS:
         yield f"{contender.label}: {contender.how}."
@@ -157,7 +176,9 @@ def _compare(name: str, plan: Plan, *, make: bool) -> tuple[dict[str, Any], list
     finally:
         for entry in entries:
             entry.worker.close()
-    failures += [f"{entry.contender.label}, {name}: {entry.error}" for entry in entries if entry.error]
+    failures += [
+        f"{entry.contender.label}, {name}: {entry.error}" for entry in entries if entry.error
+    ]
     sound = [entry for entry in entries if not entry.error]
     each = f"steerlab {plan.ours or 'all'}, every peer {plan.cells} drawn at random"
     title = f"{name}: {files.cells} cells; in each of {plan.rounds} rounds {each}"
@@ -165,7 +186,9 @@ def _compare(name: str, plan: Plan, *, make: bool) -> tuple[dict[str, Any], list
     return {"title": title, "rows": _rows(sound, alike)}, notes, failures
 
 
-def _start(name: str, files: Material, *, make: bool) -> tuple[list[Entry], dict[str, str], list[str]]:
+def _start(
+    name: str, files: Material, *, make: bool
+) -> tuple[list[Entry], dict[str, str], list[str]]:
     entries: list[Entry] = []
     workers: dict[str, Worker] = {}
     missing: dict[str, str] = {}
@@ -199,7 +222,9 @@ def _choose_rows(entry: Entry, plan: Plan, order: Sequence[int], tokenizer: Any)
     entry.run(list(order[:1]), tokenizer, rows=PROMPTS)
     for rows in entry.contender.rows:
         if rows in plan.rows:
-            entry.tried[rows] = entry.run(list(order[: max(2, rows // PROMPTS)]), tokenizer, rows=rows)
+            entry.tried[rows] = entry.run(
+                list(order[: max(2, rows // PROMPTS)]), tokenizer, rows=rows
+            )
     entry.rows = min(entry.tried, key=lambda rows: entry.tried[rows])
 
 
@@ -207,12 +232,16 @@ def _turn(entry: Entry, plan: Plan, order: Sequence[int], turn: int, tokenizer: 
     """One contender's share of a round, with equal work and then with natural ends."""
     for natural, count in ((False, plan.cells), (True, plan.natural)):
         if count:
-            call = max(1, entry.rows // PROMPTS)  # cells that go through the model together: no call is half empty
+            call = max(
+                1, entry.rows // PROMPTS
+            )  # cells that go through the model together: no call is half empty
             size = call * math.ceil(count / call)
             if entry.contender.worker == OURS:
                 size = plan.ours or len(order)
             cells = part_of(order, turn, size)
-            entry.seconds[natural].append(entry.run(cells, tokenizer, rows=entry.rows, natural=natural))
+            entry.seconds[natural].append(
+                entry.run(cells, tokenizer, rows=entry.rows, natural=natural)
+            )
 
 
 def part_of(order: Sequence[int], turn: int, size: int) -> list[int]:
@@ -221,13 +250,18 @@ def part_of(order: Sequence[int], turn: int, size: int) -> list[int]:
     return [*order[start:], *order[:start]][:size]
 
 
-def _alike(entries: Sequence[Entry], cells: Sequence[int], tokenizer: Any) -> dict[tuple[bool, int], list[str]]:
+def _alike(
+    entries: Sequence[Entry], cells: Sequence[int], tokenizer: Any
+) -> dict[tuple[bool, int], list[str]]:
     """What the reference says to a few cells when it steers BOS too."""
     for entry in entries:
         if entry.contender.worker == REFERENCE and not entry.error:
             made = entry.worker.run(list(cells), bos=True)
             texts = tokenizer.batch_decode(made["tokens"], skip_special_tokens=True)
-            return {(False, cell): texts[i * PROMPTS : (i + 1) * PROMPTS] for i, cell in enumerate(cells)}
+            return {
+                (False, cell): texts[i * PROMPTS : (i + 1) * PROMPTS]
+                for i, cell in enumerate(cells)
+            }
     return {}
 
 
@@ -238,7 +272,9 @@ def agreement(made: dict[Any, list[str]], expected: dict[Any, list[str]]) -> tup
     return same, sum(len(expected[key]) for key in shared)
 
 
-def _rows(entries: Sequence[Entry], alike: dict[tuple[bool, int], list[str]]) -> list[dict[str, Any]]:
+def _rows(
+    entries: Sequence[Entry], alike: dict[tuple[bool, int], list[str]]
+) -> list[dict[str, Any]]:
     by_name = {entry.contender.worker: entry for entry in entries}
     if OURS not in by_name:
         return []
@@ -247,7 +283,11 @@ def _rows(entries: Sequence[Entry], alike: dict[tuple[bool, int], list[str]]) ->
     peers = [entry for entry in entries if entry is not ours]
     rows = [_row(entry, ours, alike if entry.contender.bos else reference) for entry in entries]
     alone = [entry for entry in peers if entry.contender.alone]
-    return [*rows, *_best("the best peer", peers, ours), *_best("the best with one cell a call", alone, ours)]
+    return [
+        *rows,
+        *_best("the best peer", peers, ours),
+        *_best("the best with one cell a call", alone, ours),
+    ]
 
 
 def _best(label: str, peers: Sequence[Entry], ours: Entry) -> list[dict[str, Any]]:
@@ -255,7 +295,9 @@ def _best(label: str, peers: Sequence[Entry], ours: Entry) -> list[dict[str, Any
     row: dict[str, Any] = {"contender": f"**{label}**"}
     for natural, aim in AIMS.items():
         if peers and ours.seconds[natural]:
-            least = [min(times) for times in zip(*(peer.seconds[natural] for peer in peers), strict=True)]
+            least = [
+                min(times) for times in zip(*(peer.seconds[natural] for peer in peers), strict=True)
+            ]
             row |= _columns(natural, least, ours.seconds[natural], aim=aim)
     return [row] if peers else []
 
@@ -264,7 +306,9 @@ def _row(entry: Entry, ours: Entry, expected: dict[tuple[bool, int], list[str]])
     tried = ", ".join(f"{rows}: {seconds:.2f}" for rows, seconds in entry.tried.items())
     row: dict[str, Any] = {
         "contender": entry.contender.label,
-        "version": ", ".join(f"{k} {v}" for k, v in entry.worker.versions.items() if k not in ("torch", "python")),
+        "version": ", ".join(
+            f"{k} {v}" for k, v in entry.worker.versions.items() if k not in ("torch", "python")
+        ),
         "rows a call (tried: s a cell)": "all" if entry is ours else f"{entry.rows} ({tried})",
     }
     for natural in (False, True):
@@ -275,7 +319,13 @@ def _row(entry: Entry, ours: Entry, expected: dict[tuple[bool, int], list[str]])
     return row | {"same rows": f"{same} of {number}, {beside}" if number else ""}
 
 
-def _columns(natural: bool, seconds: Sequence[float], ours: Sequence[float], *, aim: str) -> dict[str, Any]:  # noqa: FBT001
+def _columns(
+    natural: bool,  # noqa: FBT001
+    seconds: Sequence[float],
+    ours: Sequence[float],
+    *,
+    aim: str,
+) -> dict[str, Any]:
     kind = "best setting" if natural else "equal work"
     return {
         f"{kind}: s a cell": spread(seconds),
@@ -285,5 +335,7 @@ def _columns(natural: bool, seconds: Sequence[float], ours: Sequence[float], *, 
 
 
 def _say(name: str, turn: int, entries: Sequence[Entry]) -> None:
-    told = ", ".join(f"{e.contender.label} {e.seconds[False][-1]:.3f}" for e in entries if e.seconds[False])
+    told = ", ".join(
+        f"{e.contender.label} {e.seconds[False][-1]:.3f}" for e in entries if e.seconds[False]
+    )
     print(f"{name}, round {turn + 1}, s a cell: {told}", file=sys.stderr)

@@ -1,13 +1,16 @@
-"""One contender of the sweep as a process of its own: requests come as JSON lines, seconds and tokens go back.
+"""One contender of the sweep as a process of its own: requests come as JSON lines, seconds and
+tokens go back.
 
-`python worker.py CONTENDER MATERIAL` runs under any Python that has torch, transformers, safetensors and the
-contender. A request {"cells": [...], "rows": 8, "natural": false, "bos": false} is answered by {"seconds": ...,
-"tokens": [[...], ...]} (`texts` from steerlab), a row for each cell and prompt. `rows` is how many go through the model
-at once; `natural` lets a row end with its line, otherwise every row runs to the last token, EOS or not; with `bos` the
-reference steers BOS too, as some peers always do.
+`python worker.py CONTENDER MATERIAL` runs under any Python that has torch, transformers,
+safetensors and the contender. A request {"cells": [...], "rows": 8, "natural": false, "bos": false}
+is answered by {"seconds": ..., "tokens": [[...], ...]} (`texts` from steerlab), a row for each cell
+and prompt. `rows` is how many go through the model at once; `natural` lets a row end with its line,
+otherwise every row runs to the last token, EOS or not; with `bos` the reference steers BOS too, as
+some peers always do.
 
-Each contender steers as its own documentation shows. The vector is added to a block's output at every position;
-where a peer can leave BOS alone, it does. What padding says is masked, so whether it is steered changes nothing.
+Each contender steers as its own documentation shows. The vector is added to a block's output at
+every position; where a peer can leave BOS alone, it does. What padding says is masked, so whether
+it is steered changes nothing.
 """
 
 import importlib
@@ -33,8 +36,12 @@ class Material:
     def __init__(self, file: str) -> None:
         with safe_open(file, framework="pt") as opened:
             told = json.loads(opened.metadata()["about"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        self.folder, self.prompts, self.new_tokens = told["folder"], told["prompts"], told["new_tokens"]
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        self.folder, self.prompts, self.new_tokens = (
+            told["folder"],
+            told["prompts"],
+            told["new_tokens"],
+        )
         self.layers, self.strengths = told["layers"], told["strengths"]
         self.bos, self.eos, self.pad = told["bos"], told["eos"], told["pad"]
         self.ids, self.mask, self.shift = tensors["ids"], tensors["mask"], tensors["shift"]
@@ -64,7 +71,8 @@ class Material:
         return (mask if bos else mask & (ids != self.bos)).float()[:, :, None]
 
     def line_ends(self, prompt: int) -> Any:
-        """A stopping criterion of transformers: a row ends at the first line break after some text."""
+        """A stopping criterion of transformers: a row ends at the first line break after some
+        text."""
 
         def ended(ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
             new = ids[:, prompt:]
@@ -90,12 +98,15 @@ class Contender:
                 made += self.steered(layer, vector, ids, mask, request)[:, ids.shape[1] :].tolist()
         return made
 
-    def steered(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> torch.Tensor:
+    def steered(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> torch.Tensor:
         raise NotImplementedError
 
 
 class HuggingFace(Contender):
-    """(a) `generate` of transformers under a plain forward hook; the peers below differ in how they attach."""
+    """(a) `generate` of transformers under a plain forward hook; the peers below differ in how
+    they attach."""
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
@@ -104,19 +115,31 @@ class HuggingFace(Contender):
         self.model = load(material.folder, dtype=torch.float32).eval()
 
     def options(self, ids: torch.Tensor, request: Request) -> dict[str, Any]:
-        self.model.generation_config.eos_token_id = self.material.eos if request["natural"] else None
-        more = {"stopping_criteria": [self.material.line_ends(ids.shape[1])]} if request["natural"] else {}
+        self.model.generation_config.eos_token_id = (
+            self.material.eos if request["natural"] else None
+        )
+        more = (
+            {"stopping_criteria": [self.material.line_ends(ids.shape[1])]}
+            if request["natural"]
+            else {}
+        )
         return {
             "max_new_tokens": self.material.new_tokens,
             "do_sample": False,
             "pad_token_id": self.material.pad,
         } | more
 
-    def steered(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> torch.Tensor:
+    def steered(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> torch.Tensor:
         with self.attached(layer, vector, ids, mask, request):
-            return self.model.generate(input_ids=ids, attention_mask=mask.long(), **self.options(ids, request))
+            return self.model.generate(
+                input_ids=ids, attention_mask=mask.long(), **self.options(ids, request)
+            )
 
-    def attached(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> AbstractContextManager[Any]:
+    def attached(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> AbstractContextManager[Any]:
         kept = self.material.kept(ids, mask, bos=request["bos"])
 
         def hook(_: Any, __: Any, out: Any) -> Any:
@@ -130,17 +153,22 @@ class SteeringVectors(HuggingFace):
 
     package = "steering-vectors"
 
-    def attached(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> AbstractContextManager[Any]:
+    def attached(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> AbstractContextManager[Any]:
         library = importlib.import_module("steering_vectors")
         return library.SteeringVector({layer: vector}, "decoder_block").apply(self.model)
 
 
 class Repeng(HuggingFace):
-    """(e) `ControlModel(model, [layer]).set_control(vector)`, then `generate`: every position but padding, also BOS."""
+    """(e) `ControlModel(model, [layer]).set_control(vector)`, then `generate`: every position
+    but padding, also BOS."""
 
     package = "repeng"
 
-    def steered(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> torch.Tensor:
+    def steered(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> torch.Tensor:
         library = importlib.import_module("repeng")
         options = self.options(ids, request)
         controlled = library.ControlModel(self.model, [layer])
@@ -152,14 +180,17 @@ class Repeng(HuggingFace):
 
 
 class NNsight(Contender):
-    """(c) `model.generate` with an in-place edit in `tracer.iter`; several cells at once as one `invoke` each."""
+    """(c) `model.generate` with an in-place edit in `tracer.iter`; several cells at once as one
+    `invoke` each."""
 
     package = "nnsight"
 
     def __init__(self, material: Material) -> None:
         super().__init__(material)
         wrap = importlib.import_module("nnsight").TransformersModel
-        self.model = wrap(material.folder, task="text-generation", dispatch=True, dtype=torch.float32)
+        self.model = wrap(
+            material.folder, task="text-generation", dispatch=True, dtype=torch.float32
+        )
         self.model.tokenizer.padding_side = "left"
 
     def run(self, request: Request) -> list[Any]:
@@ -171,8 +202,14 @@ class NNsight(Contender):
         return made
 
     def options(self, ids: torch.Tensor, request: Request) -> dict[str, Any]:
-        self.model.pipeline.model.generation_config.eos_token_id = self.material.eos if request["natural"] else None
-        more = {"stopping_criteria": [self.material.line_ends(ids.shape[1])]} if request["natural"] else {}
+        self.model.pipeline.model.generation_config.eos_token_id = (
+            self.material.eos if request["natural"] else None
+        )
+        more = (
+            {"stopping_criteria": [self.material.line_ends(ids.shape[1])]}
+            if request["natural"]
+            else {}
+        )
         return {
             "max_new_tokens": self.material.new_tokens,
             "do_sample": False,
@@ -182,7 +219,9 @@ class NNsight(Contender):
     def rows(self, ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
         return [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
 
-    def steered(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> torch.Tensor:
+    def steered(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> torch.Tensor:
         model, prompts, steps = self.model, self.rows(ids, mask), self.material.new_tokens
         first = vector * self.material.kept(ids, mask, bos=request["bos"])
         options = self.options(ids, request)
@@ -195,7 +234,12 @@ class NNsight(Contender):
         return result
 
     def together(self, cells: list[int], request: Request) -> list[Any]:
-        ids, mask, steps, model = self.material.ids, self.material.mask, self.material.new_tokens, self.model
+        ids, mask, steps, model = (
+            self.material.ids,
+            self.material.mask,
+            self.material.new_tokens,
+            self.model,
+        )
         kept = self.material.kept(ids, mask, bos=request["bos"])
         prompts, options = self.rows(ids, mask), self.options(ids, request)
         edits = [self.material.edit(cell) for cell in cells]
@@ -203,14 +247,17 @@ class NNsight(Contender):
             for layer, vector in edits:
                 with tracer.invoke(prompts):
                     for step in tracer.iter[:steps]:
-                        model.model.layers[layer].output[:] += vector * kept if step == 0 else vector
+                        model.model.layers[layer].output[:] += (
+                            vector * kept if step == 0 else vector
+                        )
             with tracer.invoke():
                 result = tracer.result.save()
         return result[:, ids.shape[1] :].tolist()
 
 
 class Hooked(Contender):
-    """(d) `HookedTransformer.generate` inside `model.hooks`; ends a row at any token with a line break."""
+    """(d) `HookedTransformer.generate` inside `model.hooks`; ends a row at any token with a line
+    break."""
 
     package = "transformer-lens"
 
@@ -219,14 +266,20 @@ class Hooked(Contender):
         transformers = importlib.import_module("transformers")
         lens = importlib.import_module("transformer_lens")
         names: Any = importlib.import_module("transformer_lens.loading_from_pretrained")
-        names.get_official_model_name = lambda model_name: model_name  # it knows only names, not folders
+        names.get_official_model_name = lambda model_name: (
+            model_name
+        )  # it knows only names, not folders
         hf = transformers.AutoModelForCausalLM.from_pretrained(material.folder, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(material.folder, padding_side="left")
         load = lens.HookedTransformer.from_pretrained_no_processing
-        self.model = load(material.folder, hf_model=hf, tokenizer=tokenizer, device="cpu", dtype=torch.float32)
+        self.model = load(
+            material.folder, hf_model=hf, tokenizer=tokenizer, device="cpu", dtype=torch.float32
+        )
         self.stops = [material.eos, *material.breaks.nonzero()[:, 0].tolist()]
 
-    def steered(self, layer: int, vector: Any, ids: Any, mask: Any, request: Request) -> torch.Tensor:
+    def steered(
+        self, layer: int, vector: Any, ids: Any, mask: Any, request: Request
+    ) -> torch.Tensor:
         kept = self.material.kept(ids, mask, bos=request["bos"])
 
         def add(h: torch.Tensor, hook: Any) -> torch.Tensor:
@@ -235,7 +288,11 @@ class Hooked(Contender):
         natural: dict[str, Any] = {"stop_at_eos": request["natural"], "eos_token_id": self.stops}
         with self.model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_post", add)]):
             return self.model.generate(
-                ids, max_new_tokens=self.material.new_tokens, do_sample=False, verbose=False, **natural
+                ids,
+                max_new_tokens=self.material.new_tokens,
+                do_sample=False,
+                verbose=False,
+                **natural,
             )
 
 
@@ -253,7 +310,11 @@ class Steerlab(Contender):
 
     def run(self, request: Request) -> list[Any]:
         self.model.tokenizer.eos_token = self.eos if request["natural"] else None
-        edits = [edit for cell in request["cells"] for edit in [self.added(cell)] * len(self.material.prompts)]
+        edits = [
+            edit
+            for cell in request["cells"]
+            for edit in [self.added(cell)] * len(self.material.prompts)
+        ]
         prompts = self.material.prompts * len(request["cells"])
         options = {"max_new_tokens": self.material.new_tokens, "one_line": request["natural"]}
         return self.library.generate(self.model, prompts, edit=self.library.stack(edits), **options)
@@ -294,7 +355,10 @@ def answer(contender: Contender, request: Request) -> dict[str, Any]:
 
 
 def versions(contender: Contender) -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in ("torch", "transformers", contender.package)}
+    found = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "transformers", contender.package)
+    }
     return found | {"python": platform.python_version()}
 
 
@@ -303,7 +367,9 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print goes to the log
     contender = CONTENDERS[name](Material(file))
-    print(json.dumps({"versions": versions(contender)}), file=replies, flush=True)  # the model is there
+    print(
+        json.dumps({"versions": versions(contender)}), file=replies, flush=True
+    )  # the model is there
     for line in sys.stdin:
         print(json.dumps(answer(contender, json.loads(line))), file=replies, flush=True)
 

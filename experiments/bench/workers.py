@@ -31,7 +31,9 @@ class Worker:
             )
         self.versions: dict[str, str] = self._answer()["versions"]
 
-    def run(self, cells: list[int], *, rows: int = 8, natural: bool = False, bos: bool = False) -> dict[str, Any]:
+    def run(
+        self, cells: list[int], *, rows: int = 8, natural: bool = False, bos: bool = False
+    ) -> dict[str, Any]:
         """Seconds, and the tokens (steerlab: texts) of each cell's prompts."""
         assert self.process.stdin is not None
         request = {"cells": cells, "rows": rows, "natural": natural, "bos": bos}
@@ -55,8 +57,12 @@ class Worker:
         return dict(json.loads(line))
 
     def _told(self, what: str) -> str:
-        lines = [line for line in self.log.read_text("utf-8", "replace").splitlines() if line.strip()]
-        return f"the worker of {self.name} {what}: {lines[-1][:300] if lines else 'it said nothing'}"
+        lines = [
+            line for line in self.log.read_text("utf-8", "replace").splitlines() if line.strip()
+        ]
+        return (
+            f"the worker of {self.name} {what}: {lines[-1][:300] if lines else 'it said nothing'}"
+        )
 
     def close(self) -> None:
         self.process.kill()
@@ -66,6 +72,9 @@ class Worker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()

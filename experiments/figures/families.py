@@ -1,4 +1,5 @@
-"""How polyglot's languages cluster: the dendrogram of DiffMean vectors at the layer where families show best."""
+"""How polyglot's languages cluster: the dendrogram of DiffMean vectors at the layer where
+families show best."""
 
 from pathlib import Path
 

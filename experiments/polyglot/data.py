@@ -1,7 +1,9 @@
-"""What polyglot reads: clean lines, held-out lines, a tokenizer, and an endless stream of packed documents.
+"""What polyglot reads: clean lines, held-out lines, a tokenizer, and an endless stream of packed
+documents.
 
-`python experiments/polyglot/data.py TEXT OUT` reads TEXT/mono/<iso>.txt and TEXT/pairs/en-<iso>.tsv and writes
-OUT/tokenizer/, OUT/lines.json (what `Documents` draws from), OUT/held_out.json and OUT/counts.json.
+`python experiments/polyglot/data.py TEXT OUT` reads TEXT/mono/<iso>.txt and TEXT/pairs/en-<iso>.tsv
+and writes OUT/tokenizer/, OUT/lines.json (what `Documents` draws from), OUT/held_out.json and
+OUT/counts.json.
 """
 
 import argparse
@@ -25,19 +27,24 @@ HELD_OUT_SHARE = 0.004  # of near-duplicate classes
 MAX_CHARACTERS = 110  # of a monolingual line
 MAX_PAIR_CHARACTERS = 72  # of one side of a pair
 GIVEN_WEIGHT = 0.3  # of the loss on the line that a translation is made from
-PEOPLE = set("tom toms mary marys john sami layla fadil yanni ziri том тома тому томом мэри марі トム".split())
-# A word keeps its combining marks (Hindi vowel signs are marks, not letters); a line break is a token of its own.
+PEOPLE = set(
+    "tom toms mary marys john sami layla fadil yanni ziri том тома тому томом мэри марі トム".split()
+)
+# A word keeps its combining marks (Hindi vowel signs are marks, not letters); a line break is a
+# token of its own.
 WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\n|\s+"
 PACKAGE_PARALLEL = Path(__file__).parents[2] / "steerlab" / "data" / "parallel"
 
 
 def normalised(line: str) -> str:
-    """The line without case, punctuation and spacing: two lines that differ only there are one line."""
+    """The line without case, punctuation and spacing: two lines that differ only there are one
+    line."""
     return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", line).casefold()).strip()
 
 
 def near_key(line: str) -> str:
-    """One key for a class of near-duplicates: people's names, numbers, short words and word order do not count."""
+    """One key for a class of near-duplicates: people's names, numbers, short words and word
+    order do not count."""
     words = [re.sub(r"\d+", "0", w) for w in normalised(line).split() if w not in PEOPLE]
     long = sorted({w for w in words if len(w) > 3})
     return " ".join(long if len(long) > 1 else words)
@@ -50,7 +57,11 @@ def is_held_out(line: str) -> bool:
 
 
 def read_lines(path: Path) -> list[str]:
-    return [unicodedata.normalize("NFC", line.strip()) for line in path.read_text("utf-8").split("\n") if line.strip()]
+    return [
+        unicodedata.normalize("NFC", line.strip())
+        for line in path.read_text("utf-8").split("\n")
+        if line.strip()
+    ]
 
 
 def forbidden_lines(text: Path) -> set[str]:
@@ -60,7 +71,8 @@ def forbidden_lines(text: Path) -> set[str]:
 
 
 def read_corpus(text: Path) -> tuple[dict, dict, dict]:
-    """(training, held out, counts): `mono` lines per language, and `groups` joined through their English line."""
+    """(training, held out, counts): `mono` lines per language, and `groups` joined through their
+    English line."""
     forbidden = forbidden_lines(text)
     dropped: Counter[str] = Counter()
     train: dict = {"mono": {}, "groups": []}
@@ -107,7 +119,8 @@ def read_corpus(text: Path) -> tuple[dict, dict, dict]:
 
 
 def train_tokenizer(train: dict, characters_each: int = 1_200_000) -> Tokenizer:
-    """Byte-level BPE over equal numbers of characters of each language (twice as many of English)."""
+    """Byte-level BPE over equal numbers of characters of each language (twice as many of
+    English)."""
     sample, rng = [], np.random.default_rng(0)
     for iso, lines in train["mono"].items():
         budget = characters_each * (2 if iso == "en" else 1)
@@ -140,24 +153,42 @@ def train_tokenizer(train: dict, characters_each: int = 1_200_000) -> Tokenizer:
 class Documents:
     """An endless, seeded stream of token documents, each one line or more, each starting with BOS.
 
-    `mixture` gives the shares of documents: monolingual runs, bare translation groups, instructed pairs.
+    `mixture` gives the shares of documents: monolingual runs, bare translation groups, instructed
+    pairs.
     """
 
-    def __init__(self, train: dict, tokenizer: Tokenizer, *, mixture: tuple[float, float, float], seed: int = 0):
+    def __init__(
+        self,
+        train: dict,
+        tokenizer: Tokenizer,
+        *,
+        mixture: tuple[float, float, float],
+        seed: int = 0,
+    ):
         self.rng, self.mixture = np.random.default_rng(seed), np.array(mixture)
         self.bos = tokenizer.token_to_id("<s>")
         encode = lambda lines: [  # noqa: E731
-            np.array(e.ids, dtype=np.int16) for e in tokenizer.encode_batch_fast(lines, add_special_tokens=False)
+            np.array(e.ids, dtype=np.int16)
+            for e in tokenizer.encode_batch_fast(lines, add_special_tokens=False)
         ]
-        self.mono = {iso: encode([line + "\n" for line in lines]) for iso, lines in train["mono"].items()}
+        self.mono = {
+            iso: encode([line + "\n" for line in lines]) for iso, lines in train["mono"].items()
+        }
         self.label = dict(zip(NAMES, encode([f"{name}:" for name in NAMES.values()]), strict=True))
-        flat = [(g, iso, line) for g, group in enumerate(train["groups"]) for iso in group for line in group[iso]]
+        flat = [
+            (g, iso, line)
+            for g, group in enumerate(train["groups"])
+            for iso in group
+            for line in group[iso]
+        ]
         bare, instructed = encode([f[2] + "\n" for f in flat]), encode([f" {f[2]}\n" for f in flat])
         self.groups: list[dict[str, list]] = [defaultdict(list) for _ in train["groups"]]
         for (g, iso, _), b, i in zip(flat, bare, instructed, strict=True):
             self.groups[g][iso].append((b, i))
         self.having = {
-            iso: np.array([g for g, group in enumerate(self.groups) if iso in group]) for iso in NAMES if iso != "en"
+            iso: np.array([g for g, group in enumerate(self.groups) if iso in group])
+            for iso in NAMES
+            if iso != "en"
         }
         self.isos = list(NAMES)
         size = np.array([sum(map(len, self.mono[iso])) for iso in self.isos], dtype=float) ** 0.5
@@ -175,7 +206,8 @@ class Documents:
         return parts
 
     def _members(self) -> tuple[dict, list[str]]:
-        """A group and the order of its languages: a language drawn by share, English beside it, more if there are."""
+        """A group and the order of its languages: a language drawn by share, English beside it,
+        more if there are."""
         iso = self.isos[1:][self.rng.choice(len(self.p_pair), p=self.p_pair)]
         group = self.groups[self.rng.choice(self.having[iso])]
         others = [code for code in group if code not in ("en", iso)]
@@ -201,7 +233,10 @@ class Documents:
 
     def instructed(self) -> list[np.ndarray]:
         group, order = self._members()
-        parts = [np.concatenate([self.label[iso], group[iso][self.rng.integers(len(group[iso]))][1]]) for iso in order]
+        parts = [
+            np.concatenate([self.label[iso], group[iso][self.rng.integers(len(group[iso]))][1]])
+            for iso in order
+        ]
         self._tally("instructed", order, [len(p) for p in parts])
         return parts
 
@@ -221,7 +256,8 @@ class Documents:
                 return np.concatenate(tokens), np.concatenate(weights)
 
     def batch(self, rows: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(tokens, weights, document number) [row pos]: documents packed into rows; number 0 marks padding."""
+        """(tokens, weights, document number) [row pos]: documents packed into rows; number 0
+        marks padding."""
         tokens, numbers = np.zeros((rows, length), np.int64), np.zeros((rows, length), np.int64)
         weights = np.zeros((rows, length), np.float32)
         used, count, misses = np.zeros(rows, int), np.zeros(rows, int), 0

@@ -1,8 +1,9 @@
 """Measure polyglot and write its card.
 
-`python experiments/polyglot/evaluate.py WORK` reads what data.py and train.py left in WORK (held-out lines, counts,
-the learning curve, kept checkpoints), measures the model in the package, and writes README.md and evaluation.json
-beside its weights. Everything is measured on lines that training never saw.
+`python experiments/polyglot/evaluate.py WORK` reads what data.py and train.py left in WORK
+(held-out lines, counts, the learning curve, kept checkpoints), measures the model in the package,
+and writes README.md and evaluation.json beside its weights. Everything is measured on lines that
+training never saw.
 """
 
 import argparse
@@ -31,35 +32,55 @@ OTHERS = [iso for iso in NAMES if iso != "en"]
 
 
 def continuation(model: Model, held: dict) -> dict[str, dict]:
-    """Share of free continuations in the prompt's language, beside the identifier's accuracy on gold of that length."""
+    """Share of free continuations in the prompt's language, beside the identifier's accuracy on
+    gold of that length."""
     named, prompts, gold = identifier(), [], []
     for iso in NAMES:
         lines = held["mono"][iso]
         for i in range(PROMPTS):
-            two, next_two = lines[4 * i % (len(lines) - 4) :][:2], lines[4 * i % (len(lines) - 4) + 2 :][:2]
+            two, next_two = (
+                lines[4 * i % (len(lines) - 4) :][:2],
+                lines[4 * i % (len(lines) - 4) + 2 :][:2],
+            )
             prompts.append("\n".join(two) + "\n")
             ids = model.tokenizer("\n".join(next_two), add_special_tokens=False).input_ids[:TOKENS]
             gold.append(model.tokenizer.decode(ids))
     texts = decode(
-        model, prompts, max_new_tokens=TOKENS, temperature=TEMPERATURE, seed=0, one_line=False, batch=200
+        model,
+        prompts,
+        max_new_tokens=TOKENS,
+        temperature=TEMPERATURE,
+        seed=0,
+        one_line=False,
+        batch=200,
     ).texts
     result = {}
     for place, iso in enumerate(NAMES):
         part = slice(place * PROMPTS, (place + 1) * PROMPTS)
         hits = np.array([found == iso for found in named.identify(texts[part])])
         accuracy = np.mean([found == iso for found in named.identify(gold[part])])
-        result[iso] = {"in_language": by_sentence(hits, np.arange(PROMPTS)), "identifier_on_gold": float(accuracy)}
+        result[iso] = {
+            "in_language": by_sentence(hits, np.arange(PROMPTS)),
+            "identifier_on_gold": float(accuracy),
+        }
     return result
 
 
 def translation(model: Model, lines: Corpus) -> dict[str, dict]:
-    """Instructed English → other: share that finds its own reference among 32, and chrF less mismatched chrF."""
+    """Instructed English → other: share that finds its own reference among 32, and chrF less
+    mismatched chrF."""
     numbers, result = np.array(lines.numbers), {}
     for iso in OTHERS:
-        prompts = [prompt(model.tokenizer, "instructed", text, source="en", target=iso) for text in lines["en"]]
+        prompts = [
+            prompt(model.tokenizer, "instructed", text, source="en", target=iso)
+            for text in lines["en"]
+        ]
         texts = decode(model, prompts, max_new_tokens=32, batch=256).texts
         told = zip(texts, prompts, lines["en"], lines.numbers, strict=True)
-        answers = [Answer(first_line(text), given, line, number, "en", iso) for text, given, line, number in told]
+        answers = [
+            Answer(first_line(text), given, line, number, "en", iso)
+            for text, given, line, number in told
+        ]
         table = score(answers, identifier=identifier(), judge=Retrieval(lines))
         scores = ChrfIndex(lines[iso]).score(table["output"])
         own = np.diag(scores)
@@ -75,7 +96,8 @@ def translation(model: Model, lines: Corpus) -> dict[str, dict]:
 
 
 def held_out(model: Model, held: dict) -> dict[str, float]:
-    """Bits per byte over all held-out lines of a language (each alone after BOS, its line break not counted)."""
+    """Bits per byte over all held-out lines of a language (each alone after BOS, its line break
+    not counted)."""
     result = {}
     for iso, lines in held["mono"].items():
         sizes = np.array([len(line.encode()) for line in lines])
@@ -121,7 +143,8 @@ def card(found: dict, counts: dict, last: dict) -> str:
         cells += [triple(other["retrieval"]), triple(other["chrf_gain"], 1)] if other else ["", ""]
         rows.append("| " + " | ".join(cells) + " |")
     curve = [
-        f"| {p['tokens'] / 1e6:.1f} | {p['seconds'] / 60:.0f} | {p['layers']} | {p['mono_bits']:.2f} | "
+        f"| {p['tokens'] / 1e6:.1f} | {p['seconds'] / 60:.0f} | {p['layers']} | "
+        f"{p['mono_bits']:.2f} | "
         f"{p['pair_bits']:.2f} | {p['retrieval']:.3f} | {p['above_gate']} |"
         for p in found["curve"]
     ]
@@ -133,7 +156,8 @@ def card(found: dict, counts: dict, last: dict) -> str:
     passed = sum(row["retrieval"][0] >= GATE for row in found["translation"].values())
     dropped = counts["dropped"]
     read = {
-        kind: sum(v for k, v in last["read"].items() if k.startswith(kind)) for kind in ("mono", "bare", "instructed")
+        kind: sum(v for k, v in last["read"].items() if k.startswith(kind))
+        for kind in ("mono", "bare", "instructed")
     }
     total = sum(read.values())
     return f"""---
@@ -215,13 +239,17 @@ contributors and the authors of those texts.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("--model", type=Path, default=PACKAGED)
     options = parser.parse_args()
     held = json.loads((options.work / "held_out.json").read_text("utf-8"))
     counts = json.loads((options.work / "counts.json").read_text("utf-8"))
-    points = [json.loads(line) for line in (options.work / "curve.jsonl").read_text("utf-8").splitlines()]
+    points = [
+        json.loads(line) for line in (options.work / "curve.jsonl").read_text("utf-8").splitlines()
+    ]
     model, lines = load(options.model), corpus()
     found = {
         "parameters": sum(p.numel() for p in model.hf.parameters()),

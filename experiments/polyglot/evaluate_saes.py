@@ -1,8 +1,9 @@
 """Measure polyglot's sparse autoencoders and write their card.
 
-`python experiments/polyglot/evaluate_saes.py WORK` reads the held-out lines that data.py left in WORK, measures the
-autoencoders in the package, and those in WORK/compare beside them, and writes README.md and saes.json next to the
-weights. `--compare` prints the comparison alone. Nothing is measured on lines that the model or an autoencoder saw.
+`python experiments/polyglot/evaluate_saes.py WORK` reads the held-out lines that data.py left in
+WORK, measures the autoencoders in the package, and those in WORK/compare beside them, and writes
+README.md and saes.json next to the weights. `--compare` prints the comparison alone. Nothing is
+measured on lines that the model or an autoencoder saw.
 """
 
 import argparse
@@ -26,13 +27,24 @@ from steerlab.models.loading import PACKAGED, load
 from steerlab.models.positions import Positions
 from steerlab.sae import SAE, saes
 
-LINES, SPLICED, BATCH, CHUNK = 140, 40, 64, 4096  # lines of a language: to rebuild, and of these to run on
-MEASURES = {"explained_variance": 3, "l0": 1, "loss_recovered": 3, "nats_lost": 3}  # with the digits shown
+LINES, SPLICED, BATCH, CHUNK = (
+    140,
+    40,
+    64,
+    4096,
+)  # lines of a language: to rebuild, and of these to run on
+MEASURES = {
+    "explained_variance": 3,
+    "l0": 1,
+    "loss_recovered": 3,
+    "nats_lost": 3,
+}  # with the digits shown
 
 
 @dataclass(frozen=True)
 class Text:
-    """Held-out lines, as many of each language: `ids` with BOS, and of each line its language and count of tokens."""
+    """Held-out lines, as many of each language: `ids` with BOS, and of each line its language
+    and count of tokens."""
 
     texts: list[str]
     ids: list[list[int]]
@@ -42,7 +54,12 @@ class Text:
     def first(self, count: int) -> "Text":
         """The first lines of each language."""
         keep = np.concatenate([np.flatnonzero(self.lang == iso)[:count] for iso in NAMES])
-        return Text([self.texts[i] for i in keep], [self.ids[i] for i in keep], self.lang[keep], self.tokens[keep])
+        return Text(
+            [self.texts[i] for i in keep],
+            [self.ids[i] for i in keep],
+            self.lang[keep],
+            self.tokens[keep],
+        )
 
 
 def held_out(model: Model, work: Path) -> Text:
@@ -54,8 +71,11 @@ def held_out(model: Model, work: Path) -> Text:
 
 
 @torch.inference_mode()
-def states(model: Model, text: Text, places: Sequence[tuple[str, int]]) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
-    """The activations of every token but BOS [token width] by place, and the line of each [token]."""
+def states(
+    model: Model, text: Text, places: Sequence[tuple[str, int]]
+) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
+    """The activations of every token but BOS [token width] by place, and the line of each
+    [token]."""
     found: dict[tuple[str, int], list[Tensor]] = {place: [] for place in places}
     owners: list[Tensor] = []
     order = sorted(range(len(text.ids)), key=lambda line: len(text.ids[line]))
@@ -66,7 +86,9 @@ def states(model: Model, text: Text, places: Sequence[tuple[str, int]]) -> tuple
     with model.attached([(*place, keep(place)) for place in places]):
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            ids, mask = pad([text.ids[line] for line in chosen], model.tokenizer.pad_token_id, model.device)
+            ids, mask = pad(
+                [text.ids[line] for line in chosen], model.tokenizer.pad_token_id, model.device
+            )
             model.body(ids, mask.bool())
             owners += [torch.full((int(text.tokens[line]),), line) for line in chosen]
     return {place: torch.cat(parts) for place, parts in found.items()}, torch.cat(owners)
@@ -74,7 +96,8 @@ def states(model: Model, text: Text, places: Sequence[tuple[str, int]]) -> tuple
 
 @torch.inference_mode()
 def rebuilt(sae: SAE, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of reconstructions: the squared error [token], how many latents are on [token], how often each is [latent]."""
+    """Of reconstructions: the squared error [token], how many latents are on [token], how often
+    each is [latent]."""
     errors, counts, used = [], [], torch.zeros(sae.latents)
     for part in h.split(CHUNK):
         z = sae.encode(part)
@@ -84,7 +107,9 @@ def rebuilt(sae: SAE, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(errors), torch.cat(counts), used
 
 
-def nats(model: Model, text: Text, place: tuple[str, int], new: Callable[[Tensor], Tensor] | None) -> np.ndarray:
+def nats(
+    model: Model, text: Text, place: tuple[str, int], new: Callable[[Tensor], Tensor] | None
+) -> np.ndarray:
     """Nats of each line [line], with every token's vector but BOS's replaced at a place."""
 
     def change(h: Tensor, where: Positions) -> Tensor:
@@ -95,13 +120,18 @@ def nats(model: Model, text: Text, place: tuple[str, int], new: Callable[[Tensor
     return mean.double().numpy() * text.tokens
 
 
-def ratio(top: np.ndarray, bottom: np.ndarray, text: Text, iso: str | None = None) -> tuple[float, float, float]:
-    """Σ top / Σ bottom over lines [line], with the bootstrap interval of the linearised ratio, within languages."""
+def ratio(
+    top: np.ndarray, bottom: np.ndarray, text: Text, iso: str | None = None
+) -> tuple[float, float, float]:
+    """Σ top / Σ bottom over lines [line], with the bootstrap interval of the linearised ratio,
+    within languages."""
     chosen = text.lang == iso if iso else np.full(len(text.lang), True)
     top, bottom = top[chosen].astype(float), bottom[chosen].astype(float)
     value = top.sum() / bottom.sum()
     lines = np.flatnonzero(chosen)
-    return by_sentence(value + (top - value * bottom) / bottom.mean(), lines, strata=text.lang[chosen])
+    return by_sentence(
+        value + (top - value * bottom) / bottom.mean(), lines, strata=text.lang[chosen]
+    )
 
 
 def by_line(values: Tensor, owners: Tensor, count: int) -> np.ndarray:
@@ -112,7 +142,9 @@ def deviations(h: Tensor, owners: Tensor, groups: np.ndarray) -> np.ndarray:
     """Σ ‖h - mean‖² of each line [line], the mean that of the line's group."""
     _, group = np.unique(groups, return_inverse=True)
     of_token = torch.from_numpy(group)[owners]
-    sums = torch.zeros(int(group.max()) + 1, h.shape[1], dtype=torch.float64).index_add_(0, of_token, h.double())
+    sums = torch.zeros(int(group.max()) + 1, h.shape[1], dtype=torch.float64).index_add_(
+        0, of_token, h.double()
+    )
     means = sums / of_token.bincount()[:, None]
     return by_line((h - means[of_token]).square().sum(-1), owners, len(groups))
 
@@ -130,8 +162,11 @@ def measure(model: Model, text: Text, given: Mapping[str, SAE]) -> dict[str, dic
         h, zero = activations[sae.site, sae.layer], zeroed[sae.site, sae.layer]
         errors, counts, used = rebuilt(sae, h)
         error, on = (by_line(values, owners, len(text.texts)) for values in (errors, counts))
-        spread, own = (deviations(h, owners, groups) for groups in (np.zeros(len(text.texts)), text.lang))
-        spliced = nats(model, run, (sae.site, sae.layer), lambda h, sae=sae: sae.decode(sae.encode(h)))  # type: ignore[misc]
+        spread, own = (
+            deviations(h, owners, groups) for groups in (np.zeros(len(text.texts)), text.lang)
+        )
+        roundtrip = lambda h, sae=sae: sae.decode(sae.encode(h))  # noqa: E731
+        spliced = nats(model, run, (sae.site, sae.layer), roundtrip)
         trained_as = sae.about["metadata"].get("training_architecture", sae.kind)
         row: dict[str, Any] = {
             "kind": sae.kind,
@@ -153,7 +188,9 @@ def measure(model: Model, text: Text, given: Mapping[str, SAE]) -> dict[str, dic
         }
         row |= {told: ratio(*parts) for told, parts in sums.items()}
         sums["explained_variance"] = (own - error, own, text)
-        row["languages"] = {iso: {told: ratio(*parts, iso) for told, parts in sums.items()} for iso in NAMES}
+        row["languages"] = {
+            iso: {told: ratio(*parts, iso) for told, parts in sums.items()} for iso in NAMES
+        }
         found[name] = row
     return found
 
@@ -165,24 +202,36 @@ def triple(value: Sequence[float], digits: int) -> str:
 def table(found: Mapping[str, Mapping[str, Any]], first: str) -> str:
     """A row for each autoencoder, all languages together."""
     rows = [
-        f"| {first} | explained variance | L0 | dead of all latents | loss recovered | nats per token lost |",
+        f"| {first} | explained variance | L0 | dead of all latents | loss recovered | nats per "
+        "token lost |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
         shown = {measure: triple(row[measure], digits) for measure, digits in MEASURES.items()}
-        cells = [name, shown["explained_variance"], shown["l0"], f"{row['dead']:,} of {row['latents']:,}"]
+        cells = [
+            name,
+            shown["explained_variance"],
+            shown["l0"],
+            f"{row['dead']:,} of {row['latents']:,}",
+        ]
         rows.append("| " + " | ".join([*cells, shown["loss_recovered"], shown["nats_lost"]]) + " |")
     return "\n".join(rows)
 
 
 def languages(found: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each language: median of the layers, and the worst layer, of each measure."""
-    rows = ["| language | explained variance | L0 | loss recovered | nats per token lost |", "|---|---|---|---|---|"]
+    rows = [
+        "| language | explained variance | L0 | loss recovered | nats per token lost |",
+        "|---|---|---|---|---|",
+    ]
     for iso, name in NAMES.items():
         cells = []
         for told, digits in MEASURES.items():
             values = [row["languages"][iso][told][0] for row in found.values()]
-            cells.append(f"{np.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})")
+            cells.append(
+                f"{np.median(values):.{digits}f} ({min(values):.{digits}f} to "
+                f"{max(values):.{digits}f})"
+            )
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
@@ -259,10 +308,14 @@ def stored(folder: Path) -> tuple[int, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("--saes", type=Path, default=PACKAGED / "saes")
-    parser.add_argument("--compare", action="store_true", help="print the comparison of kinds, write nothing")
+    parser.add_argument(
+        "--compare", action="store_true", help="print the comparison of kinds, write nothing"
+    )
     options = parser.parse_args()
     model = load(device="cpu")
     text = held_out(model, options.work)

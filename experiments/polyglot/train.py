@@ -1,13 +1,14 @@
 """Train polyglot on a CPU or on CUDA, and write a Hugging Face folder again and again.
 
-`python experiments/polyglot/data.py TEXT WORK` first; then
-`python experiments/polyglot/train.py WORK --minutes 180`. The learning rate follows the clock (constant, then down
-to zero over the last third), so the run ends on time whatever else the machine does. `--start FOLDER` warms up from
+`python experiments/polyglot/data.py TEXT WORK` first; then `python experiments/polyglot/train.py
+WORK --minutes 180`. The learning rate follows the clock (constant, then down to zero over the last
+third), so the run ends on time whatever else the machine does. `--start FOLDER` warms up from
 16-bit weights; a run that was cut off goes on from WORK/state.pt.
 
-What makes it bearable on two cores without bf16 (2.2 times the tokens per second of the plain loop, measured on AVX2):
-small micro-batches that stay in the cache, the softmax over the tokens of the batch and a random sample (corrected
-for how likely a token was to be in it), and half of the layers for the first part of the run, stacked afterwards.
+What makes it bearable on two cores without bf16 (2.2 times the tokens per second of the plain loop,
+measured on AVX2): small micro-batches that stay in the cache, the softmax over the tokens of the
+batch and a random sample (corrected for how likely a token was to be in it), and half of the layers
+for the first part of the run, stacked afterwards.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait asleep share the cores with other jobs
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # threads that wait asleep share the cores with other jobs
 
 import torch
 from data import VOCABULARY, Documents
@@ -33,7 +36,9 @@ MUON_RATE, ADAM_RATE, MOMENTUM = 0.012, 3e-3, 0.95
 WARM_UP_STEPS, DECAY_SHARE = 80, 0.35
 SAVE_SECONDS, KEEP_SECONDS = 180, 600
 
-Weights = dict[str, torch.Tensor]  # blocks stacked on the first axis: qkv, out, up (gate and up), down, norms
+Weights = dict[
+    str, torch.Tensor
+]  # blocks stacked on the first axis: qkv, out, up (gate and up), down, norms
 
 
 def new_weights(layers: int, seed: int = 0) -> Weights:
@@ -66,7 +71,10 @@ PLACES = {
 
 def to_hugging_face(weights: Weights) -> LlamaForCausalLM:
     layers = len(weights["qkv"])
-    state = {"model.embed_tokens.weight": weights["embed"], "model.norm.weight": weights["norm_final"]}
+    state = {
+        "model.embed_tokens.weight": weights["embed"],
+        "model.norm.weight": weights["norm_final"],
+    }
     for name, places in PLACES.items():
         for layer in range(layers):
             for place, part in zip(places, weights[name][layer].chunk(len(places)), strict=True):
@@ -94,31 +102,51 @@ def to_hugging_face(weights: Weights) -> LlamaForCausalLM:
 def from_hugging_face(folder: Path) -> Weights:
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     state, layers = model.state_dict(), model.config.num_hidden_layers
-    weights = {"embed": state["model.embed_tokens.weight"], "norm_final": state["model.norm.weight"]}
+    weights = {
+        "embed": state["model.embed_tokens.weight"],
+        "norm_final": state["model.norm.weight"],
+    }
     for name, places in PLACES.items():
         rows = [
-            torch.cat([state[f"model.layers.{layer}.{place}.weight"] for place in places]) for layer in range(layers)
+            torch.cat([state[f"model.layers.{layer}.{place}.weight"] for place in places])
+            for layer in range(layers)
         ]
         weights[name] = torch.stack(rows)
     return {k: v.clone() for k, v in weights.items()}
 
 
 def block(
-    x: Any, norm_in: Any, norm_mid: Any, qkv: Any, out: Any, up: Any, down: Any, cos: Any, sin: Any, bias: Any
+    x: Any,
+    norm_in: Any,
+    norm_mid: Any,
+    qkv: Any,
+    out: Any,
+    up: Any,
+    down: Any,
+    cos: Any,
+    sin: Any,
+    bias: Any,
 ) -> Any:
     rows, length, _ = x.shape
     split = functional.linear(functional.rms_norm(x, (WIDTH,), norm_in, EPS), qkv)
     q, k, v = split.view(rows, length, 3, HEADS, HEAD).permute(2, 0, 3, 1, 4)
     turned = lambda a: torch.cat([-a[..., HEAD // 2 :], a[..., : HEAD // 2]], -1)  # noqa: E731
     q, k = q * cos + turned(q) * sin, k * cos + turned(k) * sin
-    mixed = functional.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=bias.to(v.dtype))
+    mixed = functional.scaled_dot_product_attention(
+        q.to(v.dtype), k.to(v.dtype), v, attn_mask=bias.to(v.dtype)
+    )
     x = x + functional.linear(mixed.transpose(1, 2).reshape(rows, length, WIDTH), out)
-    gate, value = functional.linear(functional.rms_norm(x, (WIDTH,), norm_mid, EPS), up).chunk(2, -1)
+    gate, value = functional.linear(functional.rms_norm(x, (WIDTH,), norm_mid, EPS), up).chunk(
+        2, -1
+    )
     return x + functional.linear(functional.silu(gate) * value, down)
 
 
-def hidden(weights: Weights, tokens: torch.Tensor, numbers: torch.Tensor, run: Any = block) -> torch.Tensor:
-    """The final normed residual [row pos width]; each packed document sees only itself, from position 0."""
+def hidden(
+    weights: Weights, tokens: torch.Tensor, numbers: torch.Tensor, run: Any = block
+) -> torch.Tensor:
+    """The final normed residual [row pos width]; each packed document sees only itself, from
+    position 0."""
     length = tokens.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
     sees = (numbers[:, :, None] == numbers[:, None, :]) & causal
@@ -133,7 +161,8 @@ def hidden(weights: Weights, tokens: torch.Tensor, numbers: torch.Tensor, run: A
 
 
 class Softmax:
-    """Cross-entropy over the batch's own tokens and a sample; rarer candidates weigh as many as they stand for."""
+    """Cross-entropy over the batch's own tokens and a sample; rarer candidates weigh as many as
+    they stand for."""
 
     def __init__(self, device: str):
         self.seen = torch.ones(VOCABULARY, device=device)
@@ -158,7 +187,8 @@ class Softmax:
 
 @torch.no_grad()
 def orthogonal(batch: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Newton-Schulz towards the nearest semi-orthogonal matrices [n a b] (Jordan et al. 2024, Muon)."""
+    """Newton-Schulz towards the nearest semi-orthogonal matrices [n a b] (Jordan et al. 2024,
+    Muon)."""
     flip = batch.shape[-2] > batch.shape[-1]
     x = batch.mT if flip else batch
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -169,7 +199,8 @@ def orthogonal(batch: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon:
-    """Muon on the stacked matrices, in whatever precision the weights have (torch's own always works in bf16)."""
+    """Muon on the stacked matrices, in whatever precision the weights have (torch's own always
+    works in bf16)."""
 
     def __init__(self, weights: Weights):
         self.weights = weights
@@ -183,7 +214,9 @@ class Muon:
             update = gradient + MOMENTUM * buffer
             _, rows, columns = update.shape
             rows //= len(PLACES[name])
-            turn = orthogonal(update.reshape(-1, rows, columns)) * math.sqrt(max(1.0, rows / columns))
+            turn = orthogonal(update.reshape(-1, rows, columns)) * math.sqrt(
+                max(1.0, rows / columns)
+            )
             weight.mul_(1 - 0.01 * rate).add_(turn.reshape(weight.shape), alpha=-rate)
 
 
@@ -191,23 +224,32 @@ def scale_at(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS) * min(1.0, max(0.0, (1 - progress) / DECAY_SHARE))
 
 
-def held_out_bits(model: Any, held: dict, tokenizer: Tokenizer, lines: int = 48) -> dict[str, float]:
-    """Bits per byte of held-out lines per language, and (`en>xx`) of translations given their English line."""
+def held_out_bits(
+    model: Any, held: dict, tokenizer: Tokenizer, lines: int = 48
+) -> dict[str, float]:
+    """Bits per byte of held-out lines per language, and (`en>xx`) of translations given their
+    English line."""
     result = {}
     for iso, pool in [*held["mono"].items(), *((f"en>{k}", v) for k, v in held["pairs"].items())]:
         rows, starts, size = [], [], 0
         for item in pool[:lines]:
             given, text = ("", item) if isinstance(item, str) else (item[0] + "\n", item[1])
             before = tokenizer.encode(given).ids
-            rows.append(torch.tensor(before + tokenizer.encode(text + "\n", add_special_tokens=False).ids))
+            rows.append(
+                torch.tensor(before + tokenizer.encode(text + "\n", add_special_tokens=False).ids)
+            )
             starts.append(len(before))
             size += len((text + "\n").encode())
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         with torch.no_grad():
             logits = model(input_ids=tokens).logits[:, :-1]
-        nats = functional.cross_entropy(logits.float().transpose(1, 2), tokens[:, 1:], reduction="none")
+        nats = functional.cross_entropy(
+            logits.float().transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
         at = torch.arange(1, tokens.shape[1])[None]
-        read = (at >= torch.tensor(starts)[:, None]) & (at < torch.tensor([len(r) for r in rows])[:, None])
+        read = (at >= torch.tensor(starts)[:, None]) & (
+            at < torch.tensor([len(r) for r in rows])[:, None]
+        )
         result[iso] = round(float(nats[read].sum()) / math.log(2) / size, 4)
     return result
 
@@ -251,12 +293,21 @@ class Run:
         """Twice the layers: the trained stack, and the same stack again on top."""
         momentum = self.muon.momentum
         old = {k: v.detach() for k, v in self.weights.items()}
-        self.place({k: v.repeat(2, *[1] * (v.ndim - 1)) if k in STACKED else v for k, v in old.items()}, device)
+        self.place(
+            {k: v.repeat(2, *[1] * (v.ndim - 1)) if k in STACKED else v for k, v in old.items()},
+            device,
+        )
         self.muon.momentum = {k: v.repeat(2, 1, 1) for k, v in momentum.items()}
 
     def save(self, file: Path) -> None:
-        state = {"weights": self.weights, "momentum": self.muon.momentum, "adam": self.adam.state_dict()}
-        torch.save(state | {"count": [self.step, self.tokens, self.seconds]}, file.with_suffix(".new"))
+        state = {
+            "weights": self.weights,
+            "momentum": self.muon.momentum,
+            "adam": self.adam.state_dict(),
+        }
+        torch.save(
+            state | {"count": [self.step, self.tokens, self.seconds]}, file.with_suffix(".new")
+        )
         os.replace(file.with_suffix(".new"), file)
 
     @classmethod
@@ -273,8 +324,12 @@ def has_bf16(device: str) -> bool:
     return device == "cuda" or "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 
 
-def one_step(run: Run, documents: Documents, softmax: Softmax, options: argparse.Namespace, block_: Any) -> float:
-    tokens, weight, numbers = (torch.from_numpy(a).to(options.device) for a in documents.batch(options.rows, 128))
+def one_step(
+    run: Run, documents: Documents, softmax: Softmax, options: argparse.Namespace, block_: Any
+) -> float:
+    tokens, weight, numbers = (
+        torch.from_numpy(a).to(options.device) for a in documents.batch(options.rows, 128)
+    )
     keep = (numbers[:, 1:] == numbers[:, :-1]) & (numbers[:, 1:] > 0)
     softmax.begin(tokens[:, 1:][keep])
     total, loss_sum = weight[:, 1:][keep].sum(), 0.0
@@ -298,9 +353,15 @@ def train(options: argparse.Namespace) -> None:
     if state.exists():
         run = Run.load(state, options.device)
     else:
-        start = from_hugging_face(options.start) if options.start else new_weights(LAYERS // 2, options.seed)
+        start = (
+            from_hugging_face(options.start)
+            if options.start
+            else new_weights(LAYERS // 2, options.seed)
+        )
         run = Run(start, options.device)
-    documents = Documents(lines, tokenizer, mixture=tuple(options.mixture), seed=options.seed + run.step)
+    documents = Documents(
+        lines, tokenizer, mixture=tuple(options.mixture), seed=options.seed + run.step
+    )
     softmax, block_ = Softmax(options.device), torch.compile(block) if options.compile else block
     before, begun = run.seconds, time.monotonic()
     saved = kept = begun
@@ -321,7 +382,10 @@ def train(options: argparse.Namespace) -> None:
         if run.step % 25 == 0:
             mean, losses = sum(losses) / len(losses), []
             speed = run.tokens / (run.seconds + 1e-9)
-            print(f"{run.step} {run.seconds:.0f}s {run.tokens / 1e6:.2f}M {mean:.3f} {speed:.0f}/s", flush=True)
+            print(
+                f"{run.step} {run.seconds:.0f}s {run.tokens / 1e6:.2f}M {mean:.3f} {speed:.0f}/s",
+                flush=True,
+            )
         now, finished = time.monotonic(), progress >= 1 or run.step == options.steps
         if finished or now - saved > SAVE_SECONDS:
             saved = now
@@ -331,8 +395,17 @@ def train(options: argparse.Namespace) -> None:
             kept = now
             save_folder(run.weights, work, work / "kept" / f"{run.tokens // 1000:06d}k")
             bits = held_out_bits(to_hugging_face(run.weights), held, tokenizer)
-            point = {"step": run.step, "tokens": run.tokens, "seconds": round(run.seconds), "device": options.device}
-            point |= {"layers": len(run.weights["qkv"]), "bits_per_byte": bits, "read": documents.read}
+            point = {
+                "step": run.step,
+                "tokens": run.tokens,
+                "seconds": round(run.seconds),
+                "device": options.device,
+            }
+            point |= {
+                "layers": len(run.weights["qkv"]),
+                "bits_per_byte": bits,
+                "read": documents.read,
+            }
             with (work / "curve.jsonl").open("a") as file:
                 file.write(json.dumps(point) + "\n")
         if finished:
@@ -340,14 +413,22 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path, help="the folder that data.py wrote")
     parser.add_argument("--minutes", type=float, default=180)
-    parser.add_argument("--steps", type=int, default=0, help="stop after so many steps (0: by the clock)")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="stop after so many steps (0: by the clock)"
+    )
     parser.add_argument("--rows", type=int, default=32, help="rows of 128 tokens in a step")
     parser.add_argument("--micro", type=int, default=8, help="rows in a micro-batch")
-    parser.add_argument("--mixture", type=float, nargs=3, default=(0.14, 0.53, 0.33), help="mono, bare, instructed")
-    parser.add_argument("--grow-at", type=float, default=0.3, help="share of the time after which 4 layers become 8")
+    parser.add_argument(
+        "--mixture", type=float, nargs=3, default=(0.14, 0.53, 0.33), help="mono, bare, instructed"
+    )
+    parser.add_argument(
+        "--grow-at", type=float, default=0.3, help="share of the time after which 4 layers become 8"
+    )
     parser.add_argument("--start", type=Path, help="a folder of weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,8 +1,10 @@
-"""Train sparse autoencoders for polyglot with sae-lens, all layers from one stream of the model's activations.
+"""Train sparse autoencoders for polyglot with sae-lens, all layers from one stream of the model's
+activations.
 
-`python experiments/polyglot/train_saes.py WORK --compare` trains TopK, BatchTopK and JumpReLU at one layer, side by
-side on the same batches, into WORK/compare; without `--compare` it trains what was chosen from that, at every layer,
-into the package, beside the model. WORK holds what data.py left. `evaluate_saes.py WORK` writes the card.
+`python experiments/polyglot/train_saes.py WORK --compare` trains TopK, BatchTopK and JumpReLU at
+one layer, side by side on the same batches, into WORK/compare; without `--compare` it trains what
+was chosen from that, at every layer, into the package, beside the model. WORK holds what data.py
+left. `evaluate_saes.py WORK` writes the card.
 """
 
 import argparse
@@ -24,7 +26,11 @@ from steerlab.models.loading import PACKAGED, load
 SITE, TIMES, ACTIVE, COMPARED = "resid_post", 8, 32, 4
 TOKENS, COMPARED_TOKENS, BATCH, RATE = 1_600_000, 600_000, 1024, 6e-4
 MIXED = 64 * BATCH  # tokens that are shuffled together
-MIXTURE = (0.7, 0.2, 0.1)  # monolingual runs, bare translations, instructed pairs; languages in equal shares
+MIXTURE = (
+    0.7,
+    0.2,
+    0.1,
+)  # monolingual runs, bare translations, instructed pairs; languages in equal shares
 LENGTH, ROWS = 128, 64
 
 Batch = dict[str, torch.Tensor]
@@ -57,10 +63,14 @@ class Stream(Iterator[Batch]):
     def _read(self) -> torch.Tensor:
         """[layer token width] of some rows, in 16 bit."""
         told = sorted((self.documents.document(LENGTH)[0] for _ in range(4 * ROWS)), key=len)
-        return torch.cat([self._run(told[start : start + ROWS]) for start in range(0, len(told), ROWS)], 1)
+        return torch.cat(
+            [self._run(told[start : start + ROWS]) for start in range(0, len(told), ROWS)], 1
+        )
 
     def _run(self, rows: list[np.ndarray]) -> torch.Tensor:
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row.astype(np.int64)) for row in rows], batch_first=True)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(row.astype(np.int64)) for row in rows], batch_first=True
+        )
         mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
         seen: dict[int, torch.Tensor] = {}
@@ -76,7 +86,9 @@ class Stream(Iterator[Batch]):
 def documents(work: Path) -> Documents:
     """The training lines, every language as likely as any other."""
     lines = json.loads((work / "lines.json").read_text("utf-8"))
-    found = Documents(lines, Tokenizer.from_file(str(PACKAGED / "tokenizer.json")), mixture=MIXTURE, seed=1)
+    found = Documents(
+        lines, Tokenizer.from_file(str(PACKAGED / "tokenizer.json")), mixture=MIXTURE, seed=1
+    )
     found.p_mono = np.full(len(found.p_mono), 1 / len(found.p_mono))
     found.p_pair = np.full(len(found.p_pair), 1 / len(found.p_pair))
     return found
@@ -84,11 +96,24 @@ def documents(work: Path) -> Documents:
 
 def untrained(kind: str, model: Model, layer: int) -> Any:
     """A new SAE of sae-lens."""
-    from sae_lens import BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig, TopKTrainingSAEConfig, TrainingSAE
+    from sae_lens import (
+        BatchTopKTrainingSAEConfig,
+        JumpReLUTrainingSAEConfig,
+        TopKTrainingSAEConfig,
+        TrainingSAE,
+    )
     from sae_lens.saes.sae import SAEMetadata
 
-    about = model.about | {"layer": layer, "hook_name": hook_name(SITE, layer), "model_name": "polyglot"}
-    told: dict[str, Any] = {"d_in": model.width, "d_sae": TIMES * model.width, "device": str(model.device)}
+    about = model.about | {
+        "layer": layer,
+        "hook_name": hook_name(SITE, layer),
+        "model_name": "polyglot",
+    }
+    told: dict[str, Any] = {
+        "d_in": model.width,
+        "d_sae": TIMES * model.width,
+        "device": str(model.device),
+    }
     told |= {"normalize_activations": "expected_average_only_in", "metadata": SAEMetadata(**about)}
     configs = {
         "topk": lambda: TopKTrainingSAEConfig(k=ACTIVE, **told),
@@ -97,7 +122,8 @@ def untrained(kind: str, model: Model, layer: int) -> Any:
             jumprelu_sparsity_loss_mode="quadratic",
             target_l0=ACTIVE,
             l0_warm_up_steps=200,
-            jumprelu_init_threshold=0.8,  # near where it has to end: so few steps move its logarithm by .35 at most
+            # near where it has to end: so few steps move its logarithm by .35 at most
+            jumprelu_init_threshold=0.8,
             jumprelu_bandwidth=0.5,
             **told,
         ),
@@ -106,7 +132,9 @@ def untrained(kind: str, model: Model, layer: int) -> Any:
     return TrainingSAE.from_dict(configs[kind]().to_dict())
 
 
-def train(model: Model, stream: Stream, saes: dict[str, tuple[str, int]], tokens: int) -> dict[str, Any]:
+def train(
+    model: Model, stream: Stream, saes: dict[str, tuple[str, int]], tokens: int
+) -> dict[str, Any]:
     """SAEs by name, each (kind, layer), trained in step on the same stream."""
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer

@@ -1,4 +1,5 @@
-"""What the sections of the experiment share: the model, its texts, what was read of it, where things go."""
+"""What the sections of the experiment share: the model, its texts, what was read of it, where
+things go."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,16 @@ from steerlab.core.firing import Firing
 from steerlab.core.languages import families
 from steerlab.engine.language_mass import Lexicon, lexicon
 from steerlab.engine.trace import written
-from steerlab.estimate.units import Selection, culnig, foxp2_features, langfir, lape, monolinguality, nju, sae_lape
+from steerlab.estimate.units import (
+    Selection,
+    culnig,
+    foxp2_features,
+    langfir,
+    lape,
+    monolinguality,
+    nju,
+    sae_lape,
+)
 from steerlab.models.huggingface import Model
 from steerlab.sae import SAE
 from steerlab.sweeps.fits import read_units
@@ -103,12 +113,16 @@ class Bed:
     @cached_property
     def norms(self) -> torch.Tensor:
         """[layer unit]: how long each feature's decoder row is."""
-        return torch.stack([self.readings.saes[layer].W_dec.norm(dim=-1) for layer in self.latents.layers])
+        return torch.stack(
+            [self.readings.saes[layer].W_dec.norm(dim=-1) for layer in self.latents.layers]
+        )
 
     @cached_property
     def neuron_norms(self) -> torch.Tensor:
         """[layer unit]: how long what each neuron writes is."""
-        return torch.stack([written(self.model, layer).norm(dim=0) for layer in self.neurons.layers])
+        return torch.stack(
+            [written(self.model, layer).norm(dim=0) for layer in self.neurons.layers]
+        )
 
 
 def bed() -> Bed:

@@ -1,4 +1,5 @@
-"""How many features LangFIR finds at which thresholds and from how many texts, and where neurons sit."""
+"""How many features LangFIR finds at which thresholds and from how many texts, and where neurons
+sit."""
 
 import pandas as pd
 from beds import IMAGES, OUT, SOURCE, Bed
@@ -23,8 +24,12 @@ def features(bed: Bed) -> str:
     figures.write(drawn, OUT / "langfir_counts", data=counts)
     at = counts[(counts["consistency"] == 0.95) & (counts["noise"] == 0.05)]
     table = at.groupby("layer")["count"].agg(["median", "min", "max"]).reset_index()
-    table["without any"] = at.groupby("layer")["count"].apply(lambda part: int((part == 0).sum())).to_numpy()
-    second = langfir_counts(bed.latents, read.random, read.shuffled, consistency=[0.95], noise=[0.05])
+    table["without any"] = (
+        at.groupby("layer")["count"].apply(lambda part: int((part == 0).sum())).to_numpy()
+    )
+    second = langfir_counts(
+        bed.latents, read.random, read.shuffled, consistency=[0.95], noise=[0.05]
+    )
     table["after shuffled too"] = second.groupby("layer")["count"].median().to_numpy()
     texts = bed.corpus.split("estimate")
     own = collect_units(bed.model, texts, read.saes, keep=len(texts))
@@ -39,13 +44,21 @@ def features(bed: Bed) -> str:
             IMAGES / "langfir_stability.svg": figures.paper(curve, width=120, height=80),
         }
     )
-    means = stable.groupby("samples")["jaccard"].describe()[["50%", "min", "max"]].reset_index().round(2)
+    means = (
+        stable.groupby("samples")["jaccard"]
+        .describe()[["50%", "min", "max"]]
+        .reset_index()
+        .round(2)
+    )
     means.columns = pd.Index(["texts", "median Jaccard", "least", "most"])
     return (
-        f"Features a language at consistency .95 and noise .05, over {len(bed.corpus.langs)} languages and "
+        f"Features a language at consistency .95 and noise .05, over {len(bed.corpus.langs)} "
+        "languages and "
         f"{len(texts)} texts each:\n\n{markdown(table)}\n\n![Counts](images/langfir_counts.svg)\n\n"
-        f"How far the set from a sample of the texts agrees with that from all {len(texts)}, of which the sample is a "
-        f"part (so that 100 texts are near 1 by construction); languages and layers that have features:\n\n"
+        f"How far the set from a sample of the texts agrees with that from all {len(texts)}, of "
+        "which the sample is a "
+        "part (so that 100 texts are near 1 by construction); languages and layers that have "
+        "features:\n\n"
         f"{markdown(means)}\n\n![Stability](images/langfir_stability.svg)\n"
     )
 
@@ -60,7 +73,9 @@ def neurons(bed: Bed) -> str:
     kinds.to_csv(OUT / "nju_kinds.csv", index=False)
     try:
         divided = aligned.parts()
-        words = "The layers divide into " + "; ".join(f"{name}: {told(layers)}" for name, layers in divided.items())
+        words = "The layers divide into " + "; ".join(
+            f"{name}: {told(layers)}" for name, layers in divided.items()
+        )
     except SteerlabError as error:
         divided, words = None, f"The layers do not divide into four parts: {error}"
     parts = figures.kinds_by_layer(kinds, parts=divided)
@@ -74,7 +89,8 @@ def neurons(bed: Bed) -> str:
     )
     table = counts.assign(all=counts.sum(axis=1)).reset_index(names="language")
     return (
-        f"LAPE's neurons by language and layer (of {bed.neurons.units} a layer; the lowest 1 % of the entropies):\n\n"
+        f"LAPE's neurons by language and layer (of {bed.neurons.units} a layer; the lowest 1 % of "
+        "the entropies):\n\n"
         f"{markdown(table)}\n\n![LAPE's neurons](images/lape_by_layer.svg)\n\n"
         f"NJU's λ is {aligned.penalty:.3f} and its bar {aligned.bar:.3f}. {words.rstrip('.')}.\n\n"
         f"![Kinds of neurons](images/nju_by_layer.svg)\n"
@@ -103,8 +119,11 @@ def listed(bed: Bed) -> str:
         )
     found = bed.selections["langfir"]
     shared = [
-        int((found.chosen[:, place].sum(0) >= 0.75 * len(found.langs)).sum()) for place in range(len(found.layers))
+        int((found.chosen[:, place].sum(0) >= 0.75 * len(found.langs)).sum())
+        for place in range(len(found.layers))
     ]
     common = f"- Of LangFIR's features, so many are those of three quarters of the languages, by layer: {shared}.\n"
-    refused = common + "".join(f"- None of {name}: {reason}\n" for name, reason in bed.refused.items())
+    refused = common + "".join(
+        f"- None of {name}: {reason}\n" for name, reason in bed.refused.items()
+    )
     return f"{markdown(pd.DataFrame(rows))}\n\n{refused}"

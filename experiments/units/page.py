@@ -1,7 +1,9 @@
-"""SAE features and neurons of the languages of polyglot: how many, what they steer, whose language they carry.
+"""SAE features and neurons of the languages of polyglot: how many, what they steer, whose language
+they carry.
 
-`python experiments/units/page.py [--only SECTION ...]` writes docs/units.md, its figures, and build/units (rows and
-tables). A section that is not asked for keeps the text that it had; finished batches of steering are kept.
+`python experiments/units/page.py [--only SECTION ...]` writes docs/units.md, its figures, and
+build/units (rows and tables). A section that is not asked for keeps the text that it had; finished
+batches of steering are kept.
 """
 
 import argparse
@@ -60,7 +62,9 @@ def main() -> int:
 
 def write(texts: Mapping[str, str]) -> None:
     """The page, of what sections there are."""
-    parts = [f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts]
+    parts = [
+        f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts
+    ]
     PAGE.write_text("\n".join([HEAD, *parts]), "utf-8")
 
 

@@ -1,4 +1,5 @@
-"""What taking a language's units away does to every language, beside controls of equal firing and size."""
+"""What taking a language's units away does to every language, beside controls of equal firing
+and size."""
 
 from collections.abc import Mapping
 
@@ -36,13 +37,20 @@ def run(bed: Bed) -> str:
     figures.write(shown, OUT / "selectivity", data=effect_matrix(drawn).reset_index())
     figures.draw({IMAGES / "selectivity.svg": figures.paper(shown, width=160, height=130)})
     note = (
-        f"Rises of cross-entropy in nats per token on {TEST_LINES} test lines of each of {len(bed.corpus.langs)} "
-        f"languages. *Own − others*: the mean rise of an edit's own language less that of all others, the share of "
-        f"edits that hurt their own language most and the permutation p of the labels. *Pairs*: the share of language "
-        f"pairs that doubly dissociate (each edit hurts its own language more than the other's), and the share where "
-        f"both intervals say so. *Control*: as many other units of the same layers, matched in firing rate and in the "
-        f"norm of what they write, the rate being that on the language's own text; for DiffMean's direction a random "
-        f"one of equal dose. *Doses* are of the edits and of their controls. The layer of features was "
+        f"Rises of cross-entropy in nats per token on {TEST_LINES} test lines of each of "
+        f"{len(bed.corpus.langs)} "
+        "languages. *Own − others*: the mean rise of an edit's own language less that of all "
+        "others, the share of "
+        "edits that hurt their own language most and the permutation p of the labels. *Pairs*: "
+        "the share of language "
+        "pairs that doubly dissociate (each edit hurts its own language more than the other's), "
+        "and the share where "
+        "both intervals say so. *Control*: as many other units of the same layers, matched in "
+        "firing rate and in the "
+        "norm of what they write, the rate being that on the language's own text; for DiffMean's "
+        "direction a random "
+        "one of equal dose. *Doses* are of the edits and of their controls. The layer of features "
+        "was "
         f"chosen on {DEV_LINES} dev lines by own − others; neurons are zeroed at all layers."
     )
     return f"{markdown(frame)}\n\n{note}\n\n![Rise of cross-entropy](images/selectivity.svg)\n"
@@ -51,18 +59,31 @@ def run(bed: Bed) -> str:
 def everything(bed: Bed) -> list[tuple[str, dict[str, Edit], dict[str, Edit], str]]:
     """(method, edits by language, their controls, layer in words) of every method."""
     found = []
-    dense = fitted(bed.model, bed.corpus.split("estimate"), ["diffmean"], layers=LAYERS, source=SOURCE)["diffmean"]
-    edits = {layer: {iso: ablate(dense[iso].at(layer)) for iso in bed.corpus.langs} for layer in LAYERS}
+    dense = fitted(
+        bed.model, bed.corpus.split("estimate"), ["diffmean"], layers=LAYERS, source=SOURCE
+    )["diffmean"]
+    edits = {
+        layer: {iso: ablate(dense[iso].at(layer)) for iso in bed.corpus.langs} for layer in LAYERS
+    }
     layer = best(bed, edits)
     texts = [line for iso in bed.corpus.langs for line in bed.corpus.split("dev").take(2)[iso]]
-    twins = {iso: sl.effects.random_like(bed.model, texts, edit) for iso, edit in edits[layer].items()}
+    twins = {
+        iso: sl.effects.random_like(bed.model, texts, edit) for iso, edit in edits[layer].items()
+    }
     found.append(("diffmean direction", edits[layer], twins, str(layer)))
     for name in (name for name in FEATURES if name in bed.selections):
         selection = bed.selections[name].at(*LAYERS)
         removed = {layer: without(bed, selection, layer) for layer in LAYERS}
         layer = best(bed, {layer: some for layer, some in removed.items() if len(some) > 1})
         others = without(bed, matched(selection, bed.latents, bed.norms[list(LAYERS)]), layer)
-        found.append((name, removed[layer], {iso: others[iso] for iso in removed[layer] if iso in others}, str(layer)))
+        found.append(
+            (
+                name,
+                removed[layer],
+                {iso: others[iso] for iso in removed[layer] if iso in others},
+                str(layer),
+            )
+        )
     for name in (name for name in NEURONS if name in bed.selections):
         selection = bed.selections[name]
         mine = silent(bed, selection)
@@ -81,7 +102,10 @@ def without(bed: Bed, selection: Selection, layer: int) -> dict[str, Edit]:
 def silent(bed: Bed, selection: Selection) -> dict[str, Edit]:
     """Each language's neurons zeroed, at all layers where it has some."""
     some = masked(selection, bed.neurons, source=None)
-    where = {iso: [layer for layer in selection.layers if selection.of(iso, layer)] for iso in selection.langs}
+    where = {
+        iso: [layer for layer in selection.layers if selection.of(iso, layer)]
+        for iso in selection.langs
+    }
     return {iso: neuron_zero(some.at(*layers)[iso]) for iso, layers in where.items() if layers}
 
 
@@ -106,7 +130,9 @@ def told(rows: pd.DataFrame) -> dict[str, str]:
         row[f"{name}pairs"] = f"{pairs.share:.2f} ({pairs.certain:.2f})"
     matrix = effect_matrix(rows)
     own = [
-        float(matrix[iso].to_numpy()[list(matrix.index).index(iso)]) for iso in matrix.columns if iso in matrix.index
+        float(matrix[iso].to_numpy()[list(matrix.index).index(iso)])
+        for iso in matrix.columns
+        if iso in matrix.index
     ]
     doses = [rows.loc[rows["kind"] == kind, "dose"].mean() for kind in ("edit", "control")]
     row["doses"] = " / ".join(f"{dose:.2f}" for dose in doses)

@@ -1,4 +1,5 @@
-"""Neural FOXP2's signed shift against plain shifts of equal dose, and its push alone against push and pull."""
+"""Neural FOXP2's signed shift against plain shifts of equal dose, and its push alone against
+push and pull."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -33,7 +34,9 @@ SHOWN = ("de", "ru", "ja")
 def run(bed: Bed) -> str:
     fit = METHODS["foxp2"].fit(bed.readings)
     part = bed.corpus.split("estimate")
-    dense = fitted(bed.model, part, ["diffmean"], layers=range(bed.model.n_layers), source=SOURCE)["diffmean"]
+    dense = fitted(bed.model, part, ["diffmean"], layers=range(bed.model.n_layers), source=SOURCE)[
+        "diffmean"
+    ]
     rows, chosen, without = [], [], []
     for target in bed.targets:
         try:
@@ -64,11 +67,16 @@ def run(bed: Bed) -> str:
 def shifts(frame: pd.DataFrame, settings: pd.DataFrame, without: Sequence[str]) -> str:
     """The table of the edits, and what was chosen for each target."""
     note = (
-        f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of {', '.join(f'{p:g}' for p in PULLS)}) are "
-        f"for each target those of the least KL on {DEV_LINES} dev lines among those that reach {SHARE:g} of the best "
-        f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and {len(settings)} "
-        f"targets. ΔM: the mass of the target's own tokens less the source's after the prompt, beside the unsteered; "
-        f"KL in nats to the unsteered next-token distribution. *Equal dose*: that of *push and pull* on the dev lines, "
+        f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of "
+        f"{', '.join(f'{p:g}' for p in PULLS)}) are "
+        f"for each target those of the least KL on {DEV_LINES} dev lines among those that reach "
+        f"{SHARE:g} of the best "
+        f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and "
+        f"{len(settings)} "
+        "targets. ΔM: the mass of the target's own tokens less the source's after the prompt, "
+        "beside the unsteered; "
+        "KL in nats to the unsteered next-token distribution. *Equal dose*: that of *push and "
+        "pull* on the dev lines, "
         f"over the same layers."
     )
     if without:
@@ -90,7 +98,11 @@ def strengths(bed: Bed, fit: Directions, target: str) -> tuple[Setting, Setting,
     for pulls in (PULLS[1:], PULLS[:1], PULLS):
         edits = {(a, b): signed_shift(step, push=a, pull=b) for a in PUSHES for b in pulls}
         texts = prompts(bed, "dev", DEV_LINES)
-        found.append(least_kl(bed.model, edits, texts, bed.words, source=SOURCE, target=target, share=SHARE)[0])
+        found.append(
+            least_kl(bed.model, edits, texts, bed.words, source=SOURCE, target=target, share=SHARE)[
+                0
+            ]
+        )
     return found[0], found[1], found[2]
 
 
@@ -102,21 +114,31 @@ def spectra(table: pd.DataFrame) -> str:
     first = table[table["place"] == 1]
     inside = first[first["in_window"]]
     return (
-        f"The eigengap's rank of the masked differences is {first['rank'].median():g} in the median over targets and "
+        f"The eigengap's rank of the masked differences is {first['rank'].median():g} in the "
+        "median over targets and "
         f"layers ({first['rank'].min()}-{first['rank'].max()}); inside the windows its mass is "
-        f"{inside['mass'].median():.2f} and its stability {inside['stability'].median():.3f} in the median.\n\n"
+        f"{inside['mass'].median():.2f} and its stability {inside['stability'].median():.3f} in "
+        "the median.\n\n"
         f"![Spectra of latents](images/latent_spectra.svg)"
     )
 
 
 def tokens(bed: Bed) -> str:
-    """The token sets that masses are read with, and how they do on gold text that they were not made from."""
+    """The token sets that masses are read with, and how they do on gold text that they were not
+    made from."""
     gold = gold_masses(bed.model, bed.corpus.split("dev").take(DEV_LINES), bed.words)
     rows = []
     for place, iso in enumerate(bed.words.langs):
         others = [float(value) for other, value in enumerate(gold[place]) if other != place]
-        told = {"language": iso, "tokens": bed.words.sizes[iso], "own mass": f"{float(gold[place, place]):.2f}"}
-        told |= {"next": f"{max(others):.2f}", "some": " ".join(bed.words.sample(iso)).replace("|", "")}
+        told = {
+            "language": iso,
+            "tokens": bed.words.sizes[iso],
+            "own mass": f"{float(gold[place, place]):.2f}",
+        }
+        told |= {
+            "next": f"{max(others):.2f}",
+            "some": " ".join(bed.words.sample(iso)).replace("|", ""),
+        }
         rows.append(told)
     head = "The tokens that stand for each language, and their mass on its own dev lines:"
     return f"{head}\n\n{markdown(pd.DataFrame(rows))}\n"
@@ -124,31 +146,40 @@ def tokens(bed: Bed) -> str:
 
 def traced(bed: Bed) -> str:
     """How much of a feature the neuron that writes most of it writes."""
-    found = sl.units.trace(bed.model, bed.saes, monolinguality(bed.latents), bed.neurons, source=SOURCE, top=1)
+    found = sl.units.trace(
+        bed.model, bed.saes, monolinguality(bed.latents), bed.neurons, source=SOURCE, top=1
+    )
     found.to_csv(OUT / "traced.csv", index=False)
     share = found["share"]
     top = found.sort_values("share", ascending=False).head(6).round(3)
     return (
-        f"Of what the MLPs write into one of the {len(found)} features of monolinguality, target less {SOURCE}, the "
-        f"neuron that writes the most writes {share.median():.3f} in the median and {share.max():.3f} at most (share "
+        f"Of what the MLPs write into one of the {len(found)} features of monolinguality, target "
+        f"less {SOURCE}, the "
+        f"neuron that writes the most writes {share.median():.3f} in the median and "
+        f"{share.max():.3f} at most (share "
         f"of all absolute contributions, along the direct path). The largest:\n\n{markdown(top)}\n"
     )
 
 
 def windowed(fit: Directions, target: str) -> Direction:
     inside = fit.extra["window"][fit.langs.index(target)].bool().tolist()
-    return fit.at(*(layer for layer, there in zip(fit.layers, inside, strict=True) if there)).between(SOURCE, target)
+    return fit.at(
+        *(layer for layer, there in zip(fit.layers, inside, strict=True) if there)
+    ).between(SOURCE, target)
 
 
 def prompts(bed: Bed, split: str, count: int) -> list[str]:
     lines = bed.corpus.split(split).take(count)[SOURCE]
-    return [prompt(bed.model.tokenizer, "line", line, source=SOURCE, target=SOURCE) for line in lines]
+    return [
+        prompt(bed.model.tokenizer, "line", line, source=SOURCE, target=SOURCE) for line in lines
+    ]
 
 
 def variants(
     bed: Bed, fit: Directions, dense: Directions, target: str, both: Setting, alone: Setting
 ) -> Mapping[str, Edit]:
-    """The two signed shifts at their own strengths, and edits of the first's dose over the target's window."""
+    """The two signed shifts at their own strengths, and edits of the first's dose over the
+    target's window."""
     step, texts = windowed(fit, target), prompts(bed, "dev", DEV_LINES)
     shift = signed_shift(step, push=both[0], pull=both[1])
     dose = float(doses(bed.model, texts, [shift])[0])
@@ -159,7 +190,9 @@ def variants(
         "push alone, own λ": signed_shift(step, push=alone[0]),
         "push alone, equal dose": like(lambda size: signed_shift(step, push=size)),
         "plain add of the same vectors, equal dose": plain,
-        "DiffMean, equal dose": like(lambda size: add(dense.at(*step.layers).between(SOURCE, target), strength=size)),
+        "DiffMean, equal dose": like(
+            lambda size: add(dense.at(*step.layers).between(SOURCE, target), strength=size)
+        ),
         "random, equal dose": sl.effects.random_like(bed.model, texts, plain),
         "unsteered": Edit(()),
     }
@@ -187,9 +220,14 @@ def measured(bed: Bed, target: str, edits: Mapping[str, Edit]) -> pd.DataFrame:
         many = stack([edit] * len(texts)) if edit.parts else None
         said = decode(bed.model, texts, edit=many, max_new_tokens=32)
         told = zip(said.texts, texts, lines[SOURCE], lines.numbers, strict=True)
-        answers = [Answer(first_line(text), given, line, number, SOURCE, target) for text, given, line, number in told]
+        answers = [
+            Answer(first_line(text), given, line, number, SOURCE, target)
+            for text, given, line, number in told
+        ]
         rows = pd.DataFrame(score(answers, identifier=identifier, judge=judge))
-        rows = rows.assign(variant=name, target=target, sentence=list(lines.numbers), dose=said.dose)
+        rows = rows.assign(
+            variant=name, target=target, sentence=list(lines.numbers), dose=said.dose
+        )
         found.append(rows.assign(gain=gain[place].tolist(), kl=masses.kl[place].tolist()))
     return pd.concat(found, ignore_index=True)
 
@@ -198,11 +236,18 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     made = []
     for name, part in frame.groupby("variant", sort=False):
         told = {"edit": name}
-        for label, column in (("ΔM", "gain"), ("KL", "kl"), ("LFS", "in_language"), ("joint", "joint")):
+        for label, column in (
+            ("ΔM", "gain"),
+            ("KL", "kl"),
+            ("LFS", "in_language"),
+            ("joint", "joint"),
+        ):
             values = part[column].to_numpy(float)
             if name == "unsteered" and label in ("ΔM", "KL"):
                 told[label] = "0"  # by definition
                 continue
-            told[label] = spelled(by_sentence(values, part["sentence"].to_numpy(), strata=part["target"].to_numpy()))
+            told[label] = spelled(
+                by_sentence(values, part["sentence"].to_numpy(), strata=part["target"].to_numpy())
+            )
         made.append(told | {"dose": f"{part['dose'].astype(float).mean():.2f}", "n": len(part)})
     return pd.DataFrame(made)

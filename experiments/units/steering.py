@@ -1,4 +1,5 @@
-"""Every method of SAE features and neurons steers from English, beside DiffMean and the controls."""
+"""Every method of SAE features and neurons steers from English, beside DiffMean and the
+controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,10 +38,13 @@ class Entry:
 
     @property
     def settings(self) -> list[tuple[int, float]]:
-        """(layer, strength) of the grid; layer -1 where the operator acts on all layers that have units."""
+        """(layer, strength) of the grid; layer -1 where the operator acts on all layers that
+        have units."""
         whole = OPERATORS[self.operator].whole
         strengths = STRENGTHS if self.operator in ("add", "gate") else OPERATORS[self.operator].grid
-        return [(layer, strength) for layer in ((-1,) if whole else LAYERS) for strength in strengths]
+        return [
+            (layer, strength) for layer in ((-1,) if whole else LAYERS) for strength in strengths
+        ]
 
 
 ENTRIES = (
@@ -73,16 +77,28 @@ def run(bed: Bed) -> tuple[str, dict[str, tuple[int, float]]]:
     bench = Runner(bed.model, bed.corpus, fits, sl.scores.identifier(), limits, OUT / "rows")
     few = Plan(SOURCE, bed.targets, LAYERS).dev_targets
     bare = [Cell("unsteered", "none", -1, 0.0, SOURCE, iso, "dev") for iso in few]
-    dev = ran(bench, [*bare, *(cell for entry in entries for cell in cells(entry, fits, few, "dev"))], "dev")
+    dev = ran(
+        bench,
+        [*bare, *(cell for entry in entries for cell in cells(entry, fits, few, "dev"))],
+        "dev",
+    )
     choices = choose(filled(dev, entries, few))
     bench = replace(bench, fluency=True)
     test = ran(bench, reported(entries, fits, choices, bed.targets), "test")
     plain = {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
     steered = [entry for entry in entries if entry.method in choices]
-    rows = {entry.method: covered(test, entry, choices, plain["unsteered"], bed.targets) for entry in steered} | plain
+    rows = {
+        entry.method: covered(test, entry, choices, plain["unsteered"], bed.targets)
+        for entry in steered
+    } | plain
     pd.concat(rows.values()).to_parquet(OUT / "steering.parquet")
     names = [entry.method for entry in ENTRIES if entry.method in choices]
-    pairs = [(name, other) for name in names for other in ("diffmean", *CONTROLS, *plain) if name != other]
+    pairs = [
+        (name, other)
+        for name in names
+        for other in ("diffmean", *CONTROLS, *plain)
+        if name != other
+    ]
     tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
     frame = table(entries, rows, choices, sizes(bed), tests)
     frame.to_csv(OUT / "steering.csv", index=False)
@@ -93,7 +109,11 @@ def fit(bed: Bed) -> dict[str, Directions]:
     """Directions of every method, and of the controls."""
     part = bed.corpus.split("estimate")
     found = fitted(bed.model, part, ["diffmean"], layers=range(bed.model.n_layers), source=SOURCE)
-    found |= {name: method.fit(bed.readings) for name, method in METHODS.items() if name not in bed.refused}
+    found |= {
+        name: method.fit(bed.readings)
+        for name, method in METHODS.items()
+        if name not in bed.refused
+    }
     selections = bed.selections
     for seed in range(SEEDS):
         found[f"random {seed}"] = controls.random(found["diffmean"], seed=seed)
@@ -109,10 +129,15 @@ def blind() -> tuple[Entry, ...]:
     """The controls: seeds are dealt over the sentences, so that one costs what a method costs."""
     seeds = lambda name: tuple(f"{name} {seed}" for seed in range(SEEDS))  # noqa: E731
     fits = (("random", "add"), ("shuffled", "add"), ("matched", "add"), ("neurons", "neuron_swap"))
-    return tuple(Entry(name, seeds(fit), operator) for name, (fit, operator) in zip(CONTROLS, fits, strict=True))
+    return tuple(
+        Entry(name, seeds(fit), operator)
+        for name, (fit, operator) in zip(CONTROLS, fits, strict=True)
+    )
 
 
-def cells(entry: Entry, fits: dict[str, Directions], targets: Sequence[str], split: str) -> list[Cell]:
+def cells(
+    entry: Entry, fits: dict[str, Directions], targets: Sequence[str], split: str
+) -> list[Cell]:
     """The grid of a method, without the settings at which it has nothing to steer a target with."""
     return [
         Cell(entry.method, entry.operator, layer, strength, SOURCE, target, split, entry.fits)
@@ -123,7 +148,8 @@ def cells(entry: Entry, fits: dict[str, Directions], targets: Sequence[str], spl
 
 
 def filled(dev: pd.DataFrame, entries: Sequence[Entry], targets: Sequence[str]) -> pd.DataFrame:
-    """Every setting of every method with all targets: one for which it has no units there is as it was, unsteered."""
+    """Every setting of every method with all targets: one for which it has no units there is as
+    it was, unsteered."""
     parts, bare = [], dev[dev["method"] == "unsteered"]
     for entry in entries:
         for setting in entry.settings:
@@ -132,7 +158,9 @@ def filled(dev: pd.DataFrame, entries: Sequence[Entry], targets: Sequence[str]) 
     return pd.concat(parts, ignore_index=True)
 
 
-def possible(entry: Entry, fits: dict[str, Directions], layer: int, strength: float, target: str) -> bool:
+def possible(
+    entry: Entry, fits: dict[str, Directions], layer: int, strength: float, target: str
+) -> bool:
     if any(name not in fits for name in entry.fits):
         return False
     try:
@@ -146,16 +174,23 @@ def possible(entry: Entry, fits: dict[str, Directions], layer: int, strength: fl
 def ran(bench: Runner, some: list[Cell], title: str) -> pd.DataFrame:
     rows = bench.run(some, title=title, progress=True)
     if lost := rows.attrs.get("failed"):
-        raise SteerlabError(f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}")
+        raise SteerlabError(
+            f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}"
+        )
     return rows
 
 
 def reported(
-    entries: Sequence[Entry], fits: dict[str, Directions], choices: dict[str, tuple[int, float]], targets: Sequence[str]
+    entries: Sequence[Entry],
+    fits: dict[str, Directions],
+    choices: dict[str, tuple[int, float]],
+    targets: Sequence[str],
 ) -> list[Cell]:
     """Each method and control at its choice, the model as it is, and the instruction."""
     steered = [
-        Cell(entry.method, entry.operator, *choices[entry.method], SOURCE, target, "test", entry.fits)
+        Cell(
+            entry.method, entry.operator, *choices[entry.method], SOURCE, target, "test", entry.fits
+        )
         for entry in entries
         if entry.method in choices
         for target in targets
@@ -163,7 +198,9 @@ def reported(
     ]
     plain = (("unsteered", "line"), ("prompt", "instructed"))
     return steered + [
-        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form) for name, form in plain for iso in targets
+        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form)
+        for name, form in plain
+        for iso in targets
     ]
 
 
@@ -179,7 +216,12 @@ def covered(
     missing = [iso for iso in targets if iso not in set(mine["target"])]
     layer, strength = choices.get(entry.method, (-1, 0.0))
     rest = unsteered[unsteered["target"].isin(missing)].copy()
-    rest["method"], rest["operator"], rest["layer"], rest["strength"] = entry.method, entry.operator, layer, strength
+    rest["method"], rest["operator"], rest["layer"], rest["strength"] = (
+        entry.method,
+        entry.operator,
+        layer,
+        strength,
+    )
     return pd.concat([mine, rest], ignore_index=True)
 
 
@@ -209,7 +251,10 @@ def table(
         told |= {"units a language": spread(selections.get(name), None if whole else layer)}
         scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
         told |= {label: spelled(found[key]) for label, key in scores.items()}
-        told |= {"bits per byte": spelled(found["bits_per_byte_ratio"]), "dose": f"{found['dose']:.2f}"}
+        told |= {
+            "bits per byte": spelled(found["bits_per_byte_ratio"]),
+            "dose": f"{found['dose']:.2f}",
+        }
         pair = tests["pairs"].get(name, {}).get("diffmean")
         told["p against DiffMean"] = f"{pair['p_holm']:.2g}" if pair else ""
         made.append(told)
@@ -217,7 +262,8 @@ def table(
 
 
 def spread(selection: Selection | None, layer: int | None) -> str:
-    """The median and the range, over languages, of how many units there are at a layer, or at all layers."""
+    """The median and the range, over languages, of how many units there are at a layer, or at
+    all layers."""
     if selection is None:
         return ""
     counts = selection.counts if layer is None else selection.counts[[layer]]
@@ -225,23 +271,41 @@ def spread(selection: Selection | None, layer: int | None) -> str:
     return f"{each.median():g} ({each.min()}-{each.max()})"
 
 
-def notes(tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, tuple[int, float]], few: int) -> str:
-    seen = [pair["detects_holm"] for told in tests["pairs"].values() for pair in told.values() if pair["detects_holm"]]
+def notes(
+    tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, tuple[int, float]], few: int
+) -> str:
+    seen = [
+        pair["detects_holm"]
+        for told in tests["pairs"].values()
+        for pair in told.values()
+        if pair["detects_holm"]
+    ]
     told = [
-        f"Layers {', '.join(map(str, LAYERS))} and strengths {', '.join(f'{s:g}' for s in STRENGTHS)} (natural gaps) "
-        f"with `add` and `gate`, the operator's own grid else; chosen by `joint` on {DEV_LINES} dev lines and {few} "
-        f"targets, reported on {TEST_LINES} test lines and all {rows['diffmean']['target'].nunique()} targets, "
-        f"n = {len(rows['diffmean'])} outputs a row. Layer *all*: every layer that has units, or the window.",
-        f"p: paired sign-flip tests of `joint` by sentence, Holm's correction over {tests['comparisons']} comparisons "
-        f"(each method against DiffMean, the controls, unsteered and the prompt); {tests['sentences']} sentences show "
+        f"Layers {', '.join(map(str, LAYERS))} and strengths "
+        f"{', '.join(f'{s:g}' for s in STRENGTHS)} (natural gaps) "
+        f"with `add` and `gate`, the operator's own grid else; chosen by `joint` on {DEV_LINES} "
+        f"dev lines and {few} "
+        f"targets, reported on {TEST_LINES} test lines and all "
+        f"{rows['diffmean']['target'].nunique()} targets, "
+        f"n = {len(rows['diffmean'])} outputs a row. Layer *all*: every layer that has units, or "
+        "the window.",
+        "p: paired sign-flip tests of `joint` by sentence, Holm's correction over "
+        f"{tests['comparisons']} comparisons "
+        "(each method against DiffMean, the controls, unsteered and the prompt); "
+        f"{tests['sentences']} sentences show "
         f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
-        "A target for which a method has no unit at its setting counts as it is then: unsteered. *Matched features* "
+        "A target for which a method has no unit at its setting counts as it is then: unsteered. "
+        "*Matched features* "
         "are twins of those of monolinguality in rate and norm, *random neurons* as many as LAPE's.",
     ]
     if lost := [entry.method for entry in ENTRIES if entry.method not in choices]:
         told.append(f"Without units for any target, and so without a row: {', '.join(lost)}.")
     over = {
-        name: [other for other in CONTROLS if pairs[other]["p_holm"] < 0.05 and pairs[other]["difference"] > 0]
+        name: [
+            other
+            for other in CONTROLS
+            if pairs[other]["p_holm"] < 0.05 and pairs[other]["difference"] > 0
+        ]
         for name, pairs in tests["pairs"].items()
     }
     beaten = "; ".join(f"{name}: {', '.join(others) or 'none'}" for name, others in over.items())

@@ -1,1 +1,2 @@
-"""Rows to numbers: intervals, tests, choices, comparisons, effects, geometry. No model is seen here."""
+"""Rows to numbers: intervals, tests, choices, comparisons, effects, geometry. No model is seen
+here."""

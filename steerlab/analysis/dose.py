@@ -1,4 +1,5 @@
-"""Scores along the dose: the least dose that suffices, the area under a curve, methods at one dose or one cost."""
+"""Scores along the dose: the least dose that suffices, the area under a curve, methods at one
+dose or one cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,11 @@ _ROUNDING = 1e-9  # of a mean dose
 
 @dataclass(frozen=True)
 class Least:
-    """The least dose at which a curve reaches a level, NaN if it does not; `highest` is the most that it reaches.
+    """The least dose at which a curve reaches a level, NaN if it does not; `highest` is the most
+    that it reaches.
 
-    `said`: "interpolated" between two strengths, "at the smallest dose" already (so that the least may be less), or
-    "not reached".
+    `said`: "interpolated" between two strengths, "at the smallest dose" already (so that the least
+    may be less), or "not reached".
     """
 
     dose: float
@@ -32,10 +34,11 @@ class Least:
 
 @dataclass(frozen=True)
 class DoseCurve:
-    """One method's score along its strengths at one layer, by rising dose; straight lines between the points.
+    """One method's score along its strengths at one layer, by rising dose; straight lines between
+    the points.
 
-    A dose is the mean over all rows of a strength, so that a value at a dose, or an area, is a weighted sum of each
-    sentence's own scores and has an interval by resampling sentences.
+    A dose is the mean over all rows of a strength, so that a value at a dose, or an area, is a
+    weighted sum of each sentence's own scores and has an interval by resampling sentences.
     """
 
     strengths: Float[np.ndarray, " point"]
@@ -58,13 +61,16 @@ class DoseCurve:
         return self._weighted(self._values(np.array([dose]))[0], seed)
 
     def area(self, low: float, high: float, *, seed: int = 0) -> Interval:
-        """The area under the curve between two doses over their distance, a mean score, with its 95 % interval.
+        """The area under the curve between two doses over their distance, a mean score, with its 95
+        % interval.
 
         By the trapezoid rule, which is exact for straight lines between the points.
         """
         self._need(low, high)
         if not low < high:
-            raise SteerlabError(f"an area needs a range of doses, not {low:g} to {high:g}; give a low below a high")
+            raise SteerlabError(
+                f"an area needs a range of doses, not {low:g} to {high:g}; give a low below a high"
+            )
         between = self.doses[(self.doses > low) & (self.doses < high)]
         places = np.array([low, *between, high])
         weights = np.trapezoid(self._values(places), places, axis=0) / (high - low)
@@ -72,7 +78,9 @@ class DoseCurve:
 
     def _values(self, places: Float[np.ndarray, " place"]) -> Float[np.ndarray, "place point"]:
         """How much each point has in the value at each place."""
-        return np.stack([np.interp(places, self.doses, one) for one in np.eye(len(self.doses))], axis=1)
+        return np.stack(
+            [np.interp(places, self.doses, one) for one in np.eye(len(self.doses))], axis=1
+        )
 
     def _weighted(self, weights: Float[np.ndarray, " point"], seed: int) -> Interval:
         return by_sentence(self.scores @ weights, self.sentences, seed=seed)
@@ -81,7 +89,8 @@ class DoseCurve:
         least, most = float(self.doses[0]), float(self.doses[-1])
         if low < least - _ROUNDING or high > most + _ROUNDING:
             raise SteerlabError(
-                f"this method was read at doses from {least:.3g} to {most:.3g}, not at {low:.3g} to {high:.3g}: "
+                f"this method was read at doses from {least:.3g} to {most:.3g}, not at {low:.3g} "
+                f"to {high:.3g}: "
                 "give doses in between, or more strengths"
             )
 
@@ -95,30 +104,50 @@ def dose_curve(rows: pd.DataFrame, method: str, layer: int, *, value: str = "joi
     if found.empty:
         raise SteerlabError(f"no rows of {method!r} at layer {layer}; there are {_places(rows)}")
     if not np.isfinite(found["dose"].to_numpy(float)).all():
-        raise SteerlabError(f"rows of {method!r} at layer {layer} have no dose; compare it at equal fluency instead")
+        raise SteerlabError(
+            f"rows of {method!r} at layer {layer} have no dose; compare it at equal fluency instead"
+        )
     doses = found.groupby("strength")["dose"].mean().sort_values()
-    by = found.assign(score=found[value].astype(float)).groupby(["sentence", "strength"])["score"].mean().unstack()
+    by = (
+        found.assign(score=found[value].astype(float))
+        .groupby(["sentence", "strength"])["score"]
+        .mean()
+        .unstack()
+    )
     scores = by[doses.index].dropna()
     return DoseCurve(
-        doses.index.to_numpy(float), doses.to_numpy(float), scores.to_numpy(float), scores.index.to_numpy()
+        doses.index.to_numpy(float),
+        doses.to_numpy(float),
+        scores.to_numpy(float),
+        scores.index.to_numpy(),
     )
 
 
 def common_range(curves: Sequence[DoseCurve]) -> tuple[float, float] | None:
-    """The doses that every curve has, (low, high); None where the curves have no range in common."""
-    low, high = max(float(curve.doses[0]) for curve in curves), min(float(curve.doses[-1]) for curve in curves)
+    """The doses that every curve has, (low, high); None where the curves have no range in
+    common."""
+    low, high = (
+        max(float(curve.doses[0]) for curve in curves),
+        min(float(curve.doses[-1]) for curve in curves),
+    )
     return (low, high) if low < high else None
 
 
-def along(dev: pd.DataFrame, settings: Mapping[str, Setting], *, main: str, seed: int = 0) -> dict[str, Any]:
+def along(
+    dev: pd.DataFrame, settings: Mapping[str, Setting], *, main: str, seed: int = 0
+) -> dict[str, Any]:
     """Methods along the dose on dev, each at the layer of its setting: what a table shows.
 
-    Gives {"level", "range", "dose", "curves": {method: {"layer", "doses", "least", "area", "at"}}}: the least dose for
-    that LFS, the area under `joint` over the range of doses that all methods have, `joint` at one dose in it (the main
-    method's own, or the nearest). The range is None, and so are area and dose, where the doses have none in common.
+    Gives {"level", "range", "dose", "curves": {method: {"layer", "doses", "least", "area", "at"}}}:
+    the least dose for that LFS, the area under `joint` over the range of doses that all methods
+    have, `joint` at one dose in it (the main method's own, or the nearest). The range is None, and
+    so are area and dose, where the doses have none in common.
     """
     joint = {method: dose_curve(dev, method, layer) for method, (layer, _) in settings.items()}
-    spoken = {method: dose_curve(dev, method, layer, value="in_language") for method, (layer, _) in settings.items()}
+    spoken = {
+        method: dose_curve(dev, method, layer, value="in_language")
+        for method, (layer, _) in settings.items()
+    }
     shared = common_range(list(joint.values()))
     own = joint[main]
     dose = shared and float(np.clip(own.doses[own.strengths == settings[main][1]][0], *shared))
@@ -138,17 +167,23 @@ def along(dev: pd.DataFrame, settings: Mapping[str, Setting], *, main: str, seed
 def equal(
     dev: pd.DataFrame, layers: Mapping[str, int], *, cost: str = "dose", level: float
 ) -> dict[str, Setting | None]:
-    """Each method's layer and the strength at which it costs as much as the others, to be run there; None if none does.
+    """Each method's layer and the strength at which it costs as much as the others, to be run
+    there; None if none does.
 
-    `layers` method → layer. `cost` is a column of the dev rows: the dose, or what an operator without one has, such as
-    bits_per_byte_ratio (run dev with fluency). The strength is interpolated where the mean cost, by rising strength,
-    first reaches `level`; a method that costs more at its smallest strength is taken there, and one that costs less at
-    its largest has none.
+    `layers` method → layer. `cost` is a column of the dev rows: the dose, or what an operator
+    without one has, such as bits_per_byte_ratio (run dev with fluency). The strength is
+    interpolated where the mean cost, by rising strength, first reaches `level`; a method that costs
+    more at its smallest strength is taken there, and one that costs less at its largest has none.
     """
     if set(dev["split"]) != {"dev"}:
-        raise SteerlabError(f"strengths of equal cost are found on dev rows only, not on {sorted(set(dev['split']))}")
+        raise SteerlabError(
+            "strengths of equal cost are found on dev rows only, not on "
+            f"{sorted(set(dev['split']))}"
+        )
     if cost not in dev.columns or not np.isfinite(dev[cost].to_numpy(float)).any():
-        raise SteerlabError(f"dev rows have no {cost!r} to compare at; run them with it (fluency) or choose 'dose'")
+        raise SteerlabError(
+            f"dev rows have no {cost!r} to compare at; run them with it (fluency) or choose 'dose'"
+        )
     found: dict[str, Setting | None] = {}
     for method, layer in layers.items():
         rows = dev[(dev["method"] == method) & (dev["layer"] == layer)]
@@ -163,7 +198,8 @@ def equal(
 def _crossing(
     places: Float[np.ndarray, " point"], values: Float[np.ndarray, " point"], level: float
 ) -> tuple[float, str]:
-    """The first place at which straight lines between the points reach a level, and how it was found."""
+    """The first place at which straight lines between the points reach a level, and how it was
+    found."""
     over = np.flatnonzero(values >= level)
     if not len(over):
         return math.nan, "not reached"

@@ -10,11 +10,15 @@ from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paire
 from steerlab.core.errors import SteerlabError
 
 SCORES = ("joint", "in_language", "relevant", "repetition", "bits_per_byte_ratio")
-OUTPUT = ["target", "sentence"]  # what decides an output at one setting, but for the luck of sampling
+OUTPUT = [
+    "target",
+    "sentence",
+]  # what decides an output at one setting, but for the luck of sampling
 
 
 def outputs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one setting, those of one target and sentence averaged: several sampling seeds count as one output."""
+    """Rows of one setting, those of one target and sentence averaged: several sampling seeds
+    count as one output."""
     if rows.empty:
         raise SteerlabError("there are no rows to summarise; the cell was not run")
     if not rows.duplicated(OUTPUT).any():
@@ -26,12 +30,20 @@ def outputs(rows: pd.DataFrame) -> pd.DataFrame:
 def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     """The scores of rows of one setting, each with its 95 % interval by resampling sentences.
 
-    Sentences are drawn with all their targets, or within targets that share none (`intervals.by_sentence`). Where
-    sampling gave a sentence several outputs, they are averaged first; `n` counts them all.
+    Sentences are drawn with all their targets, or within targets that share none
+    (`intervals.by_sentence`). Where sampling gave a sentence several outputs, they are averaged
+    first; `n` counts them all.
     """
     table = outputs(rows)
-    sentences, strata, first = table["sentence"].to_numpy(), table["target"].to_numpy(), rows.iloc[0]
-    score = lambda name: list(by_sentence(table[name].to_numpy(float), sentences, strata=strata, seed=seed))  # noqa: E731
+    sentences, strata, first = (
+        table["sentence"].to_numpy(),
+        table["target"].to_numpy(),
+        rows.iloc[0],
+    )
+
+    def score(name):
+        return list(by_sentence(table[name].to_numpy(float), sentences, strata=strata, seed=seed))
+
     spoken, relevant = table["in_language"].to_numpy(float), table["relevant"].to_numpy(float)
     found = {
         "operator": first["operator"],
@@ -48,23 +60,32 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     ratio = table["bits_per_byte_ratio"].to_numpy(float)
     kept = np.isfinite(ratio)  # an empty output has no bits per byte; how many is said
     if kept.any():
-        found["bits_per_byte_ratio"] = list(by_sentence(ratio[kept], sentences[kept], strata=strata[kept], seed=seed))
+        found["bits_per_byte_ratio"] = list(
+            by_sentence(ratio[kept], sentences[kept], strata=strata[kept], seed=seed)
+        )
     found["empty"] = int((rows["output"].str.len() == 0).sum())
     return found
 
 
-def difference(method: pd.DataFrame, control: pd.DataFrame, *, seed: int = 0) -> dict[str, list[float]]:
+def difference(
+    method: pd.DataFrame, control: pd.DataFrame, *, seed: int = 0
+) -> dict[str, list[float]]:
     """The method's joint and LFS less the control's, on the same sentences, with 95 % intervals."""
     found, tables = {}, (outputs(method), outputs(control))
     for name, column in (("joint", "joint"), ("lfs", "in_language")):
         a, b = ((table[column].to_numpy(float), table["sentence"].to_numpy()) for table in tables)
-        found[name] = list(paired_difference(*a, *b, strata=tables[0]["target"].to_numpy(), seed=seed))
+        found[name] = list(
+            paired_difference(*a, *b, strata=tables[0]["target"].to_numpy(), seed=seed)
+        )
     return found
 
 
 def stronger(candidates: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame]:
     """Of a control's variants the one with the most `joint`, then LFS."""
-    ranked = sorted(candidates.items(), key=lambda item: (item[1]["joint"].mean(), item[1]["in_language"].mean()))
+    ranked = sorted(
+        candidates.items(),
+        key=lambda item: (item[1]["joint"].mean(), item[1]["in_language"].mean()),
+    )
     return ranked[-1]
 
 
@@ -75,5 +96,7 @@ def curve(rows: pd.DataFrame, *, x: str, value: str, by: str) -> pd.DataFrame:
         strata = part["target"].to_numpy() if "target" in part.columns else None
         values, sentences = part[value].to_numpy(float), part["sentence"].to_numpy()
         mean, low, high = by_sentence(values, sentences, strata=strata)
-        table.append({"by": name, "x": place, "value": mean, "low": low, "high": high, "n": len(part)})
+        table.append(
+            {"by": name, "x": place, "value": mean, "low": low, "high": high, "n": len(part)}
+        )
     return pd.DataFrame(table)

@@ -11,7 +11,10 @@ from steerlab.core.errors import SteerlabError
 def need_columns(rows: Any, what: str, *names: str) -> None:
     """Raise where a table of rows lacks a column that `what` needs, or has no rows."""
     if lost := [name for name in names if name not in rows]:
-        raise SteerlabError(f"{what} needs the column {lost[0]!r}; the rows have {', '.join(map(str, rows.columns))}")
+        raise SteerlabError(
+            f"{what} needs the column {lost[0]!r}; the rows have "
+            f"{', '.join(map(str, rows.columns))}"
+        )
     if rows.empty:
         raise SteerlabError(f"{what} was given no rows; check the filter that left nothing")
 

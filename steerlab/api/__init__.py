@@ -1,1 +1,2 @@
-"""The groups of the door that gather names from several folders: `sl.units`, `sl.stats` and the like."""
+"""The groups of the door that gather names from several folders: `sl.units`, `sl.stats` and the
+like."""

@@ -1,4 +1,5 @@
-"""Features and neurons: which units carry which language, what moves them, and the directions made of them."""
+"""Features and neurons: which units carry which language, what moves them, and the directions
+made of them."""
 
 from steerlab.core.firing import Firing
 from steerlab.engine.causal_lift import causal_lift

@@ -8,7 +8,8 @@ from steerlab.cli import clas, files, importing, run, sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's error is told in one line (exit 2), a stop by Ctrl-C says how to go on (exit 130)."""
+    """Run one verb; a user's error is told in one line (exit 2), a stop by Ctrl-C says how to go
+    on (exit 130)."""
     options = _parser().parse_args(arguments)
     from steerlab.core.errors import SteerlabError
 
@@ -18,10 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"steerlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nsteerlab: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "\nsteerlab: stopped; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except OSError as error:
-        print(f"steerlab: {error}; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            f"steerlab: {error}; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 2
 
 

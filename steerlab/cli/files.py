@@ -9,10 +9,15 @@ def add_verbs(verbs: Any) -> None:
     fit = verbs.add_parser("fit", help="estimate directions from a corpus into a file")
     fit.add_argument(
         "estimator",
-        help="such as diffmean, lda, pca, probe, eigengap, sparse or 'lda against source'; a wrong one lists all",
+        help="such as diffmean, lda, pca, probe, eigengap, sparse or 'lda against source'; a wrong "
+        "one lists all",
     )
     fit.add_argument("model", help="polyglot, a Hub id or a folder")
-    fit.add_argument("corpus", nargs="?", help="a folder of aligned <iso>.txt (default: the sentences in the package)")
+    fit.add_argument(
+        "corpus",
+        nargs="?",
+        help="a folder of aligned <iso>.txt (default: the sentences in the package)",
+    )
     fit.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
     fit.add_argument("--source", default="en")
     fit.set_defaults(verb=_fit)
@@ -39,7 +44,13 @@ def _fit(options: argparse.Namespace) -> None:
     from steerlab.sweeps.fits import fit
 
     model = load(options.model)
-    fits = fit(model, corpus(options.corpus), [options.estimator], layers=range(model.n_layers), source=options.source)
+    fits = fit(
+        model,
+        corpus(options.corpus),
+        [options.estimator],
+        layers=range(model.n_layers),
+        source=options.source,
+    )
     print(fits[options.estimator].save(options.out))
 
 
@@ -49,7 +60,11 @@ def _steer(options: argparse.Namespace) -> None:
     from steerlab.engine.decoding import generate
     from steerlab.models.loading import load
 
-    step = Directions.load(options.directions).between(options.source, options.target).at(options.layer)
+    step = (
+        Directions.load(options.directions)
+        .between(options.source, options.target)
+        .at(options.layer)
+    )
     edit = add(step, strength=options.strength)
     for text in generate(load(options.model), [f"{text}\n" for text in options.text], edit=edit):
         print(text.strip())

@@ -9,10 +9,14 @@ def add_verbs(verbs: Any) -> None:
     released = verbs.add_parser("import", help="read released directions into a file")
     released.add_argument("format", choices=("clas-bench", "means"))
     released.add_argument(
-        "path", type=Path, help="clas-bench: a folder of <kind>.<language>.<model>; means: a .safetensors file"
+        "path",
+        type=Path,
+        help="clas-bench: a folder of <kind>.<language>.<model>; means: a .safetensors file",
     )
     released.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
-    released.add_argument("--kind", default="vector", help="clas-bench: vector (default), lda or probe")
+    released.add_argument(
+        "--kind", default="vector", help="clas-bench: vector (default), lda or probe"
+    )
     released.add_argument("--model", help="clas-bench: llama or aya, where the folder holds both")
     released.set_defaults(verb=_import)
 

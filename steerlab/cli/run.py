@@ -11,22 +11,42 @@ from steerlab.cli.words import add_prompt, numbers, words
 
 def add_verbs(verbs: Any) -> None:
     run = verbs.add_parser("run", help="the main job: directions, controls, figures and a page")
-    run.add_argument("--model", default="polyglot", help="a Hub id or a folder (default: the model in the package)")
-    run.add_argument("--corpus", help="a folder of aligned <iso>.txt (default: the sentences in the package)")
-    run.add_argument("--langs", type=words, help="languages to read, such as en,de,es (default: all of the corpus)")
+    run.add_argument(
+        "--model",
+        default="polyglot",
+        help="a Hub id or a folder (default: the model in the package)",
+    )
+    run.add_argument(
+        "--corpus", help="a folder of aligned <iso>.txt (default: the sentences in the package)"
+    )
+    run.add_argument(
+        "--langs",
+        type=words,
+        help="languages to read, such as en,de,es (default: all of the corpus)",
+    )
     run.add_argument("--source", default="en")
-    run.add_argument("--targets", type=words, help="languages to steer to (default: all but the source)")
+    run.add_argument(
+        "--targets", type=words, help="languages to steer to (default: all but the source)"
+    )
     run.add_argument("--layers", type=numbers, help="such as 1,3,5,7")
     add_prompt(run, default="line")
-    run.add_argument("--lid", help="a fastText language identifier (default: lid.176, in the package's wheel)")
+    run.add_argument(
+        "--lid", help="a fastText language identifier (default: lid.176, in the package's wheel)"
+    )
     run.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     run.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
     run.add_argument("--limit", type=int, default=None, help="test lines at most (default 48)")
     run.add_argument("--out", type=Path, help="the run folder (default: runs/<model>-<corpus>)")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--quick", action="store_true", help="DiffMean only, a small grid: a minute")
-    run.add_argument("--full", action="store_true", help="every layer, strength, target and dev line")
-    run.add_argument("--race", action="store_true", help="choose by successive halving: a third of the grid's cost")
+    run.add_argument(
+        "--full", action="store_true", help="every layer, strength, target and dev line"
+    )
+    run.add_argument(
+        "--race",
+        action="store_true",
+        help="choose by successive halving: a third of the grid's cost",
+    )
     run.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     run.set_defaults(verb=_run)
 
@@ -66,4 +86,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _has_display() -> bool:
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )

@@ -1,4 +1,5 @@
-"""`steerlab sweep`: a grid from a YAML file, resumed where it stopped, in one process, in several or on Ray."""
+"""`steerlab sweep`: a grid from a YAML file, resumed where it stopped, in one process, in
+several or on Ray."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +11,14 @@ from steerlab.cli.words import add_ray, workers
 def add_verbs(verbs: Any) -> None:
     sweep = verbs.add_parser("sweep", help="run a grid from a .yaml file, or go on with it")
     sweep.add_argument("grid", type=Path, help="a .yaml file of the keys of steerlab.Grid")
-    sweep.add_argument("--out", type=Path, help="the folder of results (default: runs/<name of the file>)")
-    sweep.add_argument("--dry-run", action="store_true", help="say how many cells, batches and tokens, and how long")
+    sweep.add_argument(
+        "--out", type=Path, help="the folder of results (default: runs/<name of the file>)"
+    )
+    sweep.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say how many cells, batches and tokens, and how long",
+    )
     sweep.add_argument("--status", action="store_true", help="say what is done, and do nothing")
     sweep.add_argument("--retry", action="store_true", help="run cells again that failed")
     add_ray(sweep)
@@ -45,7 +52,11 @@ def _tell(found: dict[str, Any]) -> None:
 
     for name, value in found.items():
         if isinstance(value, (dict, list)):
-            told = [f"{key}: {entry}" for key, entry in value.items()] if isinstance(value, dict) else value
+            told = (
+                [f"{key}: {entry}" for key, entry in value.items()]
+                if isinstance(value, dict)
+                else value
+            )
             print(f"{name:22} {len(told)}", *(f"  {line}" for line in told), sep="\n")
         else:
             print(f"{name:22} {span(value) if name == 'seconds' else value}")
@@ -59,12 +70,33 @@ def _best(rows: Any) -> None:
     from steerlab.analysis.choices import at, choose
     from steerlab.analysis.results import result
 
-    table = Table("method", "layer", "strength", "joint", "LFS", "relevance", "dose", "n", box=None, pad_edge=False)
+    table = Table(
+        "method",
+        "layer",
+        "strength",
+        "joint",
+        "LFS",
+        "relevance",
+        "dose",
+        "n",
+        box=None,
+        pad_edge=False,
+    )
     for column in table.columns:
         column.no_wrap = True
     for method, setting in choose(rows).items():
         found = result(at(rows, method, setting))
-        scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("joint", "lfs", "relevance")]
-        told = [str(found["layer"]), f"{found['strength']:g}", *scores, f"{found['dose']:.2f}", str(found["n"])]
+        scores = [
+            "{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("joint", "lfs", "relevance")
+        ]
+        told = [
+            str(found["layer"]),
+            f"{found['strength']:g}",
+            *scores,
+            f"{found['dose']:.2f}",
+            str(found["n"]),
+        ]
         table.add_row(method, *told)
-    Console(width=120).print(f"best setting of each method on {rows['split'].iloc[0]}, with 95 % intervals", table)
+    Console(width=120).print(
+        f"best setting of each method on {rows['split'].iloc[0]}, with 95 % intervals", table
+    )

@@ -14,7 +14,9 @@ def numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in words(text))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} are no whole numbers; write them as in 1,3,5") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} are no whole numbers; write them as in 1,3,5"
+        ) from error
 
 
 def add_prompt(parser: argparse.ArgumentParser, *, default: str) -> None:
@@ -25,10 +27,16 @@ def add_prompt(parser: argparse.ArgumentParser, *, default: str) -> None:
 
 def add_ray(parser: argparse.ArgumentParser) -> None:
     """The options that put the work on a Ray cluster."""
-    parser.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address")
-    parser.add_argument("--workers", type=int, help="Ray workers (default: one for each GPU, else for each --cpus)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="Ray workers (default: one for each GPU, else for each --cpus)"
+    )
     parser.add_argument("--cpus", type=int, default=1, help="cores, and threads, of one Ray worker")
-    parser.add_argument("--gpus", type=float, help="GPUs of one Ray worker (default: 1 where there are any)")
+    parser.add_argument(
+        "--gpus", type=float, help="GPUs of one Ray worker (default: 1 where there are any)"
+    )
 
 
 def workers(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,1 +1,2 @@
-"""The nouns that travel between folders: languages, sites, corpus, moments, directions and the like."""
+"""The nouns that travel between folders: languages, sites, corpus, moments, directions and the
+like."""

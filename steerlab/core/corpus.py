@@ -1,4 +1,5 @@
-"""Texts by language: parallel sentences, aligned by line and split by line, or plain unaligned text."""
+"""Texts by language: parallel sentences, aligned by line and split by line, or plain unaligned
+text."""
 
 import hashlib
 import unicodedata
@@ -10,7 +11,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 
 PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
-# Of every 24 lines 12 serve to estimate, 5 to choose and 7 to report, spread so that each topic is in all three.
+# Of every 24 lines 12 serve to estimate, 5 to choose and 7 to report, spread so that each topic is
+# in all three.
 _DEV = {1, 5, 11, 15, 21}
 SPLITS = ("estimate", "dev", "test")
 
@@ -23,7 +25,8 @@ def split_of(line: int) -> str:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Lines by language. `numbers[i]` is the line of the file that each language's i-th line stands on."""
+    """Lines by language. `numbers[i]` is the line of the file that each language's i-th line
+    stands on."""
 
     name: str
     lines: Mapping[str, tuple[str, ...]]
@@ -35,12 +38,16 @@ class Corpus:
         return tuple(self.lines)
 
     def __len__(self) -> int:
-        return len(self.numbers) if self.aligned else max(len(lines) for lines in self.lines.values())
+        return (
+            len(self.numbers) if self.aligned else max(len(lines) for lines in self.lines.values())
+        )
 
     def __getitem__(self, iso: str) -> tuple[str, ...]:
         if iso not in self.lines:
             language(iso)
-            raise SteerlabError(f"corpus {self.name!r} has no {iso!r}; it has {' '.join(self.langs)}")
+            raise SteerlabError(
+                f"corpus {self.name!r} has no {iso!r}; it has {' '.join(self.langs)}"
+            )
         return self.lines[iso]
 
     @property
@@ -57,7 +64,8 @@ class Corpus:
             raise SteerlabError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
         self.need_aligned(f"the split {name!r}")
         return self._keep(
-            [i for i, number in enumerate(self.numbers) if split_of(number) == name], f"{self.name}/{name}"
+            [i for i, number in enumerate(self.numbers) if split_of(number) == name],
+            f"{self.name}/{name}",
         )
 
     def take(self, limit: int | None) -> "Corpus":
@@ -67,7 +75,10 @@ class Corpus:
         if limit < 1:
             raise SteerlabError(f"a limit of {limit} lines leaves nothing; give 1 or more")
         if not self.aligned:
-            kept = {iso: tuple(lines[i] for i in _spread(len(lines), limit)) for iso, lines in self.lines.items()}
+            kept = {
+                iso: tuple(lines[i] for i in _spread(len(lines), limit))
+                for iso, lines in self.lines.items()
+            }
             return replace(self, lines=kept)
         return self._keep(_spread(len(self), limit), self.name)
 
@@ -84,7 +95,8 @@ class Corpus:
     def need_aligned(self, what: str) -> None:
         if not self.aligned:
             raise SteerlabError(
-                f"{what} needs sentences aligned by line, but {self.name!r} was read as unaligned text; "
+                f"{what} needs sentences aligned by line, but {self.name!r} was read as unaligned "
+                "text; "
                 "read a folder of parallel <iso>.txt files with corpus(folder)"
             )
 
@@ -96,7 +108,8 @@ class Corpus:
 
 
 def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None) -> Corpus:
-    """Read aligned `<iso>.txt` files, one sentence a line; without a folder, the sentences in the package.
+    """Read aligned `<iso>.txt` files, one sentence a line; without a folder, the sentences in the
+    package.
 
     Files of unequal length and empty lines raise, with the file and the line.
     """
@@ -106,18 +119,22 @@ def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None)
         for number, line in enumerate(found):
             if not line:
                 raise SteerlabError(
-                    f"{files[iso]} line {number + 1} is empty; an aligned corpus has a sentence on each line"
+                    f"{files[iso]} line {number + 1} is empty; an aligned corpus has a sentence on "
+                    "each line"
                 )
     lengths = {iso: len(found) for iso, found in lines.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{iso} {n}" for iso, n in lengths.items())
         raise SteerlabError(
-            f"the files in {files[next(iter(files))].parent} are not aligned, their lines differ in number: {told}; "
+            f"the files in {files[next(iter(files))].parent} are not aligned, their lines differ "
+            f"in number: {told}; "
             "mend them, or read them with texts(folder) for methods that need no pairs"
         )
     count = next(iter(lengths.values()))
     if not count:
-        raise SteerlabError(f"the files in {files[next(iter(files))].parent} are empty; give at least one line")
+        raise SteerlabError(
+            f"the files in {files[next(iter(files))].parent} are empty; give at least one line"
+        )
     name = "parallel" if folder is None else Path(folder).resolve().name
     return Corpus(name, {iso: tuple(found) for iso, found in lines.items()}, tuple(range(count)))
 
@@ -138,7 +155,10 @@ def _spread(count: int, limit: int) -> list[int]:
 
 def _files(folder: Path, langs: Iterable[str] | None) -> dict[str, Path]:
     if not folder.is_dir():
-        raise SteerlabError(f"there is no folder {folder}; give a folder of <iso>.txt files, such as en.txt and de.txt")
+        raise SteerlabError(
+            f"there is no folder {folder}; give a folder of <iso>.txt files, such as en.txt and "
+            "de.txt"
+        )
     found = {file.stem: file for file in sorted(folder.glob("*.txt")) if len(file.stem) == 2}
     if not found:
         raise SteerlabError(f"{folder} holds no <iso>.txt files, such as en.txt and de.txt")
@@ -155,6 +175,8 @@ def _read(file: Path) -> list[str]:
     try:
         text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
-        raise SteerlabError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+        raise SteerlabError(
+            f"{file} is not UTF-8 ({error.reason} at byte {error.start}); convert it"
+        ) from error
     lines = [unicodedata.normalize("NFC", line.strip()) for line in text.split("\n")]
     return lines[:-1] if lines and not lines[-1] else lines

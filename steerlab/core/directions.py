@@ -1,4 +1,5 @@
-"""The waist: where each language lies at each layer of one site, and the direction from one language to another."""
+"""The waist: where each language lies at each layer of one site, and the direction from one
+language to another."""
 
 import hashlib
 import json
@@ -23,12 +24,14 @@ StrengthUnit = Literal["gap", "absolute"]
 
 @dataclass(frozen=True)
 class Direction:
-    """From one language (or, if `source` is None, from the other languages' mean) to another, at some layers.
+    """From one language (or, if `source` is None, from the other languages' mean) to another, at
+    some layers.
 
-    `unit` [layer width] points at the target; `gap` [layer] is how far strength 1 goes: the distance between the two
-    means, or 1 where `Directions.strength_unit` is "absolute"; `start` [layer width] is the mean that it sets out
-    from, `end` the target's; `basis` [layer rank width] is the target's subspace; `extra` what only some operators ask
-    for [layer ...], of the target, and `source_extra` the same of the source, if there is one.
+    `unit` [layer width] points at the target; `gap` [layer] is how far strength 1 goes: the
+    distance between the two means, or 1 where `Directions.strength_unit` is "absolute"; `start`
+    [layer width] is the mean that it sets out from, `end` the target's; `basis` [layer rank width]
+    is the target's subspace; `extra` what only some operators ask for [layer ...], of the target,
+    and `source_extra` the same of the source, if there is one.
     """
 
     target: str
@@ -63,14 +66,17 @@ class Direction:
 @final
 @dataclass(frozen=True)
 class Directions:
-    """Language vectors whose differences are directions, with the language means that give strength its unit.
+    """Language vectors whose differences are directions, with the language means that give strength
+    its unit.
 
-    `vectors` [lang layer width]: what the estimator says of each language; `between(a, b)` is the unit vector of
-    their difference, so `between(a, b)` and `between(b, a)` are opposite. `basis` [lang layer rank width]: orthonormal
-    rows, zero rows where a layer uses a smaller rank. `means` [lang layer width]. `source` is set when the fit is for
-    one source language only: then no other source may be asked for. `extra` holds what an estimator's own operator
-    needs beside these, by name [lang layer ...], or [1 layer ...] where all languages share it. `strength_unit` says
-    how far strength 1 goes: "gap", the distance between the two means, or "absolute", 1 in the residual stream.
+    `vectors` [lang layer width]: what the estimator says of each language; `between(a, b)` is the
+    unit vector of their difference, so `between(a, b)` and `between(b, a)` are opposite. `basis`
+    [lang layer rank width]: orthonormal rows, zero rows where a layer uses a smaller rank. `means`
+    [lang layer width]. `source` is set when the fit is for one source language only: then no other
+    source may be asked for. `extra` holds what an estimator's own operator needs beside these, by
+    name [lang layer ...], or [1 layer ...] where all languages share it. `strength_unit` says how
+    far strength 1 goes: "gap", the distance between the two means, or "absolute", 1 in the residual
+    stream.
     """
 
     vectors: Float[Tensor, "lang layer width"]
@@ -92,14 +98,26 @@ class Directions:
         for name in ("vectors", "means"):
             value = getattr(self, name)
             if tuple(value.shape) != shape:
-                raise SteerlabError(f"{name} has shape {tuple(value.shape)}; languages x layers x width is {shape}")
+                raise SteerlabError(
+                    f"{name} has shape {tuple(value.shape)}; languages x layers x width is {shape}"
+                )
             if not torch.isfinite(value).all():
-                raise SteerlabError(f"{name} holds NaN or infinity; the model's activations or the fit are broken")
+                raise SteerlabError(
+                    f"{name} holds NaN or infinity; the model's activations or the fit are broken"
+                )
         if self.basis.ndim != 4 or (*self.basis.shape[:2], self.basis.shape[3]) != shape:
-            raise SteerlabError(f"basis has shape {tuple(self.basis.shape)}, not languages x layers x rank x width")
+            raise SteerlabError(
+                f"basis has shape {tuple(self.basis.shape)}, not languages x layers x rank x width"
+            )
         for name, value in self.extra.items():
-            if tuple(value.shape[:2]) not in ((1, shape[1]), shape[:2]) or not torch.isfinite(value).all():
-                told = f"has shape {tuple(value.shape)}, not (languages or 1) x layers x ..., or is not finite"
+            if (
+                tuple(value.shape[:2]) not in ((1, shape[1]), shape[:2])
+                or not torch.isfinite(value).all()
+            ):
+                told = (
+                    f"has shape {tuple(value.shape)}, not (languages or 1) x layers x ..., or is "
+                    "not finite"
+                )
                 raise SteerlabError(f"extra {name!r} {told}; fit again")
 
     @property
@@ -114,20 +132,28 @@ class Directions:
         """Only these layers."""
         keep = _places(self.layers, layers)
         cut = {name: getattr(self, name)[:, keep] for name in ("vectors", "basis", "means")}
-        return replace(self, layers=layers, extra={name: v[:, keep] for name, v in self.extra.items()}, **cut)
+        return replace(
+            self, layers=layers, extra={name: v[:, keep] for name, v in self.extra.items()}, **cut
+        )
 
     def between(self, source: str, target: str) -> Direction:
-        """The direction from `source` to `target`: the unit vector of the difference of their vectors."""
+        """The direction from `source` to `target`: the unit vector of the difference of their
+        vectors."""
         a, b = self._place(source), self._place(target)
         if a == b:
-            raise SteerlabError(f"source and target are both {source!r}; a direction needs two languages")
+            raise SteerlabError(
+                f"source and target are both {source!r}; a direction needs two languages"
+            )
         if self.source is not None and source != self.source:
             raise SteerlabError(
-                f"these directions were fitted from {self.source!r} only; {source!r} was asked for as the source: "
+                f"these directions were fitted from {self.source!r} only; {source!r} was asked for "
+                "as the source: "
                 f"fit again from {source!r}"
             )
         step = self.means[b] - self.means[a]
-        return self._direction(source, target, self.vectors[b] - self.vectors[a], step, self.means[a])
+        return self._direction(
+            source, target, self.vectors[b] - self.vectors[a], step, self.means[a]
+        )
 
     def __getitem__(self, target: str) -> Direction:
         """The direction from the mean of the other languages to `target`."""
@@ -138,14 +164,22 @@ class Directions:
         return self._direction(None, target, vector, self.means[b] - start, start)
 
     def where(self, target: str, source: str | None = None) -> tuple[int, ...]:
-        """The layers at which there is a direction to a target: a method may find nothing of it elsewhere."""
+        """The layers at which there is a direction to a target: a method may find nothing of it
+        elsewhere."""
         b = self._place(target)
-        others = [i for i in range(len(self.langs)) if i != b] if source is None else [self._place(source)]
+        others = (
+            [i for i in range(len(self.langs)) if i != b]
+            if source is None
+            else [self._place(source)]
+        )
         apart = (self.vectors[b] - self.vectors[others].mean(0)).any(-1)
-        return tuple(layer for layer, there in zip(self.layers, apart.tolist(), strict=True) if there)
+        return tuple(
+            layer for layer, there in zip(self.layers, apart.tolist(), strict=True) if there
+        )
 
     def centred(self) -> Float[Tensor, "lang layer width"]:
-        """The language vectors less their mean over languages: what similarity of languages is read from."""
+        """The language vectors less their mean over languages: what similarity of languages is
+        read from."""
         return self.vectors - self.vectors.mean(0, keepdim=True)
 
     def subspace(self, layer: int) -> Float[Tensor, "rank width"]:
@@ -160,13 +194,27 @@ class Directions:
             raise SteerlabError(f"no direction for {iso!r}; there are {' '.join(self.langs)}")
         return self.langs.index(iso)
 
-    def _direction(self, source: str | None, target: str, vector: Tensor, step: Tensor, start: Tensor) -> Direction:
+    def _direction(
+        self, source: str | None, target: str, vector: Tensor, step: Tensor, start: Tensor
+    ) -> Direction:
         size = vector.norm(dim=-1, keepdim=True)
         if not (size > 0).all():
-            empty = [layer for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True) if zero]
-            raise SteerlabError(f"the direction to {target!r} is zero at layers {empty}; choose other layers or texts")
+            empty = [
+                layer
+                for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True)
+                if zero
+            ]
+            raise SteerlabError(
+                f"the direction to {target!r} is zero at layers {empty}; choose other layers or "
+                "texts"
+            )
         place = self._place(target)
-        of = lambda lang: {name: value[lang if len(value) > 1 else 0] for name, value in self.extra.items()}  # noqa: E731
+
+        def of(lang: int) -> dict[str, Tensor]:
+            return {
+                name: value[lang if len(value) > 1 else 0] for name, value in self.extra.items()
+            }
+
         return Direction(
             target=target,
             source=source,
@@ -184,9 +232,12 @@ class Directions:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that edits made of it can read: tensors, languages, layers, site, source, unit of strength."""
+        """SHA-256 of all that edits made of it can read: tensors, languages, layers, site,
+        source, unit of strength."""
         told = [self.langs, self.layers, self.site, self.source]
-        if self.strength_unit != "gap":  # so that a digest of before this field is still that of the same directions
+        if (
+            self.strength_unit != "gap"
+        ):  # so that a digest of before this field is still that of the same directions
             told.append(self.strength_unit)
         return _digest(self._tensors(), {"about": json.dumps(told)})
 
@@ -195,12 +246,22 @@ class Directions:
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
     def save(self, file: str | Path) -> Path:
-        """Write safetensors whose header says what made it; the file appears whole or not at all."""
+        """Write safetensors whose header says what made it; the file appears whole or not at
+        all."""
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
-        tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
-        about = {name: getattr(self, name) for name in ("langs", "layers", "site", "source", "strength_unit")}
-        header = {"format": FORMAT, "about": json.dumps(about), "provenance": json.dumps(dict(self.provenance))}
+        tensors = {
+            name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()
+        }
+        about = {
+            name: getattr(self, name)
+            for name in ("langs", "layers", "site", "source", "strength_unit")
+        }
+        header = {
+            "format": FORMAT,
+            "about": json.dumps(about),
+            "provenance": json.dumps(dict(self.provenance)),
+        }
         header["sha256"] = _digest(tensors, header)
         file, fresh = Path(file), Path(f"{file}.new")
         try:
@@ -208,7 +269,9 @@ class Directions:
             os.replace(fresh, file)
         except (SafetensorError, OSError) as error:
             fresh.unlink(missing_ok=True)
-            raise SteerlabError(f"could not write {file} ({error}); make room, or give a folder that exists") from error
+            raise SteerlabError(
+                f"could not write {file} ({error}); make room, or give a folder that exists"
+            ) from error
         return file
 
     @classmethod
@@ -217,17 +280,29 @@ class Directions:
         try:
             with safe_open(file, framework="pt") as opened:
                 header = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}
         except FileNotFoundError as error:
             raise SteerlabError(f"there is no file {file}") from error
         except (SafetensorError, OSError) as error:
-            raise SteerlabError(f"{file} is truncated or no safetensors file ({error}); make it again") from error
+            raise SteerlabError(
+                f"{file} is truncated or no safetensors file ({error}); make it again"
+            ) from error
         if header.get("format") != FORMAT:
-            raise SteerlabError(f"{file} was not written by Directions.save (its format is {header.get('format')!r})")
+            raise SteerlabError(
+                f"{file} was not written by Directions.save (its format is "
+                f"{header.get('format')!r})"
+            )
         if _digest(tensors, header) != header.get("sha256"):
-            raise SteerlabError(f"{file} was altered after it was written: its checksum does not match; make it again")
+            raise SteerlabError(
+                f"{file} was altered after it was written: its checksum does not match; make it "
+                "again"
+            )
         about = json.loads(header["about"])
-        extra = {name.removeprefix("extra."): tensors.pop(name) for name in list(tensors) if name.startswith("extra.")}
+        extra = {
+            name.removeprefix("extra."): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith("extra.")
+        }
         return cls(
             **tensors,
             extra=extra,
@@ -235,14 +310,18 @@ class Directions:
             layers=tuple(about["layers"]),
             site=about["site"],
             source=about["source"],
-            strength_unit=about.get("strength_unit", "gap"),  # files of before this field are in gaps
+            strength_unit=about.get(
+                "strength_unit", "gap"
+            ),  # files of before this field are in gaps
             provenance=json.loads(header["provenance"]),
         )
 
 
 def _places(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
     if missing := [layer for layer in wanted if layer not in have]:
-        raise SteerlabError(f"no layer {missing[0]} here; there are layers {', '.join(map(str, have))}")
+        raise SteerlabError(
+            f"no layer {missing[0]} here; there are layers {', '.join(map(str, have))}"
+        )
     if not wanted:
         raise SteerlabError(f"name at least one of the layers {', '.join(map(str, have))}")
     return [have.index(layer) for layer in wanted]
@@ -251,7 +330,9 @@ def _places(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     """SHA-256 of everything in the file but the checksum itself."""
     told = [f"{name}: {text}" for name, text in sorted(header.items()) if name != "sha256"]
-    shapes = [f"{name} {tensors[name].dtype} {list(tensors[name].shape)}" for name in sorted(tensors)]
+    shapes = [
+        f"{name} {tensors[name].dtype} {list(tensors[name].shape)}" for name in sorted(tensors)
+    ]
     digest = hashlib.sha256("\n".join(told + shapes).encode())
     for name in sorted(tensors):
         digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -2,4 +2,5 @@
 
 
 class SteerlabError(Exception):
-    """What was given, what is allowed, what to do: the message of every error that a user can cause."""
+    """What was given, what is allowed, what to do: the message of every error that a user can
+    cause."""

@@ -1,4 +1,5 @@
-"""How often and how strongly units are on, streamed: the latents of sparse autoencoders, the neurons of MLPs."""
+"""How often and how strongly units are on, streamed: the latents of sparse autoencoders, the
+neurons of MLPs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from steerlab.core.sites import hook_name
 class Firing:
     """Counts and moments of every unit's value per language and layer, in one pass.
 
-    `tokens`, `texts` [lang]; `on` [lang layer unit] tokens at which a unit is on, `texts_on` texts with such a token;
-    `total` and `square` the sums of its value and of its square over all tokens that count; `means` [lang layer width]
-    of what the units were read from: the hook's own activations. With `keep`, `seen` [lang text layer unit]: whether
-    the unit is on anywhere in each of a language's first `keep` texts. `site` is where an edit of these units acts:
-    `resid_post` for an SAE's latents there, `mlp_post` for neurons. `noise` says what was read instead of the texts.
+    `tokens`, `texts` [lang]; `on` [lang layer unit] tokens at which a unit is on, `texts_on` texts
+    with such a token; `total` and `square` the sums of its value and of its square over all tokens
+    that count; `means` [lang layer width] of what the units were read from: the hook's own
+    activations. With `keep`, `seen` [lang text layer unit]: whether the unit is on anywhere in each
+    of a language's first `keep` texts. `site` is where an edit of these units acts: `resid_post`
+    for an SAE's latents there, `mlp_post` for neurons. `noise` says what was read instead of the
+    texts.
     """
 
     def __init__(
@@ -39,14 +42,26 @@ class Firing:
             language(iso)
         for layer in layers:
             hook_name(site, layer)
-        self.langs, self.layers, self.units, self.width, self.site = tuple(langs), tuple(layers), units, width, site
+        self.langs, self.layers, self.units, self.width, self.site = (
+            tuple(langs),
+            tuple(layers),
+            units,
+            width,
+            site,
+        )
         self.noise, self.provenance = noise, dict(provenance or {})
         shape = (len(self.langs), len(self.layers), units)
         self.tokens = torch.zeros(len(self.langs), dtype=torch.float64)
         self.texts = torch.zeros(len(self.langs), dtype=torch.float64)
-        self.on, self.texts_on, self.total, self.square = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
+        self.on, self.texts_on, self.total, self.square = (
+            torch.zeros(shape, dtype=torch.float64) for _ in range(4)
+        )
         self.sums = torch.zeros(*shape[:2], width, dtype=torch.float64)
-        self.seen = torch.zeros(len(self.langs), keep, len(self.layers), units, dtype=torch.bool) if keep else None
+        self.seen = (
+            torch.zeros(len(self.langs), keep, len(self.layers), units, dtype=torch.bool)
+            if keep
+            else None
+        )
 
     @property
     def means(self) -> Float[Tensor, "lang layer width"]:
@@ -84,15 +99,22 @@ class Firing:
         states: Float[Tensor, "row pos width"],
         mask: Bool[Tensor, "row pos"],
     ) -> None:
-        """Add a batch of texts at one layer; `mask` is true where a token counts. Call `count` once for all layers."""
+        """Add a batch of texts at one layer; `mask` is true where a token counts. Call `count`
+        once for all layers."""
         place, depth = self._place(lang), self.layers.index(layer)
         texts_on = (on & mask[..., None]).any(1)
-        total, kept = value[mask].float(), states[mask].float()  # what does not count may even be NaN
+        total, kept = (
+            value[mask].float(),
+            states[mask].float(),
+        )  # what does not count may even be NaN
         square = total.square()
         counts = [part.sum(0, dtype=torch.int32).cpu() for part in (on[mask], texts_on)]
         found = [*counts, *(part.sum(0).cpu() for part in (total, square, kept))]
         if not all(torch.isfinite(part).all() for part in found[2:]):
-            raise SteerlabError(f"the units of layer {layer} hold NaN or infinity for {lang!r}; the weights are broken")
+            raise SteerlabError(
+                f"the units of layer {layer} hold NaN or infinity for {lang!r}; the weights are "
+                "broken"
+            )
         for name, part in zip(("on", "texts_on", "total", "square", "sums"), found, strict=True):
             getattr(self, name)[place, depth] += part
         if self.seen is not None:
@@ -107,25 +129,36 @@ class Firing:
         self.tokens[place] += int(mask.sum())
 
     def merge(self, other: "Firing") -> "Firing":
-        """Add what another shard or machine saw; which texts had which units (`seen`) does not merge."""
+        """Add what another shard or machine saw; which texts had which units (`seen`) does not
+        merge."""
         mine, theirs = self._kind(), other._kind()
-        if differing := [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]:
-            raise SteerlabError(f"firing of a different kind cannot be merged: {'; '.join(differing)}")
+        if differing := [
+            f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]
+        ]:
+            raise SteerlabError(
+                f"firing of a different kind cannot be merged: {'; '.join(differing)}"
+            )
         for name in ("tokens", "texts", "on", "texts_on", "total", "square", "sums"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
     def need_texts(self) -> None:
         """Raise and name the languages of which nothing was read."""
-        if missing := [iso for iso, count in zip(self.langs, self.tokens.tolist(), strict=True) if not count]:
-            raise SteerlabError(f"nothing was read of {', '.join(missing)}; give some text of it, or leave it out")
+        if missing := [
+            iso for iso, count in zip(self.langs, self.tokens.tolist(), strict=True) if not count
+        ]:
+            raise SteerlabError(
+                f"nothing was read of {', '.join(missing)}; give some text of it, or leave it out"
+            )
 
     def need_like(self, other: "Firing", purpose: str) -> None:
-        """Raise unless the other has the same languages, layers and units: what is compared must be comparable."""
+        """Raise unless the other has the same languages, layers and units: what is compared must
+        be comparable."""
         for name in ("langs", "layers", "units", "site"):
             if getattr(self, name) != getattr(other, name):
                 raise SteerlabError(
-                    f"{purpose} has {name} {getattr(other, name)} and the text {getattr(self, name)}; "
+                    f"{purpose} has {name} {getattr(other, name)} and the text "
+                    f"{getattr(self, name)}; "
                     "collect both alike"
                 )
 
@@ -136,7 +169,12 @@ class Firing:
 
     def _kind(self) -> dict[str, Any]:
         """What must be equal in two for their sum to mean something."""
-        told = {"languages": self.langs, "layers": self.layers, "site": self.site, "units": self.units}
+        told = {
+            "languages": self.langs,
+            "layers": self.layers,
+            "site": self.site,
+            "units": self.units,
+        }
         told |= {"width": self.width, "noise": self.noise, "kept texts": self.seen is not None}
         about = {name: self.provenance.get(name) for name in ("saes",)}
         return told | about | {"model": self.provenance.get("model", {}).get("fingerprint")}
@@ -144,9 +182,11 @@ class Firing:
 
 @dataclass(frozen=True)
 class Lift:
-    """What adding a unit does to a language's mass: `slope` [lang layer unit] per unit of strength, NaN if not tried.
+    """What adding a unit does to a language's mass: `slope` [lang layer unit] per unit of strength,
+    NaN if not tried.
 
-    `effect` [lang layer unit strength]: the mean rise of target's mass less source's, at each of `strengths`.
+    `effect` [lang layer unit strength]: the mean rise of target's mass less source's, at each of
+    `strengths`.
     """
 
     langs: tuple[str, ...]
@@ -160,9 +200,11 @@ class Lift:
 
 @dataclass(frozen=True)
 class Gradients:
-    """How much each unit serves a labelled answer: `score` [lang layer unit], `control` the same on the control items.
+    """How much each unit serves a labelled answer: `score` [lang layer unit], `control` the same on
+    the control items.
 
-    Both are means over items of P(y|x) · max over tokens of (value · dP(y|x)/d value), the control's clamped at 0.
+    Both are means over items of P(y|x) · max over tokens of (value · dP(y|x)/d value), the
+    control's clamped at 0.
     """
 
     langs: tuple[str, ...]
@@ -177,8 +219,9 @@ class Gradients:
 class LatentPairs:
     """Differences of chosen latents between sentences and their translations, target less source.
 
-    `differences[lang, layer]` [pair unit] of the sentences' mean latents, over `units[lang, layer]` in that order;
-    `source_mean[lang, layer]` [unit]: the same units' mean on the source's sentences.
+    `differences[lang, layer]` [pair unit] of the sentences' mean latents, over `units[lang, layer]`
+    in that order; `source_mean[lang, layer]` [unit]: the same units' mean on the source's
+    sentences.
     """
 
     source: str

@@ -61,8 +61,9 @@ _BRANCHES = {  # no library knows these; the order is that of every list of lang
     "Kra-Dai": "th",
 }
 
-# Where ours differ on purpose. langcodes gives the macrolanguages nor and swa; our lines, and the labels of
-# identifiers, are Bokmål and Coastal Swahili. CLDR calls Bengali Bangla; the benchmarks' prompts do not.
+# Where ours differ on purpose. langcodes gives the macrolanguages nor and swa; our lines, and the
+# labels of identifiers, are Bokmål and Coastal Swahili. CLDR calls Bengali Bangla; the benchmarks'
+# prompts do not.
 _ISO3 = {"no": "nob", "sw": "swh"}
 
 _NAMES = {"bn": "Bengali"}

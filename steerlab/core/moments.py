@@ -1,4 +1,5 @@
-"""Sufficient statistics of activations, streamed: what estimators read, and never the activations themselves."""
+"""Sufficient statistics of activations, streamed: what estimators read, and never the
+activations themselves."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,15 @@ def derangement(count: int, seed: int) -> Tensor:
 
 @runtime_checkable
 class Activations(Protocol):
-    """Tensors by hook name: a dict, or a TransformerLens `ActivationCache`, which is no `Mapping`."""
+    """Tensors by hook name: a dict, or a TransformerLens `ActivationCache`, which is no
+    `Mapping`."""
 
     def __getitem__(self, name: str, /) -> Tensor: ...
 
 
 class Reservoir:
-    """A uniform sample of at most `size` token vectors per language (reservoir sampling, Vitter 1985).
+    """A uniform sample of at most `size` token vectors per language (reservoir sampling, Vitter
+    1985).
 
     `vectors` [lang size layer width], of which the first `filled[lang]` are set.
     """
@@ -65,10 +68,12 @@ class Reservoir:
         self.seen[lang] += len(rest)
 
     def merge(self, other: "Reservoir") -> None:
-        """Take over another shard's sample, each side in proportion to what it saw; both must be of one size."""
+        """Take over another shard's sample, each side in proportion to what it saw; both must be
+        of one size."""
         if self.size != other.size:
             raise SteerlabError(
-                f"samples of {self.size} and {other.size} tokens cannot be merged; collect with one size"
+                f"samples of {self.size} and {other.size} tokens cannot be merged; collect with "
+                "one size"
             )
         for lang in range(len(self.seen)):
             mine, theirs = self.of(lang).clone(), other.of(lang)
@@ -77,8 +82,12 @@ class Reservoir:
                 self.update(lang, theirs)
                 continue
             share = self.seen[lang] / total
-            drawn = int(self.size * share + torch.rand((), generator=self._random, dtype=torch.float64))
-            take = min(len(mine), max(self.size - len(theirs), drawn))  # rounded up or down by chance: no bias
+            drawn = int(
+                self.size * share + torch.rand((), generator=self._random, dtype=torch.float64)
+            )
+            take = min(
+                len(mine), max(self.size - len(theirs), drawn)
+            )  # rounded up or down by chance: no bias
             pick = lambda pool, n: pool[torch.randperm(len(pool), generator=self._random)[:n]]  # noqa: E731
             kept = torch.cat([pick(mine, take), pick(theirs, self.size - take)])
             self.vectors[lang, : len(kept)] = kept
@@ -88,13 +97,18 @@ class Reservoir:
 class Paired:
     """What an uncentred SVD of paired differences needs, from one source language to every other.
 
-    Of the sentence means' differences `d` [pair width] per language and layer: their count, sum and `d.T @ d`, and a
-    `Reservoir` of `sample` of the differences themselves, from which a bootstrap draws.
+    Of the sentence means' differences `d` [pair width] per language and layer: their count, sum and
+    `d.T @ d`, and a `Reservoir` of `sample` of the differences themselves, from which a bootstrap
+    draws.
     """
 
-    def __init__(self, source: str, langs: Sequence[str], layers: int, width: int, *, sample: int = 0):
+    def __init__(
+        self, source: str, langs: Sequence[str], layers: int, width: int, *, sample: int = 0
+    ):
         if source not in langs:
-            raise SteerlabError(f"the pairs' source {source!r} is none of {' '.join(langs)}; take it from these")
+            raise SteerlabError(
+                f"the pairs' source {source!r} is none of {' '.join(langs)}; take it from these"
+            )
         self.source, self.langs = source, tuple(langs)
         self.sample = Reservoir(len(langs), layers, width, size=sample)
         self.count = torch.zeros(len(langs), dtype=torch.float64)
@@ -106,7 +120,10 @@ class Paired:
         numbers = {iso: len(means.get(iso, ())) for iso in self.langs}
         if len(set(numbers.values())) > 1:
             told = ", ".join(f"{iso} {number}" for iso, number in numbers.items())
-            raise SteerlabError(f"the pairs are unequal: {told} sentences; give the same sentences in every language")
+            raise SteerlabError(
+                f"the pairs are unequal: {told} sentences; give the same sentences in every "
+                "language"
+            )
         for place, iso in enumerate(self.langs):
             if iso == self.source:
                 continue
@@ -119,7 +136,9 @@ class Paired:
 
     def merge(self, other: "Paired") -> None:
         if (self.source, self.langs) != (other.source, other.langs):
-            raise SteerlabError("paired statistics of different sources or languages cannot be merged")
+            raise SteerlabError(
+                "paired statistics of different sources or languages cannot be merged"
+            )
         self.count += other.count
         self.total += other.total
         self.square += other.square
@@ -129,10 +148,11 @@ class Paired:
 class Moments:
     """Count and mean of token vectors per language and layer, in one pass; more on request.
 
-    `count` [lang] tokens; `mean` of all tokens, `pooled` of the texts' means and `last` of the texts' last tokens
-    [lang layer width]; with `scatter=True` also `within` [layer width width], the scatter about each language's own
-    mean, pooled; with `clouds=True` the same for each language [lang layer width width]; with `sample` a `Reservoir` of
-    that many tokens a language; with `pairs_from` a `Paired` from that language, which keeps as many differences.
+    `count` [lang] tokens; `mean` of all tokens, `pooled` of the texts' means and `last` of the
+    texts' last tokens [lang layer width]; with `scatter=True` also `within` [layer width width],
+    the scatter about each language's own mean, pooled; with `clouds=True` the same for each
+    language [lang layer width width]; with `sample` a `Reservoir` of that many tokens a language;
+    with `pairs_from` a `Paired` from that language, which keeps as many differences.
     """
 
     def __init__(
@@ -159,10 +179,16 @@ class Moments:
         self.mean = torch.zeros(shape, dtype=torch.float64)
         self.pooled = torch.zeros(shape, dtype=torch.float64)
         self.last = torch.zeros(shape, dtype=torch.float64)
-        self.within = torch.zeros(len(self.layers), width, width, dtype=torch.float64) if scatter else None
+        self.within = (
+            torch.zeros(len(self.layers), width, width, dtype=torch.float64) if scatter else None
+        )
         self.clouds = torch.zeros(*shape, width) if clouds else None
         self.sample = Reservoir(*shape, size=sample) if sample else None
-        self.pairs = Paired(pairs_from, self.langs, shape[1], width, sample=sample or PAIRS) if pairs_from else None
+        self.pairs = (
+            Paired(pairs_from, self.langs, shape[1], width, sample=sample or PAIRS)
+            if pairs_from
+            else None
+        )
         self.provenance = dict(provenance or {})
 
     def update(
@@ -170,50 +196,73 @@ class Moments:
     ) -> Float[Tensor, "row layer width"]:
         """Add texts of one language, and give back each text's mean.
 
-        `activations` maps hook names (`blocks.5.hook_resid_post`) to [row pos width]: a plain dict or a
-        TransformerLens `ActivationCache`. `mask` is true where a token counts: not on padding, not on BOS.
+        `activations` maps hook names (`blocks.5.hook_resid_post`) to [row pos width]: a plain dict
+        or a TransformerLens `ActivationCache`. `mask` is true where a token counts: not on padding,
+        not on BOS.
         """
         if lang not in self.langs:
-            raise SteerlabError(f"these moments have no {lang!r}; they are for {' '.join(self.langs)}")
+            raise SteerlabError(
+                f"these moments have no {lang!r}; they are for {' '.join(self.langs)}"
+            )
         found = [self._values(activations, layer, mask) for layer in self.layers]
         if not len(mask) or not mask.any(1).all():
-            raise SteerlabError(f"a text of {lang!r} has no token that counts; give texts with at least one token")
+            raise SteerlabError(
+                f"a text of {lang!r} has no token that counts; give texts with at least one token"
+            )
         device, counts = found[0].device, mask.sum(1).cpu()
         places, text = mask.flatten().nonzero()[:, 0].to(device), mask.nonzero()[:, 0].to(device)
-        ends = torch.arange(1, len(mask) + 1) * mask.shape[1] - 1 - mask.cpu().flip(1).long().argmax(1)
+        ends = (
+            torch.arange(1, len(mask) + 1) * mask.shape[1] - 1 - mask.cpu().flip(1).long().argmax(1)
+        )
         tokens, sums, last = [], [], []  # of each layer, on the device of the activations
         for h in found:
             flat = h.flatten(0, 1)
             chosen = flat[places].float()
-            sums.append(torch.zeros(len(mask), self.width, device=device).index_add_(0, text, chosen))
+            sums.append(
+                torch.zeros(len(mask), self.width, device=device).index_add_(0, text, chosen)
+            )
             last.append(flat[ends.to(device)].double().sum(0))
             if any(part is not None for part in (self.within, self.clouds, self.sample)):
                 tokens.append(chosen)
         summed = torch.stack(sums, 1).cpu()
         if not torch.isfinite(summed).all():
-            raise SteerlabError(f"the activations of {lang!r} hold NaN or infinity; the model's weights are broken")
+            raise SteerlabError(
+                f"the activations of {lang!r} hold NaN or infinity; the model's weights are broken"
+            )
         place = self.langs.index(lang)
         self._add(place, summed.double().sum(0), int(counts.sum()), tokens)
         self.rows[place] += len(mask)
         means = summed / counts[:, None, None]
-        for kept, total in ((self.last, torch.stack(last).cpu()), (self.pooled, means.double().sum(0))):
+        for kept, total in (
+            (self.last, torch.stack(last).cpu()),
+            (self.pooled, means.double().sum(0)),
+        ):
             kept[place] += (total - len(mask) * kept[place]) / self.rows[place]
         return means
 
-    def _values(self, activations: Activations, layer: int, mask: Tensor) -> Float[Tensor, "row pos width"]:
+    def _values(
+        self, activations: Activations, layer: int, mask: Tensor
+    ) -> Float[Tensor, "row pos width"]:
         name = hook_name(self.site, layer)
         try:
             value = activations[name].detach()
         except KeyError as error:
-            raise SteerlabError(f"the activations hold no {name!r}; cache it, or leave layer {layer} out") from error
+            raise SteerlabError(
+                f"the activations hold no {name!r}; cache it, or leave layer {layer} out"
+            ) from error
         if value.shape != (*mask.shape, self.width):
-            raise SteerlabError(f"{name} has shape {tuple(value.shape)}, not mask x width {(*mask.shape, self.width)}")
+            raise SteerlabError(
+                f"{name} has shape {tuple(value.shape)}, not mask x width "
+                f"{(*mask.shape, self.width)}"
+            )
         return value
 
     def _add(self, place: int, total: Tensor, n: int, tokens: list[Tensor]) -> None:
-        """Chan, Golub and LeVeque's update of mean and scatter, stable for activations far from the origin.
+        """Chan, Golub and LeVeque's update of mean and scatter, stable for activations far from the
+        origin.
 
-        `total` [layer width] is the sum of n tokens; `tokens`, by layer [token width], is asked for by what needs them.
+        `total` [layer width] is the sum of n tokens; `tokens`, by layer [token width], is asked for
+        by what needs them.
         """
         before, mean = self.count[place].item(), total / n
         step = mean - self.mean[place]
@@ -237,8 +286,12 @@ class Moments:
     def merge(self, other: "Moments") -> "Moments":
         """Add what another shard or machine saw."""
         mine, theirs = self._kind(), other._kind()
-        if differing := [f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]:
-            raise SteerlabError(f"moments of a different kind cannot be merged: {'; '.join(differing)}")
+        if differing := [
+            f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]
+        ]:
+            raise SteerlabError(
+                f"moments of a different kind cannot be merged: {'; '.join(differing)}"
+            )
         total = self.count + other.count
         step = other.mean - self.mean
         share = torch.where(total > 0, other.count / total.clamp(min=1), 0.0)[:, None, None]
@@ -277,10 +330,14 @@ class Moments:
     def at(self, *layers: int) -> "Moments":
         """A view of some layers, for estimators: it shares some memory and is not to be updated."""
         if not layers:
-            raise SteerlabError(f"name at least one of the layers {', '.join(map(str, self.layers))}")
+            raise SteerlabError(
+                f"name at least one of the layers {', '.join(map(str, self.layers))}"
+            )
         for layer in layers:
             if layer not in self.layers:
-                raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}")
+                raise SteerlabError(
+                    f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}"
+                )
         keep, view = [self.layers.index(layer) for layer in layers], copy.copy(self)
         view.layers, view.mean, view.last = tuple(layers), self.mean[:, keep], self.last[:, keep]
         view.pooled = self.pooled[:, keep]
@@ -291,7 +348,10 @@ class Moments:
             view.sample.vectors = self.sample.vectors[:, :, keep]
         if self.pairs is not None:
             view.pairs = copy.copy(self.pairs)
-            view.pairs.total, view.pairs.square = self.pairs.total[:, keep], self.pairs.square[:, keep]
+            view.pairs.total, view.pairs.square = (
+                self.pairs.total[:, keep],
+                self.pairs.square[:, keep],
+            )
             view.pairs.sample = copy.copy(self.pairs.sample)
             view.pairs.sample.vectors = self.pairs.sample.vectors[:, :, keep]
         return view
@@ -299,7 +359,9 @@ class Moments:
     def covariance(self) -> Float[Tensor, "layer width width"]:
         """The pooled within-language covariance; raises where scatter was not collected."""
         if self.within is None:
-            raise SteerlabError("these moments hold no scatter; collect(..., also=['scatter']) gathers it")
+            raise SteerlabError(
+                "these moments hold no scatter; collect(..., also=['scatter']) gathers it"
+            )
         self.need_texts()
         return self.within / self.count.sum()
 
@@ -310,20 +372,28 @@ class Moments:
         return self.covariance() + torch.einsum("klw,klv->lwv", centred, centred)
 
     def second_moment(self, lang: int, place: int) -> Float[Tensor, "width width"]:
-        """The mean of h hᵀ over a language's tokens, not centred, at the layer number `place`; needs `clouds`."""
+        """The mean of h hᵀ over a language's tokens, not centred, at the layer number `place`;
+        needs `clouds`."""
         mean = self.mean[lang, place]
-        return self.need("clouds")[lang, place].double() / self.count[lang] + torch.outer(mean, mean)
+        return self.need("clouds")[lang, place].double() / self.count[lang] + torch.outer(
+            mean, mean
+        )
 
     def need_texts(self) -> None:
         """Raise and name the languages of which nothing was read: their mean is no mean."""
-        if missing := [iso for iso, count in zip(self.langs, self.count.tolist(), strict=True) if not count]:
+        if missing := [
+            iso for iso, count in zip(self.langs, self.count.tolist(), strict=True) if not count
+        ]:
             raise SteerlabError(
-                f"these moments hold no text of {', '.join(missing)}; update them with some, or leave it out"
+                f"these moments hold no text of {', '.join(missing)}; update them with some, or "
+                "leave it out"
             )
 
     def need(self, part: str) -> Any:
         """The `clouds`, `sample` or `pairs`; raises and says how to collect it."""
         found = getattr(self, part)
         if found is None:
-            raise SteerlabError(f"these moments hold no {part}; collect(..., also=['{part}']) gathers it")
+            raise SteerlabError(
+                f"these moments hold no {part}; collect(..., also=['{part}']) gathers it"
+            )
         return found

@@ -8,10 +8,11 @@ if TYPE_CHECKING:
 
 
 def generator(purpose: str, seed: int) -> "torch.Generator":
-    """A generator of its own for each purpose and seed: what one purpose draws is no other's, whatever their seeds.
+    """A generator of its own for each purpose and seed: what one purpose draws is no other's,
+    whatever their seeds.
 
-    Formula: the first 63 bits of the SHA-256 of "purpose seed". A seed added to a number of the purpose's own would
-    make seed k + 1 of one purpose seed k of another.
+    Formula: the first 63 bits of the SHA-256 of "purpose seed". A seed added to a number of the
+    purpose's own would make seed k + 1 of one purpose seed k of another.
     """
     import torch  # here, for the words of this module need no second's wait
 

@@ -1,4 +1,5 @@
-"""Results on disk: lines that are only ever appended, each writer's in a file of its own, and claims on work to do."""
+"""Results on disk: lines that are only ever appended, each writer's in a file of its own, and
+claims on work to do."""
 
 import json
 import os
@@ -20,10 +21,12 @@ _LENGTH = len(_PREFIX % 0)
 
 
 class Results:
-    """The finished work of a folder: `read` gives what is new, `append` adds a record, `claim` takes a piece of work.
+    """The finished work of a folder: `read` gives what is new, `append` adds a record, `claim`
+    takes a piece of work.
 
-    A record is one line of JSON with a checksum, written and synced at once. A process that is killed leaves at most
-    an unfinished last line, which no one reads. Whoever is killed loses its claims, since the system holds them.
+    A record is one line of JSON with a checksum, written and synced at once. A process that is
+    killed leaves at most an unfinished last line, which no one reads. Whoever is killed loses its
+    claims, since the system holds them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +38,8 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Records that have come since the last call, whoever wrote them; a damaged line is told, the rest is kept."""
+        """Records that have come since the last call, whoever wrote them; a damaged line is
+        told, the rest is kept."""
         for file in sorted(self.folder.glob("*.jsonl")):
             start, number = self._read.get(file, (0, 0))
             with file.open("rb") as opened:
@@ -47,9 +51,14 @@ class Results:
                     self._read[file] = (start, number)
                     record = _parse(line)
                     if record is None:
-                        told = f"{file} line {number} is damaged; what it held will be run again, the rest is kept"
+                        told = (
+                            f"{file} line {number} is damaged; what it held will be run again, the "
+                            "rest is kept"
+                        )
                         self.problems.append(told)
-                        Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False)
+                        Console(stderr=True).print(
+                            f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False
+                        )
                     else:
                         yield record
 
@@ -58,7 +67,8 @@ class Results:
         told = json.dumps(record, ensure_ascii=False, separators=(",", ":"))[1:]
         line = ((_PREFIX % zlib.crc32(told.encode())) + told + "\n").encode()
         if self._file is None:
-            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+            writer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{writer}"
             self._file = self.folder / f"{name}.jsonl"
         size = self._file.stat().st_size if self._file.exists() else 0
         try:
@@ -70,12 +80,14 @@ class Results:
             if self._file.exists():
                 os.truncate(self._file, size)
             raise SteerlabError(
-                f"could not write {self._file} ({error.strerror or error}); what was finished is kept: make room and "
+                f"could not write {self._file} ({error.strerror or error}); what was finished is "
+                "kept: make room and "
                 "run again"
             ) from error
 
     def claim(self, name: str) -> bool:
-        """Take a piece of work, unless another process has it now; held until `release` or the end of the process."""
+        """Take a piece of work, unless another process has it now; held until `release` or the
+        end of the process."""
         (self.folder / "claims").mkdir(exist_ok=True)
         file = self.folder / "claims" / f"{name}.lock"
         lock = FileLock(file, blocking=False, thread_local=False, fallback_to_soft=False)
@@ -83,9 +95,13 @@ class Results:
             lock.acquire()
         except Timeout:
             return False
-        except (OSError, NotImplementedError) as error:  # the second is what filelock says of a system without locks
+        except (
+            OSError,
+            NotImplementedError,
+        ) as error:  # the second is what filelock says of a system without locks
             raise SteerlabError(
-                f"could not lock {file} ({error}); put the results on a file system with locks (a local disk, NFS 4)"
+                f"could not lock {file} ({error}); put the results on a file system with locks (a "
+                "local disk, NFS 4)"
             ) from error
         self._claims[name] = lock
         return True

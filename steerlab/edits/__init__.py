@@ -1,4 +1,5 @@
-"""Edits: pure functions of the residual stream that move it along a direction, each row of a batch in its own way."""
+"""Edits: pure functions of the residual stream that move it along a direction, each row of a
+batch in its own way."""
 
 from steerlab.edits.changes import CHANGES as CHANGES
 from steerlab.edits.edit import POSITIONS as POSITIONS
@@ -8,7 +9,17 @@ from steerlab.edits.edit import Part as Part
 from steerlab.edits.edit import stack as stack
 from steerlab.edits.latents import clamp, gate, signed_shift
 from steerlab.edits.neurons import neuron_add, neuron_set, neuron_zero
-from steerlab.edits.operators import ablate, add, affine, conceptor, detour, erase, overwrite, push, rotate
+from steerlab.edits.operators import (
+    ablate,
+    add,
+    affine,
+    conceptor,
+    detour,
+    erase,
+    overwrite,
+    push,
+    rotate,
+)
 from steerlab.edits.operators import means_angle as means_angle
 from steerlab.edits.registry import OPERATORS as OPERATORS
 from steerlab.edits.registry import Operator as Operator

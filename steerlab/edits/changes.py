@@ -1,4 +1,5 @@
-"""What each operator adds to the residual stream: pure functions, each row of a batch with tensors of its own."""
+"""What each operator adds to the residual stream: pure functions, each row of a batch with
+tensors of its own."""
 
 from collections.abc import Callable, Mapping
 
@@ -45,7 +46,9 @@ def _softening(h: Tensor, p: Tensors) -> Tensor:
 def _replacement(h: Tensor, p: Tensors) -> Tensor:
     new = h + p["weight"][:, None] * (p["values"][:, None] - h)
     norm = torch.linalg.vector_norm
-    return new * (norm(h, dim=-1, keepdim=True) / norm(new, dim=-1, keepdim=True).clamp(min=1e-30)) - h
+    return (
+        new * (norm(h, dim=-1, keepdim=True) / norm(new, dim=-1, keepdim=True).clamp(min=1e-30)) - h
+    )
 
 
 def _amplification(h: Tensor, p: Tensors) -> Tensor:
@@ -59,7 +62,8 @@ def _resetting(h: Tensor, p: Tensors) -> Tensor:
 
 
 def _latents(h: Tensor, p: Tensors) -> Tensor:
-    """relu(pre) · [pre > threshold] [n pos rank]; a unit of zeros, which fills up a smaller rank, is never on."""
+    """relu(pre) · [pre > threshold] [n pos rank]; a unit of zeros, which fills up a smaller
+    rank, is never on."""
     pre = torch.einsum("npw,nrw->npr", h, p["encoder"]) + p["bias"].mT
     return pre.relu() * (pre > p["threshold"].mT)
 
@@ -77,8 +81,8 @@ def _signed(h: Tensor, p: Tensors) -> Tensor:
     return p["shift"][:, None] - (_latents(h, p) @ p["prototype"]) * p["away"][:, None]
 
 
-# What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis of 1 or n; the sum
-# may have one position for all.
+# What each operator adds to h [n pos width] in float32, given its tensors, each with a leading axis
+# of 1 or n; the sum may have one position for all.
 CHANGES: dict[str, Callable[[Tensor, Tensors], Tensor]] = {
     "add": _shift,
     "ablate": _removal,

@@ -1,4 +1,5 @@
-"""Edits as values: which tensors change which rows at which layer, how they compose, and what they did."""
+"""Edits as values: which tensors change which rows at which layer, how they compose, and what
+they did."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ POSITIONS = ("all", "prompt", "generated")
 
 @dataclass(frozen=True)
 class Part:
-    """One operator at one layer, for one row pattern: every row alike (`rows` None), or tensor row i for `rows[i]`."""
+    """One operator at one layer, for one row pattern: every row alike (`rows` None), or tensor
+    row i for `rows[i]`."""
 
     operator: str
     site: str
@@ -33,7 +35,8 @@ class Part:
 
 
 class EditStats:
-    """What an edit did: positions per layer on prefill and on decode, and the dose ‖Δh‖/‖h‖ of each row."""
+    """What an edit did: positions per layer on prefill and on decode, and the dose ‖Δh‖/‖h‖ of
+    each row."""
 
     def __init__(self) -> None:
         self.passes = 0
@@ -41,8 +44,11 @@ class EditStats:
         self.decode: dict[int, int] = {}
         self._sums = torch.zeros(0, 2)  # of each row: its doses added up, and how many they are
 
-    def record(self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, ratio: Tensor) -> None:
-        """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None; `ratio` is their dose.
+    def record(
+        self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, ratio: Tensor
+    ) -> None:
+        """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None; `ratio`
+        is their dose.
 
         `generated` [row pos] says which of them count as decoded.
         """
@@ -59,7 +65,9 @@ class EditStats:
     def make_room(self, rows: int, device: torch.device) -> None:
         """Be ready to count rows below `rows`."""
         if rows > len(self._sums):
-            with torch.inference_mode(mode=False):  # what inference mode made cannot be changed outside of it
+            with torch.inference_mode(
+                mode=False
+            ):  # what inference mode made cannot be changed outside of it
                 more = torch.zeros(rows - len(self._sums), 2, device=device)
                 self._sums = torch.cat([self._sums.to(device), more])
 
@@ -95,7 +103,8 @@ class _Attachable(Protocol):
 
 @dataclass(frozen=True)
 class Edit:
-    """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it inside a `with`."""
+    """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it
+    inside a `with`."""
 
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -103,24 +112,40 @@ class Edit:
 
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:
-            raise SteerlabError(f"a stack of {self.rows} edits and one of {other.rows} do not go together")
+            raise SteerlabError(
+                f"a stack of {self.rows} edits and one of {other.rows} do not go together"
+            )
         return Edit(self.parts + other.parts, _maker([self, other]), self.rows or other.rows)
 
     @contextmanager
     def on(self, model: _Attachable) -> Iterator[EditStats]:
-        """Attach to a model for the length of a `with`; a run in which no position was touched raises at its end."""
+        """Attach to a model for the length of a `with`; a run in which no position was touched
+        raises at its end."""
         self._need(model)
         touched = EditStats()
-        changes = [(part.site, part.layer, _Change(part, touched, self.rows)) for part in self.parts]
+        changes = [
+            (part.site, part.layer, _Change(part, touched, self.rows)) for part in self.parts
+        ]
         with model.attached(changes):
             yield touched
-        if self.parts and touched.passes and not any((*touched.prefill.values(), *touched.decode.values())):
+        if (
+            self.parts
+            and touched.passes
+            and not any((*touched.prefill.values(), *touched.decode.values()))
+        ):
             kinds = ", ".join(sorted({part.positions for part in self.parts}))
-            raise SteerlabError(f"the edit touched no position (positions: {kinds}); the outputs are unsteered")
+            raise SteerlabError(
+                f"the edit touched no position (positions: {kinds}); the outputs are unsteered"
+            )
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
-        """The depth above which each row of a prompt's pass is as if unedited: a block's number, or `end` after all."""
-        shared = [_depth(part) for part in self.parts if part.rows is None and part.positions != "generated"]
+        """The depth above which each row of a prompt's pass is as if unedited: a block's number,
+        or `end` after all."""
+        shared = [
+            _depth(part)
+            for part in self.parts
+            if part.rows is None and part.positions != "generated"
+        ]
         first: dict[int, int] = {}
         for part in self.parts:
             if part.rows is not None and part.positions != "generated":
@@ -131,25 +156,38 @@ class Edit:
     def hooks(self, model: Any = None, *, bos: bool | None = None) -> list[tuple[str, Callable]]:
         """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
 
-        Such a hook does not see the tokens. It takes no other positions than `all`, a stack's edit i meets row i of
-        the batch, and padding is edited like text. With `bos` the first position of every pass of two or more is
-        spared, as BOS. `edit.on(load(your_model))` sees all of this for itself.
+        Such a hook does not see the tokens. It takes no other positions than `all`, a stack's edit
+        i meets row i of the batch, and padding is edited like text. With `bos` the first position
+        of every pass of two or more is spared, as BOS. `edit.on(load(your_model))` sees all of this
+        for itself.
 
         Args:
-            model: a HookedTransformer or TransformerBridge, whose texts begin with BOS if `cfg.default_prepend_bos`
-                says so (Qwen's do not), or a model of ours, whose texts do if the tokenizer has one.
-            bos: whether the texts begin with BOS, for tokens that come from elsewhere or another `prepend_bos`. A
-                model that does not say raises where `bos` is not given.
+            model: a HookedTransformer or TransformerBridge, whose texts begin with BOS if
+                `cfg.default_prepend_bos` says so (Qwen's do not), or a model of ours, whose texts
+                do if the tokenizer has one.
+            bos: whether the texts begin with BOS, for tokens that come from elsewhere or another
+                `prepend_bos`. A model that does not say raises where `bos` is not given.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
-            if getattr(model.cfg, "num_experts", None) and any(part.site.startswith("mlp_") for part in self.parts):
-                raise SteerlabError("the model is a mixture of experts, which has no sites mlp_pre and mlp_post")
+            if getattr(model.cfg, "num_experts", None) and any(
+                part.site.startswith("mlp_") for part in self.parts
+            ):
+                raise SteerlabError(
+                    "the model is a mixture of experts, which has no sites mlp_pre and mlp_post"
+                )
             inner = getattr(model.cfg, "d_mlp", None)
-            self._need_width(lambda site: inner if site.startswith("mlp_") else model.cfg.d_model, "the model")
+            self._need_width(
+                lambda site: inner if site.startswith("mlp_") else model.cfg.d_model, "the model"
+            )
         if blind := sorted({part.positions for part in self.parts} - {"all"}):
-            raise SteerlabError(f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'")
+            raise SteerlabError(
+                f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'"
+            )
         bos = _begins_with_bos(model) if bos is None else bos
-        return [(hook_name(part.site, part.layer), _lens_hook(part, self.rows, bos=bos)) for part in self.parts]
+        return [
+            (hook_name(part.site, part.layer), _lens_hook(part, self.rows, bos=bos))
+            for part in self.parts
+        ]
 
     def _need(self, model: _Attachable) -> None:
         self._need_width(model.width_of, model.name)
@@ -158,7 +196,8 @@ class Edit:
         made, here = self.model.get("fingerprint"), model.fingerprint
         if made and here and made != here:
             raise SteerlabError(
-                f"this edit was made with {self.model.get('name')} ({made}), not with {model.name} ({here}); "
+                f"this edit was made with {self.model.get('name')} ({made}), not with {model.name} "
+                f"({here}); "
                 "directions of one model mean nothing in another: collect and fit again"
             )
 
@@ -167,10 +206,13 @@ class Edit:
         for part in self.parts:
             width = widths[part.site]
             for key, tensor in part.tensors.items():
-                if width is not None and tensor.ndim > 1 and tensor.shape[-1] not in (1, width):  # 1: of a unit
+                if (
+                    width is not None and tensor.ndim > 1 and tensor.shape[-1] not in (1, width)
+                ):  # 1: of a unit
                     place = f" at {part.site}" if part.site.startswith("mlp_") else ""
                     raise SteerlabError(
-                        f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has {width}{place}"
+                        f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has "
+                        f"{width}{place}"
                     )
 
 
@@ -178,7 +220,9 @@ def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one operator at one layer are done together."""
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
-        turns: dict[tuple, int] = {}  # operators do not commute: each row keeps its own order at a site
+        turns: dict[
+            tuple, int
+        ] = {}  # operators do not commute: each row keeps its own order at a site
         for part in edit.parts:
             if part.rows is not None:
                 raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
@@ -187,8 +231,12 @@ def stack(edits: Sequence[Edit]) -> Edit:
             key = (*here, turns[here], part.operator, part.positions, part.identity)
             groups.setdefault(key, []).append((row, part))
     parts = []
-    for (layer, site, _, operator, positions, identity), members in sorted(groups.items(), key=lambda item: item[0]):
-        tensors = {key: _join([part.tensors[key] for _, part in members]) for key in members[0][1].tensors}
+    for (layer, site, _, operator, positions, identity), members in sorted(
+        groups.items(), key=lambda item: item[0]
+    ):
+        tensors = {
+            key: _join([part.tensors[key] for _, part in members]) for key in members[0][1].tensors
+        }
         rows = torch.tensor([row for row, _ in members])
         parts.append(Part(operator, site, layer, positions, tensors, identity, rows))
     return Edit(tuple(parts), _maker(edits), len(edits))
@@ -196,9 +244,13 @@ def stack(edits: Sequence[Edit]) -> Edit:
 
 def _maker(edits: Sequence[Edit]) -> Mapping[str, Any]:
     """The one model that edits were made with, as far as they say."""
-    makers = {edit.model["fingerprint"]: edit.model for edit in edits if edit.model.get("fingerprint")}
+    makers = {
+        edit.model["fingerprint"]: edit.model for edit in edits if edit.model.get("fingerprint")
+    }
     if len(makers) > 1:
-        raise SteerlabError(f"the edits were made with different models: {', '.join(sorted(makers))}")
+        raise SteerlabError(
+            f"the edits were made with different models: {', '.join(sorted(makers))}"
+        )
     return next(iter(makers.values()), {})
 
 
@@ -212,7 +264,9 @@ def _join(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def made(operator: str, direction: Direction, positions: str, tensors: Tensors, *, identity: bool) -> Edit:
+def made(
+    operator: str, direction: Direction, positions: str, tensors: Tensors, *, identity: bool
+) -> Edit:
     if positions not in POSITIONS:
         raise SteerlabError(f"there are no positions {positions!r}; use {', '.join(POSITIONS)}")
     for name, tensor in tensors.items():
@@ -220,7 +274,12 @@ def made(operator: str, direction: Direction, positions: str, tensors: Tensors, 
             raise SteerlabError(f"{operator}: {name} holds NaN or infinity")
     parts = tuple(
         Part(
-            operator, direction.site, layer, positions, {k: t[i : i + 1].float() for k, t in tensors.items()}, identity
+            operator,
+            direction.site,
+            layer,
+            positions,
+            {k: t[i : i + 1].float() for k, t in tensors.items()},
+            identity,
         )
         for i, layer in enumerate(direction.layers)
     )
@@ -238,11 +297,14 @@ def _depth(part: Part) -> int:
 
 
 class _Change:
-    """The function that a model attaches for a part: finds its rows in the batch, changes them, records its doses."""
+    """The function that a model attaches for a part: finds its rows in the batch, changes them,
+    records its doses."""
 
     def __init__(self, part: Part, touched: EditStats, edits: int | None):
         self.part, self.touched, self.edits = part, touched, edits
-        self.rows: Tensor | None = None  # those of the batch for which the places below were looked up
+        self.rows: Tensor | None = (
+            None  # those of the batch for which the places below were looked up
+        )
 
     def __call__(self, h: Tensor, where: Any) -> Tensor | None:
         self.touched.passes += 1
@@ -256,7 +318,9 @@ class _Change:
         delta = CHANGES[self.part.operator](x, self.tensors)
         norm = torch.linalg.vector_norm
         ratio = norm(delta, dim=-1) / norm(x, dim=-1).clamp(min=1e-30)
-        self.touched.record(self.part.layer, self.names, mask, where.generated[self.pick], ratio.detach())
+        self.touched.record(
+            self.part.layer, self.names, mask, where.generated[self.pick], ratio.detach()
+        )
         if self.part.identity:
             return None
         changed = (x + delta).to(h.dtype)
@@ -273,14 +337,27 @@ class _Change:
         names, last = rows.tolist(), int(rows.max())
         if self.edits is not None and last >= self.edits:
             raise SteerlabError(
-                f"the batch has {last + 1} rows or more and the stack {self.edits} edits; give each row one"
+                f"the batch has {last + 1} rows or more and the stack {self.edits} edits; give "
+                "each row one"
             )
-        place = None if self.part.rows is None else {row: i for i, row in enumerate(self.part.rows.tolist())}
-        here = [i for i, name in enumerate(names) if (name >= 0 if place is None else name in place)]
-        index = None if place is None else torch.tensor([place[names[i]] for i in here], dtype=torch.long)
+        place = (
+            None
+            if self.part.rows is None
+            else {row: i for i, row in enumerate(self.part.rows.tolist())}
+        )
+        here = [
+            i for i, name in enumerate(names) if (name >= 0 if place is None else name in place)
+        ]
+        index = (
+            None
+            if place is None
+            else torch.tensor([place[names[i]] for i in here], dtype=torch.long)
+        )
         self.rows, self.pick = rows, slice(None) if len(here) == len(names) else _span(here, device)
         self.names = rows[self.pick]
-        self.tensors = {k: (t if index is None else t[index]).to(device) for k, t in self.part.tensors.items()}
+        self.tensors = {
+            k: (t if index is None else t[index]).to(device) for k, t in self.part.tensors.items()
+        }
         self.touched.make_room(last + 1, device)
 
     def _mask(self, where: Any) -> Tensor:
@@ -298,19 +375,23 @@ def _span(places: list[int], device: torch.device) -> Any:
 
 
 def _begins_with_bos(model: Any) -> bool:
-    """Whether the texts of a model begin with BOS: of ours if there is one, TransformerLens says so in its `cfg`."""
+    """Whether the texts of a model begin with BOS: of ours if there is one, TransformerLens says
+    so in its `cfg`."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise SteerlabError(
-            "a plain hook does not see the tokens, and what begins a text is not known without a model that has a "
+            "a plain hook does not see the tokens, and what begins a text is not known without a "
+            "model that has a "
             "tokenizer; give the model, as in edit.hooks(model), or bos=True or bos=False"
         )
     if not hasattr(model, "cfg"):
         return tokenizer.bos_token_id is not None
     if not model.cfg.default_prepend_bos and has_bos(tokenizer):
         raise SteerlabError(
-            "TransformerLens puts no BOS before this model's texts (cfg.default_prepend_bos is False), but its "
-            f"tokenizer has one, {tokenizer.bos_token!r}; give bos=True if your texts begin with it, or bos=False"
+            "TransformerLens puts no BOS before this model's texts (cfg.default_prepend_bos is "
+            "False), but its "
+            f"tokenizer has one, {tokenizer.bos_token!r}; give bos=True if your texts begin with "
+            "it, or bos=False"
         )
     return bool(model.cfg.default_prepend_bos)
 
@@ -324,7 +405,9 @@ def _lens_hook(part: Part, edits: int | None, *, bos: bool) -> Callable:
         if part.rows is not None:
             rows = part.rows.to(h.device)
             if edits != len(h):
-                raise SteerlabError(f"the batch has {len(h)} rows and the stack {edits} edits; give each row one")
+                raise SteerlabError(
+                    f"the batch has {len(h)} rows and the stack {edits} edits; give each row one"
+                )
         new, first = h.clone(), 1 if bos and h.shape[1] > 1 else 0
         x = h[rows, first:].float()
         new[rows, first:] = (x + CHANGES[part.operator](x, tensors)).to(h.dtype)

@@ -1,4 +1,5 @@
-"""What an operator takes from a direction beside its vectors: tensors that only some fits and selections leave."""
+"""What an operator takes from a direction beside its vectors: tensors that only some fits and
+selections leave."""
 
 from torch import Tensor
 
@@ -16,26 +17,36 @@ def extra_of(direction: Direction, operator: str, fit: str, *names: str) -> dict
     return {name: direction.extra[name] for name in names}
 
 
-def source_extra_of(direction: Direction, operator: str, fit: str, *names: str) -> dict[str, Tensor]:
+def source_extra_of(
+    direction: Direction, operator: str, fit: str, *names: str
+) -> dict[str, Tensor]:
     """The source's; a direction from no language in particular has none."""
     if direction.source is None:
         raise SteerlabError(
-            f"{operator} asks what is the source's own, and this direction to {direction.target!r} is from no language "
+            f"{operator} asks what is the source's own, and this direction to {direction.target!r} "
+            "is from no language "
             "in particular: take directions.between(source, target)"
         )
     if missing := [name for name in names if name not in direction.source_extra]:
         raise SteerlabError(
-            f"{operator} needs the {', '.join(missing)} that {fit} fits, and this direction has none of "
+            f"{operator} needs the {', '.join(missing)} that {fit} fits, and this direction has "
+            "none of "
             f"{direction.source!r}: fit with {fit}"
         )
     return {name: direction.source_extra[name] for name in names}
 
 
-def need_units(direction: Direction, operator: str, there: Tensor, *, lang: str | None = None) -> None:
-    """Raise and name the layers [layer ...] where a language (by default the target) has no unit."""
+def need_units(
+    direction: Direction, operator: str, there: Tensor, *, lang: str | None = None
+) -> None:
+    """Raise and name the layers [layer ...] where a language (by default the target) has no
+    unit."""
     some = there.flatten(1).any(1).tolist()
-    if none := [layer for layer, any_there in zip(direction.layers, some, strict=True) if not any_there]:
+    if none := [
+        layer for layer, any_there in zip(direction.layers, some, strict=True) if not any_there
+    ]:
         raise SteerlabError(
-            f"{operator}: {(lang or direction.target)!r} has no unit at layers {', '.join(map(str, none))}, where "
+            f"{operator}: {(lang or direction.target)!r} has no unit at layers "
+            f"{', '.join(map(str, none))}, where "
             "nothing would change; leave these layers out, or select with other thresholds"
         )

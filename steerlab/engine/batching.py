@@ -1,4 +1,5 @@
-"""Which rows run together: decided before a run from sizes alone, halved only where memory runs out."""
+"""Which rows run together: decided before a run from sizes alone, halved only where memory runs
+out."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -13,12 +14,15 @@ from steerlab.core.errors import SteerlabError
 
 ROWS = 512  # more does not pay on a CPU; the benchmark's section `profile` measures it
 TOKENS = 4096  # of a batch that keeps the logits of every position
-SHARE = 0.5  # of the memory that the weights leave on the device, which is all that a run plans to take
+SHARE = (
+    0.5  # of the memory that the weights leave on the device, which is all that a run plans to take
+)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Batches of row numbers: rows of like length, of one prompt and of one depth beside each other.
+    """Batches of row numbers: rows of like length, of one prompt and of one depth beside each
+    other.
 
     `row_bytes` is what a row of the longest kind is estimated to take.
     """
@@ -37,10 +41,11 @@ def plan(
     every: bool = False,
     batch: int | None = None,
 ) -> Plan:
-    """Cut rows of tokens `ids` into batches of at most `batch` rows, or of as many as `advise` says.
+    """Cut rows of tokens `ids` into batches of at most `batch` rows, or of as many as `advise`
+    says.
 
-    `depth` is where each row joins its prompt; `new` tokens will follow; `every` keeps the logits of every position.
-    Raises where not even one row fits.
+    `depth` is where each row joins its prompt; `new` tokens will follow; `every` keeps the logits
+    of every position. Raises where not even one row fits.
     """
     if batch is not None and batch < 1:
         raise SteerlabError(f"a batch of {batch} rows is none; give 1 or more")
@@ -53,12 +58,18 @@ def plan(
 
 
 def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> int:
-    """The rows of a batch: as many as pay and as half of the free memory holds; raises where not even one fits."""
-    need, budget = row_bytes(model, longest, new=new, every=every), (memory(model.device) - model.bytes) * SHARE
+    """The rows of a batch: as many as pay and as half of the free memory holds; raises where not
+    even one fits."""
+    need, budget = (
+        row_bytes(model, longest, new=new, every=every),
+        (memory(model.device) - model.bytes) * SHARE,
+    )
     if need > budget:
         raise SteerlabError(
-            f"a row of {longest} tokens and {new} new ones needs about {need / 2**30:.1f} GiB beside the weights of "
-            f"{model.name}, and {max(0.0, budget) / 2**30:.1f} GiB are planned for on {model.device}: shorten the "
+            f"a row of {longest} tokens and {new} new ones needs about {need / 2**30:.1f} GiB "
+            "beside the weights of "
+            f"{model.name}, and {max(0.0, budget) / 2**30:.1f} GiB are planned for on "
+            f"{model.device}: shorten the "
             "prompt, take another dtype or a larger device"
         )
     most = max(1, TOKENS // max(longest, 1)) if every else ROWS
@@ -66,7 +77,8 @@ def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> in
 
 
 def row_bytes(model: Any, length: int, *, new: int = 0, every: bool = False) -> int:
-    """Estimated bytes of one row: its keys and values, the widest moment of a block, and its logits in float32."""
+    """Estimated bytes of one row: its keys and values, the widest moment of a block, and its
+    logits in float32."""
     config, width = model.config, model.width
     heads = _size(config, ("num_attention_heads", "n_heads", "n_head"), 1)
     kept = _size(config, ("num_key_value_heads", "n_key_value_heads"), heads)
@@ -89,10 +101,11 @@ def memory(device: torch.device) -> int:
 
 
 def run(made: Plan, work: Callable[[Sequence[int]], None], mark: Callable, undo: Callable) -> Plan:
-    """Do the work batch by batch; where memory runs out the batch and all that follow are halved, and it is said.
+    """Do the work batch by batch; where memory runs out the batch and all that follow are halved,
+    and it is said.
 
-    `mark` and `undo` take back what a failed batch has counted. Gives the plan as it was kept to; raises where not even
-    one row runs.
+    `mark` and `undo` take back what a failed batch has counted. Gives the plan as it was kept to;
+    raises where not even one row runs.
     """
     waiting, done, rows = list(made.batches), [], made.rows
     while waiting:
@@ -109,14 +122,21 @@ def run(made: Plan, work: Callable[[Sequence[int]], None], mark: Callable, undo:
                 raise
             if len(batch) == 1:
                 raise SteerlabError(
-                    "memory ran out at a batch of one row: shorten the prompt, take another dtype or a larger device"
+                    "memory ran out at a batch of one row: shorten the prompt, take another dtype "
+                    "or a larger device"
                 ) from error
-        undo(before)  # outside of `except`, which would keep the frames of the failed batch, and with them its memory
+        undo(
+            before
+            # outside of `except`, which would keep the frames of the failed batch, and with them
+            # its memory
+        )
         rows = (len(batch) + 1) // 2
         waiting.insert(0, batch)
         gc.collect()
         torch.cuda.empty_cache()
-        Console(stderr=True).print(f"memory ran out at {len(batch)} rows; going on with batches of {rows}")
+        Console(stderr=True).print(
+            f"memory ran out at {len(batch)} rows; going on with batches of {rows}"
+        )
     return Plan(tuple(done), rows, made.row_bytes)
 
 
@@ -124,7 +144,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or torch, on CPU or CUDA, says that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return any(told in str(error) for told in ("can't allocate memory", "not enough memory", "CUDA out of memory"))
+    return any(
+        told in str(error)
+        for told in ("can't allocate memory", "not enough memory", "CUDA out of memory")
+    )
 
 
 def _size(config: Any, names: Sequence[str], otherwise: int) -> int:

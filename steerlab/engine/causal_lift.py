@@ -1,4 +1,5 @@
-"""Which latents move the next token's probability towards a language when they are switched on: FOXP2's stage I."""
+"""Which latents move the next token's probability towards a language when they are switched on:
+FOXP2's stage I."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -41,16 +42,19 @@ def causal_lift(
     batch: int | None = None,
     progress: bool = False,
 ) -> Lift:
-    """What each candidate latent, switched on everywhere in the source's sentences, does to each language's mass.
+    """What each candidate latent, switched on everywhere in the source's sentences, does to each
+    language's mass.
 
-    Formula: h + strength · a_j W_dec[j] at the latent's layer and all positions but BOS, a_j the latent's mean value
-    over the tokens of `firing` at which it is on, so that strength 1 is as on as it is where it is on. The effect is
-    the mean over sentences of Δ(M_target - M_source), M the language masses after the last token; the slope is the
-    median over strengths of effect / strength. A latent that several languages share runs once and is read for all.
+    Formula: h + strength · a_j W_dec[j] at the latent's layer and all positions but BOS, a_j the
+    latent's mean value over the tokens of `firing` at which it is on, so that strength 1 is as on
+    as it is where it is on. The effect is the mean over sentences of Δ(M_target - M_source), M the
+    language masses after the last token; the slope is the median over strengths of effect /
+    strength. A latent that several languages share runs once and is read for all.
 
-    The sentences of `source` are the prompts; in the form `line` they name no language. The lexicon must be good for
-    the corpus (`need_gold`). Source: Neural FOXP2 stage I (arXiv 2602.00945), whose strengths are absolute values
-    of latents and whose mass is read over one to three greedy steps; here over one.
+    The sentences of `source` are the prompts; in the form `line` they name no language. The lexicon
+    must be good for the corpus (`need_gold`). Source: Neural FOXP2 stage I (arXiv 2602.00945),
+    whose strengths are absolute values of latents and whose mass is read over one to three greedy
+    steps; here over one.
     """
     model = load(model)
     needed = _need(model, saes, candidates, words, source=source, strengths=strengths)
@@ -65,20 +69,45 @@ def causal_lift(
             place = candidates.layers.index(layer)
             units = candidates.chosen[:, place].any(0).nonzero()[:, 0].tolist()
             steps = scale[place, units, None] * sae.W_dec[units].cpu()
-            edits = [_switched_on(model, sae, strength * step) for step, strength in product(steps, strengths)]
+            edits = [
+                _switched_on(model, sae, strength * step)
+                for step, strength in product(steps, strengths)
+            ]
             gain = language_masses(model, prompts, edits, words, batch=batch).gain.mean(1)
             moved = (gain[:, columns] - gain[:, [origin]]).T
             effect[:, place, units] = moved.unflatten(1, (len(units), len(strengths)))
     slope = _median(effect / torch.tensor(list(strengths)))
-    about = {"model": model.about, "corpus": about_corpus(corpus), "form": form, "candidates": candidates.method}
-    about |= {"positions": "all", "unit": "mean value where it is on", "saes": [sae.digest for sae in needed.values()]}
+    about = {
+        "model": model.about,
+        "corpus": about_corpus(corpus),
+        "form": form,
+        "candidates": candidates.method,
+    }
+    about |= {
+        "positions": "all",
+        "unit": "mean value where it is on",
+        "saes": [sae.digest for sae in needed.values()],
+    }
     about |= {"tokens": {iso: words.sizes[iso] for iso in candidates.langs}}
-    about |= {"gold": dict(zip(candidates.langs, gold[range(len(gold)), columns].tolist(), strict=True))}
-    return Lift(candidates.langs, candidates.layers, source, tuple(map(float, strengths)), slope, effect, about)
+    about |= {
+        "gold": dict(zip(candidates.langs, gold[range(len(gold)), columns].tolist(), strict=True))
+    }
+    return Lift(
+        candidates.langs,
+        candidates.layers,
+        source,
+        tuple(map(float, strengths)),
+        slope,
+        effect,
+        about,
+    )
 
 
-def need_gold(model: Any, corpus: Corpus, words: Lexicon, *, batch: int | None = None) -> Float[Tensor, "spoken lang"]:
-    """The mean masses of every language's text, of which its own must be the highest; else raise and show samples.
+def need_gold(
+    model: Any, corpus: Corpus, words: Lexicon, *, batch: int | None = None
+) -> Float[Tensor, "spoken lang"]:
+    """The mean masses of every language's text, of which its own must be the highest; else raise
+    and show samples.
 
     A lexicon that fails where it is known what is spoken says nothing where it is not.
     """
@@ -90,11 +119,13 @@ def need_gold(model: Any, corpus: Corpus, words: Lexicon, *, batch: int | None =
             own, most = float(row[words.langs.index(spoken)]), float(row.max())
             shown = {iso: words.sample(iso) for iso in (spoken, heaviest)}
             wrong.append(
-                f"text of {spoken} has mass {own:.3f} of its own and {most:.3f} of {heaviest}; tokens: {shown}"
+                f"text of {spoken} has mass {own:.3f} of its own and {most:.3f} of {heaviest}; "
+                f"tokens: {shown}"
             )
     if wrong:
         raise SteerlabError(
-            f"the lexicon does not tell languages apart where they are known: {'; '.join(wrong)}; make it from more "
+            f"the lexicon does not tell languages apart where they are known: {'; '.join(wrong)}; "
+            "make it from more "
             "text, or of fewer languages"
         )
     return gold
@@ -106,7 +137,8 @@ def _scale(firing: Firing) -> Float[Tensor, "layer unit"]:
 
 
 def _median(values: Float[Tensor, "*any value"]) -> Float[Tensor, "*any"]:
-    """Over the last axis; of an even number the mean of the middle two, which torch's own is not."""
+    """Over the last axis; of an even number the mean of the middle two, which torch's own is
+    not."""
     ordered, count = values.sort(-1).values, values.shape[-1]
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
 
@@ -125,14 +157,23 @@ def _need(
     source: str,
     strengths: Sequence[float],
 ) -> dict[int, SAE]:
-    """The autoencoders of the layers that have candidates; whatever would fail after a long run fails here."""
+    """The autoencoders of the layers that have candidates; whatever would fail after a long run
+    fails here."""
     if not strengths or not all(0 < abs(strength) < float("inf") for strength in strengths):
-        raise SteerlabError(f"the strengths are {list(strengths)}; give finite numbers other than 0")
+        raise SteerlabError(
+            f"the strengths are {list(strengths)}; give finite numbers other than 0"
+        )
     need_source(candidates, source)
     need_words(words, candidates.langs)
-    layers = [layer for layer, some in zip(candidates.layers, candidates.chosen.any(0).any(-1), strict=True) if some]
+    layers = [
+        layer
+        for layer, some in zip(candidates.layers, candidates.chosen.any(0).any(-1), strict=True)
+        if some
+    ]
     if not layers:
-        raise SteerlabError("there is no candidate to try; choose some first: candidates(firing, source=...)")
+        raise SteerlabError(
+            "there is no candidate to try; choose some first: candidates(firing, source=...)"
+        )
     needed = {layer: need_sae(saes, layer, candidates) for layer in layers}
     for sae in needed.values():
         sae.need(model)

@@ -38,13 +38,15 @@ def collect(
     batch: int = 64,
     progress: bool = False,
 ) -> Moments:
-    """Read every line of the corpus once and keep moments per language; BOS and padding do not count.
+    """Read every line of the corpus once and keep moments per language; BOS and padding do not
+    count.
 
-    `also` names what to gather beside count and means: `scatter` (width² per layer, for `lda` and `leace`), `clouds`
-    (width² per layer and language, for `ellipsoid`), `sample` (for `probe` and the shrinkage of `lda`), `pairs` (from
-    `source`; width² per layer and language, for `pca` and `eigengap`; needs an aligned corpus). Without it, whatever
-    fits in 256 MB. Larger requests print their memory first. `derange`, a seed, pairs each sentence of the source with
-    the translation of another of its batch: what paired methods find without pairs.
+    `also` names what to gather beside count and means: `scatter` (width² per layer, for `lda` and
+    `leace`), `clouds` (width² per layer and language, for `ellipsoid`), `sample` (for `probe` and
+    the shrinkage of `lda`), `pairs` (from `source`; width² per layer and language, for `pca` and
+    `eigengap`; needs an aligned corpus). Without it, whatever fits in 256 MB. Larger requests print
+    their memory first. `derange`, a seed, pairs each sentence of the source with the translation of
+    another of its batch: what paired methods find without pairs.
     """
     model = load(model)
     chosen = chosen_layers(model, layers)
@@ -86,7 +88,9 @@ def collect(
     return moments
 
 
-def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str) -> tuple[str, ...]:
+def _parts(
+    also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str
+) -> tuple[str, ...]:
     sizes = {
         "scatter": 8 * layers * width**2,
         "clouds": 4 * len(corpus.langs) * layers * width**2,
@@ -94,7 +98,9 @@ def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, 
         "pairs": 4 * len(corpus.langs) * layers * width * (width + PAIRS),
     }
     if also is None:
-        able = [part for part in PARTS if part != "pairs" or (corpus.aligned and source in corpus.langs)]
+        able = [
+            part for part in PARTS if part != "pairs" or (corpus.aligned and source in corpus.langs)
+        ]
         return tuple(part for part in able if sizes[part] <= FREE_BYTES)
     if unknown := [part for part in also if part not in PARTS]:
         raise SteerlabError(f"there is no statistic {unknown[0]!r}; also= takes {', '.join(PARTS)}")
@@ -102,12 +108,15 @@ def _parts(also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, 
         corpus.need_aligned("collecting pairs")
         corpus[source]
     if (total := sum(sizes[part] for part in also)) > FREE_BYTES:
-        Console(stderr=True).print(f"the statistics {', '.join(also)} will take {total / 2**30:.1f} GiB of memory")
+        Console(stderr=True).print(
+            f"the statistics {', '.join(also)} will take {total / 2**30:.1f} GiB of memory"
+        )
     return tuple(also)
 
 
 def _read(model: Model, moments: Moments, iso: str, ids: list[list[int]]) -> Tensor:
-    """Feed one batch of one language to the moments; each text's mean comes back in the order of the texts."""
+    """Feed one batch of one language to the moments; each text's mean comes back in the order of
+    the texts."""
     need_room(model, ids)
     seen: dict[str, Tensor] = {}
     masks: list[Tensor] = []
@@ -120,21 +129,31 @@ def _read(model: Model, moments: Moments, iso: str, ids: list[list[int]]) -> Ten
         return look
 
     tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
-    with model.attached([(moments.site, layer, keep(hook_name(moments.site, layer))) for layer in moments.layers]):
+    with model.attached(
+        [(moments.site, layer, keep(hook_name(moments.site, layer))) for layer in moments.layers]
+    ):
         model.body(tokens, mask)
     return moments.update(iso, seen, masks[0].cpu())
 
 
 @torch.inference_mode()
 def text_means(
-    model: Any, corpus: Corpus, *, layers: Iterable[int] | None = None, site: str = "resid_post", form: str = "line"
+    model: Any,
+    corpus: Corpus,
+    *,
+    layers: Iterable[int] | None = None,
+    site: str = "resid_post",
+    form: str = "line",
 ) -> dict[str, Float[Tensor, "text layer width"]]:
-    """The mean vector of every text, by language: small corpora only, since nothing is summed up."""
+    """The mean vector of every text, by language: small corpora only, since nothing is summed
+    up."""
     model, found = load(model), {}
     chosen = chosen_layers(model, layers)
     for iso in corpus.langs:
         scratch = Moments((iso,), chosen, model.width_of(site), site=site)
         ids = tokens_of(model, iso, corpus[iso], form)
-        parts = [_read(model, scratch, iso, ids[start : start + 64]) for start in range(0, len(ids), 64)]
+        parts = [
+            _read(model, scratch, iso, ids[start : start + 64]) for start in range(0, len(ids), 64)
+        ]
         found[iso] = torch.cat(parts)
     return found

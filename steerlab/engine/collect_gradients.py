@@ -1,4 +1,5 @@
-"""How much each unit serves a labelled answer: gradients of the answer's probability, after CULNIG."""
+"""How much each unit serves a labelled answer: gradients of the answer's probability, after
+CULNIG."""
 
 import hashlib
 import json
@@ -31,13 +32,14 @@ def collect_gradients(
     layers: Iterable[int] | None = None,
     batch: int = 16,
 ) -> Gradients:
-    """Score every unit of a site by what it does for the answers of (prompt, answer) `items`, by language.
+    """Score every unit of a site by what it does for the answers of (prompt, answer) `items`, by
+    language.
 
-    Score of a unit n: the mean over items of P(y|x) · max_t n_t · dP(y|x)/dn_t, over the tokens t that P depends on:
-    all but BOS and the answer's last, behind which nothing is predicted. P of an answer of several tokens is
-    exp(mean log-probability). `control`: other items of the same languages, whose terms are clamped at 0 from below
-    (CULNIG, arXiv 2510.08284: the same items with their options only). An answer gets a space before it, unless its
-    prompt ends in space.
+    Score of a unit n: the mean over items of P(y|x) · max_t n_t · dP(y|x)/dn_t, over the tokens t
+    that P depends on: all but BOS and the answer's last, behind which nothing is predicted. P of an
+    answer of several tokens is exp(mean log-probability). `control`: other items of the same
+    languages, whose terms are clamped at 0 from below (CULNIG, arXiv 2510.08284: the same items
+    with their options only). An answer gets a space before it, unless its prompt ends in space.
     """
     model = load(model)
     if batch < 1:
@@ -49,7 +51,12 @@ def collect_gradients(
         score[place] = _terms(model, items[iso], site, chosen, batch, floor=None)
         if control is not None:
             other[place] = _terms(model, control[iso], site, chosen, batch, floor=0.0)
-    provenance = {"model": model.about, "site": site, "items": _about(items), "answer": "exp(mean log-probability)"}
+    provenance = {
+        "model": model.about,
+        "site": site,
+        "items": _about(items),
+        "answer": "exp(mean log-probability)",
+    }
     provenance["control"] = None if control is None else _about(control)
     return Gradients(tuple(items), chosen, site, score, other, provenance)
 
@@ -58,22 +65,33 @@ def _need_items(items: Items, control: Items | None) -> None:
     for iso in items:
         language(iso)
     if not items or not all(items.values()):
-        raise SteerlabError("give (prompt, answer) items for each language, one at least; some have none")
+        raise SteerlabError(
+            "give (prompt, answer) items for each language, one at least; some have none"
+        )
     if control is not None and (set(control) != set(items) or not all(control.values())):
         raise SteerlabError(
-            f"the control has items of {' '.join(iso for iso in control if control[iso])}, the items are of "
+            f"the control has items of {' '.join(iso for iso in control if control[iso])}, the "
+            "items are of "
             f"{' '.join(items)}; give a control for each"
         )
 
 
 def _about(items: Items) -> dict[str, Any]:
-    told = json.dumps({iso: [list(pair) for pair in pairs] for iso, pairs in items.items()}, ensure_ascii=False)
+    told = json.dumps(
+        {iso: [list(pair) for pair in pairs] for iso, pairs in items.items()}, ensure_ascii=False
+    )
     numbers = {iso: len(pairs) for iso, pairs in items.items()}
     return {"hash": hashlib.sha256(told.encode()).hexdigest()[:16], "numbers": numbers}
 
 
 def _terms(
-    model: Model, pairs: Sequence[tuple[str, str]], site: str, layers: Sequence[int], batch: int, *, floor: float | None
+    model: Model,
+    pairs: Sequence[tuple[str, str]],
+    site: str,
+    layers: Sequence[int],
+    batch: int,
+    *,
+    floor: float | None,
 ) -> Float[Tensor, "layer unit"]:
     """The mean over items of P · max over tokens of value · gradient; no item's below `floor`."""
     told = _tokens(model, pairs)
@@ -92,7 +110,10 @@ def _tokens(model: Model, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[i
     answers = [list(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
     for (prompt, answer), ids in zip(pairs, answers, strict=True):
         if not answer.strip() or not ids:
-            raise SteerlabError(f"the prompt {prompt[:60]!r} has an empty answer, of which nothing can be a gradient")
+            raise SteerlabError(
+                f"the prompt {prompt[:60]!r} has an empty answer, of which nothing can be a "
+                "gradient"
+            )
     need_room(model, [a + b for a, b in zip(prompts, answers, strict=True)])
     return list(zip(prompts, answers, strict=True))
 
@@ -101,7 +122,9 @@ def _batch(
     model: Model, told: Sequence[tuple[list[int], list[int]]], site: str, layers: Sequence[int]
 ) -> Float[Tensor, "row layer unit"]:
     """P · max over tokens of value · gradient of each item."""
-    tokens, mask = pad([prompt + answer for prompt, answer in told], model.tokenizer.pad_token_id, model.device)
+    tokens, mask = pad(
+        [prompt + answer for prompt, answer in told], model.tokenizer.pad_token_id, model.device
+    )
     said = torch.zeros_like(mask)
     for row, (_, answer) in enumerate(told):
         said[row, -len(answer) :] = True
@@ -112,7 +135,9 @@ def _batch(
         def keep(h: Tensor, here: Positions) -> Tensor:
             where[:] = [here]
             values[layer] = h if h.requires_grad else h.detach().requires_grad_()
-            return values[layer]  # a slice must go back into the graph that its gradient comes through
+            return values[
+                layer
+            ]  # a slice must go back into the graph that its gradient comes through
 
         return keep
 
@@ -129,17 +154,22 @@ def _batch(
 
 
 def _chance(
-    logits: Float[Tensor, "row pos vocab"], following: Int[Tensor, "row pos"], said: Bool[Tensor, "row pos"]
+    logits: Float[Tensor, "row pos vocab"],
+    following: Int[Tensor, "row pos"],
+    said: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:
     """exp of the mean log-probability of each row's answer, the tokens where `said`."""
     nats = torch.zeros(said.shape, device=logits.device)
-    found = -torch.nn.functional.cross_entropy(logits[said].float(), following[said], reduction="none")
+    found = -torch.nn.functional.cross_entropy(
+        logits[said].float(), following[said], reduction="none"
+    )
     return (nats.masked_scatter(said, found).sum(1) / said.sum(1)).exp()
 
 
 @contextmanager
 def _differentiable(model: Model) -> Iterator[None]:
-    """Gradients of activations, whatever was switched off around; none of the weights, which would cost memory."""
+    """Gradients of activations, whatever was switched off around; none of the weights, which
+    would cost memory."""
     frozen = [weight for weight in model.hf.parameters() if weight.requires_grad]
     try:
         for weight in frozen:

@@ -1,4 +1,5 @@
-"""One streaming pass of a corpus, or of noise of its shape, into how often and how strongly units are on."""
+"""One streaming pass of a corpus, or of noise of its shape, into how often and how strongly
+units are on."""
 
 import hashlib
 import re
@@ -22,7 +23,9 @@ from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
 
 NOISE = ("random", "shuffled")
-_UNUSED = re.compile(r"[<\[]\|?(unused|reserved)", re.IGNORECASE)  # names of tokens that no text has
+_UNUSED = re.compile(
+    r"[<\[]\|?(unused|reserved)", re.IGNORECASE
+)  # names of tokens that no text has
 
 
 @runtime_checkable
@@ -56,24 +59,37 @@ def collect_units(
     batch: int = 64,
     progress: bool = False,
 ) -> Firing:
-    """Count where units are on, and how strongly, in every line of a corpus; BOS and padding do not count.
+    """Count where units are on, and how strongly, in every line of a corpus; BOS and padding do not
+    count.
 
-    With `saes`, by layer: their latents (on where above 0) and the means of what they read. Without: the neurons of
-    every MLP, on where the non-linearity's input is above 0, their value what comes out of it (LAPE, arXiv 2402.16438).
-    `noise` reads other tokens in the texts' place, as many in each (LangFIR, arXiv 2604.03532): `random`, uniform over
-    the vocabulary without special and unused tokens, or `shuffled`, each language's own tokens in another order, dealt
-    to its texts anew. What a text's noise is depends on `seed`, its language and its place, not on the batch. `keep`:
-    of how many texts a language to remember which units were on anywhere. Lines are read as they are: a prompt `form`
-    puts a frame around them, such as a line break, that every text has and no noise, and that has features of its own.
+    With `saes`, by layer: their latents (on where above 0) and the means of what they read.
+    Without: the neurons of every MLP, on where the non-linearity's input is above 0, their value
+    what comes out of it (LAPE, arXiv 2402.16438). `noise` reads other tokens in the texts' place,
+    as many in each (LangFIR, arXiv 2604.03532): `random`, uniform over the vocabulary without
+    special and unused tokens, or `shuffled`, each language's own tokens in another order, dealt to
+    its texts anew. What a text's noise is depends on `seed`, its language and its place, not on the
+    batch. `keep`: of how many texts a language to remember which units were on anywhere. Lines are
+    read as they are: a prompt `form` puts a frame around them, such as a line break, that every
+    text has and no noise, and that has features of its own.
     """
     model = load(model)
     if noise is not None and noise not in NOISE:
-        raise SteerlabError(f"there is no noise {noise!r}; use {', '.join(NOISE)}, or None for the texts themselves")
+        raise SteerlabError(
+            f"there is no noise {noise!r}; use {', '.join(NOISE)}, or None for the texts themselves"
+        )
     if keep < 0 or batch < 1:
         raise SteerlabError(f"keep is 0 or more and batch 1 or more; given: {keep} and {batch}")
     reader = _neurons(model, layers) if saes is None else _latents(model, saes, layers)
-    provenance = {"model": model.about, "corpus": about_corpus(corpus), "form": form, "noise": noise, "seed": seed}
-    provenance |= {"excluded": "BOS and padding"} | ({} if saes is None else {"saes": reader.digests})
+    provenance = {
+        "model": model.about,
+        "corpus": about_corpus(corpus),
+        "form": form,
+        "noise": noise,
+        "seed": seed,
+    }
+    provenance |= {"excluded": "BOS and padding"} | (
+        {} if saes is None else {"saes": reader.digests}
+    )
     firing = Firing(
         corpus.langs,
         reader.layers,
@@ -97,7 +113,7 @@ def collect_units(
     return firing
 
 
-# ------------------------------------------------------------------------------------------------------- what is read
+# ------------------------------------------------------------------------------------- what is read
 
 
 @dataclass
@@ -110,7 +126,9 @@ class _Neurons:
     site: str = "mlp_post"
     digests: list[str] = field(default_factory=list)
 
-    def changes(self, firing: Firing, iso: str, where: list[Positions]) -> list[tuple[str, int, HookFn]]:
+    def changes(
+        self, firing: Firing, iso: str, where: list[Positions]
+    ) -> list[tuple[str, int, HookFn]]:
         on: dict[int, Tensor] = {}
 
         def gate(layer: int) -> HookFn:
@@ -123,7 +141,10 @@ class _Neurons:
 
             return look
 
-        pairs = [(("mlp_pre", layer, gate(layer)), (self.site, layer, value(layer))) for layer in self.layers]
+        pairs = [
+            (("mlp_pre", layer, gate(layer)), (self.site, layer, value(layer)))
+            for layer in self.layers
+        ]
         return [change for pair in pairs for change in pair]
 
 
@@ -141,12 +162,16 @@ class _Latents:
     def digests(self) -> list[str]:
         return [self.saes[layer].digest for layer in self.layers]
 
-    def changes(self, firing: Firing, iso: str, where: list[Positions]) -> list[tuple[str, int, HookFn]]:
+    def changes(
+        self, firing: Firing, iso: str, where: list[Positions]
+    ) -> list[tuple[str, int, HookFn]]:
         def look(layer: int) -> HookFn:
             def see(h: Tensor, here: Positions) -> None:
                 where[:] = [here]
                 z = h.new_zeros(*here.text.shape, self.units, dtype=torch.float32)
-                z[here.text] = self.saes[layer].encode(h[here.text]).float()  # of what counts only: this takes the time
+                z[here.text] = (
+                    self.saes[layer].encode(h[here.text]).float()
+                )  # of what counts only: this takes the time
                 firing.update(iso, layer, on=z > 0, value=z, states=h, mask=here.text)
 
             return see
@@ -160,27 +185,47 @@ def _neurons(model: Model, layers: Iterable[int] | None) -> _Neurons:
 
 
 def _latents(model: Model, saes: Mapping[int, Any], layers: Iterable[int] | None) -> _Latents:
-    """The autoencoders of the layers, by default all; those that do not belong to the model or together raise."""
+    """The autoencoders of the layers, by default all; those that do not belong to the model or
+    together raise."""
     if not saes:
-        raise SteerlabError("no autoencoder was given; give SAEs by layer, or none at all to read the MLPs' neurons")
+        raise SteerlabError(
+            "no autoencoder was given; give SAEs by layer, or none at all to read the MLPs' neurons"
+        )
     chosen = tuple(sorted(saes) if layers is None else layers)
     if missing := [layer for layer in chosen if layer not in saes]:
-        raise SteerlabError(f"there is no autoencoder for layer {missing[0]}; there are some for {sorted(saes)}")
+        raise SteerlabError(
+            f"there is no autoencoder for layer {missing[0]}; there are some for {sorted(saes)}"
+        )
     chosen = chosen_layers(model, chosen)
     for layer in chosen:
         saes[layer].need(model)
         if saes[layer].layer != layer:
-            raise SteerlabError(f"the autoencoder given for layer {layer} is one of layer {saes[layer].layer}")
+            raise SteerlabError(
+                f"the autoencoder given for layer {layer} is one of layer {saes[layer].layer}"
+            )
     kinds = {(saes[layer].site, saes[layer].latents, saes[layer].width) for layer in chosen}
     if len(kinds) > 1:
-        told = ", ".join(f"{latents} latents of width {width} at {site}" for site, latents, width in sorted(kinds))
-        raise SteerlabError(f"the autoencoders are of different kinds: {told}; read each kind in a pass of its own")
+        told = ", ".join(
+            f"{latents} latents of width {width} at {site}"
+            for site, latents, width in sorted(kinds)
+        )
+        raise SteerlabError(
+            f"the autoencoders are of different kinds: {told}; read each kind in a pass of its own"
+        )
     [(site, latents, width)] = kinds
-    return _Latents({layer: saes[layer].to(model.device) for layer in chosen}, chosen, latents, width, site)
+    return _Latents(
+        {layer: saes[layer].to(model.device) for layer in chosen}, chosen, latents, width, site
+    )
 
 
 @torch.inference_mode()
-def _read(model: Model, firing: Firing, iso: str, ids: Sequence[Sequence[int]], reader: _Neurons | _Latents) -> None:
+def _read(
+    model: Model,
+    firing: Firing,
+    iso: str,
+    ids: Sequence[Sequence[int]],
+    reader: _Neurons | _Latents,
+) -> None:
     """One forward pass of a batch of texts, of which every layer is counted on the way."""
     where: list[Positions] = []
     tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
@@ -189,10 +234,12 @@ def _read(model: Model, firing: Firing, iso: str, ids: Sequence[Sequence[int]], 
     firing.count(iso, where[0].text)
 
 
-# -------------------------------------------------------------------------------------------------------------- noise
+# -------------------------------------------------------------------------------------------- noise
 
 
-def _noisy(model: Model, ids: list[list[int]], noise: str | None, generator: torch.Generator) -> list[list[int]]:
+def _noisy(
+    model: Model, ids: list[list[int]], noise: str | None, generator: torch.Generator
+) -> list[list[int]]:
     """The texts' tokens, or in their place others; BOS stays."""
     if noise is None:
         return ids
@@ -204,19 +251,28 @@ def _noisy(model: Model, ids: list[list[int]], noise: str | None, generator: tor
     else:
         pool = ordinary(model)
         drawn = pool[torch.randint(len(pool), (sum(lengths),), generator=generator)]
-    return [row[:first] + part.tolist() for row, part in zip(ids, drawn.split(lengths), strict=True)]
+    return [
+        row[:first] + part.tolist() for row, part in zip(ids, drawn.split(lengths), strict=True)
+    ]
 
 
 def ordinary(model: Model) -> Int[Tensor, " token"]:
     """The tokens that a text can have: neither special nor, by their names, unused or reserved."""
     tokenizer = model.tokenizer
     added = getattr(tokenizer, "added_tokens_decoder", {})
-    special = {*tokenizer.all_special_ids, *(token for token, about in added.items() if about.special)}
+    special = {
+        *tokenizer.all_special_ids,
+        *(token for token, about in added.items() if about.special),
+    }
     known = range(min(len(tokenizer), model.vocabulary))
     names = tokenizer.convert_ids_to_tokens(list(known))
-    kept = [token for token in known if token not in special and not _UNUSED.match(str(names[token]))]
+    kept = [
+        token for token in known if token not in special and not _UNUSED.match(str(names[token]))
+    ]
     if not kept:
-        raise SteerlabError(f"every token of {model.name} is special or unused, so there is none for random noise")
+        raise SteerlabError(
+            f"every token of {model.name} is special or unused, so there is none for random noise"
+        )
     return torch.tensor(kept)
 
 

@@ -1,4 +1,5 @@
-"""Cached, batched decoding under an edit: rows that share a prompt run it once, and rows that have ended leave."""
+"""Cached, batched decoding under an edit: rows that share a prompt run it once, and rows that
+have ended leave."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,12 +19,15 @@ from steerlab.models.huggingface import Model
 from steerlab.models.kv_cache import keep_rows
 from steerlab.models.loading import load
 
-LEAVE = 1 / 8  # rows that have ended leave when they are this share of the batch: leaving copies the cache
+LEAVE = (
+    1 / 8
+)  # rows that have ended leave when they are this share of the batch: leaving copies the cache
 
 
 @dataclass
 class Decoded:
-    """Texts in the order of the prompts, how many tokens each took, what the edit touched, and the plan of batches."""
+    """Texts in the order of the prompts, how many tokens each took, what the edit touched, and
+    the plan of batches."""
 
     texts: list[str]
     tokens: list[int]
@@ -43,10 +47,12 @@ def generate(
     edit: Edit | None = None,
     batch: int | None = None,
 ) -> list[str]:
-    """Continue each prompt: greedy at temperature 0, else sampled with the seed; under `edit`, or inside `edit.on`.
+    """Continue each prompt: greedy at temperature 0, else sampled with the seed; under `edit`, or
+    inside `edit.on`.
 
-    `one_line` stops a row at the first line break after some text. A stacked edit needs one row for each prompt.
-    `batch` is the most rows that run together; without it, as many as speed and memory advise.
+    `one_line` stops a row at the first line break after some text. A stacked edit needs one row for
+    each prompt. `batch` is the most rows that run together; without it, as many as speed and memory
+    advise.
     """
     decoded = decode(
         model,
@@ -85,20 +91,27 @@ def decode(
     ids = encode(model.tokenizer, prompts)
     if not isinstance(seed, int) and len(seed) != len(ids):
         raise SteerlabError(
-            f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each prompt"
+            f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each "
+            "prompt"
         )
     longest = max(map(len, ids), default=0) + max_new_tokens
     if longest > model.context:
         raise SteerlabError(
-            f"a prompt of {longest - max_new_tokens} tokens and {max_new_tokens} new ones make {longest}; {model.name} "
+            f"a prompt of {longest - max_new_tokens} tokens and {max_new_tokens} new ones make "
+            f"{longest}; {model.name} "
             f"was made for {model.context}: shorten the prompt or max_new_tokens"
         )
     stacked = edit is not None and edit.rows is not None
     if edit is not None and stacked and edit.rows != len(ids):
-        raise SteerlabError(f"there are {len(ids)} prompts and the stack has {edit.rows} edits; give each prompt one")
+        raise SteerlabError(
+            f"there are {len(ids)} prompts and the stack has {edit.rows} edits; give each prompt "
+            "one"
+        )
     depth = edit.joins(range(len(ids)), model.n_layers) if edit else [0] * len(ids)
     plan = batches.plan(model, ids, depth, new=max_new_tokens, batch=batch)
-    decoding = _Decoding(model, ids, max_new_tokens, _Stops.of(model, one_line=one_line), temperature, seed)
+    decoding = _Decoding(
+        model, ids, max_new_tokens, _Stops.of(model, one_line=one_line), temperature, seed
+    )
     if stacked and model.branches and not model.attachments:
         decoding.depth = depth
     with edit.on(model) if edit else nullcontext(EditStats()) as touched:
@@ -120,15 +133,25 @@ class _Decoding:
         temperature: float,
         seed: int | Sequence[int],
     ):
-        self.model, self.ids, self.steps, self.stops, self.temperature = model, ids, steps, stops, temperature
+        self.model, self.ids, self.steps, self.stops, self.temperature = (
+            model,
+            ids,
+            steps,
+            stops,
+            temperature,
+        )
         self.new: list[list[int]] = [[] for _ in ids]
-        self.depth: Sequence[int] | None = None  # where rows join the prompt that they share; None: each runs its own
-        self.chances = None  # one number for each row and step, so that what is sampled does not depend on the batches
+        self.depth: Sequence[int] | None = (
+            None  # where rows join the prompt that they share; None: each runs its own
+        )
+        # one number for each row and step, so that what is sampled does not depend on the batches
+        self.chances = None
         if temperature:
             self.chances = _chances(len(ids), steps, seed)
 
     def run(self, rows: Sequence[int]) -> None:
-        """Fill in the new tokens of some rows; a row that has ended leaves the batch and its cache."""
+        """Fill in the new tokens of some rows; a row that has ended leaves the batch and its
+        cache."""
         model = self.model
         prompts, joined = [self.ids[row] for row in rows], None
         if self.depth is not None:
@@ -136,11 +159,17 @@ class _Decoding:
         names = torch.tensor(rows, device=model.device) if joined is None else joined.names
         feed, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
         made = torch.full((len(rows), self.steps), -1, device=model.device)
-        active = torch.arange(len(rows), device=model.device)  # of the rows, those still in the batch
-        live = torch.ones(len(rows), dtype=torch.bool, device=model.device)  # of the batch, those that have not ended
+        active = torch.arange(
+            len(rows), device=model.device
+        )  # of the rows, those still in the batch
+        live = torch.ones(
+            len(rows), dtype=torch.bool, device=model.device
+        )  # of the batch, those that have not ended
         said = ~live
         try:
-            model.rows = names if joined is None else torch.full((len(prompts),), -1, device=model.device)
+            model.rows = (
+                names if joined is None else torch.full((len(prompts),), -1, device=model.device)
+            )
             logits, past = model.forward(feed, mask, last=True, room=self.steps, branch=joined)
             mask = mask if joined is None else mask[joined.parent]
             for step in range(self.steps):
@@ -156,7 +185,9 @@ class _Decoding:
                     break
                 if len(live) - left >= max(1, LEAVE * len(live)):
                     keep = live.nonzero()[:, 0]
-                    active, live, said, mask, chosen = (part[keep] for part in (active, live, said, mask, chosen))
+                    active, live, said, mask, chosen = (
+                        part[keep] for part in (active, live, said, mask, chosen)
+                    )
                     keep_rows(past, keep)
                     model.rows = names[active]
                 elif not step:
@@ -169,11 +200,14 @@ class _Decoding:
         for name, tokens in zip(names.tolist(), made.tolist(), strict=True):
             self.new[name] = [token for token in tokens if token >= 0]
 
-    def _choose(self, logits: Float[Tensor, "row vocab"], names: Tensor, step: int) -> Int[Tensor, " row"]:
+    def _choose(
+        self, logits: Float[Tensor, "row vocab"], names: Tensor, step: int
+    ) -> Int[Tensor, " row"]:
         best, chosen = _largest(logits)
         if not torch.isfinite(best).all():
             raise SteerlabError(
-                "the model's logits hold NaN or infinity; its weights are broken, or the edit is too strong"
+                "the model's logits hold NaN or infinity; its weights are broken, or the edit is "
+                "too strong"
             )
         if self.chances is None:
             return chosen
@@ -186,11 +220,16 @@ def _chances(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, 
     """Numbers from 0 to 1: of one seed for all rows, or of a seed for each."""
     if isinstance(seed, int):
         return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
-    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(each)) for each in seed])
+    return torch.stack(
+        [torch.rand(steps, generator=torch.Generator().manual_seed(each)) for each in seed]
+    )
 
 
-def _largest(logits: Float[Tensor, "row vocab"]) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
-    """The largest logit of each row and its first place, as `max` gives them, in less time on a CPU."""
+def _largest(
+    logits: Float[Tensor, "row vocab"],
+) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
+    """The largest logit of each row and its first place, as `max` gives them, in less time on a
+    CPU."""
     rows, size = logits.shape
     if rows < 16 or size % 128:
         best, chosen = logits.max(-1)
@@ -203,7 +242,8 @@ def _largest(logits: Float[Tensor, "row vocab"]) -> tuple[Float[Tensor, " row"],
 
 @dataclass(frozen=True)
 class _Stops:
-    """For every token of the vocabulary: does it end the text, hold a line break, hold nothing but space?"""
+    """For every token of the vocabulary: does it end the text, hold a line break, hold nothing
+    but space?"""
 
     end: Bool[Tensor, " vocab"]
     line: Bool[Tensor, " vocab"]
@@ -222,5 +262,7 @@ class _Stops:
                 texts = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
                 for token, text in enumerate(texts):
                     line[token], blank[token] = "\n" in text, not text.strip()
-            known[key] = cls(end.to(model.device), line.to(model.device), blank.to(model.device), one_line)
+            known[key] = cls(
+                end.to(model.device), line.to(model.device), blank.to(model.device), one_line
+            )
         return known[key]

@@ -1,4 +1,5 @@
-"""What every pass over a corpus has in common: which layers, which tokens, and that they fit the model."""
+"""What every pass over a corpus has in common: which layers, which tokens, and that they fit the
+model."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +10,8 @@ from steerlab.models.huggingface import Model
 
 
 def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:
-    """The layers that were asked for, by default all; none, and one that the model has not, raise."""
+    """The layers that were asked for, by default all; none, and one that the model has not,
+    raise."""
     chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
     if not chosen:
         raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
@@ -19,16 +21,22 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]
 
 
 def tokens_of(model: Model, iso: str, lines: Sequence[str], form: str | None) -> list[list[int]]:
-    """The token ids of each line of one language, put to the model in a prompt form, or as it is."""
+    """The token ids of each line of one language, put to the model in a prompt form, or as it
+    is."""
     if form is None:
         return encode(model.tokenizer, lines)
-    return encode(model.tokenizer, [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines])
+    return encode(
+        model.tokenizer,
+        [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines],
+    )
 
 
 def need_room(model: Model, ids: Sequence[Sequence[int]]) -> None:
     """Raise where a text is longer than the model was made for."""
     if too_long := [len(row) for row in ids if len(row) > model.context]:
-        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
+        raise SteerlabError(
+            f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it"
+        )
 
 
 def about_corpus(corpus: Corpus) -> dict[str, object]:

@@ -22,13 +22,15 @@ def language_effects(
     controls: Mapping[str, Edit] | None = None,
     batch: int | None = None,
 ) -> pd.DataFrame:
-    """How much each edit raises the cross-entropy of each language's sentences: a row for each edit and sentence.
+    """How much each edit raises the cross-entropy of each language's sentences: a row for each edit
+    and sentence.
 
-    `edits` and `controls`: by the language that each is meant for; a control is an edit of the same dose that knows no
-    language, such as `random_like(model, texts, edits["de"])`. Columns: `edit` (that language), `kind` ("edit" or
-    "control"), `language`, `sentence` (its number in the corpus), `unsteered` and `nats`, the mean nats per token
-    without and under the edit, `rise` = nats - unsteered, and `dose`, the edit's ‖Δh‖ / ‖h‖ over all texts. Give text
-    that the edits were not fitted on.
+    `edits` and `controls`: by the language that each is meant for; a control is an edit of the same
+    dose that knows no language, such as `random_like(model, texts, edits["de"])`. Columns: `edit`
+    (that language), `kind` ("edit" or "control"), `language`, `sentence` (its number in the
+    corpus), `unsteered` and `nats`, the mean nats per token without and under the edit, `rise` =
+    nats - unsteered, and `dose`, the edit's ‖Δh‖ / ‖h‖ over all texts. Give text that the edits
+    were not fitted on.
     """
     model = load(model)
     named = [(EDIT, name, edit) for name, edit in edits.items()]
@@ -36,12 +38,26 @@ def language_effects(
         raise SteerlabError("effects were asked of no edit; give a mapping from languages to edits")
     named += [(CONTROL, name, edit) for name, edit in (controls or {}).items()]
     given = [edit for _, _, edit in named]
-    dose = doses(model, [text for iso in corpus.langs for text in corpus[iso]], given, batch=batch).tolist()
+    dose = doses(
+        model, [text for iso in corpus.langs for text in corpus[iso]], given, batch=batch
+    ).tolist()
     parts = []
     for iso in corpus.langs:
-        plain, *steered = cross_entropy(model, corpus[iso], [Edit(()), *given], batch=batch).double()
-        numbers = corpus.numbers if corpus.aligned else [f"{iso} {place}" for place in range(len(plain))]
+        plain, *steered = cross_entropy(
+            model, corpus[iso], [Edit(()), *given], batch=batch
+        ).double()
+        numbers = (
+            corpus.numbers if corpus.aligned else [f"{iso} {place}" for place in range(len(plain))]
+        )
         for (kind, name, _), nats, size in zip(named, steered, dose, strict=True):
-            told = {"edit": name, "kind": kind, "language": iso, "sentence": list(numbers), "dose": size}
-            parts.append(pd.DataFrame({**told, "unsteered": plain, "nats": nats, "rise": nats - plain}))
+            told = {
+                "edit": name,
+                "kind": kind,
+                "language": iso,
+                "sentence": list(numbers),
+                "dose": size,
+            }
+            parts.append(
+                pd.DataFrame({**told, "unsteered": plain, "nats": nats, "rise": nats - plain})
+            )
     return pd.concat(parts, ignore_index=True)

@@ -1,7 +1,9 @@
-"""Language mass: how much of the next token's probability lies on a language's own tokens, and what moving it costs.
+"""Language mass: how much of the next token's probability lies on a language's own tokens, and what
+moving it costs.
 
-After Neural FOXP2 (arXiv 2602.00945), whose released token sets are empty or wrong for byte-level tokenizers, because
-they were tested on raw token strings. Here the sets come from text: what a language says more often than all others.
+After Neural FOXP2 (arXiv 2602.00945), whose released token sets are empty or wrong for byte-level
+tokenizers, because they were tested on raw token strings. Here the sets come from text: what a
+language says more often than all others.
 """
 
 import unicodedata
@@ -28,7 +30,8 @@ from steerlab.models.loading import load
 
 __all__ = ["Lexicon", "gold_masses", "language_masses", "lexicon", "mass_shift", "mass_summary"]
 
-SHARE = 0.5  # a token is a language's own if more than this share of its relative frequencies is that language's
+# a token is a language's own if more than this share of its relative frequencies is that language's
+SHARE = 0.5
 LEAST = 2  # times that the language's text has it
 _SAMPLES = 10
 _PARTIAL = "\ufffd"  # what a piece of a character decodes to
@@ -36,9 +39,11 @@ _PARTIAL = "\ufffd"  # what a piece of a character decodes to
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Which tokens are whose: `weights [lang vocab]` from 0 to 1, at most one language for each token.
+    """Which tokens are whose: `weights [lang vocab]` from 0 to 1, at most one language for each
+    token.
 
-    `pieces`: what a token id decodes to. A language without tokens, and a token of two languages, raise.
+    `pieces`: what a token id decodes to. A language without tokens, and a token of two languages,
+    raise.
     """
 
     langs: tuple[str, ...]
@@ -50,7 +55,8 @@ class Lexicon:
         if empty := [iso for iso, size in zip(self.langs, sizes, strict=True) if not size]:
             full = {iso: self.sample(iso) for iso in self.langs if iso not in empty}
             raise SteerlabError(
-                f"no token stands for {' '.join(empty)}, so that no mass could ever be seen; give more text, a smaller "
+                f"no token stands for {' '.join(empty)}, so that no mass could ever be seen; give "
+                "more text, a smaller "
                 f"share= or least=. Tokens of the others: {full}"
             )
         shared = (self.weights > 0).sum(0) > 1
@@ -58,15 +64,21 @@ class Lexicon:
             tokens = shared.nonzero()[:, 0].tolist()
             shown = {self.pieces.get(u, str(u)): self._owners(u) for u in tokens[:_SAMPLES]}
             raise SteerlabError(
-                f"{len(tokens)} tokens stand for two languages or more, so that one's mass is also the other's: {shown}"
+                f"{len(tokens)} tokens stand for two languages or more, so that one's mass is also "
+                f"the other's: {shown}"
                 " and so on; give share= of .5 or more"
             )
 
     def _owners(self, token: int) -> str:
-        return " ".join(iso for iso, weight in zip(self.langs, self.weights[:, token].tolist(), strict=True) if weight)
+        return " ".join(
+            iso
+            for iso, weight in zip(self.langs, self.weights[:, token].tolist(), strict=True)
+            if weight
+        )
 
     def sample(self, iso: str, count: int = _SAMPLES) -> list[str]:
-        """Some of a language's tokens, decoded, evenly spread over their ids: look at them before you trust a mass."""
+        """Some of a language's tokens, decoded, evenly spread over their ids: look at them
+        before you trust a mass."""
         tokens = self.weights[self.langs.index(iso)].nonzero()[:, 0].tolist()
         step = max(1, len(tokens) // count)
         return [self.pieces.get(token, str(token)) for token in tokens[::step][:count]]
@@ -79,9 +91,11 @@ class Lexicon:
 
 @dataclass(frozen=True)
 class Masses:
-    """Mean masses of each text under each edit: `mass [edit text lang]`, `unsteered [text lang]`, `kl [edit text]`.
+    """Mean masses of each text under each edit: `mass [edit text lang]`, `unsteered [text lang]`,
+    `kl [edit text]`.
 
-    `kl`: nats, KL(steered ‖ unsteered) of the next-token distributions, averaged over the same positions.
+    `kl`: nats, KL(steered ‖ unsteered) of the next-token distributions, averaged over the same
+    positions.
     """
 
     langs: tuple[str, ...]
@@ -96,22 +110,28 @@ class Masses:
 
 
 def lexicon(model: Any, corpus: Corpus, *, share: float = SHARE, least: int = LEAST) -> Lexicon:
-    """The tokens of each language of a corpus: w(u) = f_l(u) / Σ_k f_k(u), where this is above `share`, else 0.
+    """The tokens of each language of a corpus: w(u) = f_l(u) / Σ_k f_k(u), where this is above
+    `share`, else 0.
 
-    f_l(u): relative frequency of u among the tokens of l's text that count. They are taken for what they decode to,
-    without spaces around, so that a word with a space before it and one without count together; those without a letter
-    (digits, punctuation) and special tokens are nobody's. A piece of a character, which byte-level tokenizers have,
-    counts as itself. `least`: how often the language's text has it, at the least.
+    f_l(u): relative frequency of u among the tokens of l's text that count. They are taken for what
+    they decode to, without spaces around, so that a word with a space before it and one without
+    count together; those without a letter (digits, punctuation) and special tokens are nobody's. A
+    piece of a character, which byte-level tokenizers have, counts as itself. `least`: how often the
+    language's text has it, at the least.
     """
     model = load(model)
     if not 0 < share < 1 or least < 1:
-        raise SteerlabError(f"share lies between 0 and 1 and least is 1 or more; given: {share} and {least}")
+        raise SteerlabError(
+            f"share lies between 0 and 1 and least is 1 or more; given: {share} and {least}"
+        )
     counts = torch.stack([_counts(model, corpus[iso]) for iso in corpus.langs])
     pieces = _pieces(model)
     place = {piece: number for number, piece in enumerate(dict.fromkeys(pieces.values()))}
     units = torch.full((model.vocabulary,), len(place))
     units[list(pieces)] = torch.tensor([place[piece] for piece in pieces.values()])
-    grouped = torch.zeros(len(counts), len(place) + 1, dtype=torch.float64).index_add_(1, units, counts)
+    grouped = torch.zeros(len(counts), len(place) + 1, dtype=torch.float64).index_add_(
+        1, units, counts
+    )
     grouped[:, -1] = 0  # what is nobody's
     frequency = grouped / grouped.sum(1, keepdim=True).clamp(min=1)
     weight = frequency / frequency.sum(0).clamp(min=1e-30)
@@ -125,9 +145,12 @@ def _counts(model: Model, texts: Sequence[str]) -> Tensor:
 
 
 def _pieces(model: Model) -> dict[int, str]:
-    """What each token that may be a language's decodes to; a piece of a character keeps its number."""
+    """What each token that may be a language's decodes to; a piece of a character keeps its
+    number."""
     special, found = set(model.tokenizer.all_special_ids), {}
-    for token, piece in enumerate(model.tokenizer.batch_decode([[u] for u in range(len(model.tokenizer))])):
+    for token, piece in enumerate(
+        model.tokenizer.batch_decode([[u] for u in range(len(model.tokenizer))])
+    ):
         if token in special or token >= model.vocabulary:
             continue
         if _PARTIAL in piece:
@@ -147,26 +170,42 @@ def language_masses(
     positions: str = "last",
     batch: int | None = None,
 ) -> Masses:
-    """Each language's share of the next token's probability, Σ_u w(u) p(u), under each edit and without one.
+    """Each language's share of the next token's probability, Σ_u w(u) p(u), under each edit and
+    without one.
 
-    `positions`: after the `last` token of each text, which then is a prompt (FOXP2's first step), or the mean over
-    `all` of its tokens but BOS. A text runs once below the edits, and each edit's row joins it at its own depth.
+    `positions`: after the `last` token of each text, which then is a prompt (FOXP2's first step),
+    or the mean over `all` of its tokens but BOS. A text runs once below the edits, and each edit's
+    row joins it at its own depth.
     """
     model = load(model)
     if positions not in ("last", "all"):
         raise SteerlabError(f"masses are read at positions 'last' or 'all', not at {positions!r}")
     if model.attachments:
-        raise SteerlabError("an edit is on the model already, so nothing is unsteered; leave its `with` first")
+        raise SteerlabError(
+            "an edit is on the model already, so nothing is unsteered; leave its `with` first"
+        )
     if words.weights.shape[1] != model.vocabulary:
         raise SteerlabError(
-            f"the lexicon has {words.weights.shape[1]} tokens and {model.name} {model.vocabulary}: make its own"
+            f"the lexicon has {words.weights.shape[1]} tokens and {model.name} {model.vocabulary}: "
+            "make its own"
         )
     if any(part.positions == "generated" for edit in edits for part in edit.parts):
-        raise SteerlabError("nothing is generated where masses are read; give edits of the positions 'all' or 'prompt'")
+        raise SteerlabError(
+            "nothing is generated where masses are read; give edits of the positions 'all' or "
+            "'prompt'"
+        )
     ids = encode(model.tokenizer, texts)
     if too_long := [len(row) for row in ids if len(row) > model.context]:
-        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
-    read = _Reading(model, ids, [Edit(()), *edits], words.weights.to(model.device), all_positions=positions == "all")
+        raise SteerlabError(
+            f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it"
+        )
+    read = _Reading(
+        model,
+        ids,
+        [Edit(()), *edits],
+        words.weights.to(model.device),
+        all_positions=positions == "all",
+    )
     mass, kl = read.run(batch)
     return Masses(words.langs, mass[1:], mass[0], kl[1:])
 
@@ -181,29 +220,48 @@ class _Reading:
     weights: Tensor
     all_positions: bool
 
-    def run(self, batch: int | None) -> tuple[Float[Tensor, "edit text lang"], Float[Tensor, "edit text"]]:
+    def run(
+        self, batch: int | None
+    ) -> tuple[Float[Tensor, "edit text lang"], Float[Tensor, "edit text"]]:
         self.edit, count = stack(self.edits), len(self.edits)
         self.depth = self.edit.joins(range(count), self.model.n_layers)
         self.mass = torch.zeros(count, len(self.ids), len(self.weights))
         self.kl = torch.zeros(count, len(self.ids))
         steered = [(text, edit) for text in range(len(self.ids)) for edit in range(1, count)]
         rows = steered or [(text, 0) for text in range(len(self.ids))]
-        lengths, depth = [self.ids[text] for text, _ in rows], [self.depth[edit] for _, edit in rows]
-        if batch is None:  # half of what is advised, for the rows without an edit that join each batch
+        lengths, depth = (
+            [self.ids[text] for text, _ in rows],
+            [self.depth[edit] for _, edit in rows],
+        )
+        if (
+            batch is None
+        ):  # half of what is advised, for the rows without an edit that join each batch
             longest = max(map(len, lengths), default=0)
             batch = max(1, batches.advise(self.model, longest, every=self.all_positions) // 2)
         plan = batches.plan(self.model, lengths, depth, every=self.all_positions, batch=batch)
         with self.edit.on(self.model) if self.edit.parts else nullcontext(EditStats()) as touched:
-            batches.run(plan, lambda chosen: self.work([rows[row] for row in chosen]), touched.mark, touched.undo)
+            batches.run(
+                plan,
+                lambda chosen: self.work([rows[row] for row in chosen]),
+                touched.mark,
+                touched.undo,
+            )
         return self.mass, self.kl
 
     def work(self, rows: list[tuple[int, int]]) -> None:
-        """A batch, and beside it its texts without an edit, which leave the shared rows after the last block."""
+        """A batch, and beside it its texts without an edit, which leave the shared rows after
+        the last block."""
         bare = [(text, 0) for text in dict.fromkeys(text for text, _ in rows)]
         rows = [*bare, *(row for row in rows if row[1])]
-        prompts, names, joined = [self.ids[text] for text, _ in rows], [edit for _, edit in rows], None
+        prompts, names, joined = (
+            [self.ids[text] for text, _ in rows],
+            [edit for _, edit in rows],
+            None,
+        )
         if self.model.branches:
-            prompts, joined = branch(prompts, [self.depth[name] for name in names], names, self.model.device)
+            prompts, joined = branch(
+                prompts, [self.depth[name] for name in names], names, self.model.device
+            )
         tokens, mask = pad(prompts, self.model.tokenizer.pad_token_id, self.model.device)
         named = torch.tensor(names, device=self.model.device)
         self.model.rows = named if joined is None else torch.full_like(tokens[:, 0], -1)
@@ -211,11 +269,19 @@ class _Reading:
             logits, _ = self.model.forward(tokens, mask, last=not self.all_positions, branch=joined)
         finally:
             self.model.rows = None
-        place = dict(zip(range(len(rows)) if joined is None else joined.order, range(len(rows)), strict=True))
+        place = dict(
+            zip(range(len(rows)) if joined is None else joined.order, range(len(rows)), strict=True)
+        )
         plain = logits[:0, 0]
-        for number in sorted(range(len(rows)), key=rows.__getitem__):  # text by text, first the row without an edit
+        for number in sorted(
+            range(len(rows)), key=rows.__getitem__
+        ):  # text by text, first the row without an edit
             text, edit = rows[number]
-            said = len(self.ids[text]) - (self.model.tokenizer.bos_token_id is not None) if self.all_positions else 1
+            said = (
+                len(self.ids[text]) - (self.model.tokenizer.bos_token_id is not None)
+                if self.all_positions
+                else 1
+            )
             chances = logits[place[number], -said:].float().log_softmax(-1)
             plain = plain if edit else chances
             share = chances.exp()
@@ -226,10 +292,12 @@ class _Reading:
 def gold_masses(
     model: Any, corpus: Corpus, words: Lexicon, *, batch: int | None = None
 ) -> Float[Tensor, "spoken lang"]:
-    """Mean masses of each language's tokens on each language's own text, unsteered: the diagonal should be highest."""
+    """Mean masses of each language's tokens on each language's own text, unsteered: the diagonal
+    should be highest."""
     model = load(model)
     each = [
-        language_masses(model, corpus[iso], [], words, positions="all", batch=batch).unsteered for iso in corpus.langs
+        language_masses(model, corpus[iso], [], words, positions="all", batch=batch).unsteered
+        for iso in corpus.langs
     ]
     return torch.stack([found.mean(0) for found in each])
 
@@ -244,31 +312,51 @@ def mass_shift(
     positions: str = "last",
     batch: int | None = None,
 ) -> pd.DataFrame:
-    """Tidy rows of `language_masses`: edit, sentence, language, `mass`, `unsteered`, `gain` (ΔM) and `kl` in nats.
+    """Tidy rows of `language_masses`: edit, sentence, language, `mass`, `unsteered`, `gain` (ΔM)
+    and `kl` in nats.
 
     `sentences`: the number of each text, by default its place.
     """
     numbers = range(len(texts)) if sentences is None else sentences
     if len(numbers) != len(texts):
-        raise SteerlabError(f"give one sentence number for each text; {len(numbers)} for {len(texts)} texts")
-    found = language_masses(model, texts, list(edits.values()), words, positions=positions, batch=batch)
+        raise SteerlabError(
+            f"give one sentence number for each text; {len(numbers)} for {len(texts)} texts"
+        )
+    found = language_masses(
+        model, texts, list(edits.values()), words, positions=positions, batch=batch
+    )
     told = []
     for e, name in enumerate(edits):
         for t, number in enumerate(numbers):
-            gained = zip(words.langs, found.mass[e, t].tolist(), found.unsteered[t].tolist(), strict=True)
+            gained = zip(
+                words.langs, found.mass[e, t].tolist(), found.unsteered[t].tolist(), strict=True
+            )
             kl = float(found.kl[e, t])
             told += [
-                {"edit": name, "sentence": number, "language": iso, "mass": m, "unsteered": u, "gain": m - u, "kl": kl}
+                {
+                    "edit": name,
+                    "sentence": number,
+                    "language": iso,
+                    "mass": m,
+                    "unsteered": u,
+                    "gain": m - u,
+                    "kl": kl,
+                }
                 for iso, m, u in gained
             ]
     return pd.DataFrame(told)
 
 
 def mass_summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """`mass_shift`'s rows, a line for each edit and language: `gain` and `kl` with 95 % intervals, on `n` texts."""
+    """`mass_shift`'s rows, a line for each edit and language: `gain` and `kl` with 95 %
+    intervals, on `n` texts."""
     table = []
     for (edit, iso), part in rows.groupby(["edit", "language"], sort=False):
-        line: dict[str, Any] = {"edit": edit, "language": iso, "unsteered": float(part["unsteered"].mean())}
+        line: dict[str, Any] = {
+            "edit": edit,
+            "language": iso,
+            "unsteered": float(part["unsteered"].mean()),
+        }
         for name in ("gain", "kl"):
             found = by_sentence(part[name].to_numpy(float), part["sentence"].to_numpy())
             line |= named(name, found)

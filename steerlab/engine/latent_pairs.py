@@ -31,19 +31,27 @@ def latent_pairs(
     form: str = "line",
     batch: int = 64,
 ) -> LatentPairs:
-    """Mean latents of every sentence less those of its translation in the source, on each language's own latents.
+    """Mean latents of every sentence less those of its translation in the source, on each
+    language's own latents.
 
-    Means are over all tokens but BOS and padding; FOXP2 reads the last token of a prompt (arXiv 2602.00945). Needs an
-    aligned corpus. Layers at which a language has no latents are left out.
+    Means are over all tokens but BOS and padding; FOXP2 reads the last token of a prompt (arXiv
+    2602.00945). Needs an aligned corpus. Layers at which a language has no latents are left out.
     """
     model = load(model)
     corpus.need_aligned("latent pairs")
     need_source(selection, source)
     targets = [iso for iso in selection.langs if iso != source]
-    chosen = {(iso, layer): tuple(selection.of(iso, layer)) for iso in targets for layer in selection.where(iso)}
+    chosen = {
+        (iso, layer): tuple(selection.of(iso, layer))
+        for iso in targets
+        for layer in selection.where(iso)
+    }
     if not chosen:
         raise SteerlabError("no language has any latent; choose with weaker thresholds")
-    needed = {layer: need_sae(saes, layer, selection).to(model.device) for layer in sorted({at for _, at in chosen})}
+    needed = {
+        layer: need_sae(saes, layer, selection).to(model.device)
+        for layer in sorted({at for _, at in chosen})
+    }
     for sae in needed.values():
         sae.need(model)
     union: dict[int, list[int]] = {layer: [] for layer in needed}
@@ -54,14 +62,27 @@ def latent_pairs(
     for iso in targets:
         layers = [layer for layer in needed if (iso, layer) in chosen]
         after = _means(
-            model, iso, corpus[iso], needed, {layer: list(chosen[iso, layer]) for layer in layers}, form, batch
+            model,
+            iso,
+            corpus[iso],
+            needed,
+            {layer: list(chosen[iso, layer]) for layer in layers},
+            form,
+            batch,
         )
         for layer in layers:
             own = before[layer][:, [union[layer].index(unit) for unit in chosen[iso, layer]]]
             differences[iso, layer], source_mean[iso, layer] = after[layer] - own, own.mean(0)
-    about = {"model": model.about, "corpus": about_corpus(corpus), "form": form, "selection": selection.method}
+    about = {
+        "model": model.about,
+        "corpus": about_corpus(corpus),
+        "form": form,
+        "selection": selection.method,
+    }
     about |= {"saes": [sae.digest for sae in needed.values()], "excluded": "BOS and padding"}
-    return LatentPairs(source, selection.langs, selection.layers, chosen, differences, source_mean, about)
+    return LatentPairs(
+        source, selection.langs, selection.layers, chosen, differences, source_mean, about
+    )
 
 
 def _means(
@@ -89,6 +110,8 @@ def _means(
     need_room(model, ids)
     with model.attached([(saes[layer].site, layer, look(layer)) for layer in units]):
         for start in range(0, len(ids), batch):
-            tokens, mask = pad(ids[start : start + batch], model.tokenizer.pad_token_id, model.device)
+            tokens, mask = pad(
+                ids[start : start + batch], model.tokenizer.pad_token_id, model.device
+            )
             model.body(tokens, mask)
     return {layer: torch.cat(parts) for layer, parts in found.items()}

@@ -25,17 +25,20 @@ def least_kl(
     share: float = 0.8,
     batch: int | None = None,
 ) -> tuple[Key, pd.DataFrame]:
-    """(the key of the edit with the least KL among those that gain at least `share` of the best gain, a table of all).
+    """(the key of the edit with the least KL among those that gain at least `share` of the best
+    gain, a table of all).
 
-    The gain is the mean over texts of Δ(M_target - M_source); masses and KL divergence (nats, steered from unsteered)
-    are those after the texts' last token. The table has a row for each edit: key, gain, kl, enough, chosen. Raises
-    where no edit gains anything. Give texts of `dev`: these numbers are for choosing. Source: Neural FOXP2
-    (arXiv 2602.00945), where the share is .8.
+    The gain is the mean over texts of Δ(M_target - M_source); masses and KL divergence (nats,
+    steered from unsteered) are those after the texts' last token. The table has a row for each
+    edit: key, gain, kl, enough, chosen. Raises where no edit gains anything. Give texts of `dev`:
+    these numbers are for choosing. Source: Neural FOXP2 (arXiv 2602.00945), where the share is .8.
     """
     if not edits:
         raise SteerlabError("there is no edit to choose from; give at least one by its key")
     if not 0 < share <= 1:
-        raise SteerlabError(f"share is {share}; give a share of the best gain above 0 and at most 1")
+        raise SteerlabError(
+            f"share is {share}; give a share of the best gain above 0 and at most 1"
+        )
     need_words(words, (source, target))
     found = language_masses(model, texts, list(edits.values()), words, batch=batch)
     gained = found.gain.mean(1)
@@ -44,7 +47,8 @@ def least_kl(
     best = table["gain"].max()
     if not best > 0:
         raise SteerlabError(
-            f"none of these edits raises the mass of {target} over that of {source} (the best gain is {best:.2g}); "
+            f"none of these edits raises the mass of {target} over that of {source} (the best gain "
+            f"is {best:.2g}); "
             "give others"
         )
     table["enough"] = table["gain"] >= share * best

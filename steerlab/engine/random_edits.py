@@ -19,7 +19,9 @@ from steerlab.models.loading import load
 
 Tensors = Mapping[str, Tensor]
 
-_TRIES = 8  # a scale fits at once where the dose is in proportion to it, as that of `add` and of one layer's `ablate`
+# a scale fits at once where the dose is in proportion to it, as that of `add` and of one layer's
+# `ablate`
+_TRIES = 8
 _CLOSE = 0.02  # of the dose that a control shall have
 
 
@@ -27,7 +29,8 @@ _CLOSE = 0.02  # of the dose that a control shall have
 def doses(
     model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, " edit"]:
-    """The mean dose ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches; 0 for no edit."""
+    """The mean dose ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
+    0 for no edit."""
     model = load(model)
     ids, count, edit = encode(model.tokenizer, texts), len(edits), stack(edits)
     if not edit.parts:
@@ -37,34 +40,52 @@ def doses(
     depth = [joins[number] for _, number in rows]
 
     def work(chosen: Sequence[int]) -> None:
-        names, prompts, joined = [rows[row][1] for row in chosen], [tokens[row] for row in chosen], None
-        if model.branches and model.attachments == 1:  # this edit's alone: another one is of whole passes
+        names, prompts, joined = (
+            [rows[row][1] for row in chosen],
+            [tokens[row] for row in chosen],
+            None,
+        )
+        if (
+            model.branches and model.attachments == 1
+        ):  # this edit's alone: another one is of whole passes
             prompts, joined = branch(prompts, [depth[row] for row in chosen], names, model.device)
         told, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
-        model.rows = torch.tensor(names, device=model.device) if joined is None else torch.full_like(told[:, 0], -1)
+        model.rows = (
+            torch.tensor(names, device=model.device)
+            if joined is None
+            else torch.full_like(told[:, 0], -1)
+        )
         try:
             model.forward(told, mask, last=True, branch=joined)
         finally:
             model.rows = None
 
     with edit.on(model) as touched:
-        batches.run(batches.plan(model, tokens, depth, batch=batch), work, touched.mark, touched.undo)
+        batches.run(
+            batches.plan(model, tokens, depth, batch=batch), work, touched.mark, touched.undo
+        )
     return touched.doses(count)
 
 
-def random_like(model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None) -> Edit:
-    """An edit like this one in random directions, of the same dose over these texts: what any push of its size does.
+def random_like(
+    model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
+) -> Edit:
+    """An edit like this one in random directions, of the same dose over these texts: what any push
+    of its size does.
 
-    Same operators, layers and ranks. `add` takes a random vector of the same length, and so does `gate`, behind the
-    same gate; `ablate` a random subspace; `rotate` a random second axis; `neuron_add`, `neuron_set` and `neuron_zero`
-    as many random neurons, which get what the edit's get. Length, fraction or angle is then scaled until the dose
-    agrees within 2 %, since a random direction holds less of the activations than a language's. What cannot reach the
-    dose raises, and so does an operator that knows no random likeness: `clamp` and `signed_shift` have their control in
-    other features (`selection.matched`).
+    Same operators, layers and ranks. `add` takes a random vector of the same length, and so does
+    `gate`, behind the same gate; `ablate` a random subspace; `rotate` a random second axis;
+    `neuron_add`, `neuron_set` and `neuron_zero` as many random neurons, which get what the edit's
+    get. Length, fraction or angle is then scaled until the dose agrees within 2 %, since a random
+    direction holds less of the activations than a language's. What cannot reach the dose raises,
+    and so does an operator that knows no random likeness: `clamp` and `signed_shift` have their
+    control in other features (`selection.matched`).
     """
     model = load(model)
     if not edit.parts:
-        raise SteerlabError("there is no random control of an edit that does nothing; give one with parts")
+        raise SteerlabError(
+            "there is no random control of an edit that does nothing; give one with parts"
+        )
     scale = 1.0
     for _ in range(_TRIES):
         made = _randomised(edit, seed, scale)
@@ -75,7 +96,8 @@ def random_like(model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, 
         if not math.isfinite(scale):
             break
     raise SteerlabError(
-        f"no random edit reached the dose {wanted:.3g} (the last had {found:.3g}); take a weaker edit or fewer layers, "
+        f"no random edit reached the dose {wanted:.3g} (the last had {found:.3g}); take a weaker "
+        "edit or fewer layers, "
         "or compare with controls.random"
     )
 
@@ -88,7 +110,9 @@ def _randomised(edit: Edit, seed: int, scale: float) -> Edit:
 def _random_part(part: Part, random: torch.Generator, scale: float) -> Part:
     if part.operator not in _RANDOM:
         told = (
-            "clamp or shift other features, of selection.matched" if part.operator in _FEATURES else "controls.random"
+            "clamp or shift other features, of selection.matched"
+            if part.operator in _FEATURES
+            else "controls.random"
         )
         raise SteerlabError(
             f"there is no random control of the operator {part.operator!r}; use {told}: only "
@@ -104,7 +128,12 @@ def _draw(like: Tensor, random: torch.Generator) -> Tensor:
 
 def _shift(old: Tensors, random: torch.Generator, scale: float) -> Tensors:
     shift = _draw(old["shift"], random)
-    return {"shift": scale * shift * old["shift"].norm(dim=-1, keepdim=True) / shift.norm(dim=-1, keepdim=True)}
+    return {
+        "shift": scale
+        * shift
+        * old["shift"].norm(dim=-1, keepdim=True)
+        / shift.norm(dim=-1, keepdim=True)
+    }
 
 
 def _subspace(old: Tensors, random: torch.Generator, scale: float) -> Tensors:

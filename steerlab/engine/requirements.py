@@ -10,23 +10,30 @@ from steerlab.sae import SAE
 
 def need_source(selection: Selection, source: str) -> None:
     if source not in selection.langs:
-        raise SteerlabError(f"the source {source!r} is none of {' '.join(selection.langs)}; take it from these")
+        raise SteerlabError(
+            f"the source {source!r} is none of {' '.join(selection.langs)}; take it from these"
+        )
 
 
 def need_words(words: Lexicon, langs: Iterable[str]) -> None:
     if missing := [iso for iso in langs if iso not in words.langs]:
-        raise SteerlabError(f"the lexicon has no tokens of {' '.join(missing)}; make it from text of these too")
+        raise SteerlabError(
+            f"the lexicon has no tokens of {' '.join(missing)}; make it from text of these too"
+        )
 
 
 def need_sae(saes: Mapping[int, SAE], layer: int, selection: Selection) -> SAE:
     """The layer's autoencoder, if it is one that the units may have been chosen with."""
     if layer not in saes:
         told = ", ".join(map(str, saes)) or "none"
-        raise SteerlabError(f"there is no autoencoder of layer {layer}; there are {told}: give one, or use .at")
+        raise SteerlabError(
+            f"there is no autoencoder of layer {layer}; there are {told}: give one, or use .at"
+        )
     sae = saes[layer]
     if (sae.latents, sae.site) != (selection.units, selection.site):
         raise SteerlabError(
-            f"the units were chosen of {selection.units} at {selection.site}, and the autoencoder of layer {layer} has "
+            f"the units were chosen of {selection.units} at {selection.site}, and the autoencoder "
+            f"of layer {layer} has "
             f"{sae.latents} at {sae.site}; give the one that they were chosen with"
         )
     return sae

@@ -1,4 +1,5 @@
-"""Ways to find where a language lies: statistics in, `Directions` out; none of them sees a model."""
+"""Ways to find where a language lies: statistics in, `Directions` out; none of them sees a
+model."""
 
 from steerlab.estimate.diffmean import diffmean
 from steerlab.estimate.eigengap import eigengap
@@ -18,8 +19,19 @@ from steerlab.estimate.spectra import spectrum_table as spectrum_table
 from steerlab.estimate.spectra import window as window
 
 # The estimators; `spectra` and `fit`, with what belongs to them, are public too.
-__all__ = ["diffmean", "eigengap", "lda", "pca", "probe", "disentangle", "ellipsoid", "leace", "sparse"]  # noqa: RUF022
-# What `collect(also=...)` has to gather for each, beside count and means, with its knobs as they are.
+__all__ = [  # noqa: RUF022
+    "diffmean",
+    "eigengap",
+    "lda",
+    "pca",
+    "probe",
+    "disentangle",
+    "ellipsoid",
+    "leace",
+    "sparse",
+]
+# What `collect(also=...)` has to gather for each, beside count and means, with its knobs as they
+# are.
 NEEDS = {name: VARIANTS[name].needs for name in __all__ if VARIANTS[name].needs}
 # What each one estimates, which is what a test of it has to plant.
 ESTIMATES = {

@@ -11,7 +11,10 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.core.moments import Moments
 
-NEGATIVES, SPARE = ("ru", "de", "zh"), "fr"  # CLaS-Bench's, and what stands in for one that is the target itself
+NEGATIVES, SPARE = (
+    ("ru", "de", "zh"),
+    "fr",
+)  # CLaS-Bench's, and what stands in for one that is the target itself
 Contrast = str | Sequence[str] | None
 
 
@@ -25,7 +28,8 @@ def build(
     extra: Mapping[str, Tensor] | None = None,
     settings: Mapping[str, object] | None = None,
 ) -> Directions:
-    """Directions of these vectors; the basis is, unless given, each language's vector less the mean of all."""
+    """Directions of these vectors; the basis is, unless given, each language's vector less the
+    mean of all."""
     need_two(moments)
     if basis is None:
         # Vectors that are fitted from a source already leave out what all share.
@@ -54,7 +58,9 @@ def named(estimator: str, contrast: Contrast) -> str:
 def need_two(moments: Moments) -> None:
     """Raise where there is one language only: a direction leads from one to another."""
     if len(moments.langs) < 2:
-        raise SteerlabError(f"these moments are of {' '.join(moments.langs)} alone; a direction needs two languages")
+        raise SteerlabError(
+            f"these moments are of {' '.join(moments.langs)} alone; a direction needs two languages"
+        )
 
 
 def source_of(moments: Moments, contrast: Contrast, source: str) -> str | None:
@@ -62,15 +68,18 @@ def source_of(moments: Moments, contrast: Contrast, source: str) -> str | None:
     if contrast is None:
         return None
     if source not in moments.langs:
-        raise SteerlabError(f"the source {source!r} is none of {' '.join(moments.langs)}; take it from these")
+        raise SteerlabError(
+            f"the source {source!r} is none of {' '.join(moments.langs)}; take it from these"
+        )
     return source
 
 
 def negatives(moments: Moments, contrast: Contrast, *, target: str, source: str) -> list[int]:
     """The places of the languages that a target is set against.
 
-    `contrast` is "source", "rest" (all others), a language's code, "clas" (CLaS-Bench's ru, de, zh; for one that is the
-    target itself stands fr), or several codes, of which the target itself is left out.
+    `contrast` is "source", "rest" (all others), a language's code, "clas" (CLaS-Bench's ru, de, zh;
+    for one that is the target itself stands fr), or several codes, of which the target itself is
+    left out.
     """
     if contrast == "source":
         return [moments.langs.index(source)]
@@ -89,7 +98,8 @@ def negatives(moments: Moments, contrast: Contrast, *, target: str, source: str)
 def weights_of(moments: Moments, contrast: Contrast, source: str) -> Float[Tensor, "lang negative"]:
     """Row t averages the languages that target t is set against; the row of the source is zero.
 
-    Beside what `negatives` takes, "centre": all tokens that were read, the target's too (mean-centring).
+    Beside what `negatives` takes, "centre": all tokens that were read, the target's too
+    (mean-centring).
     """
     rows = torch.zeros(len(moments.langs), len(moments.langs), dtype=torch.float64)
     for place, iso in enumerate(moments.langs):
@@ -109,6 +119,7 @@ def _known(moments: Moments, asked: Sequence[str], contrast: Contrast) -> None:
             if len(iso) == 2:
                 language(iso)
         raise SteerlabError(
-            f"the contrast {contrast!r} asks for {' '.join(asked) or 'nothing'}; there are {' '.join(moments.langs)}: "
+            f"the contrast {contrast!r} asks for {' '.join(asked) or 'nothing'}; there are "
+            f"{' '.join(moments.langs)}: "
             "give 'source', 'rest', 'clas', a language's code or several"
         )

@@ -22,16 +22,19 @@ def lda(
 ) -> Directions:
     """Fisher's discriminant: means in the metric of the shrunk within-language covariance.
 
-    Formula: v_k = S⁻¹ mean_k with S = (1-a) W + a tr(W)/d I + ridge I, W the pooled within-language covariance of all
-    tokens and a Ledoit and Wolf's (2004) for the sampled tokens, unless `shrinkage` gives it: the same contrast as
-    DiffMean, in another metric. Equal to scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=a)`. Needs
-    `scatter`, and `sample` for the shrinkage. With a `contrast` ("source", "rest", a code, "clas" or several codes)
-    every target has a discriminant of its own against those languages as one class, W being the mean of the two
-    classes' covariances, and the fit is for one `source`; that needs `clouds`. CLaS-Bench: `contrast="clas",
-    shrinkage=0, ridge=1e-6`.
+    Formula: v_k = S⁻¹ mean_k with S = (1-a) W + a tr(W)/d I + ridge I, W the pooled within-language
+    covariance of all tokens and a Ledoit and Wolf's (2004) for the sampled tokens, unless
+    `shrinkage` gives it: the same contrast as DiffMean, in another metric. Equal to scikit-learn's
+    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=a)`. Needs `scatter`, and `sample` for the
+    shrinkage. With a `contrast` ("source", "rest", a code, "clas" or several codes) every target
+    has a discriminant of its own against those languages as one class, W being the mean of the two
+    classes' covariances, and the fit is for one `source`; that needs `clouds`. CLaS-Bench:
+    `contrast="clas", shrinkage=0, ridge=1e-6`.
     """
     if shrinkage is not None and not 0 <= shrinkage <= 1:
-        raise SteerlabError(f"the shrinkage is {shrinkage}; give a share from 0 to 1, or none for Ledoit and Wolf's")
+        raise SteerlabError(
+            f"the shrinkage is {shrinkage}; give a share from 0 to 1, or none for Ledoit and Wolf's"
+        )
     if not ridge >= 0:
         raise SteerlabError(f"the ridge is {ridge}; give a number from 0 up")
     settings: dict[str, object] = {"shrinkage": shrinkage, "ridge": ridge, "contrast": contrast}
@@ -42,7 +45,9 @@ def lda(
     everyone = range(len(moments.langs))
     for place in range(len(moments.layers)):
         a = _ledoit_wolf(moments, place, everyone) if shrinkage is None else shrinkage
-        solved.append(torch.linalg.solve(_shrunk(covariance[place], a, ridge), moments.mean[:, place].T).T)
+        solved.append(
+            torch.linalg.solve(_shrunk(covariance[place], a, ridge), moments.mean[:, place].T).T
+        )
     return build(moments, torch.stack(solved, 1), "lda", settings=settings)
 
 
@@ -78,17 +83,21 @@ def probe(
 ) -> Directions:
     """Weights of a logistic probe that tells the languages apart, token by token.
 
-    Formula: v_k = w_k / scale, scikit-learn's `LogisticRegression(C=inverse_penalty)` on standardised tokens of the
-    reservoir: one multinomial probe, whose w_t - w_s is the log-odds of t against s. With a `contrast` ("source",
-    "rest", a code, "clas" or several codes) a binary probe for each target against those languages, the two classes
-    weighing the same, for one `source`. CLaS-Bench trains `contrast="clas"` by Adam (1e-4, one epoch) and so stops far
-    from the optimum that is found here. Needs `sample`.
+    Formula: v_k = w_k / scale, scikit-learn's `LogisticRegression(C=inverse_penalty)` on
+    standardised tokens of the reservoir: one multinomial probe, whose w_t - w_s is the log-odds of
+    t against s. With a `contrast` ("source", "rest", a code, "clas" or several codes) a binary
+    probe for each target against those languages, the two classes weighing the same, for one
+    `source`. CLaS-Bench trains `contrast="clas"` by Adam (1e-4, one epoch) and so stops far from
+    the optimum that is found here. Needs `sample`.
     """
     need_two(moments)
     sample, vectors = moments.need("sample"), []
     if contrast is not None:
         source_of(moments, contrast, source)
-        need = [negatives(moments, contrast, target=t, source=source) if t != source else [] for t in moments.langs]
+        need = [
+            negatives(moments, contrast, target=t, source=source) if t != source else []
+            for t in moments.langs
+        ]
     for place in range(len(moments.layers)):
         tokens, labels = _sampled(moments, place)
         if contrast is None:
@@ -98,11 +107,15 @@ def probe(
         for lang, others in enumerate(need):
             if lang not in others and others:
                 kept = torch.isin(labels, torch.tensor([lang, *others]))
-                found[lang] = _weights(tokens[kept], (labels[kept] == lang).long(), inverse_penalty, "balanced")[1]
+                found[lang] = _weights(
+                    tokens[kept], (labels[kept] == lang).long(), inverse_penalty, "balanced"
+                )[1]
         vectors.append(found)
     settings = {"inverse_penalty": inverse_penalty, "tokens": sample.size, "contrast": contrast}
     only = None if contrast is None else source
-    return build(moments, torch.stack(vectors, 1), named("probe", contrast), source=only, settings=settings)
+    return build(
+        moments, torch.stack(vectors, 1), named("probe", contrast), source=only, settings=settings
+    )
 
 
 def _weights(
@@ -113,13 +126,16 @@ def _weights(
 
     scaler = StandardScaler().fit(tokens)
     fit = LogisticRegression(C=inverse_penalty, max_iter=200, tol=1e-3, class_weight=balance)
-    weights = torch.tensor(fit.fit(scaler.transform(tokens), labels).coef_ / scaler.scale_, dtype=torch.float32)
+    weights = torch.tensor(
+        fit.fit(scaler.transform(tokens), labels).coef_ / scaler.scale_, dtype=torch.float32
+    )
     # Of two classes scikit-learn gives one row, for the second.
     return torch.cat([-weights, weights]) if len(weights) == 1 else weights
 
 
 def _sampled(moments: Moments, place: int) -> tuple[Tensor, Tensor]:
-    """(tokens [token width], language of each) of the reservoir at one layer, in double precision."""
+    """(tokens [token width], language of each) of the reservoir at one layer, in double
+    precision."""
     sample = moments.need("sample")
     moments.need_texts()
     by_lang = [sample.of(lang)[:, place].double() for lang in range(len(moments.langs))]

@@ -11,21 +11,29 @@ from steerlab.estimate.build import build, need_two
 
 
 def leace(
-    moments: Moments, *, concept: str = "all", shrinkage: float | None = None, tolerance: float = 0.01
+    moments: Moments,
+    *,
+    concept: str = "all",
+    shrinkage: float | None = None,
+    tolerance: float = 0.01,
 ) -> Directions:
-    """What `erase` needs so that no linear probe finds the language (or whether it is the target's).
+    """What `erase` needs so that no linear probe finds the language (or whether it is the
+    target's).
 
-    Formula: x - W⁺ U Uᵀ W (x - μ), W = Σ_xx^(-1/2) of all tokens, U the left singular vectors of W Σ_xz with values
-    above `tolerance`, z which of all languages (`concept="all"`, rank languages - 1, one for all) or whether it is the
-    target (`concept="target"`, rank 1, one for each: read along LDA, write along DiffMean). Σ_xx is shrunk towards a
-    multiple of I by Bodnar, Gupta and Parolya's (2014) share, unless `shrinkage` gives one. `extra` holds `read` = UᵀW,
-    `write` = UᵀW⁺ and `centre` = μ; vectors are the language means, as DiffMean's, and the basis spans what is written.
-    Source: LEACE (arXiv 2306.03819). Needs `scatter`.
+    Formula: x - W⁺ U Uᵀ W (x - μ), W = Σ_xx^(-1/2) of all tokens, U the left singular vectors of W
+    Σ_xz with values above `tolerance`, z which of all languages (`concept="all"`, rank languages -
+    1, one for all) or whether it is the target (`concept="target"`, rank 1, one for each: read
+    along LDA, write along DiffMean). Σ_xx is shrunk towards a multiple of I by Bodnar, Gupta and
+    Parolya's (2014) share, unless `shrinkage` gives one. `extra` holds `read` = UᵀW, `write` = UᵀW⁺
+    and `centre` = μ; vectors are the language means, as DiffMean's, and the basis spans what is
+    written. Source: LEACE (arXiv 2306.03819). Needs `scatter`.
     """
     if concept not in ("all", "target"):
         raise SteerlabError(f"leace erases the concept 'all' or 'target', not {concept!r}")
     if shrinkage is not None and not 0 <= shrinkage <= 1:
-        raise SteerlabError(f"the shrinkage is {shrinkage}; give a share from 0 to 1, or none for Bodnar's")
+        raise SteerlabError(
+            f"the shrinkage is {shrinkage}; give a share from 0 to 1, or none for Bodnar's"
+        )
     need_two(moments)
     covariance = moments.spread()
     share = moments.count / moments.count.sum()
@@ -41,14 +49,20 @@ def leace(
     rank = max(1, *(len(read) for read, _ in parts))
     shape = (len(moments.layers), -1, rank, moments.width)
     read, write = (
-        torch.stack([_filled(pair[side], rank) for pair in parts]).view(shape).transpose(0, 1) for side in (0, 1)
+        torch.stack([_filled(pair[side], rank) for pair in parts]).view(shape).transpose(0, 1)
+        for side in (0, 1)
     )
     axes = torch.linalg.qr(write.mT)[0].mT * write.any(-1, keepdim=True)
     extra = {"read": read, "write": write, "centre": centre[None]}
     basis = axes.expand(len(moments.langs), -1, -1, -1)
     name = "leace" if concept == "all" else "leace target"
     return build(
-        moments, moments.mean, name, basis=basis, extra=extra, settings={"shrinkage": shrinkage, "tolerance": tolerance}
+        moments,
+        moments.mean,
+        name,
+        basis=basis,
+        extra=extra,
+        settings={"shrinkage": shrinkage, "tolerance": tolerance},
     )
 
 
@@ -63,8 +77,11 @@ def _roots(
     return (axes * inverse) @ axes.T, (axes * root) @ axes.T
 
 
-def _shrunk(covariance: Tensor, count: int, shrinkage: float | None) -> Float[Tensor, "width width"]:
-    """Bodnar, Gupta and Parolya's optimal linear shrinkage towards tr(S)/d I, from the covariance of `count` tokens."""
+def _shrunk(
+    covariance: Tensor, count: int, shrinkage: float | None
+) -> Float[Tensor, "width width"]:
+    """Bodnar, Gupta and Parolya's optimal linear shrinkage towards tr(S)/d I, from the
+    covariance of `count` tokens."""
     width = len(covariance)
     trace, square = covariance.trace(), covariance.square().sum()
     if shrinkage is None:

@@ -19,8 +19,8 @@ from steerlab.estimate.sparse import sparse
 class Variant:
     """An estimator with knobs; `needs` is what `collect(also=...)` gathers for it.
 
-    `sourced`: it takes `source=`; `paired`: its fit is for that source only; `every`: it reads other layers than those
-    whose directions are asked for, so that all have to be collected.
+    `sourced`: it takes `source=`; `paired`: its fit is for that source only; `every`: it reads
+    other layers than those whose directions are asked for, so that all have to be collected.
     """
 
     make: Callable[..., Directions]
@@ -76,6 +76,7 @@ def variant(name: str) -> Variant:
 
 
 def fit(name: str, moments: Moments, *, source: str = "en") -> Directions:
-    """Directions by an estimator's or a variant's name; `source` is for those that are set against something."""
+    """Directions by an estimator's or a variant's name; `source` is for those that are set
+    against something."""
     told = variant(name)
     return told.make(moments, **told.knobs, **({"source": source} if told.sourced else {}))

@@ -24,17 +24,22 @@ def sparse(
     massive: Sequence[int] = (),
     source: str = "en",
 ) -> Directions:
-    """The dimensions in which a language's last layer differs most, and their values there, for `overwrite`.
+    """The dimensions in which a language's last layer differs most, and their values there, for
+    `overwrite`.
 
-    Formula: d = m_ref - m_t, m the mean of sentence means; the mask keeps the `dims` largest |d| (by default as large a
-    share as 400 of 4096). m_t is of the last layer read. `setting="parallel"`: m_ref is the source's there, and the
-    fit is for that source; `"monolingual"`: the target's own at the layer `anchor` (by default at 58 % of the depth),
-    which stands in for English, so that no other language is needed. `massive` dimensions are left out. `extra` holds
-    `mask` and `values` = m_t; the vectors are the mean differences at each layer, in the masked dimensions only.
-    Source: Zhong et al. 2026 (arXiv 2510.07213), whose last layer is read before its MLP: here behind the block.
+    Formula: d = m_ref - m_t, m the mean of sentence means; the mask keeps the `dims` largest |d|
+    (by default as large a share as 400 of 4096). m_t is of the last layer read.
+    `setting="parallel"`: m_ref is the source's there, and the fit is for that source;
+    `"monolingual"`: the target's own at the layer `anchor` (by default at 58 % of the depth), which
+    stands in for English, so that no other language is needed. `massive` dimensions are left out.
+    `extra` holds `mask` and `values` = m_t; the vectors are the mean differences at each layer, in
+    the masked dimensions only. Source: Zhong et al. 2026 (arXiv 2510.07213), whose last layer is
+    read before its MLP: here behind the block.
     """
     if setting not in ("parallel", "monolingual"):
-        raise SteerlabError(f"sparse dimensions are of the setting 'parallel' or 'monolingual', not {setting!r}")
+        raise SteerlabError(
+            f"sparse dimensions are of the setting 'parallel' or 'monolingual', not {setting!r}"
+        )
     moments.need_texts()
     last = moments.pooled[:, moments.layers.index(max(moments.layers))]
     difference = _reference(moments, setting, anchor, source) - last
@@ -44,7 +49,8 @@ def sparse(
     number = round(SHARE * moments.width) if dims is None else dims
     if not 0 < number <= moments.width - len(massive):
         raise SteerlabError(
-            f"{number} dimensions cannot be kept of {moments.width - len(massive)}; give fewer, or more"
+            f"{number} dimensions cannot be kept of {moments.width - len(massive)}; give fewer, or "
+            "more"
         )
     mask = torch.zeros_like(last).scatter_(1, difference.abs().topk(number).indices, 1.0)
     only = source_of(moments, setting, source) if setting == "parallel" else None
@@ -63,14 +69,24 @@ def sparse(
     )
 
 
-def _reference(moments: Moments, setting: str, anchor: int | None, source: str) -> Float[Tensor, "_ width"]:
-    """What a language is compared with: the source in the last layer [1 width], or itself further down [lang width]."""
+def _reference(
+    moments: Moments, setting: str, anchor: int | None, source: str
+) -> Float[Tensor, "_ width"]:
+    """What a language is compared with: the source in the last layer [1 width], or itself
+    further down [lang width]."""
     last = max(moments.layers)
     if setting == "parallel":
         source_of(moments, setting, source)
         return moments.pooled[[moments.langs.index(source)], moments.layers.index(last)]
-    below = min(moments.layers, key=lambda layer: abs(layer - ANCHOR * last)) if anchor is None else anchor
+    below = (
+        min(moments.layers, key=lambda layer: abs(layer - ANCHOR * last))
+        if anchor is None
+        else anchor
+    )
     if below not in moments.layers or below >= last:
         told = ", ".join(map(str, sorted(moments.layers)))
-        raise SteerlabError(f"the anchor {below} is no layer below the last of {told}; collect more, or name another")
+        raise SteerlabError(
+            f"the anchor {below} is no layer below the last of {told}; collect more, or name "
+            "another"
+        )
     return moments.pooled[:, moments.layers.index(below)]

@@ -1,4 +1,5 @@
-"""Figures of language directions and of steering results: tables and arrays in, plotly figures out."""
+"""Figures of language directions and of steering results: tables and arrays in, plotly figures
+out."""
 
 from steerlab.figures.curves import dose_curves, families, separation
 from steerlab.figures.depths import kinds_by_layer, units_by_layer

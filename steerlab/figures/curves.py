@@ -7,7 +7,18 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from steerlab.core.errors import SteerlabError
-from steerlab.figures.style import CONTROLS, DASHES, GREY, INK, PALETTE, SYMBOLS, check, finish, readable, sentence_of
+from steerlab.figures.style import (
+    CONTROLS,
+    DASHES,
+    GREY,
+    INK,
+    PALETTE,
+    SYMBOLS,
+    check,
+    finish,
+    readable,
+    sentence_of,
+)
 
 _SHIFTED = "; points of equal x are drawn side by side"
 _ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")
@@ -16,12 +27,15 @@ _ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")
 def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = "") -> go.Figure:
     """How far apart the languages lie at each layer: two panels over one layer axis.
 
-    Columns: layer; trace_ratio (trace of the scatter between language means over that within languages); nearest_mean
-    (share of dev lines nearest to their own language's mean). `chance` draws a line in the second panel.
+    Columns: layer; trace_ratio (trace of the scatter between language means over that within
+    languages); nearest_mean (share of dev lines nearest to their own language's mean). `chance`
+    draws a line in the second panel.
     """
     check(table, ("layer", "trace_ratio", "nearest_mean"), "separation")
     table = table.sort_values("layer")
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12, specs=[[{"t": 0.05}], [{}]])
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12, specs=[[{"t": 0.05}], [{}]]
+    )
     panels = (("trace_ratio", "between / within trace"), ("nearest_mean", "nearest-mean accuracy"))
     for row, (column, label) in enumerate(panels, start=1):
         figure.add_scatter(
@@ -74,8 +88,8 @@ def dose_curves(
 ) -> go.Figure:
     """A score against strength or dose, one line for each method, with its interval as a bar.
 
-    Columns: `x`, `value`, `by`, and low and high, the ends of the interval. Controls are grey and dashed; `chance`
-    draws a line. Raises `SteerlabError` for a missing column or no rows.
+    Columns: `x`, `value`, `by`, and low and high, the ends of the interval. Controls are grey and
+    dashed; `chance` draws a line. Raises `SteerlabError` for a missing column or no rows.
     """
     check(table, (x, value, "low", "high", by), "dose_curves")
     figure = go.Figure()
@@ -109,21 +123,26 @@ def dose_curves(
         _mark_chance(figure, chance)
     title = f"{value_label[:1].upper()}{value_label[1:]} against {x_label}"
     caption = sentence_of(
-        f"Mean {value_label} by {x_label}, with 95 % intervals as bars{_SHIFTED if shift else ''}", note
+        f"Mean {value_label} by {x_label}, with 95 % intervals as bars{_SHIFTED if shift else ''}",
+        note,
     )
     return finish(figure, title=title, caption=caption, height=430)
 
 
 def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
-    """The share of languages whose nearest neighbour is of their own family, by layer, beside what it must exceed.
+    """The share of languages whose nearest neighbour is of their own family, by layer, beside what
+    it must exceed.
 
-    Columns: layer, value, series. A series without a layer (NaN, or below 0), such as token unigrams or the embedding
-    layer, is a level line; one with "null" in its name is the dotted line of the permutations. The first is the main.
+    Columns: layer, value, series. A series without a layer (NaN, or below 0), such as token
+    unigrams or the embedding layer, is a level line; one with "null" in its name is the dotted line
+    of the permutations. The first is the main.
     """
     check(table, ("layer", "value", "series"), "families")
     layers = table.loc[table["layer"] >= 0, "layer"]
     if layers.empty:
-        raise SteerlabError("families was given no row with a layer; at least one series needs layers from 0 up")
+        raise SteerlabError(
+            "families was given no row with a layer; at least one series needs layers from 0 up"
+        )
     ends = [float(layers.min()) - 0.15, float(layers.max()) + 0.15]
     figure = go.Figure()
     colors = cycle(PALETTE)
@@ -136,15 +155,22 @@ def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
             x=ends if level else part["layer"],
             y=[part["value"].iloc[0]] * 2 if level else part["value"],
             mode="lines" if level or null else "lines+markers",
-            line={"color": color, "width": 3 if place == 0 else 2, "dash": "dot" if null else DASHES[place % 6]},
+            line={
+                "color": color,
+                "width": 3 if place == 0 else 2,
+                "dash": "dot" if null else DASHES[place % 6],
+            },
             marker={"size": 8, "symbol": SYMBOLS[place % len(SYMBOLS)]},
             name=name,
-            hovertemplate=f"{name}<br>" + ("" if level else "layer %{x}<br>") + "%{y:.3f}<extra></extra>",
+            hovertemplate=f"{name}<br>"
+            + ("" if level else "layer %{x}<br>")
+            + "%{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title_text="layer", **_layers(layers))
     figure.update_yaxes(title_text="neighbour of the same family", range=[0, 1.04])
     caption = sentence_of(
-        "Share of languages whose nearest neighbour by cosine of centred means belongs to their own family",
+        "Share of languages whose nearest neighbour by cosine of centred means belongs to their "
+        "own family",
         f"n = {layers.nunique()} layers",
         note,
     )
@@ -152,7 +178,8 @@ def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
 
 
 def _styles(names: list[str]) -> list[tuple[str, str, str, str]]:
-    """Name, colour, dash and marker of each line: methods in their order and colours, then others, then controls."""
+    """Name, colour, dash and marker of each line: methods in their order and colours, then
+    others, then controls."""
     others = [name for name in names if name not in _ORDER and name not in CONTROLS]
     methods = [*_ORDER, *others]
     styles = []
@@ -162,17 +189,22 @@ def _styles(names: list[str]) -> list[tuple[str, str, str, str]]:
             styles.append((name, GREY, DASHES[1 + place % 5], SYMBOLS[place] + "-open"))
         else:
             place = methods.index(name)
-            styles.append((name, PALETTE[place % len(PALETTE)], "solid", SYMBOLS[place % len(SYMBOLS)]))
+            styles.append(
+                (name, PALETTE[place % len(PALETTE)], "solid", SYMBOLS[place % len(SYMBOLS)])
+            )
     return styles
 
 
 def _shift(table: pd.DataFrame, x: str, by: str) -> float:
-    """How far apart lines are drawn that have points at the same x, so that their intervals do not hide each other."""
+    """How far apart lines are drawn that have points at the same x, so that their intervals do
+    not hide each other."""
     shared = bool(table.groupby(x)[by].nunique().max() > 1)
     return 0.012 * float(table[x].max() - table[x].min()) if shared else 0.0
 
 
-def _mark_chance(figure: go.Figure, chance: float, *, row: int | None = None, col: int | None = None) -> None:
+def _mark_chance(
+    figure: go.Figure, chance: float, *, row: int | None = None, col: int | None = None
+) -> None:
     figure.add_hline(
         y=chance,
         line={"color": INK, "width": 1, "dash": "dot"},

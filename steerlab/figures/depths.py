@@ -33,14 +33,17 @@ _KINDS = {"specific": PALETTE[1], "related": PALETTE[4], "agnostic": PALETTE[0],
 def units_by_layer(
     counts: pd.DataFrame, *, units: str = "units", parts: Parts | None = None, note: str = ""
 ) -> go.Figure:
-    """How many units each language has at each layer, with the sums of layers above and of languages at the right.
+    """How many units each language has at each layer, with the sums of layers above and of
+    languages at the right.
 
-    `counts`: index languages, columns layers, such as `Selection.counts`; `units`: what they are, such as "neurons".
-    `parts` divides the depth: lines between them, their names above. Languages are in the order of their families.
-    Raises `SteerlabError` for an empty table.
+    `counts`: index languages, columns layers, such as `Selection.counts`; `units`: what they are,
+    such as "neurons". `parts` divides the depth: lines between them, their names above. Languages
+    are in the order of their families. Raises `SteerlabError` for an empty table.
     """
     if counts.empty:
-        raise SteerlabError("units_by_layer was given a table without languages or layers; give Selection.counts")
+        raise SteerlabError(
+            "units_by_layer was given a table without languages or layers; give Selection.counts"
+        )
     known = all(iso in LANGUAGES for iso in counts.index)
     counts = counts.loc[family_order(list(counts.index))] if known else counts
     layers = [int(layer) for layer in counts.columns]
@@ -59,44 +62,57 @@ def units_by_layer(
     figure.add_trace(_table(values, names, layers, units), row=2, col=1)
     about = {"marker": {"color": GREY}, "showlegend": False, "cliponaxis": False}
     hover = f"layer %{{customdata}}<br>%{{y:,.0f}} {units}<extra></extra>"
-    figure.add_bar(x=places, y=values.sum(0), customdata=layers, hovertemplate=hover, **about, row=1, col=1)
+    figure.add_bar(
+        x=places, y=values.sum(0), customdata=layers, hovertemplate=hover, **about, row=1, col=1
+    )
     sums, hover = values.sum(1), f"%{{y}}<br>%{{x:,.0f}} {units}<extra></extra>"
     told = [f"{total:,.0f}" for total in sums]
-    figure.add_bar(
-        x=sums, y=names, orientation="h", text=told, textposition="outside", textfont={"size": 9}, hovertemplate=hover,
-        **about, row=2, col=2,
-    )  # fmt: skip
+    bars = {"x": sums, "y": names, "orientation": "h", "hovertemplate": hover}
+    labels = {"text": told, "textposition": "outside", "textfont": {"size": 9}}
+    figure.add_bar(**bars, **labels, **about, row=2, col=2)
     _axes(figure, layers, names, float(sums.max()))
     if parts:
         shade(figure, parts, layers, row=1, col=1)
         for edge in _edges(parts, layers):
             figure.add_vline(x=edge, line={"color": INK, "width": 1}, row=2, col=1)
-    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": BAR, "cmin": 0}, bargap=0.15)
+    figure.update_layout(
+        coloraxis={"colorscale": SEQUENTIAL, "colorbar": BAR, "cmin": 0}, bargap=0.15
+    )
     caption = sentence_of(
-        f"Number of {units} of each language at each layer; above the sum of each layer, at the right of each language",
+        f"Number of {units} of each language at each layer; above the sum of each layer, at the "
+        "right of each language",
         f"n = {len(names)} languages, {len(layers)} layers",
         note,
     )
     height = 250 + (16 if len(names) > _CELLS else 23) * len(names)
     figure = finish(
-        figure, title=f"{units[:1].upper()}{units[1:]} by layer and language", caption=caption, height=height
+        figure,
+        title=f"{units[:1].upper()}{units[1:]} by layer and language",
+        caption=caption,
+        height=height,
     )
     return roomy(figure, 30) if parts else figure
 
 
 def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str = "") -> go.Figure:
-    """The share of each kind of unit at each layer (specific, related and agnostic neurons), parts of the depth shaded.
+    """The share of each kind of unit at each layer (specific, related and agnostic neurons), parts
+    of the depth shaded.
 
-    Columns: layer, kind, and share or count; a count is taken as a share of its layer. `parts`: each part's name and
-    its layers, such as "understanding", "shared reasoning", "output" and "vocabulary".
+    Columns: layer, kind, and share or count; a count is taken as a share of its layer. `parts`:
+    each part's name and its layers, such as "understanding", "shared reasoning", "output" and
+    "vocabulary".
     """
     value = "share" if "share" in table.columns else "count"
     check(table, ("layer", "kind", value), "kinds_by_layer")
-    wide = table.pivot_table(index="layer", columns="kind", values=value, aggfunc="sum", sort=True).fillna(0.0)
+    wide = table.pivot_table(
+        index="layer", columns="kind", values=value, aggfunc="sum", sort=True
+    ).fillna(0.0)
     if value == "count":
         wide = wide.div(wide.sum(axis=1).clip(lower=1e-30), axis=0)
     layers = [int(layer) for layer in wide.index]
-    kinds = [kind for kind in _KINDS if kind in wide] + [str(kind) for kind in wide if kind not in _KINDS]
+    kinds = [kind for kind in _KINDS if kind in wide] + [
+        str(kind) for kind in wide if kind not in _KINDS
+    ]
     figure = make_subplots(rows=1, cols=1)
     if parts:
         shade(figure, parts, layers, row=1, col=1)
@@ -116,11 +132,15 @@ def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str
             name=readable(kind),
             hovertemplate=f"{readable(kind)}, layer %{{customdata}}<br>%{{y:.1%}}<extra></extra>",
         )
-    figure.update_xaxes(title_text="layer", range=[-0.5, len(layers) - 0.5], showgrid=False, **_ticks(layers))
+    figure.update_xaxes(
+        title_text="layer", range=[-0.5, len(layers) - 0.5], showgrid=False, **_ticks(layers)
+    )
     figure.update_yaxes(title_text="share of the units", tickformat=".0%", rangemode="tozero")
     caption = sentence_of(
         "Share of each kind among the units of a layer",
-        f"Shaded: {', '.join(f'{name} ({_span(inside)})' for name, inside in parts.items())}" if parts else "",
+        f"Shaded: {', '.join(f'{name} ({_span(inside)})' for name, inside in parts.items())}"
+        if parts
+        else "",
         note,
     )
     figure = finish(figure, title="Kinds of units by layer", caption=caption, height=420)
@@ -147,7 +167,9 @@ def _table(values: np.ndarray, names: list[str], layers: list[int], units: str) 
 def _axes(figure: go.Figure, layers: list[int], names: list[str], most: float) -> None:
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
-    figure.update_xaxes(title_text="layer", range=[-0.5, len(layers) - 0.5], **_ticks(layers), row=2, col=1)
+    figure.update_xaxes(
+        title_text="layer", range=[-0.5, len(layers) - 0.5], **_ticks(layers), row=2, col=1
+    )
     figure.update_yaxes(type="category", autorange="reversed", dtick=1, row=2)
     figure.update_yaxes(tickfont_size=9 if len(names) > _CELLS else 11, row=2, col=1)
     figure.update_yaxes(nticks=3, tickfont_size=10, rangemode="tozero", row=1, col=1)
@@ -163,7 +185,11 @@ def _ticks(layers: list[int]) -> dict[str, list]:
 def _edges(parts: Parts, layers: list[int]) -> list[float]:
     """Where one part ends and the next begins, as places between layers."""
     place = {layer: number for number, layer in enumerate(layers)}
-    starts = sorted(min(place[layer] for layer in inside if layer in place) for inside in parts.values() if inside)
+    starts = sorted(
+        min(place[layer] for layer in inside if layer in place)
+        for inside in parts.values()
+        if inside
+    )
     return [start - 0.5 for start in starts if start]
 
 

@@ -14,7 +14,8 @@ _FORMATS = (".pdf", ".svg", ".png")
 
 
 def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.Figure:
-    """A copy for print, of a size in mm, in letters of 7.5 pt and without title, caption and slider.
+    """A copy for print, of a size in mm, in letters of 7.5 pt and without title, caption and
+    slider.
 
     The page around it has those; the caption stays in `layout.meta["caption"]`.
     """
@@ -55,7 +56,8 @@ def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = No
 def draw(pictures: Mapping[Path, go.Figure]) -> None:
     """Draw figures as the files' endings say (pdf, svg or png), all in one run of the browser.
 
-    Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or Chromium.
+    Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or
+    Chromium.
     """
     if unknown := [file for file in pictures if file.suffix not in _FORMATS]:
         raise SteerlabError(f"{unknown[0]} is no picture; the formats are {', '.join(_FORMATS)}")
@@ -69,11 +71,14 @@ def draw(pictures: Mapping[Path, go.Figure]) -> None:
     sizes["height"] = [fig.layout.height or 500 for fig in pictures.values()]
     scale = [3 if file.suffix == ".png" else 1 for file in pictures]
     try:
-        plotly.io.write_images([*pictures.values()], [str(file) for file in pictures], scale=scale, **sizes)
+        plotly.io.write_images(
+            [*pictures.values()], [str(file) for file in pictures], scale=scale, **sizes
+        )
     except Exception as error:  # kaleido's and its browser's errors have no name in common
         why = (str(error).strip() or repr(error)).splitlines()[0]
         raise SteerlabError(
-            f"PDF, SVG and PNG could not be drawn ({why}); that takes steerlab[figures] and a Chrome or Chromium, "
+            f"PDF, SVG and PNG could not be drawn ({why}); that takes steerlab[figures] and a "
+            "Chrome or Chromium, "
             "whose path may stand in BROWSER_PATH"
         ) from error
 

@@ -27,11 +27,12 @@ _FEW = 6  # languages that can each have a line of their own with its interval
 def threshold_counts(
     table: pd.DataFrame, *, mark: tuple[float, float] | None = (0.95, 0.05), note: str = ""
 ) -> go.Figure:
-    """How many features pass both thresholds of LangFIR: a panel for each layer, the median over languages in a cell.
+    """How many features pass both thresholds of LangFIR: a panel for each layer, the median over
+    languages in a cell.
 
-    Columns: language, layer, consistency, noise, count; one row for each combination. Of more than eight layers eight
-    are drawn. `mark` frames the thresholds (consistency, noise) that are in use. The hover has the least and the most
-    of the languages.
+    Columns: language, layer, consistency, noise, count; one row for each combination. Of more than
+    eight layers eight are drawn. `mark` frames the thresholds (consistency, noise) that are in use.
+    The hover has the least and the most of the languages.
     """
     check(table, ("language", "layer", "consistency", "noise", "count"), "threshold_counts")
     layers = some(table["layer"].tolist())
@@ -47,7 +48,11 @@ def threshold_counts(
     )
     ticks = [f"{value:g}" for value in across], [f"{value:g}" for value in down]
     for place, layer in enumerate(layers):
-        cells = table[table["layer"] == layer].groupby(["noise", "consistency"])["count"].agg(["median", "min", "max"])
+        cells = (
+            table[table["layer"] == layer]
+            .groupby(["noise", "consistency"])["count"]
+            .agg(["median", "min", "max"])
+        )
         grid = cells.reindex(pd.MultiIndex.from_product([down, across])).to_numpy(float)
         counts, least, most = np.moveaxis(grid.reshape(len(down), len(across), 3), 2, 0)
         trace = go.Heatmap(
@@ -59,7 +64,8 @@ def threshold_counts(
             texttemplate="%{text}",
             textfont={"size": 10},
             hovertemplate=(
-                f"layer {layer}<br>consistency ≥ %{{x}}, noise ≤ %{{y}}<br>median %{{customdata[0]:.0f}} features"
+                f"layer {layer}<br>consistency ≥ %{{x}}, noise ≤ %{{y}}<br>median "
+                f"%{{customdata[0]:.0f}} features"
                 " (%{customdata[1]:.0f} to %{customdata[2]:.0f})<extra></extra>"
             ),
             xgap=1,
@@ -75,26 +81,44 @@ def threshold_counts(
     figure.update_yaxes(type="category", showgrid=False, tickfont_size=10)
     _ends(figure, len(layers), columns)
     top = float(np.nanmax(np.log10(1 + table["count"].to_numpy(float))))
-    steps = [0, *(step * 10**power for power in range(7) for step in (1, 3) if np.log10(1 + step * 10**power) <= top)]
-    bar = BAR | {"tickvals": np.log10(1 + np.array(steps)), "ticktext": [f"{step:g}" for step in steps]}
-    figure.update_layout(coloraxis={"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": 0, "cmax": max(top, 0.3)})
+    steps = [
+        0,
+        *(
+            step * 10**power
+            for power in range(7)
+            for step in (1, 3)
+            if np.log10(1 + step * 10**power) <= top
+        ),
+    ]
+    bar = BAR | {
+        "tickvals": np.log10(1 + np.array(steps)),
+        "ticktext": [f"{step:g}" for step in steps],
+    }
+    figure.update_layout(
+        coloraxis={"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": 0, "cmax": max(top, 0.3)}
+    )
     caption = sentence_of(
-        "Median number of features a language that are on in at least the share of its texts below the panel "
-        "(consistency) and in at most the share of random tokens beside it (noise); colours are logarithmic",
+        "Median number of features a language that are on in at least the share of its texts below "
+        "the panel "
+        "(consistency) and in at most the share of random tokens beside it (noise); colours are "
+        "logarithmic",
         "The frame marks the thresholds in use" if mark else "",
         _of(table, layers),
         note,
     )
     height = 130 + 200 * -(-len(layers) // columns)
-    return roomy(finish(figure, title="Features against both thresholds", caption=caption, height=height))
+    return roomy(
+        finish(figure, title="Features against both thresholds", caption=caption, height=height)
+    )
 
 
 def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
-    """Overlap of the features that two samples of texts select, against the size of the samples; a panel a layer.
+    """Overlap of the features that two samples of texts select, against the size of the samples; a
+    panel a layer.
 
-    Columns: language, layer, samples, jaccard, low, high. Up to six languages have a line each with its interval as a
-    bar; of more, thin lines in the colours of their families lie under their median and quartiles. Of more than eight
-    layers eight are drawn.
+    Columns: language, layer, samples, jaccard, low, high. Up to six languages have a line each with
+    its interval as a bar; of more, thin lines in the colours of their families lie under their
+    median and quartiles. Of more than eight layers eight are drawn.
     """
     check(table, ("language", "layer", "samples", "jaccard", "low", "high"), "stability_curve")
     layers, isos = some(table["layer"].tolist()), _languages(table)
@@ -109,32 +133,48 @@ def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
     )
     for place, layer in enumerate(layers):
         part = table[table["layer"] == layer].sort_values("samples")
-        traces = [_line(part, iso, number, len(isos), legend=place == 0) for number, iso in enumerate(isos)]
+        traces = [
+            _line(part, iso, number, len(isos), legend=place == 0)
+            for number, iso in enumerate(isos)
+        ]
         if len(isos) > _FEW:
             traces = [*traces, *_middle(part, legend=place == 0)]
         for trace in traces:
             figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
         heading(figure, place, f"layer {layer}")
     sizes = sorted(table["samples"].unique())
-    figure.update_xaxes(type="log", tickvals=sizes, ticktext=[f"{size:g}" for size in sizes], tickangle=0)
+    figure.update_xaxes(
+        type="log", tickvals=sizes, ticktext=[f"{size:g}" for size in sizes], tickangle=0
+    )
     figure.update_xaxes(range=[np.log10(sizes[0]) - 0.06, np.log10(sizes[-1]) + 0.06])
     figure.update_yaxes(range=[0, 1.04])
     _ends(figure, len(layers), columns, x="texts", y="Jaccard")
     caption = sentence_of(
-        "Jaccard index (shared over all) of the features that two disjoint samples of so many texts select",
-        "Bars: 95 % intervals" if len(isos) <= _FEW else "Line and band: median and quartiles over the languages",
+        "Jaccard index (shared over all) of the features that two disjoint samples of so many "
+        "texts select",
+        "Bars: 95 % intervals"
+        if len(isos) <= _FEW
+        else "Line and band: median and quartiles over the languages",
         _of(table, layers),
         note,
     )
     height = 130 + 190 * -(-len(layers) // columns)
-    return roomy(finish(figure, title="Stability against the number of texts", caption=caption, height=height))
+    return roomy(
+        finish(
+            figure, title="Stability against the number of texts", caption=caption, height=height
+        )
+    )
 
 
 def _line(part: pd.DataFrame, iso: str, number: int, count: int, *, legend: bool) -> go.Scatter:
     mine, known = part[part["language"] == iso], LANGUAGES.get(iso)
     name, few = known.name if known else iso, count <= _FEW
     color = PALETTE[number % len(PALETTE)] if few or not known else family_style(known.family)[0]
-    about = {"mode": "lines+markers", "marker": {"size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]}, "opacity": 1.0}
+    about = {
+        "mode": "lines+markers",
+        "marker": {"size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]},
+        "opacity": 1.0,
+    }
     if few:
         above, below = mine["high"] - mine["jaccard"], mine["jaccard"] - mine["low"]
         about["error_y"] = {"array": above, "arrayminus": below, "thickness": 1.2, "width": 0}
@@ -186,12 +226,16 @@ def _middle(part: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
     return [band, line]
 
 
-def _ends(figure: go.Figure, panels: int, columns: int, *, x: str = "consistency", y: str = "noise") -> None:
+def _ends(
+    figure: go.Figure, panels: int, columns: int, *, x: str = "consistency", y: str = "noise"
+) -> None:
     """Titles and ticks at the lowest panel of each column and at the left."""
     for place in range(panels):
         row, col = place // columns + 1, place % columns + 1
         lowest = place + columns >= panels
-        figure.update_xaxes(title_text=x if lowest else None, showticklabels=lowest, row=row, col=col)
+        figure.update_xaxes(
+            title_text=x if lowest else None, showticklabels=lowest, row=row, col=col
+        )
         figure.update_yaxes(title_text=y if col == 1 else None, row=row, col=col)
 
 

@@ -10,7 +10,16 @@ from jaxtyping import Float
 
 from steerlab.analysis.intervals import Interval, by_sentence
 from steerlab.core.languages import LANGUAGES, language
-from steerlab.figures.style import DIVERGING, GREY, SEQUENTIAL, check, family_order, finish, readable, sentence_of
+from steerlab.figures.style import (
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    check,
+    family_order,
+    finish,
+    readable,
+    sentence_of,
+)
 from steerlab.figures.trees import centred, leaf_order, linkage_of
 
 BAR = {  # below the plot, where a phone has room for it
@@ -54,7 +63,8 @@ def heatmap(
             texttemplate="%{text}",
             hovertemplate=(
                 f"%{{y}} · {readable(x)} %{{x}}<br>{readable(value)} %{{z:.3f}} "
-                "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>n = %{customdata[0]:.0f}<extra></extra>"
+                "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>n = "
+                "%{customdata[0]:.0f}<extra></extra>"
             ),
             colorscale=SEQUENTIAL,
             zmin=low,
@@ -68,18 +78,26 @@ def heatmap(
     figure.update_xaxes(type="category", title_text=readable(x), showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     name_families(figure, down)
-    caption = sentence_of(f"Mean {readable(value)} by {readable(y)} and {readable(x)}", _scope(rows, x, y), note)
+    caption = sentence_of(
+        f"Mean {readable(value)} by {readable(y)} and {readable(x)}", _scope(rows, x, y), note
+    )
     title = f"{readable(value)[:1].upper()}{readable(value)[1:]} by {readable(x)} and {readable(y)}"
     return finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
 
 
 def cosines(
-    vectors: Float[Any, "lang width"], langs: Sequence[str], *, layer: int | None = None, note: str = ""
+    vectors: Float[Any, "lang width"],
+    langs: Sequence[str],
+    *,
+    layer: int | None = None,
+    note: str = "",
 ) -> go.Figure:
-    """The cosine between every two language vectors, centred over the languages, neighbours side by side.
+    """The cosine between every two language vectors, centred over the languages, neighbours side by
+    side.
 
-    Rows and columns are in the leaf order of average linkage on cosine distance. The vectors are centred here; to
-    centre what is centred changes nothing. Raises `SteerlabError` as `linkage_of` does.
+    Rows and columns are in the leaf order of average linkage on cosine distance. The vectors are
+    centred here; to centre what is centred changes nothing. Raises `SteerlabError` as `linkage_of`
+    does.
     """
     order = leaf_order(linkage_of(vectors, langs))
     unit = centred(vectors)
@@ -127,7 +145,8 @@ def _cells(rows: pd.DataFrame, x: str, y: str, value: str) -> pd.DataFrame:
 
 
 def _interval(cell: pd.DataFrame, value: str) -> Interval:
-    """As the tables have it: by sentence, within targets that share none; by row without sentences."""
+    """As the tables have it: by sentence, within targets that share none; by row without
+    sentences."""
     values = cell[value].to_numpy(float)
     if "sentence" not in cell.columns:
         return by_sentence(values, np.arange(len(cell)))
@@ -171,7 +190,9 @@ def name_families(figure: go.Figure, down: list[Any]) -> None:
     if not all(item in LANGUAGES for item in down):
         return
     names = [LANGUAGES[item].family for item in down]
-    starts = [place for place in range(len(names)) if place == 0 or names[place] != names[place - 1]]
+    starts = [
+        place for place in range(len(names)) if place == 0 or names[place] != names[place - 1]
+    ]
     for first, after in zip(starts, [*starts[1:], len(names)], strict=True):
         middle = (first + after - 1) / 2
         figure.add_annotation(
@@ -188,7 +209,9 @@ def name_families(figure: go.Figure, down: list[Any]) -> None:
         if first:
             edge = first - 0.5
             line = {"color": "#9aa5b1", "width": 1}
-            figure.add_shape(type="line", x0=0, x1=1, xref="paper", y0=edge, y1=edge, yref="y", line=line)
+            figure.add_shape(
+                type="line", x0=0, x1=1, xref="paper", y0=edge, y1=edge, yref="y", line=line
+            )
     figure.update_layout(margin_r=14 + 7 * max(map(len, names)))
 
 

@@ -12,7 +12,12 @@ from steerlab.figures.style import GREY, INK, family_order, family_style, finish
 
 _SIDES = ["top center", "bottom center", "middle right", "middle left"]
 _SIDES += ["top right", "top left", "bottom right", "bottom left"]
-_SYMBOLS_3D = {"triangle-up": "diamond-open", "pentagon": "square-open", "star": "circle-open", "hexagon": "cross"}
+_SYMBOLS_3D = {
+    "triangle-up": "diamond-open",
+    "pentagon": "square-open",
+    "star": "circle-open",
+    "hexagon": "cross",
+}
 
 
 def language_map(
@@ -24,15 +29,19 @@ def language_map(
     layer: int,
     note: str = "",
 ) -> go.Figure:
-    """Where each language lies at a layer, marked by family, with its code; the slider goes through the layers.
+    """Where each language lies at a layer, marked by family, with its code; the slider goes through
+    the layers.
 
-    `positions` and `shares` (of the variance, by axis) as `geometry.layout` gives them, of two or three axes. All
-    layers have one scale. Raises `SteerlabError` for another number of axes or a layer that is not there.
+    `positions` and `shares` (of the variance, by axis) as `geometry.layout` gives them, of two or
+    three axes. All layers have one scale. Raises `SteerlabError` for another number of axes or a
+    layer that is not there.
     """
     if positions.shape[2] not in (2, 3):
         raise SteerlabError(f"a map has 2 or 3 axes, not {positions.shape[2]}")
     if layer not in layers:
-        raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, layers))}")
+        raise SteerlabError(
+            f"no layer {layer} here; there are layers {', '.join(map(str, layers))}"
+        )
     start = list(layers).index(layer)
     reach = 1.08 * float(np.abs(positions).max())
     figure = go.Figure(_traces(positions[start], langs, reach))
@@ -44,15 +53,19 @@ def language_map(
     slide(figure, layers, start)
     kept = f"{shares[start].sum():.0%} of the variance at layer {layer}"
     caption = sentence_of(
-        "Classical multidimensional scaling of the chord distance √(2 − 2 cos) between centred language means, "
-        f"{kept}; axes have no meaning of their own, and each layer is turned to fit the one before",
+        "Classical multidimensional scaling of the chord distance √(2 − 2 cos) between centred "
+        "language means, "
+        f"{kept}; axes have no meaning of their own, and each layer is turned to fit "
+        "the one before",
         f"n = {len(langs)} languages; layer {layer}",
         note,
     )
     return finish(figure, title="Map of the languages", caption=caption, height=680)
 
 
-def _traces(points: np.ndarray, langs: Sequence[str], reach: float) -> list[go.Scatter | go.Scatter3d]:
+def _traces(
+    points: np.ndarray, langs: Sequence[str], reach: float
+) -> list[go.Scatter | go.Scatter3d]:
     """One trace a family, in the same order at every layer."""
     sides = _sides(points[:, :2], reach)
     groups = dict.fromkeys(families(family_order(langs)))
@@ -70,13 +83,28 @@ def _traces(points: np.ndarray, langs: Sequence[str], reach: float) -> list[go.S
         x, y, *z = points[inside].T
         if z:
             marker = {"color": color, "symbol": _SYMBOLS_3D.get(symbol, symbol), "size": 5}
-            traces.append(go.Scatter3d(x=x, y=y, z=z[0], marker=marker, textfont={"size": 11, "color": INK}, **about))
+            traces.append(
+                go.Scatter3d(
+                    x=x, y=y, z=z[0], marker=marker, textfont={"size": 11, "color": INK}, **about
+                )
+            )
         else:
-            marker = {"color": color, "symbol": symbol, "size": 10, "line": {"color": "#ffffff", "width": 1}}
+            marker = {
+                "color": color,
+                "symbol": symbol,
+                "size": 10,
+                "line": {"color": "#ffffff", "width": 1},
+            }
             place = [sides[k] for k in inside]
             traces.append(
                 go.Scatter(
-                    x=x, y=y, marker=marker, textposition=place, textfont={"size": 11}, cliponaxis=False, **about
+                    x=x,
+                    y=y,
+                    marker=marker,
+                    textposition=place,
+                    textfont={"size": 11},
+                    cliponaxis=False,
+                    **about,
                 )
             )
     return traces
@@ -93,7 +121,9 @@ def _sides(points: np.ndarray, reach: float) -> list[str]:
     chosen = [""] * len(at)
     for place in np.argsort(-crowd, kind="stable"):
         boxes = {side: np.array([*(at[place] + _offset(side)), 14, 12]) for side in _SIDES}
-        hidden = {side: _overlap(box, marks) + 2 * _overlap(box, codes) for side, box in boxes.items()}
+        hidden = {
+            side: _overlap(box, marks) + 2 * _overlap(box, codes) for side, box in boxes.items()
+        }
         best = min(_SIDES, key=hidden.__getitem__)
         chosen[place], codes = best, np.vstack([codes, boxes[best]])
     return chosen
@@ -101,7 +131,9 @@ def _sides(points: np.ndarray, reach: float) -> list[str]:
 
 def _offset(side: str) -> np.ndarray:
     down, across = side.split()
-    step = np.array([{"left": -1, "center": 0, "right": 1}[across], {"bottom": -1, "middle": 0, "top": 1}[down]])
+    step = np.array(
+        [{"left": -1, "center": 0, "right": 1}[across], {"bottom": -1, "middle": 0, "top": 1}[down]]
+    )
     return step * (np.array([14, 12]) if 0 in step else np.array([10, 10]))
 
 
@@ -121,9 +153,14 @@ def _scale(figure: go.Figure, axes: int, reach: float) -> None:
     }
     if axes == 3:
         figure.update_layout(
-            scene={name: {**axis, "title": "", "backgroundcolor": "#fafbfc"} for name in ("xaxis", "yaxis", "zaxis")}
+            scene={
+                name: {**axis, "title": "", "backgroundcolor": "#fafbfc"}
+                for name in ("xaxis", "yaxis", "zaxis")
+            }
         )
-        figure.update_layout(scene_aspectmode="cube", scene_camera_eye={"x": 1.0, "y": 1.0, "z": 0.65})
+        figure.update_layout(
+            scene_aspectmode="cube", scene_camera_eye={"x": 1.0, "y": 1.0, "z": 0.65}
+        )
         return
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis, scaleanchor="x")
@@ -131,7 +168,11 @@ def _scale(figure: go.Figure, axes: int, reach: float) -> None:
 
 def slide(figure: go.Figure, layers: Sequence[int], start: int) -> None:
     """A slider below a figure whose frames are named by their layers."""
-    calm = {"mode": "immediate", "frame": {"duration": 300, "redraw": True}, "transition": {"duration": 0}}
+    calm = {
+        "mode": "immediate",
+        "frame": {"duration": 300, "redraw": True},
+        "transition": {"duration": 0},
+    }
     figure.update_layout(
         sliders=[
             {
@@ -139,7 +180,10 @@ def slide(figure: go.Figure, layers: Sequence[int], start: int) -> None:
                 "currentvalue": {"prefix": "layer ", "font": {"size": 13, "color": INK}},
                 "pad": {"t": 8, "b": 8},
                 "font": {"color": GREY, "size": 11},
-                "steps": [{"label": str(layer), "method": "animate", "args": [[str(layer)], calm]} for layer in layers],
+                "steps": [
+                    {"label": str(layer), "method": "animate", "args": [[str(layer)], calm]}
+                    for layer in layers
+                ],
             }
         ]
     )

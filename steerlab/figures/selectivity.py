@@ -8,24 +8,36 @@ from plotly.subplots import make_subplots
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 from steerlab.figures.grids import BAR, name_families
-from steerlab.figures.style import DIVERGING, INK, SEQUENTIAL, family_order, finish, readable, sentence_of
+from steerlab.figures.style import (
+    DIVERGING,
+    INK,
+    SEQUENTIAL,
+    family_order,
+    finish,
+    readable,
+    sentence_of,
+)
 
 _READABLE = 18  # languages whose cells have room for a number
 _SMALL = 0.02  # of the largest rise: a fall below this is drawn as none
 
 
 def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str = "") -> go.Figure:
-    """The rise of each language's cross-entropy (down) under each language's edit (across), its own cell framed.
+    """The rise of each language's cross-entropy (down) under each language's edit (across), its own
+    cell framed.
 
-    `matrix`: what `effects.effect_matrix` gives: index languages, columns edits by language; columns that are no
-    language, such as `control`, stand beside it. Languages are in the order of their families. `unit` is what the
-    values are in. Raises `SteerlabError` where no column is a language of the index.
+    `matrix`: what `effects.effect_matrix` gives: index languages, columns edits by language;
+    columns that are no language, such as `control`, stand beside it. Languages are in the order of
+    their families. `unit` is what the values are in. Raises `SteerlabError` where no column is a
+    language of the index.
     """
     isos = [iso for iso in matrix.index if iso in matrix.columns]
     if not isos or any(iso not in LANGUAGES for iso in matrix.index):
         raise SteerlabError(
-            f"selectivity was given rows {', '.join(map(str, matrix.index[:6])) or 'none'} and columns "
-            f"{', '.join(map(str, matrix.columns[:6])) or 'none'}; give effect_matrix' table, of languages and edits"
+            f"selectivity was given rows {', '.join(map(str, matrix.index[:6])) or 'none'} and "
+            "columns "
+            f"{', '.join(map(str, matrix.columns[:6])) or 'none'}; give effect_matrix' table, of "
+            "languages and edits"
         )
     down = family_order(list(matrix.index))
     across = [iso for iso in down if iso in matrix.columns]
@@ -52,18 +64,25 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     figure.update_xaxes(title_text="edit", tickfont_size=size, row=1, col=1)
     if beside:
         figure.update_xaxes(tickangle=-90, tickfont_size=10, row=1, col=2)
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, dtick=1, tickfont_size=size)
+    figure.update_yaxes(
+        type="category", autorange="reversed", showgrid=False, dtick=1, tickfont_size=size
+    )
     name_families(figure, down)
-    figure.update_layout(coloraxis={"colorscale": scale, "colorbar": BAR, "cmin": low, "cmax": high})
+    figure.update_layout(
+        coloraxis={"colorscale": scale, "colorbar": BAR, "cmin": low, "cmax": high}
+    )
     caption = sentence_of(
-        f"Rise of the mean cross-entropy ({unit}) of each language's text (down) under the edit meant for each "
+        f"Rise of the mean cross-entropy ({unit}) of each language's text (down) under the edit "
+        "meant for each "
         "language (across); frames mark a language's own edit",
         f"Beside: {', '.join(map(readable, beside))}" if beside else "",
         f"n = {len(down)} languages, {len(across)} edits",
         note,
     )
     height = 200 + (16 if small else 25) * len(down)
-    return finish(figure, title="What each edit does to each language", caption=caption, height=height)
+    return finish(
+        figure, title="What each edit does to each language", caption=caption, height=height
+    )
 
 
 def _cells(part: pd.DataFrame, down: list[str], across: list[str]) -> go.Heatmap:
@@ -74,7 +93,9 @@ def _cells(part: pd.DataFrame, down: list[str], across: list[str]) -> go.Heatmap
         x=[name if name in LANGUAGES else readable(name) for name in across],
         y=[LANGUAGES[iso].name for iso in down],
         customdata=[edits] * len(down),
-        text=[[_short(value) for value in line] for line in values] if len(down) <= _READABLE else None,
+        text=[[_short(value) for value in line] for line in values]
+        if len(down) <= _READABLE
+        else None,
         texttemplate="%{text}" if len(down) <= _READABLE else None,
         textfont={"size": 10},
         hovertemplate="%{y} under the edit of %{customdata}<br>%{z:+.3f}<extra></extra>",

@@ -19,17 +19,27 @@ _LINES = (("mass", PALETTE[1], "solid"), ("stability", PALETTE[2], "dash"))
 
 
 def spectrum(
-    table: pd.DataFrame, *, targets: Sequence[str] | None = None, kind: str = "pairs", note: str = ""
+    table: pd.DataFrame,
+    *,
+    targets: Sequence[str] | None = None,
+    kind: str = "pairs",
+    note: str = "",
 ) -> go.Figure:
-    """Singular values by place, a line for each layer, over what their subspaces hold, layer by layer.
+    """Singular values by place, a line for each layer, over what their subspaces hold, layer by
+    layer.
 
-    `table`: rows of `estimate.spectrum_table`. For each of `targets` (by default the first three) a column: above, the
-    values of the layers inside the window dark, of the others pale, a point filled where the eigengap keeps it, and,
-    dotted, the median of other kinds (deranged pairs) over the window's layers; below, mass and stability by layer with
-    the window shaded. Raises `SteerlabError` for a target or a kind without rows.
+    `table`: rows of `estimate.spectrum_table`. For each of `targets` (by default the first three) a
+    column: above, the values of the layers inside the window dark, of the others pale, a point
+    filled where the eigengap keeps it, and, dotted, the median of other kinds (deranged pairs) over
+    the window's layers; below, mass and stability by layer with the window shaded. Raises
+    `SteerlabError` for a target or a kind without rows.
     """
     check(table, _COLUMNS, "spectrum")
-    chosen = list(targets) if targets is not None else table["target"].drop_duplicates().tolist()[:_TARGETS]
+    chosen = (
+        list(targets)
+        if targets is not None
+        else table["target"].drop_duplicates().tolist()[:_TARGETS]
+    )
     figure = make_subplots(
         rows=2,
         cols=len(chosen),
@@ -44,8 +54,13 @@ def spectrum(
         if mine.empty:
             known = table[["kind", "target"]].drop_duplicates().itertuples(index=False)
             told = ", ".join(f"{pair.kind} of {pair.target}" for pair in list(known)[:6])
-            raise SteerlabError(f"there is no spectrum of the kind {kind!r} of {iso!r}; there is {told}")
-        for trace in [*_values(mine, legend=place == 0), *_others(part, mine, kind, legend=place == 0)]:
+            raise SteerlabError(
+                f"there is no spectrum of the kind {kind!r} of {iso!r}; there is {told}"
+            )
+        for trace in [
+            *_values(mine, legend=place == 0),
+            *_others(part, mine, kind, legend=place == 0),
+        ]:
             figure.add_trace(trace, row=1, col=place + 1)
         for trace in _depth(mine, legend=place == 0):
             figure.add_trace(trace, row=2, col=place + 1)
@@ -55,12 +70,17 @@ def spectrum(
     figure.update_yaxes(range=[0, 1.04], row=2)
     figure.update_yaxes(title_text="singular value", row=1, col=1)
     figure.update_yaxes(title_text="share", row=2, col=1)
-    figure.update_xaxes(title_text="place in the spectrum", tickvals=_places(int(table["place"].max())), row=1)
+    figure.update_xaxes(
+        title_text="place in the spectrum", tickvals=_places(int(table["place"].max())), row=1
+    )
     figure.update_xaxes(title_text="layer", tickformat="d", row=2)
     caption = sentence_of(
-        "Above: singular values of the differences between translations, a line for each layer; dark inside the "
-        "window, the darker the deeper; filled where the eigengap keeps them. Below: the share of the squared spectrum "
-        "that is kept (mass) and how alike the subspaces of resampled pairs are (stability); the window is shaded",
+        "Above: singular values of the differences between translations, a line for each layer; "
+        "dark inside the "
+        "window, the darker the deeper; filled where the eigengap keeps them. Below: the share of "
+        "the squared spectrum "
+        "that is kept (mass) and how alike the subspaces of resampled pairs are (stability); the "
+        "window is shaded",
         f"n = {int(table['pairs'].max())} pairs a target" if "pairs" in table.columns else "",
         note,
     )
@@ -70,7 +90,11 @@ def spectrum(
 def _values(mine: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
     inside = sorted(mine.loc[mine["in_window"].astype(bool), "layer"].unique())
     colors = (
-        sample_colorscale([color for _, color in SEQUENTIAL], list(np.linspace(0.55, 1, len(inside)))) if inside else []
+        sample_colorscale(
+            [color for _, color in SEQUENTIAL], list(np.linspace(0.55, 1, len(inside)))
+        )
+        if inside
+        else []
     )
     shades = dict(zip(inside, colors, strict=True))
     layers = [*sorted(set(mine["layer"]) - set(inside)), *inside]  # the pale ones below
@@ -104,7 +128,9 @@ def _others(part: pd.DataFrame, mine: pd.DataFrame, kind: str, *, legend: bool) 
     """Each other kind of pairs: the median over the window's layers."""
     inside = set(mine.loc[mine["in_window"].astype(bool), "layer"])
     traces = []
-    for name, other in part[(part["kind"] != kind) & part["layer"].isin(inside)].groupby("kind", sort=False):
+    for name, other in part[(part["kind"] != kind) & part["layer"].isin(inside)].groupby(
+        "kind", sort=False
+    ):
         middle = other.groupby("place")["value"].median()
         traces.append(
             go.Scatter(
@@ -154,4 +180,9 @@ def _places(last: int) -> list[int]:
 def _decades(values: pd.Series) -> list[float]:
     low, high = float(values.min()), float(values.max())
     steps = (1, 3) if high / max(low, 1e-30) < 1e3 else (1,)
-    return [step * 10.0**power for power in range(-9, 9) for step in steps if low / 3 < step * 10.0**power < high * 3]
+    return [
+        step * 10.0**power
+        for power in range(-9, 9)
+        for step in steps
+        if low / 3 < step * 10.0**power < high * 3
+    ]

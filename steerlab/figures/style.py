@@ -1,4 +1,5 @@
-"""What every figure shares: one template, colours that colour-blind readers tell apart, names, captions, checks."""
+"""What every figure shares: one template, colours that colour-blind readers tell apart, names,
+captions, checks."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,13 +11,28 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 
 INK, GREY, PALE = "#1f2933", "#6b7785", "#e4e8ec"
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif'
-# Okabe and Ito's palette, its yellow and black exchanged for an olive and a slate that carry on white.
+FONT = (
+    'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif'
+)
+# Okabe and Ito's palette, its yellow and black exchanged for an olive and a slate that carry on
+# white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8d0f", "#5b5f97")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "cross", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-SEQUENTIAL = ((0.0, "#f4f8fb"), (0.25, "#d0e3f0"), (0.5, "#98c3de"), (0.75, "#3a88b8"), (1.0, "#06395c"))
-DIVERGING = ((0.0, "#b35806"), (0.25, "#f1b56b"), (0.5, "#f7f7f7"), (0.75, "#7fb4d3"), (1.0, "#06395c"))
+SEQUENTIAL = (
+    (0.0, "#f4f8fb"),
+    (0.25, "#d0e3f0"),
+    (0.5, "#98c3de"),
+    (0.75, "#3a88b8"),
+    (1.0, "#06395c"),
+)
+DIVERGING = (
+    (0.0, "#b35806"),
+    (0.25, "#f1b56b"),
+    (0.5, "#f7f7f7"),
+    (0.75, "#7fb4d3"),
+    (1.0, "#06395c"),
+)
 
 _WIDTH = 62  # characters of a caption that a phone has room for
 
@@ -41,7 +57,10 @@ _NAMES = {
 }
 FAMILIES = tuple(dict.fromkeys(entry.family for entry in LANGUAGES.values()))
 _RANK = {
-    iso: place for place, iso in enumerate(sorted(LANGUAGES, key=lambda iso: FAMILIES.index(LANGUAGES[iso].family)))
+    iso: place
+    for place, iso in enumerate(
+        sorted(LANGUAGES, key=lambda iso: FAMILIES.index(LANGUAGES[iso].family))
+    )
 }
 
 
@@ -66,10 +85,14 @@ def check(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
     if missing := [column for column in columns if column not in table.columns]:
         raise SteerlabError(
             f"{figure} was given a table without {', '.join(map(repr, missing))}; "
-            f"it has {', '.join(map(str, table.columns)) or 'no columns'}: name one of those, or add the column"
+            f"it has {', '.join(map(str, table.columns)) or 'no columns'}: name one of those, or "
+            "add the column"
         )
     if table.empty:
-        raise SteerlabError(f"{figure} was given a table without rows; it needs at least one: check what was filtered")
+        raise SteerlabError(
+            f"{figure} was given a table without rows; it needs at least one: check what was "
+            "filtered"
+        )
 
 
 def sentence_of(*parts: str) -> str:
@@ -78,7 +101,8 @@ def sentence_of(*parts: str) -> str:
 
 
 def finish(figure: go.Figure, *, title: str, caption: str, height: int) -> go.Figure:
-    """Dress a figure: the template, the title, the caption below the title and whole in `layout.meta["caption"]`."""
+    """Dress a figure: the template, the title, the caption below the title and whole in
+    `layout.meta["caption"]`."""
     lines = textwrap.wrap(caption, _WIDTH)
     top = 72 + 16 * len(lines)
     figure.update_layout(
@@ -119,7 +143,12 @@ def _template() -> go.layout.Template:
             "paper_bgcolor": "#ffffff",
             "plot_bgcolor": "#ffffff",
             "margin": {"l": 8, "r": 12, "b": 8, "t": 62},
-            "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#c3cad2", "align": "left", "font": {"color": INK}},
+            "hoverlabel": {
+                "bgcolor": "#ffffff",
+                "bordercolor": "#c3cad2",
+                "align": "left",
+                "font": {"color": INK},
+            },
             "legend": {
                 "orientation": "h",
                 "x": 0,

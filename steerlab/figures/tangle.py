@@ -24,14 +24,18 @@ def tanglegram(
     layer: int | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Two linkage matrices of the same languages, a line from each leaf to itself, in the colour of its family.
+    """Two linkage matrices of the same languages, a line from each leaf to itself, in the colour of
+    its family.
 
-    `orders`: the leaf orders, as `geometry.untangle` gives them; each tree is drawn to its own height. `statistic` says
-    how alike they are, and stands in the caption.
+    `orders`: the leaf orders, as `geometry.untangle` gives them; each tree is drawn to its own
+    height. `statistic` says how alike they are, and stands in the caption.
     """
     for tree, order in zip((left, right), orders, strict=True):
         if len(tree) != len(langs) - 1 or sorted(order) != list(range(len(langs))):
-            raise SteerlabError(f"each tree and each order needs exactly the {len(langs)} languages {' '.join(langs)}")
+            raise SteerlabError(
+                f"each tree and each order needs exactly the {len(langs)} languages "
+                f"{' '.join(langs)}"
+            )
     figure = go.Figure()
     for side, (tree, order) in enumerate(zip((left, right), orders, strict=True)):
         _branches(figure, tree, list(order), langs, side)
@@ -53,16 +57,24 @@ def tanglegram(
     figure.update_yaxes(visible=False, range=[len(langs) - 0.4, -0.6])
     where = "" if layer is None else f"; layer {layer}"
     caption = sentence_of(
-        f"Left: {headings[0]}, average linkage on the cosine distance of centred language means. Right: {headings[1]}, "
+        f"Left: {headings[0]}, average linkage on the cosine distance of centred language means. "
+        f"Right: {headings[1]}, "
         "whose height counts shared nodes. Branches are turned so that few lines cross",
         f"n = {len(langs)} languages{where}",
         statistic,
         note,
     )
-    return finish(figure, title="Two trees of the same languages", caption=caption, height=150 + 20 * len(langs))
+    return finish(
+        figure,
+        title="Two trees of the same languages",
+        caption=caption,
+        height=150 + 20 * len(langs),
+    )
 
 
-def _branches(figure: go.Figure, tree: np.ndarray, order: list[int], langs: Sequence[str], side: int) -> None:
+def _branches(
+    figure: go.Figure, tree: np.ndarray, order: list[int], langs: Sequence[str], side: int
+) -> None:
     """Every merge as a bracket, grouped by colour; the root at the outer edge."""
     groups, shown = families(langs), _shared(langs)
     top = float(tree[-1, 2])
@@ -72,7 +84,11 @@ def _branches(figure: go.Figure, tree: np.ndarray, order: list[int], langs: Sequ
     drawn: dict[str, tuple[list[float | None], list[float | None]]] = {}
     for node, (a, b, up, _) in enumerate(tree, start=len(langs)):
         a, b = int(a), int(b)
-        inside[node], height[node], place[node] = inside[a] | inside[b], up / top, (place[a] + place[b]) / 2
+        inside[node], height[node], place[node] = (
+            inside[a] | inside[b],
+            up / top,
+            (place[a] + place[b]) / 2,
+        )
         color = _color(next(iter(inside[node])), shown) if len(inside[node]) == 1 else _PLAIN
         x, y = drawn.setdefault(color, ([], []))
         x += [
@@ -85,7 +101,12 @@ def _branches(figure: go.Figure, tree: np.ndarray, order: list[int], langs: Sequ
         y += [place[a], place[a], place[b], place[b], None]
     for color, (x, y) in drawn.items():
         figure.add_scatter(
-            x=x, y=y, mode="lines", line={"color": color, "width": 1.5}, hoverinfo="skip", showlegend=False
+            x=x,
+            y=y,
+            mode="lines",
+            line={"color": color, "width": 1.5},
+            hoverinfo="skip",
+            showlegend=False,
         )
 
 
@@ -94,7 +115,8 @@ def _across(height: float, side: int) -> float:
 
 
 def _shared(langs: Sequence[str]) -> set[str]:
-    """The families with two or more of the languages: only these have a colour, since colours are few."""
+    """The families with two or more of the languages: only these have a colour, since colours
+    are few."""
     groups = families(langs)
     return {family for family in groups if groups.count(family) > 1}
 
@@ -103,7 +125,9 @@ def _color(family: str, shown: set[str]) -> str:
     return family_style(family)[0] if family in shown else _PLAIN
 
 
-def _threads(figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], langs: Sequence[str]) -> None:
+def _threads(
+    figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], langs: Sequence[str]
+) -> None:
     shown, alone = _shared(langs), "alone in its family"
     groups = [family if family in shown else alone for family in families(langs)]
     for family in sorted(set(groups), key=lambda name: (name == alone, groups.index(name))):
@@ -114,10 +138,14 @@ def _threads(figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], lan
                 x += [1 + 0.42 * _GAP, 1 + 0.58 * _GAP, None]
                 y += [orders[0].index(leaf), orders[1].index(leaf), None]
         line = {"color": _color(family, shown), "width": 1.5}
-        figure.add_scatter(x=x, y=y, mode="lines", line=line, opacity=0.75, name=family, hoverinfo="skip")
+        figure.add_scatter(
+            x=x, y=y, mode="lines", line=line, opacity=0.75, name=family, hoverinfo="skip"
+        )
 
 
-def _names(figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], langs: Sequence[str]) -> None:
+def _names(
+    figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], langs: Sequence[str]
+) -> None:
     for side, order in enumerate(orders):
         figure.add_scatter(
             x=[1.01 if side == 0 else 0.99 + _GAP] * len(langs),

@@ -17,7 +17,8 @@ from steerlab.figures.style import GREY, family_style, finish, sentence_of
 
 @runtime_checkable
 class LanguageVectors(Protocol):
-    """What `dendrogram` reads of a `Directions`: languages, layers, and vectors [lang layer width]."""
+    """What `dendrogram` reads of a `Directions`: languages, layers, and vectors [lang layer
+    width]."""
 
     @property
     def langs(self) -> tuple[str, ...]: ...
@@ -28,9 +29,11 @@ class LanguageVectors(Protocol):
 
 
 def linkage_of(vectors: Float[Any, "lang width"], langs: Sequence[str]) -> np.ndarray:
-    """scipy's linkage matrix: average linkage on the cosine distance of centred vectors, leaves in optimal order.
+    """scipy's linkage matrix: average linkage on the cosine distance of centred vectors, leaves in
+    optimal order.
 
-    Raises `SteerlabError` for fewer than two languages, a doubled or unknown one, a vector that is zero or not finite.
+    Raises `SteerlabError` for fewer than two languages, a doubled or unknown one, a vector that is
+    zero or not finite.
     """
     if len(langs) != len(vectors) or len(set(langs)) != len(langs) or len(langs) < 2:
         raise SteerlabError(
@@ -42,12 +45,16 @@ def linkage_of(vectors: Float[Any, "lang width"], langs: Sequence[str]) -> np.nd
 
 
 def cophenetic(vectors: Float[Any, "lang width"]) -> float:
-    """The correlation between the distances in the tree and the cosine distances: 1 where the tree loses nothing.
+    """The correlation between the distances in the tree and the cosine distances: 1 where the tree
+    loses nothing.
 
-    Sokal and Rohlf (1962). Raises `SteerlabError` for fewer than three languages: two have one distance.
+    Sokal and Rohlf (1962). Raises `SteerlabError` for fewer than three languages: two have one
+    distance.
     """
     if len(vectors) < 3:
-        raise SteerlabError(f"{len(vectors)} languages given; a cophenetic correlation needs at least three")
+        raise SteerlabError(
+            f"{len(vectors)} languages given; a cophenetic correlation needs at least three"
+        )
     distances = _distances(vectors)
     return float(cophenet(linkage(distances, method="average"), distances)[0])
 
@@ -58,22 +65,28 @@ def leaf_order(tree: np.ndarray) -> list[int]:
 
 
 def centred(vectors: Float[Any, "lang width"]) -> np.ndarray:
-    """The vectors less their mean over languages, as float64 [lang width], from a tensor or an array."""
+    """The vectors less their mean over languages, as float64 [lang width], from a tensor or an
+    array."""
     if hasattr(vectors, "detach"):
         vectors = vectors.detach().cpu().double().numpy()
     array = np.asarray(vectors, dtype=float)
     return array - array.mean(0)
 
 
-def dendrogram(directions: LanguageVectors, *, marks: Sequence[str] | None = None, note: str = "") -> go.Figure:
-    """The tree of the languages at one layer, leaves marked by family, its cophenetic correlation in the title.
+def dendrogram(
+    directions: LanguageVectors, *, marks: Sequence[str] | None = None, note: str = ""
+) -> go.Figure:
+    """The tree of the languages at one layer, leaves marked by family, its cophenetic correlation
+    in the title.
 
-    Branches within one family have the family's colour. `marks` are short words for the merges, in the order of
-    `linkage_of`, such as how stable each is. Raises `SteerlabError` unless there is exactly one layer.
+    Branches within one family have the family's colour. `marks` are short words for the merges, in
+    the order of `linkage_of`, such as how stable each is. Raises `SteerlabError` unless there is
+    exactly one layer.
     """
     if len(directions.layers) != 1:
         raise SteerlabError(
-            f"dendrogram was given {len(directions.layers)} layers ({', '.join(map(str, directions.layers))}); "
+            f"dendrogram was given {len(directions.layers)} layers "
+            f"({', '.join(map(str, directions.layers))}); "
             "it draws one: choose it, as in dendrogram(directions.at(layer))"
         )
     vectors, langs, layer = directions.vectors[:, 0], list(directions.langs), directions.layers[0]
@@ -85,7 +98,9 @@ def dendrogram(directions: LanguageVectors, *, marks: Sequence[str] | None = Non
         _draw_marks(figure, tree, marks)
     fit = f"cophenetic correlation {cophenetic(vectors):.2f}" if len(langs) > 2 else ""
     figure.update_xaxes(title_text="cosine distance", range=[0, 1.03 * tree[-1, 2]])
-    title = f"Language tree, layer {layer}" + (f" ({fit.replace('correlation ', '')})" if fit else "")
+    title = f"Language tree, layer {layer}" + (
+        f" ({fit.replace('correlation ', '')})" if fit else ""
+    )
     caption = sentence_of(
         "Average linkage on the cosine distance of centred language vectors",
         "; ".join(filter(None, (f"n = {len(langs)} languages", f"layer {layer}", fit))),
@@ -97,15 +112,20 @@ def dendrogram(directions: LanguageVectors, *, marks: Sequence[str] | None = Non
 def _distances(vectors: Float[Any, "lang width"]) -> np.ndarray:
     array = centred(vectors)
     if not np.isfinite(array).all():
-        raise SteerlabError("the language vectors hold NaN or infinity; fit them again from sound activations")
+        raise SteerlabError(
+            "the language vectors hold NaN or infinity; fit them again from sound activations"
+        )
     size = np.linalg.norm(array, axis=1)
     if (size <= 1e-12 * max(1.0, float(size.max()))).any():
-        raise SteerlabError("a language vector equals the mean of all, so it points nowhere; drop that language")
+        raise SteerlabError(
+            "a language vector equals the mean of all, so it points nowhere; drop that language"
+        )
     return np.clip(pdist(array, "cosine"), 0, 2)
 
 
 def _members(tree: np.ndarray, count: int) -> list[list[int]]:
-    """The leaves under every node: first the leaves, then the merges, numbered as scipy numbers them."""
+    """The leaves under every node: first the leaves, then the merges, numbered as scipy numbers
+    them."""
     nodes = [[leaf] for leaf in range(count)]
     for left, right, *_ in tree:
         nodes.append(nodes[int(left)] + nodes[int(right)])
@@ -114,14 +134,21 @@ def _members(tree: np.ndarray, count: int) -> list[list[int]]:
 
 def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> None:
     nodes, groups = _members(tree, len(langs)), families(langs)
-    drawn = layout_of(tree, no_plot=True, link_color_func=str)  # the "colour" of a link is the number of its node
-    for places, heights, node in zip(drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True):
+    drawn = layout_of(
+        tree, no_plot=True, link_color_func=str
+    )  # the "colour" of a link is the number of its node
+    for places, heights, node in zip(
+        drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True
+    ):
         under = {groups[leaf] for leaf in nodes[int(node)]}
         figure.add_scatter(
             x=heights,
             y=[(place - 5) / 10 for place in places],
             mode="lines",
-            line={"color": family_style(under.pop())[0] if len(under) == 1 else "#9aa5b1", "width": 2},
+            line={
+                "color": family_style(under.pop())[0] if len(under) == 1 else "#9aa5b1",
+                "width": 2,
+            },
             text=", ".join(language(langs[leaf]).name for leaf in nodes[int(node)]),
             hovertemplate="distance %{x:.3f}<br>%{text}<extra></extra>",
             showlegend=False,
@@ -130,10 +157,18 @@ def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> Non
 
 def _draw_marks(figure: go.Figure, tree: np.ndarray, marks: Sequence[str]) -> None:
     if len(marks) != len(tree):
-        raise SteerlabError(f"{len(marks)} marks for a tree of {len(tree)} merges; give one for each, empty for none")
+        raise SteerlabError(
+            f"{len(marks)} marks for a tree of {len(tree)} merges; give one for each, empty for "
+            "none"
+        )
     drawn = layout_of(tree, no_plot=True, link_color_func=str)
-    count, above = len(tree) + 1, {int(child): float(up) for a, b, up, _ in tree for child in (a, b)}
-    for places, heights, node in zip(drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True):
+    count, above = (
+        len(tree) + 1,
+        {int(child): float(up) for a, b, up, _ in tree for child in (a, b)},
+    )
+    for places, heights, node in zip(
+        drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True
+    ):
         text, here = marks[int(node) - count], heights[1]
         room = 0.012 * len(text) * tree[-1, 2]
         right = above.get(int(node), here) - here > room
@@ -160,7 +195,12 @@ def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
             x=[0] * len(inside),
             y=[places[iso] for iso in inside],
             mode="markers",
-            marker={"color": color, "symbol": symbol, "size": 10, "line": {"color": "#ffffff", "width": 1}},
+            marker={
+                "color": color,
+                "symbol": symbol,
+                "size": 10,
+                "line": {"color": "#ffffff", "width": 1},
+            },
             cliponaxis=False,
             name=family,
             text=[language(iso).name for iso in inside],

@@ -1,4 +1,5 @@
-"""Where in a Hugging Face decoder's block the sites are, and how a function gets to see and change what is there."""
+"""Where in a Hugging Face decoder's block the sites are, and how a function gets to see and
+change what is there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,12 @@ from steerlab.core.sites import SITES
 
 Act = Callable[[Tensor], Tensor | None]
 
-_MLPS = ("mlp", "feed_forward", "ffn", "ff")  # names of an MLP in a block; some blocks hold its projections themselves
+_MLPS = (
+    "mlp",
+    "feed_forward",
+    "ffn",
+    "ff",
+)  # names of an MLP in a block; some blocks hold its projections themselves
 _PROJECTIONS = (  # what goes into the non-linearity, and what comes after it
     ("gate_up_proj", "down_proj"),
     ("gate_proj", "down_proj"),
@@ -27,9 +33,11 @@ _PROJECTIONS = (  # what goes into the non-linearity, and what comes after it
 
 @dataclass(frozen=True)
 class Projections:
-    """An MLP's two ends: `first` gives what goes into the non-linearity, `last` takes what comes out of it.
+    """An MLP's two ends: `first` gives what goes into the non-linearity, `last` takes what comes
+    out of it.
 
-    `width`: how many neurons there are. `fused`: `first` gives the gate and, behind it, what the gate multiplies.
+    `width`: how many neurons there are. `fused`: `first` gives the gate and, behind it, what the
+    gate multiplies.
     """
 
     first: torch.nn.Module
@@ -42,16 +50,23 @@ def blocks(hf: torch.nn.Module, count: int) -> torch.nn.ModuleList:
     """The decoder's blocks: the outermost list of modules as long as the model is deep."""
     found = [m for m in hf.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
     if not found:
-        raise SteerlabError(f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab knows")
+        raise SteerlabError(
+            f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab "
+            "knows"
+        )
     return found[0]
 
 
 def projections(block: torch.nn.Module) -> Projections:
-    """The projections of a block's MLP, found by their names and widths; experts and unknown MLPs raise."""
-    mlp = next((found for name in _MLPS if (found := getattr(block, name, None)) is not None), block)
+    """The projections of a block's MLP, found by their names and widths; experts and unknown
+    MLPs raise."""
+    mlp = next(
+        (found for name in _MLPS if (found := getattr(block, name, None)) is not None), block
+    )
     if hasattr(mlp, "experts"):
         raise SteerlabError(
-            f"{type(mlp).__name__} is a mixture of experts: which neurons a token meets differs from token to token, "
+            f"{type(mlp).__name__} is a mixture of experts: which neurons a token meets differs "
+            "from token to token, "
             "so it has no site 'mlp_pre' or 'mlp_post'; use resid_pre or resid_post"
         )
     for names in _PROJECTIONS:
@@ -63,7 +78,8 @@ def projections(block: torch.nn.Module) -> Projections:
             return Projections(first, last, width, made == 2 * width)
     known = ", ".join(" and ".join(names) for names in _PROJECTIONS)
     raise SteerlabError(
-        f"{type(block).__name__} has no MLP that steerlab knows, so no site 'mlp_pre' or 'mlp_post': the projections "
+        f"{type(block).__name__} has no MLP that steerlab knows, so no site 'mlp_pre' or "
+        "'mlp_post': the projections "
         f"into and out of it are named {known}; use resid_pre or resid_post"
     )
 
@@ -76,7 +92,8 @@ def _features(linear: Any) -> tuple[int, int]:
 
 
 def attach(block: torch.nn.Module, site: str, act: Act) -> Any:
-    """Let a function see what is at a site of a block, and put what it returns, if anything, in its place."""
+    """Let a function see what is at a site of a block, and put what it returns, if anything, in
+    its place."""
     if site == "resid_pre":
         return _before(block, act)
     if site == "resid_post":

@@ -1,4 +1,5 @@
-"""One forward pass in which many edited rows share a prompt: each joins the batch where its edit first acts."""
+"""One forward pass in which many edited rows share a prompt: each joins the batch where its edit
+first acts."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Branch:
-    """Rows in the order of the depth at which they join; depth d is before block d, or after the last block.
+    """Rows in the order of the depth at which they join; depth d is before block d, or after the
+    last block.
 
-    `parent`: the place of each row's prompt in the batch of prompts. `names`: which row of the whole each one is.
-    `order`: the place that each had in what was asked for.
+    `parent`: the place of each row's prompt in the batch of prompts. `names`: which row of the
+    whole each one is. `order`: the place that each had in what was asked for.
     """
 
     parent: Int[Tensor, " row"]
@@ -30,7 +32,8 @@ class Branch:
         return bisect_right(self.depth, depth)
 
     def origins(self, depth: int) -> Int[Tensor, " member"]:
-        """The prompt of each member of the batch at a depth: the prompts, while some row is still to come, and rows."""
+        """The prompt of each member of the batch at a depth: the prompts, while some row is
+        still to come, and rows."""
         joined = self.joined(depth)
         rows = self.parent[:joined]
         return rows if joined == len(self.depth) else torch.cat([self._clean, rows])
@@ -39,7 +42,11 @@ class Branch:
         """The name of each member of the batch at a depth; -1 for a prompt that is nobody's row."""
         joined = self.joined(depth)
         rows = self.names[:joined]
-        return rows if joined == len(self.depth) else torch.cat([torch.full_like(self._clean, -1), rows])
+        return (
+            rows
+            if joined == len(self.depth)
+            else torch.cat([torch.full_like(self._clean, -1), rows])
+        )
 
     def step(self, depth: int) -> Int[Tensor, " member"]:
         """The place of each member at a depth in the batch just above it."""
@@ -49,7 +56,8 @@ class Branch:
         return rows if after == len(self.depth) else torch.cat([self._clean, rows])
 
     def final(self, block: int) -> Int[Tensor, " row"]:
-        """The place of each row, or of its prompt, in what a block saw: where its keys and values lie."""
+        """The place of each row, or of its prompt, in what a block saw: where its keys and
+        values lie."""
         joined = self.joined(block)
         if joined == len(self.depth):
             return torch.arange(joined, device=self.parent.device)
@@ -64,20 +72,24 @@ class Branch:
 def branch(
     ids: Sequence[Sequence[int]], depth: Sequence[int], names: Sequence[int], device: torch.device
 ) -> tuple[list[list[int]], Branch | None]:
-    """The prompts to run for rows of tokens, and how the rows join them; no branch where no two share a prompt."""
+    """The prompts to run for rows of tokens, and how the rows join them; no branch where no two
+    share a prompt."""
     place: dict[tuple[int, ...], int] = {}
     parent = [place.setdefault(tuple(row), len(place)) for row in ids]
     if len(place) == len(ids):
         return [list(row) for row in ids], None
     order = sorted(range(len(ids)), key=lambda row: depth[row])
     rows = torch.tensor([[parent[row], names[row]] for row in order], device=device)
-    joined = Branch(rows[:, 0], tuple(depth[row] for row in order), rows[:, 1], tuple(order), len(place))
+    joined = Branch(
+        rows[:, 0], tuple(depth[row] for row in order), rows[:, 1], tuple(order), len(place)
+    )
     return [list(prompt) for prompt in place], joined
 
 
 @contextmanager
 def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator[None]:
-    """For one forward pass of the prompts: let rows join above their blocks, before any edit acts there.
+    """For one forward pass of the prompts: let rows join above their blocks, before any edit acts
+    there.
 
     `where`, the positions of the prompts, is kept true to the batch as it grows.
     """
@@ -86,7 +98,11 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator
 
     def join(h: Tensor, depth: int) -> Tensor:
         origin = branch.origins(depth)
-        where.text, where.generated, where.rows = text[origin], generated[origin], branch.members(depth)
+        where.text, where.generated, where.rows = (
+            text[origin],
+            generated[origin],
+            branch.members(depth),
+        )
         return h[branch.step(depth)]
 
     def before(block: int, known: dict[int, Tensor]) -> Any:
@@ -113,7 +129,11 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator
             if branch.joined(number) != branch.joined(number - 1):
                 known = {}
             if branch.joined(number):
-                handles.append(block.register_forward_pre_hook(before(number, known), with_kwargs=True, prepend=True))
+                handles.append(
+                    block.register_forward_pre_hook(
+                        before(number, known), with_kwargs=True, prepend=True
+                    )
+                )
             if branch.joined(number + 1) != branch.joined(number):
                 handles.append(block.register_forward_hook(after(number + 1), prepend=True))
         yield
@@ -123,7 +143,8 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator
 
 
 def _rows(given: Any, origin: Tensor, prompts: int, known: dict[int, Tensor]) -> Any:
-    """Masks and position embeddings of the members; they are the same objects in every block, so `known` keeps them."""
+    """Masks and position embeddings of the members; they are the same objects in every block, so
+    `known` keeps them."""
     if isinstance(given, Tensor):
         if given.ndim < 2 or given.shape[0] != prompts:
             return given

@@ -1,4 +1,5 @@
-"""A Hugging Face model whose residual stream can be read and changed, and its TransformerLens twin."""
+"""A Hugging Face model whose residual stream can be read and changed, and its TransformerLens
+twin."""
 
 import copy
 import hashlib
@@ -21,7 +22,8 @@ from steerlab.models.positions import HookFn, Positions, where
 
 
 class Model:
-    """A causal language model with its tokenizer, whose residual stream can be read and changed at any layer."""
+    """A causal language model with its tokenizer, whose residual stream can be read and changed
+    at any layer."""
 
     hf: Any  # a transformers model: torch types each of its attributes as a tensor or a module
     branches = True  # whether rows can join on the way through `forward`
@@ -33,7 +35,9 @@ class Model:
 
     def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None):
         self.hf, self.tokenizer, self.name, self.revision = hf.eval(), tokenizer, name, revision
-        self.config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
+        self.config = (
+            hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
+        )
         self.n_layers: int = self.config.num_hidden_layers
         self.width: int = self.config.hidden_size
         self.blocks = blocks(hf, self.n_layers)
@@ -68,7 +72,9 @@ class Model:
     @property
     def bytes(self) -> int:
         """Memory of the weights that lie on the model's device."""
-        return sum(t.numel() * t.element_size() for t in self.hf.parameters() if t.device == self.device)
+        return sum(
+            t.numel() * t.element_size() for t in self.hf.parameters() if t.device == self.device
+        )
 
     @property
     def ends(self) -> set[int]:
@@ -81,25 +87,36 @@ class Model:
     def about(self) -> dict[str, Any]:
         """What an artefact says of the model that it was made with."""
         about = {"name": self.name, "revision": self.revision, "fingerprint": self.fingerprint}
-        return about | {"dtype": str(self.dtype).removeprefix("torch."), "processing": "raw weights"}
+        return about | {
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "processing": "raw weights",
+        }
 
     @property
     def tl(self) -> Any:
-        """The same weights as a TransformerLens `TransformerBridge`: its hook names, caches and tools.
+        """The same weights as a TransformerLens `TransformerBridge`: its hook names, caches and
+        tools.
 
-        The bridge rewires the module that it is given, so it gets a structural copy that shares every parameter.
+        The bridge rewires the module that it is given, so it gets a structural copy that shares
+        every parameter.
         """
         if self._tl is None:
             from transformer_lens.model_bridge import TransformerBridge
 
             shared = {id(t): t for t in (*self.hf.parameters(), *self.hf.buffers())}
             twin = copy.deepcopy(self.hf, shared)
-            for module in twin.modules():  # an edit that is attached just now would stay on the copy for good
+            for module in (
+                twin.modules()
+            ):  # an edit that is attached just now would stay on the copy for good
                 module._forward_hooks.clear()
                 module._forward_pre_hooks.clear()
             tokenizer = copy.deepcopy(self.tokenizer)  # it would get its EOS as BOS if it has none
             self._tl = TransformerBridge.boot_transformers(
-                str(self.name), hf_model=twin, tokenizer=tokenizer, device=str(self.device), dtype=self.dtype
+                str(self.name),
+                hf_model=twin,
+                tokenizer=tokenizer,
+                device=str(self.device),
+                dtype=self.dtype,
             )
         return self._tl
 
@@ -113,16 +130,22 @@ class Model:
         room: int | None = None,
         branch: Branch | None = None,
     ) -> tuple[Float[Tensor, "out_row out vocab"], Any]:
-        """Logits, of the last position only with `last`; and a cache with room for `room` more positions, if asked for.
+        """Logits, of the last position only with `last`; and a cache with room for `room` more
+        positions, if asked for.
 
-        With `branch` the ids are prompts, and its rows join them on the way: logits and cache are those of the rows.
+        With `branch` the ids are prompts, and its rows join them on the way: logits and cache are
+        those of the rows.
         """
         with self._pass(ids, mask, past=past, branch=branch) as positions:
-            logits, past = self._run(ids, mask, positions, past, last=last, cached=past is not None or room is not None)
+            logits, past = self._run(
+                ids, mask, positions, past, last=last, cached=past is not None or room is not None
+            )
         if room is not None and self.branches:
             from steerlab.models.kv_cache import preallocate  # imports transformers
 
-            rows = None if branch is None else [branch.final(block) for block in range(self.n_layers)]
+            rows = (
+                None if branch is None else [branch.final(block) for block in range(self.n_layers)]
+            )
             past = preallocate(past, room, rows)
         return logits, past
 
@@ -143,10 +166,14 @@ class Model:
     def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
         """Run the blocks for the sake of what is attached to them, without the unembedding."""
         with self._pass(ids, mask) as positions:
-            self.hf.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+            self.hf.base_model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+            )
 
     @contextmanager
-    def _pass(self, ids: Tensor, mask: Tensor, *, past: Any = None, branch: Branch | None = None) -> Iterator[Tensor]:
+    def _pass(
+        self, ids: Tensor, mask: Tensor, *, past: Any = None, branch: Branch | None = None
+    ) -> Iterator[Tensor]:
         """Know the positions of a pass and let rows branch off; gives the position ids."""
         before = length(past)
         if self.attachments or branch:
@@ -168,15 +195,18 @@ class Model:
 
     @contextmanager
     def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
-        """Attach functions of (h [row pos width], Where) to sites; all or none, and gone afterwards whatever happens.
+        """Attach functions of (h [row pos width], Where) to sites; all or none, and gone afterwards
+        whatever happens.
 
-        A function that returns None only looks. They see every forward pass of the Hugging Face model, also those of
-        its own `generate`.
+        A function that returns None only looks. They see every forward pass of the Hugging Face
+        model, also those of its own `generate`.
         """
         handles: list[Any] = []
         self.attachments += 1
         try:
-            handles.append(self.hf.base_model.register_forward_pre_hook(self._watch, with_kwargs=True))
+            handles.append(
+                self.hf.base_model.register_forward_pre_hook(self._watch, with_kwargs=True)
+            )
             for site, layer, change in changes:
                 self.need_layer(layer)
                 handles.append(attach(self.blocks[layer], site, self._placed(change)))
@@ -189,29 +219,38 @@ class Model:
     def _placed(self, change: HookFn) -> Callable[[Tensor], Tensor | None]:
         def act(h: Tensor) -> Tensor | None:
             if self._where is None:
-                raise SteerlabError(f"a block of {self.name} ran by itself, so an edit cannot know BOS; run the model")
+                raise SteerlabError(
+                    f"a block of {self.name} ran by itself, so an edit cannot know BOS; run the "
+                    "model"
+                )
             if h.ndim > 2:
                 return change(h, self._where)
-            new = change(h.unflatten(0, self._where.text.shape), self._where)  # OPT's MLP sees its positions in a row
+            new = change(
+                h.unflatten(0, self._where.text.shape), self._where
+            )  # OPT's MLP sees its positions in a row
             return None if new is None else new.flatten(0, 1)
 
         return act
 
     def width_of(self, site: str) -> int:
-        """How wide activations are at a site: d_model in the residual stream, d_mlp inside an MLP."""
+        """How wide activations are at a site: d_model in the residual stream, d_mlp inside an
+        MLP."""
         hook_name(site, 0)
         if not site.startswith("mlp_"):
             return self.width
         widths = sorted({projections(block).width for block in self.blocks})
         if len(widths) > 1:
             raise SteerlabError(
-                f"the MLPs of {self.name} have different widths {widths}, so {site} has none of its own"
+                f"the MLPs of {self.name} have different widths {widths}, so {site} has none of "
+                "its own"
             )
         return widths[0]
 
     def need_layer(self, layer: int) -> None:
         if not 0 <= layer < self.n_layers:
-            raise SteerlabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for")
+            raise SteerlabError(
+                f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for"
+            )
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
         """Learn the positions of a pass that somebody else began."""
@@ -219,7 +258,9 @@ class Model:
             return
         ids = kwargs.get("input_ids", kwargs.get("input", args[0] if args else None))
         if not isinstance(ids, Tensor) or ids.is_floating_point():
-            raise SteerlabError("an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings")
+            raise SteerlabError(
+                "an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings"
+            )
         past = length(kwargs.get("past_key_values") or kwargs.get("past_kv_cache"))
         self._where = self._positions(ids, kwargs.get("attention_mask"), past)
 

@@ -21,11 +21,14 @@ def length(past: Any) -> int:
     """Positions in a cache, of Hugging Face or of a `HookedTransformer`."""
     if past is None:
         return 0
-    return int(past.get_seq_length() if hasattr(past, "get_seq_length") else past[0].past_keys.shape[1])
+    return int(
+        past.get_seq_length() if hasattr(past, "get_seq_length") else past[0].past_keys.shape[1]
+    )
 
 
 class PreallocatedLayer(DynamicLayer):
-    """Keys and values [row head pos dim] of one layer, with room for the positions that will follow."""
+    """Keys and values [row head pos dim] of one layer, with room for the positions that will
+    follow."""
 
     keys: Tensor
     values: Tensor
@@ -42,7 +45,9 @@ class PreallocatedLayer(DynamicLayer):
         made[:, :, : self.length] = given
         return made
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Write the new positions behind the old ones; gives views of all."""
         end = self.length + key_states.shape[2]
         self.keys[:, :, self.length : end] = key_states
@@ -56,19 +61,26 @@ class PreallocatedLayer(DynamicLayer):
     def batch_select_indices(self, indices: Tensor) -> None:
         room = self.keys.shape[2] - self.length
         keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
-        self.keys, self.values = self._roomy(keys[indices], room), self._roomy(values[indices], room)
+        self.keys, self.values = (
+            self._roomy(keys[indices], room),
+            self._roomy(values[indices], room),
+        )
 
 
 def preallocate(past: Any, room: int, rows: list[Tensor] | None = None) -> Any:
-    """Give a prompt's cache room for what follows; `rows` names, for each layer, the cached row of each final row.
+    """Give a prompt's cache room for what follows; `rows` names, for each layer, the cached row of
+    each final row.
 
-    A sliding layer becomes a full one, as the mask keeps to the window; a layer of another kind stays what it is.
+    A sliding layer becomes a full one, as the mask keeps to the window; a layer of another kind
+    stays what it is.
     """
     for number, layer in enumerate(past.layers):
         if not layer.is_initialized:
             continue
         chosen = None if rows is None else rows[number]
-        whole = not getattr(layer, "is_sliding", False) or layer.keys.shape[2] == layer.get_seq_length()
+        whole = (
+            not getattr(layer, "is_sliding", False) or layer.keys.shape[2] == layer.get_seq_length()
+        )
         if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and whole:
             keys, values = layer.keys, layer.values
             if chosen is not None:

@@ -23,16 +23,20 @@ def load(
 ) -> Model:
     """Load a model by Hub id or folder; without one, polyglot from the package.
 
-    A `HookedTransformer` or `TransformerBridge` is taken as it is. Weights stay raw. Without `dtype` a CPU computes in
-    float32 and a GPU in the precision of the checkpoint; "auto" is bfloat16 on a CPU that has instructions for it,
-    where it is the largest single gain. Without `device` a GPU is used if there is one.
+    A `HookedTransformer` or `TransformerBridge` is taken as it is. Weights stay raw. Without
+    `dtype` a CPU computes in float32 and a GPU in the precision of the checkpoint; "auto" is
+    bfloat16 on a CPU that has instructions for it, where it is the largest single gain. Without
+    `device` a GPU is used if there is one.
     """
     if isinstance(source, Model):
         return source
     if hasattr(source, "run_with_cache") and hasattr(source, "cfg"):
         return LensModel(source, name=str(getattr(source.cfg, "model_name", "model")))
     if source is not None and not isinstance(source, (str, Path)):
-        raise SteerlabError(f"load takes a Hub id, a folder, or a TransformerLens model, not {type(source).__name__}")
+        raise SteerlabError(
+            "load takes a Hub id, a folder, or a TransformerLens model, not "
+            f"{type(source).__name__}"
+        )
     name = "polyglot" if source is None or str(source) == "polyglot" else str(source)
     folder = str(PACKAGED) if name == "polyglot" else name
     device = _device(device)
@@ -40,17 +44,23 @@ def load(
     model = Model(hf.to(device), tokenizer, name=name, revision=revision)
     for key, value in hf.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise SteerlabError(f"the weights of {name} hold NaN or infinity in {key}; fetch the model again")
+            raise SteerlabError(
+                f"the weights of {name} hold NaN or infinity in {key}; fetch the model again"
+            )
     return model
 
 
-def reload(name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str) -> Model:
+def reload(
+    name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str
+) -> Model:
     """The model that another process has, from the same place; another one raises."""
     model = load(name, revision=revision, dtype=dtype, device=device)
     if model.fingerprint != fingerprint:
         raise SteerlabError(
-            f"{name!r} is another model here than where the work was planned (fingerprint {model.fingerprint} here, "
-            f"{fingerprint} there); give every machine the same files, and a model made in memory a folder"
+            f"{name!r} is another model here than where the work was planned (fingerprint "
+            f"{model.fingerprint} here, "
+            f"{fingerprint} there); give every machine the same files, and a model made in memory "
+            "a folder"
         )
     return model
 
@@ -62,19 +72,26 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
     try:
         make: Any = transformers.AutoModelForCausalLM.from_pretrained
         hf, found = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, revision=revision, padding_side="left"
+        )
     except (OSError, ValueError) as error:
         raise SteerlabError(
-            f"could not load {folder!r}: it is no folder with a causal language model, and it could not be fetched "
-            f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the id, or connect once"
+            f"could not load {folder!r}: it is no folder with a causal language model, and it "
+            "could not be fetched "
+            f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the "
+            "id, or connect once"
         ) from error
     except (SafetensorError, RuntimeError) as error:
         raise SteerlabError(
-            f"the weights of {folder!r} are truncated, altered or of another shape than config.json says "
+            f"the weights of {folder!r} are truncated, altered or of another shape than "
+            "config.json says "
             f"({str(error).splitlines()[0]}); fetch the model again"
         ) from error
     if found["missing_keys"]:  # transformers would leave them random
-        raise SteerlabError(f"{folder!r} has no weights for {min(found['missing_keys'])}; fetch the model again")
+        raise SteerlabError(
+            f"{folder!r} has no weights for {min(found['missing_keys'])}; fetch the model again"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return hf, tokenizer
@@ -87,7 +104,9 @@ def _device(device: str | None) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         told = str(error).splitlines()[0]
-        raise SteerlabError(f"there is no device {device!r} here ({told}); use cpu, or cuda with a GPU") from error
+        raise SteerlabError(
+            f"there is no device {device!r} here ({told}); use cpu, or cuda with a GPU"
+        ) from error
     return device
 
 
@@ -100,7 +119,10 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise SteerlabError(f"there is no dtype {dtype!r}; use float32, bfloat16, float16 or auto")
     if found == torch.bfloat16 and device == "cpu" and not computes_bfloat16():
-        told = "this CPU has no instructions for bfloat16 and will be many times slower than in float32; use auto"
+        told = (
+            "this CPU has no instructions for bfloat16 and will be many times slower than in "
+            "float32; use auto"
+        )
         warnings.warn(told, RuntimeWarning, stacklevel=3)
     return found
 

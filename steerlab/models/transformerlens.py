@@ -16,7 +16,8 @@ from steerlab.models.positions import HookFn
 
 
 class LensModel(Model):
-    """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own hooks and cache."""
+    """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own
+    hooks and cache."""
 
     branches = False
 
@@ -24,13 +25,19 @@ class LensModel(Model):
         self.tokenizer, self.name, self.revision = tl.tokenizer, name, None
         self.config, self.n_layers, self.width = tl.cfg, tl.cfg.n_layers, tl.cfg.d_model
         self.hf = self._tl = tl.eval()
-        if self.tokenizer is not None and not (tl.cfg.default_prepend_bos or has_bos(self.tokenizer)):
+        if self.tokenizer is not None and not (
+            tl.cfg.default_prepend_bos or has_bos(self.tokenizer)
+        ):
             self.tokenizer = copy.deepcopy(self.tokenizer)  # TransformerLens goes on with its own
             self.tokenizer.bos_token = None
-        self.fingerprint = ""  # its parameters have other names and shapes, so they cannot be compared
+        self.fingerprint = (
+            ""  # its parameters have other names and shapes, so they cannot be compared
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise SteerlabError(f"{self.name} lives in this process only; other processes need a Hub id or a folder")
+        raise SteerlabError(
+            f"{self.name} lives in this process only; other processes need a Hub id or a folder"
+        )
 
     @property
     def context(self) -> int:
@@ -40,9 +47,14 @@ class LensModel(Model):
         if not site.startswith("mlp_"):
             return super().width_of(site)
         name, inner = hook_name(site, 0), getattr(self.config, "d_mlp", None)
-        if getattr(self.config, "num_experts", None) or inner is None or name not in self._tl.hook_dict:
+        if (
+            getattr(self.config, "num_experts", None)
+            or inner is None
+            or name not in self._tl.hook_dict
+        ):
             raise SteerlabError(
-                f"{self.name} has no {name}, or means something else by it, as a mixture of experts does, so it has no "
+                f"{self.name} has no {name}, or means something else by it, as a mixture of "
+                "experts does, so it has no "
                 f"site {site!r}; use resid_pre or resid_post"
             )
         return int(inner)
@@ -95,7 +107,8 @@ class LensModel(Model):
         def hook(h: Tensor, hook: Any) -> Tensor | None:
             if self._where is None:
                 raise SteerlabError(
-                    f"{self.name}'s own generate does not say which tokens it runs, so an edit cannot tell BOS and "
+                    f"{self.name}'s own generate does not say which tokens it runs, so an edit "
+                    "cannot tell BOS and "
                     "padding; use steerlab's generate, or edit.hooks(model)"
                 )
             return change(h, self._where)

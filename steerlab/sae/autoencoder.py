@@ -1,4 +1,5 @@
-"""A sparse autoencoder at one hook point: latents that are on or off, and a decoder row for each."""
+"""A sparse autoencoder at one hook point: latents that are on or off, and a decoder row for
+each."""
 
 import hashlib
 import json
@@ -27,12 +28,13 @@ KINDS = ("relu", "jumprelu", "topk")
 class SAE:
     """A sparse autoencoder: z = activation((h - b_dec) @ W_enc + b_enc), and h ≈ z @ W_dec + b_dec.
 
-    `W_enc` [width latent], `b_enc` [latent], `W_dec` [latent width], `b_dec` [width], whatever their precision,
-    become float32, and everything is computed in it. `kind` is the activation: "relu"; "jumprelu", pre where it is
-    above `threshold` [latent] (Rajamanoharan et al. 2024); "topk", the `k` largest, if positive (Gao et al. 2024).
-    `apply_b_dec_to_input` says whether b_dec is subtracted first. It reads `site` of `layer`. `about` holds what is
-    known of its origin: `model` and `fingerprint` of the model that it was trained on, `release` and `id`, `sha256`
-    of the file, `metadata` of sae-lens.
+    `W_enc` [width latent], `b_enc` [latent], `W_dec` [latent width], `b_dec` [width], whatever
+    their precision, become float32, and everything is computed in it. `kind` is the activation:
+    "relu"; "jumprelu", pre where it is above `threshold` [latent] (Rajamanoharan et al. 2024);
+    "topk", the `k` largest, if positive (Gao et al. 2024). `apply_b_dec_to_input` says whether
+    b_dec is subtracted first. It reads `site` of `layer`. `about` holds what is known of its
+    origin: `model` and `fingerprint` of the model that it was trained on, `release` and `id`,
+    `sha256` of the file, `metadata` of sae-lens.
     """
 
     W_enc: Float[Tensor, "width latent"]
@@ -50,25 +52,44 @@ class SAE:
     def __post_init__(self) -> None:
         hook_name(self.site, self.layer)
         if self.kind not in KINDS:
-            raise SteerlabError(f"there is no kind {self.kind!r} of autoencoder here; there are {', '.join(KINDS)}")
+            raise SteerlabError(
+                f"there is no kind {self.kind!r} of autoencoder here; there are {', '.join(KINDS)}"
+            )
         if (self.threshold is not None) != (self.kind == "jumprelu"):
-            raise SteerlabError(f"a threshold belongs to a jumprelu autoencoder, and to no other; this is {self.kind}")
+            raise SteerlabError(
+                "a threshold belongs to a jumprelu autoencoder, and to no other; this is "
+                f"{self.kind}"
+            )
         if (self.k is not None) != (self.kind == "topk"):
-            raise SteerlabError(f"k belongs to a topk autoencoder, and to no other; this is {self.kind}")
+            raise SteerlabError(
+                f"k belongs to a topk autoencoder, and to no other; this is {self.kind}"
+            )
         width, latents = self.W_enc.shape
-        shapes = {"b_enc": (latents,), "W_dec": (latents, width), "b_dec": (width,), "threshold": (latents,)}
+        shapes = {
+            "b_enc": (latents,),
+            "W_dec": (latents, width),
+            "b_dec": (width,),
+            "threshold": (latents,),
+        }
         for name in ("W_enc", *shapes):
             value = getattr(self, name)
             if value is None:
                 continue
             if name in shapes and tuple(value.shape) != shapes[name]:
-                told = f"{name} has shape {tuple(value.shape)}; W_enc {width} x {latents} asks for {shapes[name]}"
+                told = (
+                    f"{name} has shape {tuple(value.shape)}; W_enc {width} x {latents} asks for "
+                    f"{shapes[name]}"
+                )
                 raise SteerlabError(f"{told}; the file is damaged or of another format")
             if not torch.isfinite(value).all():
-                raise SteerlabError(f"{name} of this autoencoder holds NaN or infinity; fetch or train it again")
+                raise SteerlabError(
+                    f"{name} of this autoencoder holds NaN or infinity; fetch or train it again"
+                )
             object.__setattr__(self, name, value.detach().float().contiguous())
         if self.k is not None and not 0 < self.k <= latents:
-            raise SteerlabError(f"k = {self.k} of {latents} latents was given; k is between 1 and their number")
+            raise SteerlabError(
+                f"k = {self.k} of {latents} latents was given; k is between 1 and their number"
+            )
 
     @property
     def width(self) -> int:
@@ -86,7 +107,14 @@ class SAE:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that decides what it computes, and of where."""
-        told = [self.kind, self.k, self.apply_b_dec_to_input, self.site, self.layer, self.W_enc.shape]
+        told = [
+            self.kind,
+            self.k,
+            self.apply_b_dec_to_input,
+            self.site,
+            self.layer,
+            self.W_enc.shape,
+        ]
         digest = hashlib.sha256(json.dumps(told).encode())
         for value in self._tensors().values():
             digest.update(value.cpu().numpy().tobytes())
@@ -114,52 +142,65 @@ class SAE:
     ) -> tuple[Float[Tensor, "rank width"], Float[Tensor, " rank"], Float[Tensor, " rank"]]:
         """(encoder [rank width], bias [rank], threshold [rank]) that compute some latents alone.
 
-        With pre = encoder @ h + bias, their values are relu(pre) · (pre > threshold): b_dec is folded into the bias.
-        The latents of a topk autoencoder depend on one another, so it raises.
+        With pre = encoder @ h + bias, their values are relu(pre) · (pre > threshold): b_dec is
+        folded into the bias. The latents of a topk autoencoder depend on one another, so it raises.
         """
         if self.kind == "topk":
             raise SteerlabError(
-                "which latents of a topk autoencoder are on depends on all others, so a few cannot be read alone; take "
+                "which latents of a topk autoencoder are on depends on all others, so a few cannot "
+                "be read alone; take "
                 "a jumprelu one (sae-lens saves a BatchTopK autoencoder as that)"
             )
         if wrong := [unit for unit in units if not 0 <= unit < self.latents]:
-            raise SteerlabError(f"there is no latent {wrong[0]}; this autoencoder has latents 0 to {self.latents - 1}")
+            raise SteerlabError(
+                f"there is no latent {wrong[0]}; this autoencoder has latents 0 to "
+                f"{self.latents - 1}"
+            )
         chosen = torch.tensor(list(units), dtype=torch.long, device=self.W_enc.device)
         encoder = self.W_enc[:, chosen].mT.contiguous()
         bias = self.b_enc[chosen]
         if self.apply_b_dec_to_input:
             bias = bias - encoder @ self.b_dec
-        return encoder, bias, torch.zeros_like(bias) if self.threshold is None else self.threshold[chosen]
+        return (
+            encoder,
+            bias,
+            torch.zeros_like(bias) if self.threshold is None else self.threshold[chosen],
+        )
 
     def to(self, device: str | torch.device) -> "SAE":
         """The same on another device."""
         return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
 
     def need(self, model: Any) -> None:
-        """Raise unless it was made for this model: its width, its layers and, where known, its very weights."""
+        """Raise unless it was made for this model: its width, its layers and, where known, its
+        very weights."""
         if not 0 <= self.layer < model.n_layers:
             raise SteerlabError(
-                f"this autoencoder is of {self.hook}, and {model.name} has layers 0 to {model.n_layers - 1}; "
+                f"this autoencoder is of {self.hook}, and {model.name} has layers 0 to "
+                f"{model.n_layers - 1}; "
                 f"{self._remedy()}"
             )
         width = model.width_of(self.site)
         if width != self.width:
             raise SteerlabError(
-                f"this autoencoder reads {self.width} numbers, and {self.site} of {model.name} has {width}; "
+                f"this autoencoder reads {self.width} numbers, and {self.site} of {model.name} has "
+                f"{width}; "
                 f"{self._remedy()}"
             )
         theirs = self.about.get("fingerprint")
         if theirs is not None and theirs != model.fingerprint:
             raise SteerlabError(
-                f"this autoencoder was trained on another model: {self.about.get('model', 'one')} with fingerprint "
+                f"this autoencoder was trained on another model: {self.about.get('model', 'one')} "
+                "with fingerprint "
                 f"{theirs}, and {model.name} has {model.fingerprint}; {self._remedy()}"
             )
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
-        """Write sae-lens' own two files (`sae_lens.SAE.load_from_disk` reads them), the weights in `dtype`.
+        """Write sae-lens' own two files (`sae_lens.SAE.load_from_disk` reads them), the weights in
+        `dtype`.
 
-        The header of the weights holds the digest of both files together, so that a folder of which only one was
-        replaced is refused when it is read.
+        The header of the weights holds the digest of both files together, so that a folder of which
+        only one was replaced is refused when it is read.
         """
         folder = Path(folder)
         stored = {name: value.cpu().to(dtype) for name, value in self._tensors().items()}
@@ -175,29 +216,37 @@ class SAE:
             for fresh in files.values():
                 if fresh.exists():
                     fresh.unlink()
-            raise SteerlabError(f"could not write into {folder} ({error}); make room or give another folder") from error
+            raise SteerlabError(
+                f"could not write into {folder} ({error}); make room or give another folder"
+            ) from error
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, *, layer: int | None = None, hook: str | None = None) -> "SAE":
-        """Read a folder that sae-lens, Gemma Scope (1 or 2) or Llama Scope wrote, without a network.
+    def load(
+        cls, folder: str | Path, *, layer: int | None = None, hook: str | None = None
+    ) -> "SAE":
+        """Read a folder that sae-lens, Gemma Scope (1 or 2) or Llama Scope wrote, without a
+        network.
 
-        `hook` (`blocks.5.hook_resid_post`, or `model.layers.5`), or `layer` for the residual stream after a block,
-        says where it reads if the files do not (Gemma Scope's `params.npz`); where they do, it must agree with them.
-        Input scaling and decoder norms are folded into the weights; what cannot be folded is refused.
+        `hook` (`blocks.5.hook_resid_post`, or `model.layers.5`), or `layer` for the residual stream
+        after a block, says where it reads if the files do not (Gemma Scope's `params.npz`); where
+        they do, it must agree with them. Input scaling and decoder norms are folded into the
+        weights; what cannot be folded is refused.
         """
         parts, promised = read(Path(folder), layer=layer, hook=hook)
         made = cls(**parts)
         if promised is not None and made.digest != promised:
             raise SteerlabError(
-                f"the two files in {folder} do not belong together, or one was altered after it was written; write "
+                f"the two files in {folder} do not belong together, or one was altered after it "
+                "was written; write "
                 f"the autoencoder again"
             )
         return made
 
     @classmethod
     def from_pretrained(cls, release: str, sae_id: str) -> "SAE":
-        """One of the releases that sae-lens knows, such as `gemma-scope-2b-pt-res-canonical`, fetched or cached."""
+        """One of the releases that sae-lens knows, such as `gemma-scope-2b-pt-res-canonical`,
+        fetched or cached."""
         from steerlab.sae.pretrained import fetch
 
         return cls(**fetch(release, sae_id))
@@ -210,32 +259,45 @@ class SAE:
         return cls(**parts_of(sae))
 
     def _tensors(self) -> dict[str, Any]:
-        told = {name: getattr(self, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
+        told = {
+            name: getattr(self, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+        }
         return {name: value for name, value in told.items() if value is not None}
 
     def _need_width(self, given: int, wanted: int, what: str) -> None:
         if given != wanted:
-            raise SteerlabError(f"the {what} have {given} numbers each; this autoencoder of {self.hook} takes {wanted}")
+            raise SteerlabError(
+                f"the {what} have {given} numbers each; this autoencoder of {self.hook} takes "
+                f"{wanted}"
+            )
 
     def _remedy(self) -> str:
         return (
-            "take the autoencoders of this model, or, if they are polyglot's own and it was retrained, `make rebuild`"
+            "take the autoencoders of this model, or, if they are polyglot's own and it was "
+            "retrained, `make rebuild`"
         )
 
 
 def saes(place: str | Path | None = None, layers: Sequence[int] | None = None) -> dict[int, SAE]:
-    """The autoencoders of a folder with `layer_<number>` inside, by layer; without a place, polyglot's own.
+    """The autoencoders of a folder with `layer_<number>` inside, by layer; without a place,
+    polyglot's own.
 
     `layers` are those to read; without them, all that are there.
     """
     top = PACKAGED if place is None else Path(place)
-    found = {int(folder.name[6:]): folder for folder in top.glob("layer_*") if folder.name[6:].isdigit()}
+    found = {
+        int(folder.name[6:]): folder for folder in top.glob("layer_*") if folder.name[6:].isdigit()
+    }
     if not found:
-        raise SteerlabError(f"{top} holds no layer_<number>; give the folder above them, or SAE.load a single one")
+        raise SteerlabError(
+            f"{top} holds no layer_<number>; give the folder above them, or SAE.load a single one"
+        )
     wanted = sorted(found) if layers is None else list(layers)
     if missing := [layer for layer in wanted if layer not in found]:
         there = ", ".join(map(str, sorted(found)))
-        raise SteerlabError(f"{top} has no autoencoder of layer {missing[0]}; there are those of layers {there}")
+        raise SteerlabError(
+            f"{top} has no autoencoder of layer {missing[0]}; there are those of layers {there}"
+        )
     if not wanted:
         raise SteerlabError("no layer was named; name at least one, or leave layers out for all")
     return {layer: SAE.load(found[layer], layer=layer) for layer in wanted}

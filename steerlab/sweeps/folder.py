@@ -9,16 +9,24 @@ from steerlab.core.files import read_json
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Take a folder that is empty, or whose manifest.json says that the same settings made it; others raise."""
+    """Take a folder that is empty, or whose manifest.json says that the same settings made it;
+    others raise."""
     file = folder / "manifest.json"
     foreign = occupied(folder)
     if file.exists():
         made = read_json(file).get("settings", {})
         if other := [key for key, value in settings.items() if made.get(key) != value]:
-            told = ", ".join(f"{key} {made.get(key)!r} there, {settings[key]!r} here" for key in other)
-            raise SteerlabError(f"{folder} holds a run with other settings ({told}); give another --out or delete it")
+            told = ", ".join(
+                f"{key} {made.get(key)!r} there, {settings[key]!r} here" for key in other
+            )
+            raise SteerlabError(
+                f"{folder} holds a run with other settings ({told}); give another --out or delete "
+                "it"
+            )
     elif foreign:
-        raise SteerlabError(f"{folder} holds files, but no run; give an empty or a new folder as --out")
+        raise SteerlabError(
+            f"{folder} holds files, but no run; give an empty or a new folder as --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -1,11 +1,20 @@
-"""The grid of a sweep, as YAML or Python say it: every key is checked, and every error names its key."""
+"""The grid of a sweep, as YAML or Python say it: every key is checked, and every error names its
+key."""
 
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
@@ -15,7 +24,8 @@ from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.methods import METHODS, known, suits
 from steerlab.sweeps.runner import NEW_TOKENS
 
-# The operators that a sweep steers with, by themselves at one layer, and the strengths of each where none are given.
+# The operators that a sweep steers with, by themselves at one layer, and the strengths of each
+# where none are given.
 STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes}
 ALL = -1  # stands for the layer of what acts on all layers at once
 
@@ -24,7 +34,9 @@ Strength = Annotated[float, Field(allow_inf_nan=False)]
 
 def _listed(value: Any) -> Any:
     """One word stands for a list of it."""
-    return (value,) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+    return (
+        (value,) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+    )
 
 
 def _every(value: Any) -> Any:
@@ -32,13 +44,15 @@ def _every(value: Any) -> Any:
 
 
 class Grid(BaseModel):
-    """Everything that decides a sweep; `Grid.read` takes it from a YAML file, where "all" is every layer or language.
+    """Everything that decides a sweep; `Grid.read` takes it from a YAML file, where "all" is every
+    layer or language.
 
-    `operators` maps each operator to its strengths, in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
-    of the angle between the two means for `rotate`; a list of names takes `strengths`, or each operator's own. One that
-    belongs to an estimator runs with that one only, and one that acts on all layers at once takes no layer (-1).
-    `saes`: the folder of the model's SAEs, for methods that choose their features. `draws` is how many samples each
-    prompt gets at a temperature above 0; `seed` decides these, and the order of the lines in a race.
+    `operators` maps each operator to its strengths, in its own unit (`edits.OPERATORS`): natural
+    gaps for `add`, shares of the angle between the two means for `rotate`; a list of names takes
+    `strengths`, or each operator's own. One that belongs to an estimator runs with that one only,
+    and one that acts on all layers at once takes no layer (-1). `saes`: the folder of the model's
+    SAEs, for methods that choose their features. `draws` is how many samples each prompt gets at a
+    temperature above 0; `seed` decides these, and the order of the lines in a race.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -53,7 +67,9 @@ class Grid(BaseModel):
     targets: Annotated[tuple[str, ...] | None, BeforeValidator(_every)] = None
     estimators: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("diffmean",)
     operators: dict[str, tuple[Strength, ...]] = {"add": STEERING["add"]}
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_every)] = None
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_every)] = (
+        None
+    )
     split: Literal["estimate", "dev", "test"] = "dev"
     limit: Annotated[int, Field(ge=1)] | None = None
     prompt: str = "line"
@@ -87,7 +103,9 @@ class Grid(BaseModel):
         for name in named:
             _operator(name)
         return given | {
-            "operators": {name: _listed(STEERING[name] if strengths is None else strengths) for name in named}
+            "operators": {
+                name: _listed(STEERING[name] if strengths is None else strengths) for name in named
+            }
         }
 
     @field_validator("operators")
@@ -129,19 +147,29 @@ class Grid(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> "Grid":
         if self.source in (self.targets or ()):
-            raise ValueError(f"the source {self.source!r} is among the targets; a direction needs two languages")
+            raise ValueError(
+                f"the source {self.source!r} is among the targets; a direction needs two languages"
+            )
         for name in ("targets", "estimators", "operators", "layers", *self.operators):
             found = self.operators.get(name, getattr(self, name, None))
             if found is not None and not found:
-                raise ValueError("the grid is empty; give at least one estimator, operator, layer, strength and target")
+                raise ValueError(
+                    "the grid is empty; give at least one estimator, operator, layer, strength and "
+                    "target"
+                )
         for name in self.operators:
             if not any(suits(name, estimator) for estimator in self.estimators):
-                told = OPERATORS[name].estimator or ", ".join(each for each in METHODS if suits(name, each))
+                told = OPERATORS[name].estimator or ", ".join(
+                    each for each in METHODS if suits(name, each)
+                )
                 raise ValueError(
-                    f"operators.{name}: it needs what {told or 'an estimator'} makes, which is not asked for"
+                    f"operators.{name}: it needs what {told or 'an estimator'} makes, which is not "
+                    "asked for"
                 )
         if self.draws > 1 and not self.temperature:
-            raise ValueError("draws: at temperature 0 every draw is the same; give a temperature or 1 draw")
+            raise ValueError(
+                "draws: at temperature 0 every draw is the same; give a temperature or 1 draw"
+            )
         return self
 
     @classmethod
@@ -151,22 +179,29 @@ class Grid(BaseModel):
         try:
             given = yaml.safe_load(file.read_text("utf-8"))
         except OSError as error:
-            raise SteerlabError(f"there is no grid to read at {file} ({error.strerror}); give a .yaml file") from error
+            raise SteerlabError(
+                f"there is no grid to read at {file} ({error.strerror}); give a .yaml file"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SteerlabError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
         return cls.of({} if given is None else given, f"{file}: ")
 
     @classmethod
     def of(cls, given: Any, where: str = "") -> "Grid":
-        """The grid of keys and values; a wrong one raises with the key, what was given and what is allowed."""
+        """The grid of keys and values; a wrong one raises with the key, what was given and what
+        is allowed."""
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise SteerlabError(where + "; ".join(_told(found) for found in error.errors())) from error
+            raise SteerlabError(
+                where + "; ".join(_told(found) for found in error.errors())
+            ) from error
 
     def cells(self, langs: tuple[str, ...], layers: int) -> list[Cell]:
         """Every cell, for a corpus with these languages and a model of so many layers."""
-        targets = [iso for iso in langs if iso != self.source] if self.targets is None else self.targets
+        targets = (
+            [iso for iso in langs if iso != self.source] if self.targets is None else self.targets
+        )
         return [
             Cell(
                 method_name(estimator, operator),

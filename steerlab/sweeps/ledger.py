@@ -8,7 +8,14 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.records import Results
@@ -18,13 +25,17 @@ PAUSE = 0.5  # seconds between two looks at what another process is at
 
 
 class Ledger:
-    """The finished rows of cells, and the errors of those that failed, of this process and of others.
+    """The finished rows of cells, and the errors of those that failed, of this process and of
+    others.
 
-    `lines`: how many rows each cell has, by its key. A cell has failed if an error was recorded and rows are missing,
-    in whatever order errors and rows came; `retry` forgets the errors of earlier runs.
+    `lines`: how many rows each cell has, by its key. A cell has failed if an error was recorded and
+    rows are missing, in whatever order errors and rows came; `retry` forgets the errors of earlier
+    runs.
     """
 
-    def __init__(self, folder: Path | None, lines: Mapping[str, int], *, retry: bool = False) -> None:
+    def __init__(
+        self, folder: Path | None, lines: Mapping[str, int], *, retry: bool = False
+    ) -> None:
         self.lines, self.store = lines, None if folder is None else Results(folder)
         self.seconds: dict[str, float] = {}  # that each worker has worked
         self._errors: dict[str, str] = {}
@@ -55,7 +66,9 @@ class Ledger:
     def failed(self) -> dict[str, str]:
         """The errors of the cells that failed, in the order of the cells."""
         whole = self.whole
-        return {key: self._errors[key] for key in self.lines if key in self._errors and key not in whole}
+        return {
+            key: self._errors[key] for key in self.lines if key in self._errors and key not in whole
+        }
 
     def look(self) -> None:
         """Take what others have finished meanwhile."""
@@ -67,7 +80,8 @@ class Ledger:
         return unit.keep(lambda row: row not in self._done and row[0] not in self._errors)
 
     def claimed(self, units: Iterable[Any]) -> Iterator[Any]:
-        """What is left of each unit that no other process is at, one by one; each is held until it is added."""
+        """What is left of each unit that no other process is at, one by one; each is held until
+        it is added."""
         for unit in units:
             if not self.left(unit).rows or (self.store and not self.store.claim(unit.key)):
                 continue
@@ -99,21 +113,30 @@ class Ledger:
             self._release(unit)
 
     def table(self) -> pd.DataFrame:
-        """The rows of whole cells, in their order; the errors of the others are in `attrs["failed"]`, and told."""
+        """The rows of whole cells, in their order; the errors of the others are in
+        `attrs["failed"]`, and told."""
         failed = self.failed
         whole = [rows[~rows["cell"].isin(failed)] for rows in self._frames]
         if not any(map(len, whole)):
             told = next(iter(failed.values()), "nothing was run")
-            raise SteerlabError(f"every one of {len(self.lines)} cells failed; the first said: {told}")
+            raise SteerlabError(
+                f"every one of {len(self.lines)} cells failed; the first said: {told}"
+            )
         table = pd.concat(whole, ignore_index=True)
         order = table["cell"].map({key: place for place, key in enumerate(self.lines)})
         table = table.assign(_order=order).sort_values(["_order", "place"], kind="stable")
-        table = table.drop_duplicates(["cell", "place"]).drop(columns=["_order", "place"]).reset_index(drop=True)
+        table = (
+            table.drop_duplicates(["cell", "place"])
+            .drop(columns=["_order", "place"])
+            .reset_index(drop=True)
+        )
         if failed:
             table.attrs["failed"] = failed
             first = next(iter(failed.values()))
             told = f"{len(failed)} of {len(self.lines)} cells failed, the first with: {first}"
-            Console(stderr=True).print(f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False)
+            Console(stderr=True).print(
+                f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False
+            )
         return table
 
     def _release(self, unit: str) -> None:
@@ -135,15 +158,23 @@ class Ledger:
 
 
 class Meter:
-    """How far a run is and how long it will take: a bar on a terminal, a line now and then elsewhere."""
+    """How far a run is and how long it will take: a bar on a terminal, a line now and then
+    elsewhere."""
 
     def __init__(self, title: str, total: int, *, shown: bool) -> None:
         self.title, self.total, self.shown = title, total, shown
         self.console = Console(stderr=True)
         self.begun, self.said, self.first = time.monotonic(), time.monotonic(), -1
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
         hidden = not shown or not self.console.is_terminal
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, disable=hidden, transient=True)
+        self.bar = Progress(
+            *columns, TimeRemainingColumn(), console=self.console, disable=hidden, transient=True
+        )
         self.task = self.bar.add_task(title, total=total)
 
     def __enter__(self) -> "Meter":
@@ -158,7 +189,12 @@ class Meter:
         self.first = done if self.first < 0 else self.first
         self.bar.update(self.task, completed=done)
         now = time.monotonic()
-        if self.shown and not self.console.is_terminal and now - self.said >= EVERY and done > self.first:
+        if (
+            self.shown
+            and not self.console.is_terminal
+            and now - self.said >= EVERY
+            and done > self.first
+        ):
             left = (self.total - done) * (now - self.begun) / (done - self.first)
             told = f"{self.title}: {done} of {self.total} rows, about {span(left)} left"
             self.console.print(told, highlight=False)
@@ -168,4 +204,10 @@ class Meter:
 def span(seconds: float) -> str:
     """A time in words that are short."""
     minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if minutes < 2
+        else f"{minutes:.0f} min"
+        if hours < 2
+        else f"{hours:.1f} h"
+    )

@@ -23,7 +23,8 @@ NEURONS = ("neuron_add", "neuron_swap", "neuron_set", "neuron_zero")
 
 @dataclass(frozen=True)
 class Readings:
-    """What was read of a model for these methods; a method takes what it needs, and raises where that is missing."""
+    """What was read of a model for these methods; a method takes what it needs, and raises where
+    that is missing."""
 
     source: str
     saes: Mapping[int, SAE] = field(default_factory=dict)
@@ -47,7 +48,9 @@ class Method:
     def fit(self, readings: Readings) -> Directions:
         """Directions, or an error that names the reading that is missing."""
         if missing := [name for name in self.needs if not getattr(readings, name)]:
-            raise SteerlabError(f"there are no {', '.join(missing)} to choose units from: collect them first")
+            raise SteerlabError(
+                f"there are no {', '.join(missing)} to choose units from: collect them first"
+            )
         return self.make(*(getattr(readings, name) for name in self.needs), source=readings.source)
 
 
@@ -55,7 +58,9 @@ def _sae_diffmean(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> D
     return sae_diffmean(latents, saes)
 
 
-def _langfir(latents: Firing, random: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
+def _langfir(
+    latents: Firing, random: Firing, saes: Mapping[int, SAE], *, source: str
+) -> Directions:
     return decoded(langfir(latents, random), latents, saes, source=source)
 
 
@@ -77,7 +82,9 @@ def _sae_lape(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Direc
     return decoded(sae_lape(latents), latents, saes, source=source)
 
 
-def _foxp2(latents: Firing, lift: Lift, pairs: LatentPairs, saes: Mapping[int, SAE], *, source: str) -> Directions:
+def _foxp2(
+    latents: Firing, lift: Lift, pairs: LatentPairs, saes: Mapping[int, SAE], *, source: str
+) -> Directions:
     return signed(foxp2_features(latents, lift), pairs, latents, saes)
 
 
@@ -94,13 +101,17 @@ def _culnig(gradients: Gradients, neurons: Firing, *, source: str) -> Directions
 
 
 METHODS: dict[str, Method] = {
-    "sae diffmean": Method(_sae_diffmean, ("latents", "saes"), ("add", "ablate", "rotate", "affine", "push")),
+    "sae diffmean": Method(
+        _sae_diffmean, ("latents", "saes"), ("add", "ablate", "rotate", "affine", "push")
+    ),
     "langfir": Method(_langfir, ("latents", "random", "saes")),
     "langfir shuffled": Method(_langfir_shuffled, ("latents", "random", "shuffled", "saes")),
     "monolinguality": Method(_monolinguality, ("latents", "saes")),
     "monolinguality gated": Method(_gated, ("latents", "saes"), ("gate", "add")),
     "sae lape": Method(_sae_lape, ("latents", "saes")),
-    "foxp2": Method(_foxp2, ("latents", "lift", "pairs", "saes"), (*FEATURES, "signed_shift", "push_pull")),
+    "foxp2": Method(
+        _foxp2, ("latents", "lift", "pairs", "saes"), (*FEATURES, "signed_shift", "push_pull")
+    ),
     "lape": Method(_lape, ("neurons",), NEURONS),
     "nju": Method(_nju, ("neurons",), NEURONS),
     "culnig": Method(_culnig, ("gradients", "neurons"), NEURONS),
@@ -108,9 +119,12 @@ METHODS: dict[str, Method] = {
 
 
 def known(name: str) -> str:
-    """The name, if it is that of an estimator, a variant or a method that chooses units; else it raises."""
+    """The name, if it is that of an estimator, a variant or a method that chooses units; else it
+    raises."""
     if name not in METHODS and name not in VARIANTS:
-        raise SteerlabError(f"there is no estimator {name!r}; there are {', '.join((*VARIANTS, *METHODS))}")
+        raise SteerlabError(
+            f"there is no estimator {name!r}; there are {', '.join((*VARIANTS, *METHODS))}"
+        )
     return name
 
 

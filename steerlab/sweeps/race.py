@@ -1,4 +1,5 @@
-"""Racing: the best layer and strength by successive halving, where the whole grid would cost several times as much."""
+"""Racing: the best layer and strength by successive halving, where the whole grid would cost
+several times as much."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,22 +22,32 @@ Setting = tuple[int, float]
 
 @dataclass(frozen=True)
 class Race:
-    """The rows of all that was run, and a table of the settings: which went how far, with what score.
+    """The rows of all that was run, and a table of the settings: which went how far, with what
+    score.
 
-    `settings`: method, layer, strength, lines (read), of (all lines), joint, low, high, kept (to the end).
+    `settings`: method, layer, strength, lines (read), of (all lines), joint, low, high, kept (to
+    the end).
     """
 
     rows: pd.DataFrame
     settings: pd.DataFrame
 
 
-def race(runner: Runner, cells: Sequence[Cell], *, seed: int = 0, title: str = "race", progress: bool = False) -> Race:
-    """Run the cells of each method on a few lines, then the better half of its settings on twice as many, and so on.
+def race(
+    runner: Runner,
+    cells: Sequence[Cell],
+    *,
+    seed: int = 0,
+    title: str = "race",
+    progress: bool = False,
+) -> Race:
+    """Run the cells of each method on a few lines, then the better half of its settings on twice as
+    many, and so on.
 
-    A setting is one layer and strength, on all of its cells' targets. After each round those go on that are among the
-    better half by `joint` (at least two), unless their paired difference from the leader has a 95 % interval wholly
-    below 0; whoever is left reads every line. `seed` is the order of the lines. Source: successive halving (Jamieson
-    and Talwalkar, 2016).
+    A setting is one layer and strength, on all of its cells' targets. After each round those go on
+    that are among the better half by `joint` (at least two), unless their paired difference from
+    the leader has a 95 % interval wholly below 0; whoever is left reads every line. `seed` is the
+    order of the lines. Source: successive halving (Jamieson and Talwalkar, 2016).
     """
     left: dict[str, dict[Setting, list[Cell]]] = {}
     for cell in cells:
@@ -44,19 +55,33 @@ def race(runner: Runner, cells: Sequence[Cell], *, seed: int = 0, title: str = "
     total = {len(runner.lines(cell)) for cell in cells}
     if len(total) != 1:
         raise SteerlabError(f"a race needs cells of one split; these have {sorted(total)} lines")
-    order, done, rows = np.random.default_rng(seed).permutation(lines := total.pop()).tolist(), 0, pd.DataFrame()
+    order, done, rows = (
+        np.random.default_rng(seed).permutation(lines := total.pop()).tolist(),
+        0,
+        pd.DataFrame(),
+    )
     failed: dict[str, str] = {}
     while done < lines:
         until = min(lines, max(2 * done, math.ceil(lines / FIRST)))
         chosen = tuple(sorted(order[done:until]))
-        now = [replace(cell, lines=chosen) for part in left.values() for run in part.values() for cell in run]
+        now = [
+            replace(cell, lines=chosen)
+            for part in left.values()
+            for run in part.values()
+            for cell in run
+        ]
         fresh = runner.run(now, title=f"{title}: {until} of {lines} lines", progress=progress)
         rows, done = pd.concat([rows, fresh.reset_index(drop=True)], ignore_index=True), until
         if lost := fresh.attrs.get("failed", {}):
             failed |= lost
-            left = _without(left, {(c.method, (c.layer, c.strength)) for c in now if runner.key(c) in lost})
+            left = _without(
+                left, {(c.method, (c.layer, c.strength)) for c in now if runner.key(c) in lost}
+            )
         if done < lines:
-            left = {method: {s: part[s] for s in survivors(rows, method, part)} for method, part in left.items()}
+            left = {
+                method: {s: part[s] for s in survivors(rows, method, part)}
+                for method, part in left.items()
+            }
     rows.attrs = {"failed": failed} if failed else {}
     return Race(rows, _table(rows, left, lines))
 
@@ -64,8 +89,11 @@ def race(runner: Runner, cells: Sequence[Cell], *, seed: int = 0, title: str = "
 def _without(
     left: dict[str, dict[Setting, list[Cell]]], lost: set[tuple[str, Setting]]
 ) -> dict[str, dict[Setting, list[Cell]]]:
-    """What is left without settings of which a cell failed, and without methods that have no other."""
-    kept = {m: {s: cells for s, cells in part.items() if (m, s) not in lost} for m, part in left.items()}
+    """What is left without settings of which a cell failed, and without methods that have no
+    other."""
+    kept = {
+        m: {s: cells for s, cells in part.items() if (m, s) not in lost} for m, part in left.items()
+    }
     return {method: part for method, part in kept.items() if part}
 
 
@@ -85,11 +113,19 @@ def _behind(rows: pd.DataFrame, setting: Setting, leader: Setting) -> bool:
     return len(set(sides[1])) > 1 and bool(paired_difference(*sides)[2] < 0)
 
 
-def _table(rows: pd.DataFrame, left: Mapping[str, Mapping[Setting, object]], lines: int) -> pd.DataFrame:
+def _table(
+    rows: pd.DataFrame, left: Mapping[str, Mapping[Setting, object]], lines: int
+) -> pd.DataFrame:
     table = []
     for (method, layer, strength), part in rows.groupby(["method", *SETTING]):
         joint, low, high = by_sentence(part["joint"].to_numpy(float), part["sentence"].to_numpy())
         told = {"method": method, "layer": layer, "strength": strength}
-        told |= {"lines": part["sentence"].nunique(), "of": lines, "joint": joint, "low": low, "high": high}
+        told |= {
+            "lines": part["sentence"].nunique(),
+            "of": lines,
+            "joint": joint,
+            "low": low,
+            "high": high,
+        }
         table.append(told | {"kept": (layer, strength) in left.get(str(method), {})})
     return pd.DataFrame(table)

@@ -1,4 +1,5 @@
-"""Workers on a Ray cluster: each holds the model and says units as they come; whoever dies is replaced."""
+"""Workers on a Ray cluster: each holds the model and says units as they come; whoever dies is
+replaced."""
 
 import contextlib
 import os
@@ -18,10 +19,11 @@ DEATHS = 3  # of workers over one unit, before its cells count as failed
 class Ray:
     """Say units on the actors of a Ray cluster, one unit each at a time.
 
-    `address`: "auto" (the cluster that this machine belongs to, or else a local one), "local", or a cluster's.
-    `workers`: how many actors; by default one for each GPU of the cluster, or where there is none, for each `cpus`
-    cores. `cpus` and `gpus` are what one actor takes; it computes with as many threads. The units, and so the plan of
-    batches, are those of a run in one process. A unit whose worker died is given to a new one.
+    `address`: "auto" (the cluster that this machine belongs to, or else a local one), "local", or a
+    cluster's. `workers`: how many actors; by default one for each GPU of the cluster, or where
+    there is none, for each `cpus` cores. `cpus` and `gpus` are what one actor takes; it computes
+    with as many threads. The units, and so the plan of batches, are those of a run in one process.
+    A unit whose worker died is given to a new one.
     """
 
     address: str = "auto"
@@ -32,11 +34,14 @@ class Ray:
     def __post_init__(self) -> None:
         if (self.workers is not None and self.workers < 1) or self.cpus < 1 or (self.gpus or 0) < 0:
             raise SteerlabError(
-                f"{self.workers} workers of {self.cpus} cores and {self.gpus} GPUs were asked for; give 1 or more "
+                f"{self.workers} workers of {self.cpus} cores and {self.gpus} GPUs were asked for; "
+                "give 1 or more "
                 "workers and cores, and no negative number of GPUs"
             )
 
-    def __call__(self, runner: Runner, units: Iterable[Batch]) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    def __call__(
+        self, runner: Runner, units: Iterable[Batch]
+    ) -> Iterator[tuple[Batch, dict[str, Any]]]:
         """The units' records, as they are done."""
         with _connected(self.address) as ray:
             yield from _Crew(ray, self, runner).work(iter(units))
@@ -51,10 +56,15 @@ class _Crew:
         self.gpus = (1 if gpus else 0) if told.gpus is None else told.gpus
         room = gpus / self.gpus if self.gpus else ray.cluster_resources().get("CPU", 1) / told.cpus
         self.count = told.workers or max(1, int(room))
-        # Each worker loads the model itself, where the unpickling says so, and knows nothing of files and claims.
+        # Each worker loads the model itself, where the unpickling says so, and knows nothing of
+        # files and claims.
         self.recipe = ray.put(replace(runner, folder=None, workers=run_locally))
         self.maker = ray.remote(num_cpus=told.cpus, num_gpus=self.gpus)(_Worker)
-        self.dead = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)
+        self.dead = (
+            ray.exceptions.RayActorError,
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.OutOfMemoryError,
+        )
 
     def work(self, units: Iterator[Batch]) -> Iterator[tuple[Batch, dict[str, Any]]]:
         actors = self._hire(self.count)
@@ -82,7 +92,11 @@ class _Crew:
                         again.append(unit)
                         continue
                     told = f"its worker died {DEATHS} times: {str(error).splitlines()[0]}"
-                    record = {"unit": unit.key, "rows": {}, "failed": dict.fromkeys(unit.cells, told)}
+                    record = {
+                        "unit": unit.key,
+                        "rows": {},
+                        "failed": dict.fromkeys(unit.cells, told),
+                    }
                 except self.ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 else:
@@ -100,7 +114,9 @@ class _Crew:
             cause = getattr(error, "cause", None)
             if isinstance(cause, SteerlabError):
                 raise cause from None
-            raise SteerlabError(f"a Ray worker did not start: {str(error).strip().splitlines()[-1]}") from error
+            raise SteerlabError(
+                f"a Ray worker did not start: {str(error).strip().splitlines()[-1]}"
+            ) from error
         return actors
 
 
@@ -141,7 +157,8 @@ def _connected(address: str) -> Iterator[Any]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             told = str(error).strip().splitlines()[0]
             raise SteerlabError(
-                f"there is no Ray cluster at {address!r} ({told}); start one with `ray start --head`, or give auto"
+                f"there is no Ray cluster at {address!r} ({told}); start one with `ray start "
+                "--head`, or give auto"
             ) from error
     try:
         yield ray

@@ -1,4 +1,5 @@
-"""The runner: many cells to a batch; a run that is stopped at any moment goes on, alone or beside others."""
+"""The runner: many cells to a batch; a run that is stopped at any moment goes on, alone or
+beside others."""
 
 import hashlib
 import json
@@ -31,7 +32,8 @@ from steerlab.sweeps.ledger import Ledger, Meter
 
 NEW_TOKENS = 32
 
-GROUP = 4  # batches, at most, whose rows are planned together, so that a prompt meets many edits in a batch
+# batches, at most, whose rows are planned together, so that a prompt meets many edits in a batch
+GROUP = 4
 
 LONGEST = 256  # tokens of a prompt that the rows of a batch are planned for
 
@@ -49,8 +51,8 @@ def run_locally(runner: "Runner", units: Iterable[Batch]) -> Iterator[tuple[Batc
 class Runner:
     """What every cell of a run shares; its hash is part of each cell's key.
 
-    It is frozen, since it remembers what its keys are made of: `dataclasses.replace` makes another one, which remembers
-    nothing of this one.
+    It is frozen, since it remembers what its keys are made of: `dataclasses.replace` makes another
+    one, which remembers nothing of this one.
     """
 
     model: Model
@@ -76,19 +78,32 @@ class Runner:
         if batch is None:
             longest = min(LONGEST, max(1, self.model.context - self.new_tokens))
             batch = batches.advise(self.model, longest, new=self.new_tokens)
-        # Copies of the tables, so that a caller who goes on filling in his own changes no key behind our back.
-        for name, value in (("batch", batch), ("directions", dict(self.directions)), ("limits", dict(self.limits))):
+        # Copies of the tables, so that a caller who goes on filling in his own changes no key
+        # behind our back.
+        for name, value in (
+            ("batch", batch),
+            ("directions", dict(self.directions)),
+            ("limits", dict(self.limits)),
+        ):
             object.__setattr__(self, name, value)
 
     @property
     def plan(self) -> dict[str, Any]:
         """How rows are put together: what decides a result's last bits beside the cell itself."""
-        return {"rows": self.batch, "group": f"at most {GROUP} batches", "order": "length, prompt, depth"}
+        return {
+            "rows": self.batch,
+            "group": f"at most {GROUP} batches",
+            "order": "length, prompt, depth",
+        }
 
     def key(self, cell: Cell) -> str:
         """A hash of everything that decides the cell's rows."""
-        read = self._encoded(self._prompt(cell, 0))  # holds the template, the instruction and the tokenizer
-        told = json.dumps([asdict(cell), read, *self._shared(cell.fits, cell.split)], sort_keys=True)
+        read = self._encoded(
+            self._prompt(cell, 0)
+        )  # holds the template, the instruction and the tokenizer
+        told = json.dumps(
+            [asdict(cell), read, *self._shared(cell.fits, cell.split)], sort_keys=True
+        )
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
@@ -96,9 +111,21 @@ class Runner:
         told = (fits, split)
         if told not in known:
             vectors = [self.directions[fit].digest for fit in fits]
-            decoding = [FORMAT, self.new_tokens, self.one_line, self.temperature, self.seed if self.temperature else 0]
+            decoding = [
+                FORMAT,
+                self.new_tokens,
+                self.one_line,
+                self.temperature,
+                self.seed if self.temperature else 0,
+            ]
             judge = self.judged(split).name
-            about = [self.model.about, self.model.device.type, self.corpus.hash, self.identifier.name, judge]
+            about = [
+                self.model.about,
+                self.model.device.type,
+                self.corpus.hash,
+                self.identifier.name,
+                judge,
+            ]
             known[told] = [vectors, about, self.limits[split], self.plan, decoding, self.fluency]
         return known[told]
 
@@ -112,13 +139,17 @@ class Runner:
             known[cell.split] = self.corpus.split(cell.split).take(self.limits[cell.split])
         return known[cell.split]
 
-    # --------------------------------------------------------------------------------------- from cells to a table
+    # ------------------------------------------------------------------------ from cells to a table
 
-    def run(self, cells: Iterable[Cell], *, title: str = "cells", progress: bool = False) -> pd.DataFrame:
-        """Tidy rows of all the cells, in their order; with a folder, finished ones are read from it.
+    def run(
+        self, cells: Iterable[Cell], *, title: str = "cells", progress: bool = False
+    ) -> pd.DataFrame:
+        """Tidy rows of all the cells, in their order; with a folder, finished ones are read from
+        it.
 
-        A cell that fails leaves its error in the folder and in `rows.attrs["failed"]`; the rest go on. Other processes
-        may work in the same folder: each unit is claimed by one of them, and all end with the whole table.
+        A cell that fails leaves its error in the folder and in `rows.attrs["failed"]`; the rest go
+        on. Other processes may work in the same folder: each unit is claimed by one of them, and
+        all end with the whole table.
         """
         keys = {self.key(cell): cell for cell in cells}
         if not keys:
@@ -139,7 +170,8 @@ class Runner:
         return ledger.table()
 
     def units(self, keys: Mapping[str, Cell]) -> list[Batch]:
-        """All rows of the cells in the batches that they run in, which do not depend on what is finished."""
+        """All rows of the cells in the batches that they run in, which do not depend on what is
+        finished."""
         units: list[Batch] = []
         group: list[tuple[str, int]] = []
         for key, cell in keys.items():
@@ -156,11 +188,15 @@ class Runner:
         for number, (key, place) in enumerate(group):
             cell = cells[key]
             steered = cell.operator != "none" or self.temperature > 0
-            distinct.setdefault((self._prompt(cell, place), number if steered else -1), []).append((key, place))
+            distinct.setdefault((self._prompt(cell, place), number if steered else -1), []).append(
+                (key, place)
+            )
         ids = [self._encoded(text) for text, _ in distinct]
         depth = [cells[rows[0][0]].layer for rows in distinct.values()]
         together = list(distinct.values())
-        for batch in batches.plan(self.model, ids, depth, new=self.new_tokens, batch=self.batch).batches:
+        for batch in batches.plan(
+            self.model, ids, depth, new=self.new_tokens, batch=self.batch
+        ).batches:
             rows = tuple(row for number in batch for row in together[number])
             told = json.dumps(rows).encode()
             name = hashlib.sha256(told).hexdigest()[:16]
@@ -182,7 +218,9 @@ class Runner:
             text = texts[place]
             if form == RUN:
                 text, form = f"{texts[place - 1]}\n{text}", "line"
-            known[told] = prompt(self.model.tokenizer, form, text, source=cell.source, target=cell.target)
+            known[told] = prompt(
+                self.model.tokenizer, form, text, source=cell.source, target=cell.target
+            )
         return known[told]
 
     def _encoded(self, text: str) -> list[int]:
@@ -191,23 +229,33 @@ class Runner:
             known[text] = encode(self.model.tokenizer, [text])[0]
         return known[text]
 
-    # ----------------------------------------------------------------------------------------------- one unit
+    # ------------------------------------------------------------------------------------- one unit
 
     def run_batch(self, unit: Batch) -> dict[str, Any]:
-        """A unit's record: columns of its rows, the errors of the cells that failed, and what it took."""
+        """A unit's record: columns of its rows, the errors of the cells that failed, and what it
+        took."""
         start = time.monotonic()
         made, failed = self._attempt(unit)
-        record = {"unit": unit.key, "failed": failed, "worker": f"{socket.gethostname()}:{os.getpid()}"}
+        record = {
+            "unit": unit.key,
+            "failed": failed,
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
         record["rows"] = self._scored(pd.concat(made, ignore_index=True)) if made else {}
         return record | {"seconds": round(time.monotonic() - start, 3), "at": round(time.time(), 3)}
 
     def _attempt(self, unit: Batch) -> tuple[list[pd.DataFrame], dict[str, str]]:
-        """What the rows say; where one of them fails, each cell by itself, so that only the failing ones are lost."""
+        """What the rows say; where one of them fails, each cell by itself, so that only the
+        failing ones are lost."""
         try:
             return [self._decode(unit)], {}
         except Exception as error:
             if len(unit.cells) == 1:
-                told = str(error) if isinstance(error, SteerlabError) else f"{type(error).__name__}: {error}"
+                told = (
+                    str(error)
+                    if isinstance(error, SteerlabError)
+                    else f"{type(error).__name__}: {error}"
+                )
                 return [], {next(iter(unit.cells)): told}
         parts = [self._attempt(unit.of(key)) for key in unit.cells]
         return [table for made, _ in parts for table in made], {
@@ -215,12 +263,18 @@ class Runner:
         }
 
     def _decode(self, unit: Batch) -> pd.DataFrame:
-        """What the rows say, without scores; rows of one prompt without an edit are decoded once."""
+        """What the rows say, without scores; rows of one prompt without an edit are decoded
+        once."""
         table = pd.DataFrame([self._row(key, unit.cells[key], place) for key, place in unit.rows])
         edits = [unit.cells[key].edit(self.directions, place) for key, place in unit.rows]
         prompts = table["prompt"].tolist()
-        alone = [number if edit.parts or self.temperature else -1 for number, edit in enumerate(edits)]
-        place = {row: number for number, row in enumerate(dict.fromkeys(zip(prompts, alone, strict=True)))}
+        alone = [
+            number if edit.parts or self.temperature else -1 for number, edit in enumerate(edits)
+        ]
+        place = {
+            row: number
+            for number, row in enumerate(dict.fromkeys(zip(prompts, alone, strict=True)))
+        }
         rows = [place[row] for row in zip(prompts, alone, strict=True)]
         first = [rows.index(number) for number in range(len(place))]
         edit = stack([edits[i] for i in first])
@@ -231,7 +285,10 @@ class Runner:
             max_new_tokens=self.new_tokens,
             one_line=self.one_line,
             temperature=self.temperature,
-            seed=[int(hashlib.sha256(f"{unit.rows[i]} {self.seed}".encode()).hexdigest()[:12], 16) for i in first],
+            seed=[
+                int(hashlib.sha256(f"{unit.rows[i]} {self.seed}".encode()).hexdigest()[:12], 16)
+                for i in first
+            ],
             batch=self.batch,
         )
         cut = first_line if self.one_line else str.strip
@@ -257,20 +314,34 @@ class Runner:
     def _scored(self, table: pd.DataFrame) -> dict[str, list[Any]]:
         """Columns of the rows with their scores, as JSON has them: None for NaN."""
         for split, rows in table.groupby("split"):
-            told = zip(rows.output, rows.prompt, rows.question, rows.sentence, rows.source, rows.target, strict=True)
+            told = zip(
+                rows.output,
+                rows.prompt,
+                rows.question,
+                rows.sentence,
+                rows.source,
+                rows.target,
+                strict=True,
+            )
             answers = [Answer(*given) for given in told]
-            for name, values in score(answers, identifier=self.identifier, judge=self.judged(str(split))).items():
+            for name, values in score(
+                answers, identifier=self.identifier, judge=self.judged(str(split))
+            ).items():
                 table.loc[rows.index, name] = pd.Series(values, index=rows.index)
         table = table.astype({"in_language": bool, "relevant": bool, "joint": bool})
         table["bits_per_byte_ratio"] = self._fluency(table) if self.fluency else float("nan")
         floats = {name for name in table.columns if table[name].dtype.kind == "f"}
         return {
-            str(name): [None if name in floats and value != value else value for value in table[name].tolist()]
+            str(name): [
+                None if name in floats and value != value else value
+                for value in table[name].tolist()
+            ]
             for name in table.columns
         }
 
     def _fluency(self, table: pd.DataFrame) -> np.ndarray:
-        """Bits per byte of each output over its reference's; the texts of a unit are computed together."""
+        """Bits per byte of each output over its reference's; the texts of a unit are computed
+        together."""
         bits = bits_per_byte(self.model, table["output"].tolist())
         known = self._known.setdefault("bits", {})
         for split, target in set(zip(table["split"], table["target"], strict=True)):
@@ -279,4 +350,6 @@ class Runner:
                 found = bits_per_byte(self.model, part[target])
                 known[split, target] = dict(zip(part[target], found.tolist(), strict=True))
         told = zip(table["split"], table["target"], table["reference"], strict=True)
-        return bits / np.array([known[split, target][reference] for split, target, reference in told])
+        return bits / np.array(
+            [known[split, target][reference] for split, target, reference in told]
+        )

@@ -35,17 +35,21 @@ def sweep(
     progress: bool = False,
     **keys: Any,
 ) -> pd.DataFrame:
-    """Steer every (estimator, operator, layer, strength, source → target) and score every sentence of a split.
+    """Steer every (estimator, operator, layer, strength, source → target) and score every sentence
+    of a split.
 
-    The grid is a `Grid`, or its keys: `sweep(model, corpus, layers=[3, 5], targets=["es"])`. Directions come from the
-    corpus' `estimate` split. With `out`, a folder, every finished batch is kept: a run that was stopped at any moment
-    goes on, several processes may work in it at once, and all end with the same table. A cell that fails is left out,
-    with its error in `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
-    `race`, when only the best layer and strength are wanted, settings that fall behind stop early; how far each one
-    went is in `rows.attrs["race"]`.
+    The grid is a `Grid`, or its keys: `sweep(model, corpus, layers=[3, 5], targets=["es"])`.
+    Directions come from the corpus' `estimate` split. With `out`, a folder, every finished batch is
+    kept: a run that was stopped at any moment goes on, several processes may work in it at once,
+    and all end with the same table. A cell that fails is left out, with its error in
+    `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
+    `race`, when only the best layer and strength are wanted, settings that fall behind stop early;
+    how far each one went is in `rows.attrs["race"]`.
     """
     if grid is not None and keys:
-        raise SteerlabError(f"give a grid or its keys, not both; beside the grid there is {', '.join(keys)}")
+        raise SteerlabError(
+            f"give a grid or its keys, not both; beside the grid there is {', '.join(keys)}"
+        )
     grid = Grid.of(keys) if grid is None else grid
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
@@ -65,7 +69,8 @@ def prepare(
     workers: Workers = run_locally,
     retry: bool = False,
 ) -> tuple[Runner, list[Cell]]:
-    """The bench and the cells of a grid; with `out`, directions are fitted once for all who work in that folder."""
+    """The bench and the cells of a grid; with `out`, directions are fitted once for all who work
+    in that folder."""
     model, texts = _loaded(grid, model), _read(grid, texts)
     cells = _cells(grid, model, texts)
     folder = None if out is None else Path(out)
@@ -78,17 +83,23 @@ def prepare(
         runner = replace(runner, folder=folder / "rows")
     layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
     options: dict[str, Any] = {"source": grid.source, "dictionaries": grid.saes, "folder": folder}
-    runner = replace(runner, directions=fit(model, texts, grid.estimators, layers=layers, **options))
+    runner = replace(
+        runner, directions=fit(model, texts, grid.estimators, layers=layers, **options)
+    )
     if folder is not None:
-        write_json(folder / "cells.json", {runner.key(c): asdict(c) | {"rows": len(runner.lines(c))} for c in cells})
+        write_json(
+            folder / "cells.json",
+            {runner.key(c): asdict(c) | {"rows": len(runner.lines(c))} for c in cells},
+        )
     return runner, cells
 
 
 def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict[str, Any]:
-    """What a sweep would take: cells, rows, batches, tokens at most, and seconds, from one batch that is run unsteered.
+    """What a sweep would take: cells, rows, batches, tokens at most, and seconds, from one batch
+    that is run unsteered.
 
-    The time is for one process and the whole grid, also where a race will read less; fitting the directions and a
-    judge's time come on top.
+    The time is for one process and the whole grid, also where a race will read less; fitting the
+    directions and a judge's time come on top.
     """
     model, texts = _loaded(grid, model), _read(grid, texts)
     cells = _cells(grid, model, texts)
@@ -98,20 +109,41 @@ def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict
     read = sum(runner.length(unit) for unit in units)
     unit = max(units, key=lambda unit: len(unit.rows))
     start = time.monotonic()
-    decode(model, runner.prompts(unit), max_new_tokens=grid.new_tokens, one_line=grid.one_line, batch=runner.batch)
+    decode(
+        model,
+        runner.prompts(unit),
+        max_new_tokens=grid.new_tokens,
+        one_line=grid.one_line,
+        batch=runner.batch,
+    )
     seconds = (time.monotonic() - start) * rows / len(unit.rows)
-    told = {"cells": len(cells), "rows": rows, "batches": len(units), "rows of a batch": runner.batch}
-    return told | {"prompt tokens": read, "new tokens at most": rows * grid.new_tokens, "seconds": seconds}
+    told = {
+        "cells": len(cells),
+        "rows": rows,
+        "batches": len(units),
+        "rows of a batch": runner.batch,
+    }
+    return told | {
+        "prompt tokens": read,
+        "new tokens at most": rows * grid.new_tokens,
+        "seconds": seconds,
+    }
 
 
 def progress_of(out: str | Path) -> dict[str, Any]:
-    """What is done in a sweep's folder, without its model: cells, rows, failures, workers, damaged lines."""
+    """What is done in a sweep's folder, without its model: cells, rows, failures, workers,
+    damaged lines."""
     folder = Path(out)
     cells = read_json(folder / "cells.json")
     if not cells:
-        raise SteerlabError(f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made")
+        raise SteerlabError(
+            f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made"
+        )
     if read_json(folder / "sweep.json")["grid"]["race"]:
-        raise SteerlabError(f"{folder} holds a race, which reads what it needs; its progress is what it prints itself")
+        raise SteerlabError(
+            f"{folder} holds a race, which reads what it needs; its progress is what it prints "
+            "itself"
+        )
     lines = {key: cell["rows"] for key, cell in cells.items()}
     ledger = Ledger(folder / "rows", lines)
     return {
@@ -128,7 +160,9 @@ def progress_of(out: str | Path) -> dict[str, Any]:
 def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
     cells = grid.cells(texts.langs, model.n_layers)
     if not cells:
-        raise SteerlabError(f"the corpus has no language beside {grid.source!r}; give targets that it has")
+        raise SteerlabError(
+            f"the corpus has no language beside {grid.source!r}; give targets that it has"
+        )
     for layer in {cell.layer for cell in cells} - {ALL}:
         model.need_layer(layer)
     texts.split(grid.split).take(grid.limit)
@@ -136,12 +170,17 @@ def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
 
 
 def _named(cell: Mapping[str, Any]) -> str:
-    return f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} {cell['source']}→{cell['target']}"
+    return (
+        f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} "
+        f"{cell['source']}→{cell['target']}"
+    )
 
 
 def _loaded(grid: Grid, model: Any) -> Model:
     return (
-        load(grid.model, revision=grid.revision, dtype=grid.dtype, device=grid.device) if model is None else load(model)
+        load(grid.model, revision=grid.revision, dtype=grid.dtype, device=grid.device)
+        if model is None
+        else load(model)
     )
 
 
@@ -188,13 +227,27 @@ def _claim(folder: Path, grid: Grid, runner: Runner) -> None:
     about = runner.model.about
     if made and {key: made.get(key) for key in about} != about:
         told = ", ".join(
-            f"{key} {made.get(key)} there, {value} here" for key, value in about.items() if made.get(key) != value
+            f"{key} {made.get(key)} there, {value} here"
+            for key, value in about.items()
+            if made.get(key) != value
         )
-        raise SteerlabError(f"{folder} holds a sweep of another model ({told}); give another folder")
+        raise SteerlabError(
+            f"{folder} holds a sweep of another model ({told}); give another folder"
+        )
     foreign = occupied(folder)
-    if foreign and not file.exists():  # in this order: another process may have come first meanwhile
+    if (
+        foreign and not file.exists()
+    ):  # in this order: another process may have come first meanwhile
         raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    corpus = {"name": runner.corpus.name, "hash": runner.corpus.hash, "langs": list(runner.corpus.langs)}
+    corpus = {
+        "name": runner.corpus.name,
+        "hash": runner.corpus.hash,
+        "langs": list(runner.corpus.langs),
+    }
     plan = {"identifier": runner.identifier.name, "plan": runner.plan}
-    write_json(file, {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus} | plan)
+    write_json(
+        file,
+        {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus}
+        | plan,
+    )

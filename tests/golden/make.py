@@ -1,8 +1,8 @@
 """Record what the reference packages make of small inputs: `python tests/golden/make.py [FOLDER]`.
 
-Each reference runs in a virtual environment of its own below FOLDER (build/golden), made if it is not there. The tests
-read only the JSON files beside this one: inputs, outputs, and the versions that made them. Run with any Python that has
-torch.
+Each reference runs in a virtual environment of its own below FOLDER (build/golden), made if it is
+not there. The tests read only the JSON files beside this one: inputs, outputs, and the versions
+that made them. Run with any Python that has torch.
 """
 
 import json
@@ -36,18 +36,25 @@ def main(folder: Path) -> None:
 
 
 def _environment(folder: Path, requirement: str) -> Path:
-    """The Python of an environment with torch, then the reference; pip's words go to a file beside it."""
+    """The Python of an environment with torch, then the reference; pip's words go to a file
+    beside it."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
         with open(f"{folder}.log", "w") as log:
             for wanted in (TORCH, requirement):
-                subprocess.run([str(python), "-m", "pip", "install", wanted], check=True, stdout=log, stderr=log)
+                subprocess.run(
+                    [str(python), "-m", "pip", "install", wanted],
+                    check=True,
+                    stdout=log,
+                    stderr=log,
+                )
     return python
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:
-    """(positive [pair width], negative): a shift, a shared sentence part, and a louder axis in which they differ."""
+    """(positive [pair width], negative): a shift, a shared sentence part, and a louder axis in
+    which they differ."""
     normal = _normal(0)
     sentences = normal(24, 5) * 2
     shift, loud = torch.tensor([3.0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 0, 2, 2])
@@ -56,7 +63,8 @@ def pairs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def classes() -> tuple[torch.Tensor, torch.Tensor]:
-    """(x [row width], label [row]) of three classes of unequal size in skewed noise, far from the origin."""
+    """(x [row width], label [row]) of three classes of unequal size in skewed noise, far from
+    the origin."""
     normal, labels = _normal(1), torch.arange(3).repeat_interleave(torch.tensor([30, 20, 10]))
     turn, places = normal(6, 6), normal(3, 6) * 2 + 5
     return (places[labels] + normal(60, 6) @ turn).double().round(decimals=4), labels
@@ -68,7 +76,8 @@ def _normal(seed: int) -> Callable[..., torch.Tensor]:
 
 
 def concept_erasure() -> tuple[Numbers, Numbers]:
-    """LEACE of three classes, and of one against the rest, with the library's shrinkage and without."""
+    """LEACE of three classes, and of one against the rest, with the library's shrinkage and
+    without."""
     from concept_erasure import LeaceEraser  # type: ignore[import-not-found]
 
     x, labels = classes()
@@ -114,7 +123,11 @@ def repeng() -> tuple[Numbers, Numbers]:
 
 def inside(name: str) -> None:
     """Run in a reference's own environment: one line of JSON."""
-    made = {"concept-erasure": concept_erasure, "steering-vectors": steering_vectors, "repeng": repeng}
+    made = {
+        "concept-erasure": concept_erasure,
+        "steering-vectors": steering_vectors,
+        "repeng": repeng,
+    }
     inputs, outputs = made[name]()
     versions = {package: version(package) for package in (name, "torch")}
     print(json.dumps({"versions": versions, "inputs": inputs, "outputs": outputs}))

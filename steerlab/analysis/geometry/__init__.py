@@ -1,4 +1,5 @@
-"""How languages lie to one another: how far apart, who is next to whom, what explains it, what is chance."""
+"""How languages lie to one another: how far apart, who is next to whom, what explains it, what
+is chance."""
 
 from steerlab.analysis.geometry.family_neighbours import (
     FamilyNeighbours,
@@ -11,7 +12,14 @@ from steerlab.analysis.geometry.layers import by_layer, cosine_matrices, effecti
 from steerlab.analysis.geometry.maps import layout
 from steerlab.analysis.geometry.matrices import mantel, regression
 from steerlab.analysis.geometry.tokens import separation, unigrams
-from steerlab.analysis.geometry.trees import clades, classification, entanglement, resampled, support, untangle
+from steerlab.analysis.geometry.trees import (
+    clades,
+    classification,
+    entanglement,
+    resampled,
+    support,
+    untangle,
+)
 
 __all__ = [
     "FamilyNeighbours",

@@ -21,10 +21,11 @@ def neighbours(vectors: Float[np.ndarray, "lang width"]) -> Int[np.ndarray, " la
 
 @dataclass(frozen=True)
 class FamilyNeighbours:
-    """1-nearest-neighbour family accuracy by layer, over languages whose family has another member here.
+    """1-nearest-neighbour family accuracy by layer, over languages whose family has another member
+    here.
 
-    `p` compares the best layer with the best layer of each permutation of the family labels; `null` is the 95th
-    percentile of that.
+    `p` compares the best layer with the best layer of each permutation of the family labels; `null`
+    is the 95th percentile of that.
     """
 
     layers: tuple[int, ...]
@@ -50,18 +51,24 @@ def family_neighbours(
 ) -> FamilyNeighbours:
     """Do a language's neighbours belong to its family, more than labels dealt at random would?
 
-    The p-value is corrected for the choice of the layer: each permutation takes its own maximum over layers. Only
-    languages whose family has at least `least` members here are counted; their neighbours are sought among all.
+    The p-value is corrected for the choice of the layer: each permutation takes its own maximum
+    over layers. Only languages whose family has at least `least` members here are counted; their
+    neighbours are sought among all.
     """
     names, members = np.unique(families(langs), return_inverse=True, return_counts=True)[1:]
     if members.max() < max(2, least):
-        raise SteerlabError(f"no {'two' if least <= 2 else least} of {' '.join(langs)} share a family; add relatives")
+        raise SteerlabError(
+            f"no {'two' if least <= 2 else least} of {' '.join(langs)} share a family; add "
+            "relatives"
+        )
     near = np.stack([neighbours(v) for v in vectors])
     random = np.random.default_rng(seed)
     labels = np.stack([names, *(random.permutation(names) for _ in range(permutations))])
     has_kin = members[names] >= max(2, least)
     with_kin = np.isin(labels, names[has_kin])
-    hits = np.stack([(labels[:, row] == labels) & with_kin for row in near], 1).sum(-1) / has_kin.sum()
+    hits = (
+        np.stack([(labels[:, row] == labels) & with_kin for row in near], 1).sum(-1) / has_kin.sum()
+    )
     best = hits.max(1)
     return FamilyNeighbours(
         tuple(range(len(vectors)) if layers is None else layers),

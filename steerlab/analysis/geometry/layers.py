@@ -1,4 +1,5 @@
-"""How alike languages are at each layer: cosines raw and centred, gaps, families, effective rank."""
+"""How alike languages are at each layer: cosines raw and centred, gaps, families, effective
+rank."""
 
 from collections.abc import Sequence
 
@@ -13,9 +14,11 @@ from steerlab.core.languages import families
 def cosine_matrices(
     vectors: Float[np.ndarray, "layer lang width"], *, centre: bool = True
 ) -> Float[np.ndarray, "layer lang lang"]:
-    """The cosine of every two languages at each layer, by default after the mean over these languages is taken off.
+    """The cosine of every two languages at each layer, by default after the mean over these
+    languages is taken off.
 
-    Raw cosines are mostly that of the shared mean; centred ones do not change when a vector is added to all.
+    Raw cosines are mostly that of the shared mean; centred ones do not change when a vector is
+    added to all.
     """
     given = np.asarray(vectors, dtype=float)
     if centre:
@@ -23,7 +26,8 @@ def cosine_matrices(
     size = np.linalg.norm(given, axis=2, keepdims=True)
     if not np.isfinite(size).all() or (size <= 1e-12 * size.max()).any():
         raise SteerlabError(
-            f"a language vector is {'the mean of all' if centre else 'zero'} or not finite at some layer, so it has no "
+            f"a language vector is {'the mean of all' if centre else 'zero'} or not finite at some "
+            "layer, so it has no "
             "cosine; drop that language or layer"
         )
     unit = given / size
@@ -33,8 +37,9 @@ def cosine_matrices(
 def effective_rank(vectors: Float[np.ndarray, "lang width"]) -> float:
     """How many dimensions the centred vectors fill: exp of the entropy of their shares of variance.
 
-    Formula: exp(-Σ p log p), p = σ²/Σσ², σ the singular values of the centred vectors (Roy and Vetterli 2007, with
-    variances in the place of singular values). At most the number of languages less one.
+    Formula: exp(-Σ p log p), p = σ²/Σσ², σ the singular values of the centred vectors (Roy and
+    Vetterli 2007, with variances in the place of singular values). At most the number of languages
+    less one.
     """
     values = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False) ** 2
     share = values[values > values[0] * 1e-12] / values.sum()
@@ -42,13 +47,16 @@ def effective_rank(vectors: Float[np.ndarray, "lang width"]) -> float:
 
 
 def by_layer(
-    vectors: Float[np.ndarray, "layer lang width"], langs: Sequence[str], *, layers: Sequence[int] | None = None
+    vectors: Float[np.ndarray, "layer lang width"],
+    langs: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """One row a layer: means over pairs of languages, and the effective rank.
 
-    raw: cosine as it is; within, between: cosine of centred vectors for two languages of one family, of two (`within`
-    is NaN where no two share a family); gap: ‖a - b‖; norm: mean ‖a‖; gap_ratio: gap / norm; effective_rank;
-    n: languages; pairs; pairs_within.
+    raw: cosine as it is; within, between: cosine of centred vectors for two languages of one
+    family, of two (`within` is NaN where no two share a family); gap: ‖a - b‖; norm: mean ‖a‖;
+    gap_ratio: gap / norm; effective_rank; n: languages; pairs; pairs_within.
     """
     names = np.asarray(families(langs))
     pair = np.triu_indices(len(names), 1)

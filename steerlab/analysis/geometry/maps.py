@@ -1,4 +1,5 @@
-"""Maps of the languages: few dimensions that keep most of the distances, turned alike from layer to layer."""
+"""Maps of the languages: few dimensions that keep most of the distances, turned alike from layer
+to layer."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,15 +13,17 @@ def layout(
 ) -> tuple[Float[np.ndarray, "layer lang axis"], Float[np.ndarray, "layer axis"]]:
     """Positions by classical multidimensional scaling, and each axis' share of the variance.
 
-    The distance is the chord √(2 - 2 cos) of centred vectors, which is Euclidean, so that this is also the PCA of the
-    centred vectors at unit length (Gower 1966). Axes mean nothing: each layer is turned to lie as near to the one
-    before as a rotation or reflection brings it (orthogonal Procrustes), which keeps every distance.
+    The distance is the chord √(2 - 2 cos) of centred vectors, which is Euclidean, so that this is
+    also the PCA of the centred vectors at unit length (Gower 1966). Axes mean nothing: each layer
+    is turned to lie as near to the one before as a rotation or reflection brings it (orthogonal
+    Procrustes), which keeps every distance.
     """
     from scipy.linalg import orthogonal_procrustes
 
     if not 1 <= dimensions < vectors.shape[1]:
         raise SteerlabError(
-            f"a map of {vectors.shape[1]} languages has 1 to {vectors.shape[1] - 1} dimensions, not {dimensions}"
+            f"a map of {vectors.shape[1]} languages has 1 to {vectors.shape[1] - 1} dimensions, "
+            f"not {dimensions}"
         )
     placed: list[np.ndarray] = []
     shares: list[np.ndarray] = []

@@ -12,11 +12,14 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.moments import Moments
 
 
-def separation(moments: Moments, texts: Mapping[str, Float[Tensor, "text layer width"]]) -> pd.DataFrame:
-    """By layer: between/within trace ratio of tokens, and nearest-mean accuracy of whole, unseen texts.
+def separation(
+    moments: Moments, texts: Mapping[str, Float[Tensor, "text layer width"]]
+) -> pd.DataFrame:
+    """By layer: between/within trace ratio of tokens, and nearest-mean accuracy of whole, unseen
+    texts.
 
-    `trace_ratio` = Σ nₖ‖meanₖ - mean‖² / Σ‖h - meanₖ‖²; `nearest_mean` = share of `texts` (their mean vector) whose
-    nearest language mean, less the mean of all, is their own. Needs `scatter`.
+    `trace_ratio` = Σ nₖ‖meanₖ - mean‖² / Σ‖h - meanₖ‖²; `nearest_mean` = share of `texts` (their
+    mean vector) whose nearest language mean, less the mean of all, is their own. Needs `scatter`.
     """
     within = moments.covariance().diagonal(dim1=-2, dim2=-1).sum(-1)
     share = (moments.count / moments.count.sum())[:, None, None]
@@ -29,7 +32,9 @@ def separation(moments: Moments, texts: Mapping[str, Float[Tensor, "text layer w
             right += int((distances.argmin(1) == lang).sum())
             total += len(texts[iso])
         ratio = float(between[place] / within[place])
-        rows.append({"layer": layer, "trace_ratio": ratio, "nearest_mean": right / total, "n": total})
+        rows.append(
+            {"layer": layer, "trace_ratio": ratio, "nearest_mean": right / total, "n": total}
+        )
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,5 @@
-"""Trees of languages: which branches last, a classification as a tree, how two trees face each other."""
+"""Trees of languages: which branches last, a classification as a tree, how two trees face each
+other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ def clades(tree: Float[np.ndarray, "merge 4"], langs: Sequence[str]) -> list[fro
     """The languages under each merge of a linkage matrix, in its order."""
     if len(tree) != len(langs) - 1:
         raise SteerlabError(
-            f"a tree of {len(tree) + 1} leaves was given with {len(langs)} languages; give those it has"
+            f"a tree of {len(tree) + 1} leaves was given with {len(langs)} languages; give those "
+            "it has"
         )
     under = [frozenset([iso]) for iso in langs]
     for left, right, *_ in tree:
@@ -24,13 +26,21 @@ def clades(tree: Float[np.ndarray, "merge 4"], langs: Sequence[str]) -> list[fro
 
 
 def support(
-    tree: Float[np.ndarray, "merge 4"], others: Sequence[Float[np.ndarray, "merge 4"]], langs: Sequence[str]
+    tree: Float[np.ndarray, "merge 4"],
+    others: Sequence[Float[np.ndarray, "merge 4"]],
+    langs: Sequence[str],
 ) -> Float[np.ndarray, " merge"]:
-    """The share of other trees that hold each branch of a tree: exactly these languages under one node."""
+    """The share of other trees that hold each branch of a tree: exactly these languages under
+    one node."""
     if not others:
-        raise SteerlabError("no other tree was given; a branch is stable against some, such as those of other layers")
+        raise SteerlabError(
+            "no other tree was given; a branch is stable against some, such as those of other "
+            "layers"
+        )
     held = [set(clades(other, langs)) for other in others]
-    return np.array([np.mean([branch in there for there in held]) for branch in clades(tree, langs)])
+    return np.array(
+        [np.mean([branch in there for there in held]) for branch in clades(tree, langs)]
+    )
 
 
 def resampled(
@@ -38,8 +48,8 @@ def resampled(
 ) -> Iterator[Float[np.ndarray, "lang width"]]:
     """The vectors with dimensions drawn anew with replacement, the same for all languages.
 
-    This is the bootstrap of phylogenies (Felsenstein 1985), with dimensions for characters: it says how much of a tree
-    hangs on few dimensions, not what other texts would give.
+    This is the bootstrap of phylogenies (Felsenstein 1985), with dimensions for characters: it says
+    how much of a tree hangs on few dimensions, not what other texts would give.
     """
     random, width = np.random.default_rng(seed), vectors.shape[1]
     for _ in range(count):
@@ -47,10 +57,12 @@ def resampled(
 
 
 def classification(shared: Float[np.ndarray, "lang lang"]) -> Float[np.ndarray, "merge 4"]:
-    """A classification as a linkage matrix: the more nodes two languages share, the lower they merge.
+    """A classification as a linkage matrix: the more nodes two languages share, the lower they
+    merge.
 
-    `shared` counts the nodes above both. The heights 1 - shared / (largest + 1) are those of a tree already, so the
-    linkage is exact; what has no common node merges at 1, and a node of many children is several merges at one height.
+    `shared` counts the nodes above both. The heights 1 - shared / (largest + 1) are those of a tree
+    already, so the linkage is exact; what has no common node merges at 1, and a node of many
+    children is several merges at one height.
     """
     height = 1 - shared / (np.triu(shared, 1).max() + 1)
     distance = (height + height.T) / 2
@@ -72,8 +84,8 @@ def untangle(
 ) -> tuple[list[int], list[int]]:
     """Leaf orders of two trees of the same leaves that face each other with few crossings.
 
-    Each tree in turn has its branches sorted by where the other has their leaves, and the best pair is kept; `start`
-    is the left tree's order at first, which stays the best unless turning helps.
+    Each tree in turn has its branches sorted by where the other has their leaves, and the best pair
+    is kept; `start` is the left tree's order at first, which stays the best unless turning helps.
     """
     trees = _node(left), _node(right)
     one = list(start)
@@ -88,7 +100,8 @@ def untangle(
 
 
 def entanglement(left: Sequence[int], right: Sequence[int]) -> float:
-    """How far two leaf orders lie apart: 0 the same, 1 the opposite (Galili 2015, with distances to the power 1)."""
+    """How far two leaf orders lie apart: 0 the same, 1 the opposite (Galili 2015, with distances
+    to the power 1)."""
     places = {leaf: place for place, leaf in enumerate(right)}
     if set(left) != set(places) or len(left) != len(right):
         raise SteerlabError("two leaf orders need the same leaves, each once")
@@ -108,13 +121,18 @@ def _node(tree: np.ndarray) -> _Node:
 
 
 def _sorted(node: _Node, order: Sequence[int]) -> list[int]:
-    """The leaves of a node, every branch's children sorted by the mean place of their leaves in `order`."""
+    """The leaves of a node, every branch's children sorted by the mean place of their leaves in
+    `order`."""
     places = {leaf: place for place, leaf in enumerate(order)}
 
     def sort(node: _Node) -> list[int]:
         if not node.children:
             return [node.leaf]
         parts = [sort(child) for child in node.children]
-        return [leaf for part in sorted(parts, key=lambda part: np.mean([places[x] for x in part])) for leaf in part]
+        return [
+            leaf
+            for part in sorted(parts, key=lambda part: np.mean([places[x] for x in part]))
+            for leaf in part
+        ]
 
     return sort(node)

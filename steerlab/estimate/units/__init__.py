@@ -1,4 +1,5 @@
-"""Which units carry which language, by each published method, and the directions that are made of them."""
+"""Which units carry which language, by each published method, and the directions that are made
+of them."""
 
 from steerlab.estimate.units.as_directions import decoded as decoded
 from steerlab.estimate.units.as_directions import gated as gated

@@ -1,4 +1,5 @@
-"""Chosen units as `Directions`: features by their decoder rows, neurons by a mask and their values."""
+"""Chosen units as `Directions`: features by their decoder rows, neurons by a mask and their
+values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,24 +19,33 @@ Saes = Mapping[int, SAE]
 DEPENDENT = 1e-5  # of the largest singular value; decoder rows may be stored in 16 bit
 
 
-def decoded(selection: Selection, firing: Firing, saes: Saes, *, source: str | None = "en") -> Directions:
-    """Features as directions: what a language's features write on average, and the subspace that they span.
+def decoded(
+    selection: Selection, firing: Firing, saes: Saes, *, source: str | None = "en"
+) -> Directions:
+    """Features as directions: what a language's features write on average, and the subspace that
+    they span.
 
-    Formula: the vector of a language is Σ_j z̄_j W_dec[j] over its features, z̄_j the mean value over its tokens; the
-    basis is orthonormal rows that span the W_dec[j], dependent ones dropped, so that `ablate` takes all of them away at
-    once. With `source` its vector is zero and directions lead from it only, along the target's features alone, as in
-    LangFIR; with None a direction is the difference of two languages' vectors. Source: LangFIR (arXiv 2604.03532),
-    whose formula for the vector is unpublished; the weighting by mean values is our reading.
+    Formula: the vector of a language is Σ_j z̄_j W_dec[j] over its features, z̄_j the mean value
+    over its tokens; the basis is orthonormal rows that span the W_dec[j], dependent ones dropped,
+    so that `ablate` takes all of them away at once. With `source` its vector is zero and directions
+    lead from it only, along the target's features alone, as in LangFIR; with None a direction is
+    the difference of two languages' vectors. Source: LangFIR (arXiv 2604.03532), whose formula for
+    the vector is unpublished; the weighting by mean values is our reading.
 
-    Where a language has no features its vector is zero, and there is no direction: `Selection.where` lists its layers.
-    `extra`: `decoder`, `level` = z̄ and, where each latent can be computed alone (no topk), `encoder`, `bias`,
-    `threshold` [lang layer rank ...], in the order of `Selection.of`, zero-padded.
+    Where a language has no features its vector is zero, and there is no direction:
+    `Selection.where` lists its layers. `extra`: `decoder`, `level` = z̄ and, where each latent can
+    be computed alone (no topk), `encoder`, `bias`, `threshold` [lang layer rank ...], in the order
+    of `Selection.of`, zero-padded.
     """
     kept = _need_saes(selection, firing, saes)
-    extra = _features(selection, firing, saes, alone=all(saes[layer].kind != "topk" for layer in selection.layers))
+    extra = _features(
+        selection, firing, saes, alone=all(saes[layer].kind != "topk" for layer in selection.layers)
+    )
     vectors = torch.einsum("klr,klrw->klw", extra["level"], extra["decoder"])
     spans = {
-        (i, j): _span(extra["decoder"][i, j]) for i in range(len(selection.langs)) for j in range(len(selection.layers))
+        (i, j): _span(extra["decoder"][i, j])
+        for i in range(len(selection.langs))
+        for j in range(len(selection.layers))
     }
     basis = torch.zeros(*vectors.shape[:2], max(1, *map(len, spans.values())), vectors.shape[2])
     for (i, j), rows in spans.items():
@@ -48,8 +58,9 @@ def decoded(selection: Selection, firing: Firing, saes: Saes, *, source: str | N
 def gated(selection: Selection, firing: Firing, saes: Saes) -> Directions:
     """DiffMean's directions with the features that say where the source language is, for `gate`.
 
-    The vectors are the mean activations, so that `between(a, b)` is their difference; `extra` as `decoded` has it. A
-    source without features at a layer opens no gate there. Source: Deng et al. 2025 (arXiv 2505.05111).
+    The vectors are the mean activations, so that `between(a, b)` is their difference; `extra` as
+    `decoded` has it. A source without features at a layer opens no gate there. Source: Deng et al.
+    2025 (arXiv 2505.05111).
     """
     kept = _need_saes(selection, firing, saes)
     extra, means = _features(selection, firing, saes, alone=True), firing.means[:, kept].float()
@@ -60,34 +71,48 @@ def gated(selection: Selection, firing: Firing, saes: Saes) -> Directions:
 def sae_diffmean(firing: Firing, saes: Saes) -> Directions:
     """The difference of two languages' mean latents, decoded: one dense vector.
 
-    Formula: the vector of a language is z̄ W_dec, z̄ the mean latents over its tokens; b_dec cancels in the difference.
-    Since the reconstruction error is kept, adding a latent step v and decoding is h + v W_dec: encoding cancels.
-    Source: CLaS-Bench (arXiv 2601.08331), which gives v unit length among the latents: the direction is
-    the same, the unit of strength another.
+    Formula: the vector of a language is z̄ W_dec, z̄ the mean latents over its tokens; b_dec
+    cancels in the difference. Since the reconstruction error is kept, adding a latent step v and
+    decoding is h + v W_dec: encoding cancels. Source: CLaS-Bench (arXiv 2601.08331), which gives v
+    unit length among the latents: the direction is the same, the unit of strength another.
     """
     _need_like(firing, firing.layers, saes)
     weights = torch.stack([saes[layer].W_dec.double().cpu() for layer in firing.layers])
-    vectors, means = torch.einsum("klu,luw->klw", firing.level, weights).float(), firing.means.float()
+    vectors, means = (
+        torch.einsum("klu,luw->klw", firing.level, weights).float(),
+        firing.means.float(),
+    )
     about = {**firing.provenance, "estimator": "sae diffmean", "settings": {}}
     return _need_two(
         firing,
-        Directions(vectors, _centred(vectors), means, firing.langs, firing.layers, firing.site, provenance=about),
+        Directions(
+            vectors,
+            _centred(vectors),
+            means,
+            firing.langs,
+            firing.layers,
+            firing.site,
+            provenance=about,
+        ),
     )
 
 
 def masked(selection: Selection, firing: Firing, *, source: str | None = None) -> Directions:
-    """Neurons as directions: which they are, and their mean values in the language and in the others.
+    """Neurons as directions: which they are, and their mean values in the language and in the
+    others.
 
-    Formula: the vector of a language is mask · (mean - mean of all languages); with a source, mask · (mean - mean of the
-    source) with the source's neurons in the mask too, since the way from it leads out of them.
-    `extra`: `mask` [lang layer width] 1 at a language's neurons, `values` its mean values there, `rest` the mean over
-    the other languages of theirs; at all neurons, so that the mask decides. A source keeps its own mask, for operators
-    that silence it. Where there are no neurons the vector is zero: `Directions.where` lists the other layers.
+    Formula: the vector of a language is mask · (mean - mean of all languages); with a source, mask
+    · (mean - mean of the source) with the source's neurons in the mask too, since the way from it
+    leads out of them. `extra`: `mask` [lang layer width] 1 at a language's neurons, `values` its
+    mean values there, `rest` the mean over the other languages of theirs; at all neurons, so that
+    the mask decides. A source keeps its own mask, for operators that silence it. Where there are no
+    neurons the vector is zero: `Directions.where` lists the other layers.
     """
     kept = need_of(selection, firing)
     if firing.site != "mlp_post" or firing.units != firing.width:
         raise SteerlabError(
-            f"a mask is for neurons, and these are {firing.units} units read at {firing.site} of width {firing.width}; "
+            f"a mask is for neurons, and these are {firing.units} units read at {firing.site} of "
+            f"width {firing.width}; "
             "collect the firing of neurons, or use decoded for an SAE's features"
         )
     means, values = firing.means[:, kept].float(), firing.level[:, kept]
@@ -104,19 +129,29 @@ def masked(selection: Selection, firing: Firing, *, source: str | None = None) -
     return _frozen(selection.method, selection, firing, vectors, basis, means, source, extra)
 
 
-def _features(selection: Selection, firing: Firing, saes: Saes, *, alone: bool) -> dict[str, Tensor]:
-    """What a language's features read, write and are on average [lang layer rank ...], zero-padded."""
+def _features(
+    selection: Selection, firing: Firing, saes: Saes, *, alone: bool
+) -> dict[str, Tensor]:
+    """What a language's features read, write and are on average [lang layer rank ...],
+    zero-padded."""
     kept, level = need_of(selection, firing), firing.level
     rank, width = max(1, int(selection.chosen.sum(-1).max())), firing.width
     shape = (len(selection.langs), len(selection.layers), rank)
-    wide, narrow = ("decoder", *(["encoder"] if alone else [])), ("level", *(["bias", "threshold"] if alone else []))
-    extra = {name: torch.zeros(*shape, width) for name in wide} | {name: torch.zeros(shape) for name in narrow}
+    wide, narrow = (
+        ("decoder", *(["encoder"] if alone else [])),
+        ("level", *(["bias", "threshold"] if alone else [])),
+    )
+    extra = {name: torch.zeros(*shape, width) for name in wide} | {
+        name: torch.zeros(shape) for name in narrow
+    }
     for i, iso in enumerate(selection.langs):
         for j, layer in enumerate(selection.layers):
             units = selection.of(iso, layer)
             found = {"decoder": saes[layer].W_dec[units], "level": level[i, kept[j], units]}
             if alone:
-                found |= dict(zip(("encoder", "bias", "threshold"), saes[layer].readers(units), strict=True))
+                found |= dict(
+                    zip(("encoder", "bias", "threshold"), saes[layer].readers(units), strict=True)
+                )
             for name, value in found.items():
                 extra[name][i, j, : len(units)] = value.float().cpu()
     return extra
@@ -149,12 +184,15 @@ def _without(source: str | None, langs: tuple[str, ...], vectors: Tensor, basis:
 
 def _place(source: str, langs: tuple[str, ...]) -> int:
     if source not in langs:
-        raise SteerlabError(f"the source {source!r} is none of {' '.join(langs)}; take it from these")
+        raise SteerlabError(
+            f"the source {source!r} is none of {' '.join(langs)}; take it from these"
+        )
     return langs.index(source)
 
 
 def _need_saes(selection: Selection, firing: Firing, saes: Saes) -> list[int]:
-    """The places of the selection's layers in the firing, if the autoencoders are those that were read."""
+    """The places of the selection's layers in the firing, if the autoencoders are those that
+    were read."""
     kept = need_of(selection, firing)
     _need_like(firing, selection.layers, saes)
     return kept
@@ -163,18 +201,28 @@ def _need_saes(selection: Selection, firing: Firing, saes: Saes) -> list[int]:
 def _need_like(firing: Firing, layers: tuple[int, ...], saes: Saes) -> None:
     if missing := [layer for layer in layers if layer not in saes]:
         told = ", ".join(map(str, saes)) or "none"
-        raise SteerlabError(f"there is no autoencoder of layer {missing[0]}; there are {told}: give one, or use .at")
+        raise SteerlabError(
+            f"there is no autoencoder of layer {missing[0]}; there are {told}: give one, or use .at"
+        )
     known = firing.provenance.get("saes")
     for layer in layers:
         sae = saes[layer]
-        if (sae.latents, sae.width, sae.layer, sae.site) != (firing.units, firing.width, layer, firing.site):
+        if (sae.latents, sae.width, sae.layer, sae.site) != (
+            firing.units,
+            firing.width,
+            layer,
+            firing.site,
+        ):
             raise SteerlabError(
-                f"the autoencoder of layer {sae.layer} has {sae.latents} latents of width {sae.width} at {sae.site}; "
-                f"the firing has {firing.units} of width {firing.width} at {firing.site}, layer {layer}: give those"
+                f"the autoencoder of layer {sae.layer} has {sae.latents} latents of width "
+                f"{sae.width} at {sae.site}; "
+                f"the firing has {firing.units} of width {firing.width} at {firing.site}, layer "
+                f"{layer}: give those"
             )
         if known is not None and sae.digest not in known:
             raise SteerlabError(
-                f"the firing was read with another autoencoder of layer {layer}; collect it with this one"
+                f"the firing was read with another autoencoder of layer {layer}; collect it with "
+                "this one"
             )
 
 
@@ -209,5 +257,7 @@ def _frozen(
 def _need_two(firing: Firing, made: Directions) -> Directions:
     firing.need_texts()
     if len(firing.langs) < 2:
-        raise SteerlabError(f"this firing is of {' '.join(firing.langs)} alone; a direction needs two languages")
+        raise SteerlabError(
+            f"this firing is of {' '.join(firing.langs)} alone; a direction needs two languages"
+        )
     return made

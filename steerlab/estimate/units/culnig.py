@@ -1,28 +1,39 @@
-"""CULNIG: neurons whose gradients serve a labelled answer in one language more than in the others."""
+"""CULNIG: neurons whose gradients serve a labelled answer in one language more than in the
+others."""
 
 import torch
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Gradients
-from steerlab.estimate.units.selection import Selection, how_many, need_languages, need_share, selected
+from steerlab.estimate.units.selection import (
+    Selection,
+    how_many,
+    need_languages,
+    need_share,
+    selected,
+)
 
 LEAST = 0.5  # standard deviations over languages
 
 
 def culnig(gradients: Gradients, *, share: float = 0.01, least: float = LEAST) -> Selection:
-    """The neurons that serve a language's labelled answers most, and more than those of other languages.
+    """The neurons that serve a language's labelled answers most, and more than those of other
+    languages.
 
-    Formula: s = score - control; per language the top `share` of all units by s, over all layers, where s > 0, of which
-    those are kept with (s - mean over languages) / standard deviation over languages of at least `least`. The score is
-    s. Source: CULNIG (arXiv 2510.08284), whose countries are languages here. It takes the top .3 % of a country's MLP
-    and attention units together and removes the top 1 % on a further control that has only country names; here are only
+    Formula: s = score - control; per language the top `share` of all units by s, over all layers,
+    where s > 0, of which those are kept with (s - mean over languages) / standard deviation over
+    languages of at least `least`. The score is s. Source: CULNIG (arXiv 2510.08284), whose
+    countries are languages here. It takes the top .3 % of a country's MLP and attention units
+    together and removes the top 1 % on a further control that has only country names; here are only
     units of one site, and one control.
     """
     need_languages(gradients, "culnig")
     need_share("the share of units", share)
     score = (gradients.score - gradients.control).double()
     if not torch.isfinite(score).all():
-        raise SteerlabError("the gradients hold NaN or infinity; collect them again in a wider format")
+        raise SteerlabError(
+            "the gradients hold NaN or infinity; collect them again in a wider format"
+        )
     number = how_many(share, score[0].numel())
     best = torch.zeros(len(score), score[0].numel(), dtype=torch.bool)
     best.scatter_(1, score.flatten(1).argsort(descending=True, stable=True)[:, :number], value=True)
@@ -32,8 +43,12 @@ def culnig(gradients: Gradients, *, share: float = 0.01, least: float = LEAST) -
     chosen = top & (above >= least)
     if not chosen.any():
         raise SteerlabError(
-            f"none of the {int(top.sum())} units at the top serves a language {least:g} standard deviations more than "
-            f"the mean of all; the most is {float(above[top].max()) if top.any() else 0.0:.3g}: take a larger share, "
+            f"none of the {int(top.sum())} units at the top serves a language {least:g} standard "
+            "deviations more than "
+            f"the mean of all; the most is {float(above[top].max()) if top.any() else 0.0:.3g}: "
+            "take a larger share, "
             "or a lower least"
         )
-    return selected("culnig", gradients, chosen, score, {"share": share, "least": least, "top": int(top.sum())})
+    return selected(
+        "culnig", gradients, chosen, score, {"share": share, "least": least, "top": int(top.sum())}
+    )

@@ -8,11 +8,19 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
-from steerlab.estimate.units.selection import Selection, how_many, lowest, need_languages, need_share, selected
+from steerlab.estimate.units.selection import (
+    Selection,
+    how_many,
+    lowest,
+    need_languages,
+    need_share,
+    selected,
+)
 
 
 def entropy(rate: Float[Tensor, "lang ..."]) -> Float[Tensor, "..."]:
-    """The entropy of firing rates over languages, in nats: 0 where one language has all, log K where all have alike.
+    """The entropy of firing rates over languages, in nats: 0 where one language has all, log K
+    where all have alike.
 
     Formula: -Σ p log p, p = rate / Σ rate. A dead unit, which has no p, counts as uniform: log K.
     """
@@ -22,7 +30,8 @@ def entropy(rate: Float[Tensor, "lang ..."]) -> Float[Tensor, "..."]:
 
 
 def bar_of(rate: Float[Tensor, "lang layer unit"], percentile: float) -> float:
-    """The percentile of all rates, of every language, layer and unit: that above which a unit serves a language."""
+    """The percentile of all rates, of every language, layer and unit: that above which a unit
+    serves a language."""
     if not 0 <= percentile < 100:
         raise SteerlabError(f"the percentile is {percentile}; give 0 or more and less than 100")
     flat = rate.flatten()
@@ -30,21 +39,27 @@ def bar_of(rate: Float[Tensor, "lang layer unit"], percentile: float) -> float:
 
 
 def lape(firing: Firing, *, share: float = 0.01, percentile: float = 95) -> Selection:
-    """The units whose firing rates have the lowest entropy over languages: language activation probability entropy.
+    """The units whose firing rates have the lowest entropy over languages: language activation
+    probability entropy.
 
-    Formula: `entropy` of the share of tokens at which a unit is on; of the units that exceed the bar in some language,
-    the lowest `share` of ALL units, over all layers; each goes to every language whose rate exceeds the bar, which is
-    the `percentile` of all rates, dead units' too. Of equal entropies those with the higher largest rate come first.
-    The score is -entropy. Source: Tang et al. 2024 (arXiv 2402.16438); both percentiles of its code are `percentile`.
+    Formula: `entropy` of the share of tokens at which a unit is on; of the units that exceed the
+    bar in some language, the lowest `share` of ALL units, over all layers; each goes to every
+    language whose rate exceeds the bar, which is the `percentile` of all rates, dead units' too. Of
+    equal entropies those with the higher largest rate come first. The score is -entropy. Source:
+    Tang et al. 2024 (arXiv 2402.16438); both percentiles of its code are `percentile`.
     """
-    return _lape("lape", firing, share, percentile, torch.ones_like(firing.on, dtype=torch.bool), {})
+    return _lape(
+        "lape", firing, share, percentile, torch.ones_like(firing.on, dtype=torch.bool), {}
+    )
 
 
-def sae_lape(firing: Firing, *, active: float = 0.98, share: float = 0.01, percentile: float = 95) -> Selection:
+def sae_lape(
+    firing: Firing, *, active: float = 0.98, share: float = 0.01, percentile: float = 95
+) -> Selection:
     """LAPE on an SAE's features, of which a language's must also be on in nearly all of its texts.
 
-    Formula: as `lape`, where a feature serves a language only if it is on in at least `active` of its texts too.
-    Source: Andrylie et al. 2025 (arXiv 2507.11230), who set .98.
+    Formula: as `lape`, where a feature serves a language only if it is on in at least `active` of
+    its texts too. Source: Andrylie et al. 2025 (arXiv 2507.11230), who set .98.
     """
     need_share("the share of texts", active)
     return _lape("sae lape", firing, share, percentile, firing.share >= active, {"active": active})
@@ -72,14 +87,21 @@ def _lape(
     score = entropy(rate)
     candidates = torch.where(serves.any(0), score, torch.inf)
     chosen = serves & _first(candidates, rate.amax(0), number)
-    about = {"share": share, "percentile": percentile, "bar": bar, "units": int(chosen.any(0).sum()), **settings}
+    about = {
+        "share": share,
+        "percentile": percentile,
+        "bar": bar,
+        "units": int(chosen.any(0).sum()),
+        **settings,
+    }
     return selected(method, firing, chosen, -score.expand(rate.shape), about)
 
 
 def _first(
     score: Float[Tensor, "layer unit"], rate: Float[Tensor, "layer unit"], number: int
 ) -> Bool[Tensor, "layer unit"]:
-    """The lowest scores; equal ones are common among units of one language, and the most active of them come first."""
+    """The lowest scores; equal ones are common among units of one language, and the most active
+    of them come first."""
     by_rate = rate.flatten().argsort(descending=True, stable=True)
     marked = torch.zeros_like(score, dtype=torch.bool).flatten()
     marked[by_rate] = lowest(score.flatten()[by_rate][None], number)[0]

@@ -10,14 +10,19 @@ from steerlab.estimate.units.selection import Selection, need_languages, selecte
 def monolinguality(firing: Firing, *, top: int = 2) -> Selection:
     """At each layer, each language's features of the highest monolinguality, if it is above 0.
 
-    Formula: ν = μ - γ, μ the mean value over the language's tokens, γ the mean over the other languages of theirs; the
-    `top` highest. The score is ν. Source: Deng et al. 2025 (arXiv 2505.05111), whose k is 2.
+    Formula: ν = μ - γ, μ the mean value over the language's tokens, γ the mean over the other
+    languages of theirs; the `top` highest. The score is ν. Source: Deng et al. 2025 (arXiv
+    2505.05111), whose k is 2.
     """
     need_languages(firing, "monolinguality")
     if not 0 < top <= firing.units:
-        raise SteerlabError(f"the {top} highest of {firing.units} features were asked for; give from 1 to all")
+        raise SteerlabError(
+            f"the {top} highest of {firing.units} features were asked for; give from 1 to all"
+        )
     level = firing.level
     others = (level.sum(0) - level) / (len(level) - 1)
     nu = level - others
-    best = torch.zeros_like(nu, dtype=torch.bool).scatter_(-1, nu.topk(top, dim=-1).indices, value=True)
+    best = torch.zeros_like(nu, dtype=torch.bool).scatter_(
+        -1, nu.topk(top, dim=-1).indices, value=True
+    )
     return selected("monolinguality", firing, best & (nu > 0), nu, {"top": top})

@@ -17,7 +17,8 @@ COLUMNS = ["method", "language", "layer", "unit", "score"]
 
 @dataclass(frozen=True)
 class Selection:
-    """The units of each language at each layer: `chosen` [lang layer unit], and the `score` by which, higher is more.
+    """The units of each language at each layer: `chosen` [lang layer unit], and the `score` by
+    which, higher is more.
 
     `site` is where they act: `resid_post` for an SAE's latents there, `mlp_post` for neurons.
     """
@@ -45,7 +46,9 @@ class Selection:
     @property
     def counts(self) -> pd.DataFrame:
         """How many units each language (down) has at each layer (across)."""
-        return pd.DataFrame(self.chosen.sum(-1).numpy(), index=list(self.langs), columns=list(self.layers))
+        return pd.DataFrame(
+            self.chosen.sum(-1).numpy(), index=list(self.langs), columns=list(self.layers)
+        )
 
     def of(self, lang: str, layer: int) -> list[int]:
         """A language's units at a layer, the highest score first."""
@@ -54,16 +57,21 @@ class Selection:
         return found[self.score[i, j, found].argsort(descending=True, stable=True)].tolist()
 
     def where(self, lang: str) -> tuple[int, ...]:
-        """The layers at which a language has any unit: a direction of its units is nothing at the others."""
+        """The layers at which a language has any unit: a direction of its units is nothing at
+        the others."""
         some = self.chosen[self._lang(lang)].any(-1).tolist()
         return tuple(layer for layer, has in zip(self.layers, some, strict=True) if has)
 
     def at(self, *layers: int) -> "Selection":
         """Only these layers."""
         if not layers:
-            raise SteerlabError(f"name at least one of the layers {', '.join(map(str, self.layers))}")
+            raise SteerlabError(
+                f"name at least one of the layers {', '.join(map(str, self.layers))}"
+            )
         keep = [self._layer(layer) for layer in layers]
-        return replace(self, layers=tuple(layers), chosen=self.chosen[:, keep], score=self.score[:, keep])
+        return replace(
+            self, layers=tuple(layers), chosen=self.chosen[:, keep], score=self.score[:, keep]
+        )
 
     def table(self) -> pd.DataFrame:
         """One row for each chosen unit: method, language, layer, unit, score."""
@@ -77,12 +85,16 @@ class Selection:
 
     def _lang(self, iso: str) -> int:
         if iso not in self.langs:
-            raise SteerlabError(f"nothing was selected for {iso!r}; there are {' '.join(self.langs)}")
+            raise SteerlabError(
+                f"nothing was selected for {iso!r}; there are {' '.join(self.langs)}"
+            )
         return self.langs.index(iso)
 
     def _layer(self, layer: int) -> int:
         if layer not in self.layers:
-            raise SteerlabError(f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}")
+            raise SteerlabError(
+                f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}"
+            )
         return self.layers.index(layer)
 
 
@@ -102,7 +114,8 @@ def need_languages(read: Firing | Gradients, purpose: str) -> None:
     """Raise where there is one language only, or one of which nothing was read."""
     if len(read.langs) < 2:
         raise SteerlabError(
-            f"{purpose} compares languages, and there is {' '.join(read.langs)} alone; read two or more"
+            f"{purpose} compares languages, and there is {' '.join(read.langs)} alone; read two or "
+            "more"
         )
     if isinstance(read, Firing):
         read.need_texts()
@@ -118,12 +131,15 @@ def how_many(share: float, units: int) -> int:
     """The share of all units as a number; none raises."""
     need_share("the share of units", share)
     if not (number := round(share * units)):
-        raise SteerlabError(f"a share of {share} of {units} units is none; give {1 / units:.2g} or more")
+        raise SteerlabError(
+            f"a share of {share} of {units} units is none; give {1 / units:.2g} or more"
+        )
     return number
 
 
 def lowest(score: Float[Tensor, "layer unit"], number: int) -> Bool[Tensor, "layer unit"]:
-    """The units with the lowest scores over all layers, of equal ones the first; infinite ones never."""
+    """The units with the lowest scores over all layers, of equal ones the first; infinite ones
+    never."""
     order = score.flatten().argsort(stable=True)[:number]
     marked = torch.zeros(score.numel(), dtype=torch.bool)
     marked[order] = True

@@ -38,11 +38,13 @@ __all__ = [
 def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) -> dict[str, Any]:
     """Columns of scores, one value for each answer.
 
-    `in_language`: the identifier's first label is the target. `relevant`: the judge gives the full rating, 1.
-    `joint`: both, so that the output is in the target language and says its own thing.
+    `in_language`: the identifier's first label is the target. `relevant`: the judge gives the full
+    rating, 1. `joint`: both, so that the output is in the target language and says its own thing.
     """
     languages = identifier.identify([answer.output for answer in answers])
-    read = [replace(answer, language=found) for answer, found in zip(answers, languages, strict=True)]
+    read = [
+        replace(answer, language=found) for answer, found in zip(answers, languages, strict=True)
+    ]
     rated = dict(judge.rate(read))
     in_language = np.array([answer.language == answer.target for answer in read], dtype=bool)
     relevant = np.asarray(rated["rating"], dtype=float) >= 1
@@ -54,5 +56,9 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
         "joint": in_language & relevant,
         **rated,
         "repetition": [repetition(answer.output) for answer in read],
-        **columns([answer.output for answer in read], [answer.target for answer in read], languages=languages),
+        **columns(
+            [answer.output for answer in read],
+            [answer.target for answer in read],
+            languages=languages,
+        ),
     }

@@ -20,7 +20,9 @@ _STEPS = 60  # of the scale from 0 to 1
 def answers_of(rows: pd.DataFrame) -> list[Answer]:
     """The answers in tidy rows; a column that is missing raises."""
     if missing := [name for name in (*NEEDED, "language") if name not in rows]:
-        raise SteerlabError(f"rows to judge need the column {missing[0]!r}; they have {', '.join(map(str, rows))}")
+        raise SteerlabError(
+            f"rows to judge need the column {missing[0]!r}; they have {', '.join(map(str, rows))}"
+        )
     columns = (rows[name].tolist() for name in (*NEEDED, "language"))
     return [Answer(*told) for told in zip(*columns, strict=True)]
 
@@ -28,7 +30,8 @@ def answers_of(rows: pd.DataFrame) -> list[Answer]:
 def rejudge(rows: pd.DataFrame, judge: Judge, *, prefix: str = "") -> pd.DataFrame:
     """The rows with a judge's columns, `relevant` and `joint`, without generating again.
 
-    Their names begin with `prefix`, so that they stand beside what is there; without one they take its place.
+    Their names begin with `prefix`, so that they stand beside what is there; without one they take
+    its place.
     """
     made = dict(judge.rate(answers_of(rows)))
     made["relevant"] = np.asarray(made["rating"], dtype=float) >= 1
@@ -38,20 +41,29 @@ def rejudge(rows: pd.DataFrame, judge: Judge, *, prefix: str = "") -> pd.DataFra
 
 
 def agreement(
-    rows: pd.DataFrame, judges: Mapping[str, Judge], *, resamples: int = 500, seed: int = 0, level: float = 0.95
+    rows: pd.DataFrame,
+    judges: Mapping[str, Judge],
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> pd.DataFrame:
     """How far each two judges agree on the outputs in `rows`: one row for each pair.
 
-    `n` outputs have a rating by both; `unreadable_a` and `unreadable_b` say how many of all have none. `equal` is the
-    share of equal ratings; `kappa` Cohen's, with quadratic weights, which is the plain one where both rate 0 or 1;
-    `spearman` the rank correlation. Each stands with its interval, `_low` and `_high`, by resampling
-    sentences, within targets that share none (`intervals.by_sentence`).
-    Where a judge gives every output the same rating, the last two are NaN.
+    `n` outputs have a rating by both; `unreadable_a` and `unreadable_b` say how many of all have
+    none. `equal` is the share of equal ratings; `kappa` Cohen's, with quadratic weights, which is
+    the plain one where both rate 0 or 1; `spearman` the rank correlation. Each stands with its
+    interval, `_low` and `_high`, by resampling sentences, within targets that share none
+    (`intervals.by_sentence`). Where a judge gives every output the same rating, the last two are
+    NaN.
     """
     if len(judges) < 2:
         raise SteerlabError(f"agreement is between two judges or more; {len(judges)} were given")
     answers, sentences = answers_of(rows), rows["sentence"].to_numpy()
-    ratings = {name: np.asarray(judge.rate(answers)["rating"], dtype=np.float64) for name, judge in judges.items()}
+    ratings = {
+        name: np.asarray(judge.rate(answers)["rating"], dtype=np.float64)
+        for name, judge in judges.items()
+    }
     targets, table = rows["target"].to_numpy(), []
     for a, b in combinations(ratings, 2):
         read = np.isfinite(ratings[a]) & np.isfinite(ratings[b])
@@ -63,7 +75,10 @@ def agreement(
             "level": level,
         }
         told: dict[str, Any] = {"a": a, "b": b, "n": int(read.sum())}
-        told |= {f"unreadable_{side}": int(np.isnan(ratings[name]).sum()) for side, name in (("a", a), ("b", b))}
+        told |= {
+            f"unreadable_{side}": int(np.isnan(ratings[name]).sum())
+            for side, name in (("a", a), ("b", b))
+        }
         same = (first == second).astype(np.float64)
         measures = {
             "equal": by_sentence(same, names, **options) if read.any() else NOTHING,
@@ -77,10 +92,12 @@ def agreement(
 
 
 def kappa(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Cohen's kappa with quadratic weights (Cohen 1968), NaN where both always say the same one thing.
+    """Cohen's kappa with quadratic weights (Cohen 1968), NaN where both always say the same one
+    thing.
 
     1 - sum (a-b)² / expected sum if they were independent. Ratings are rounded to the nearest 1/60,
-    so that their classes lie as far apart as they do: exact for halves, thirds, quarters and fifths.
+    so that their classes lie as far apart as they do: exact for halves, thirds, quarters and
+    fifths.
     """
     from sklearn.metrics import cohen_kappa_score
 
@@ -94,7 +111,8 @@ def kappa(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def spearman(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Spearman's rank correlation, equal ratings sharing their rank; NaN where one judge always says the same."""
+    """Spearman's rank correlation, equal ratings sharing their rank; NaN where one judge always
+    says the same."""
     from scipy.stats import spearmanr
 
     if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:

@@ -29,24 +29,29 @@ def judge_from(
     judge_model: str | None = None,
     cache: Path | None = None,
 ) -> Judge:
-    """The judge that a word means: `retrieval`, `likelihood`, `model:...`, a URL, or `embeddings:...`.
+    """The judge that a word means: `retrieval`, `likelihood`, `model:...`, a URL, or
+    `embeddings:...`.
 
-    `references`: the sentences that outputs came from, which the judges that compare need. `model`: the one that is
-    steered, which judges likelihood. `judge_model`: the name of the model behind a URL, whose replies are kept in the
-    folder `cache`.
+    `references`: the sentences that outputs came from, which the judges that compare need. `model`:
+    the one that is steered, which judges likelihood. `judge_model`: the name of the model behind a
+    URL, whose replies are kept in the folder `cache`.
     """
     kind, _, rest = word.partition(":")
     if kind in ("http", "https"):
         return Endpoint(word, judge_model or "", cache=cache)
     if judge_model is not None:
-        raise SteerlabError(f"a judge's model, {judge_model!r}, is named for a URL only; the judge is {word!r}")
+        raise SteerlabError(
+            f"a judge's model, {judge_model!r}, is named for a URL only; the judge is {word!r}"
+        )
     if kind == "model" and rest:
         return Instruct(rest)
     compares = word in ("retrieval", "likelihood") or (kind == "embeddings" and rest)
     if not compares:
         raise SteerlabError(f"there is no judge {word!r}; the judges are {', '.join(JUDGES)}")
     if references is None:
-        raise SteerlabError(f"the judge {word!r} compares with other sentences; give references, a corpus")
+        raise SteerlabError(
+            f"the judge {word!r} compares with other sentences; give references, a corpus"
+        )
     if word == "retrieval":
         return Retrieval(references)
     return Likelihood(references, model) if word == "likelihood" else Embeddings(references, rest)

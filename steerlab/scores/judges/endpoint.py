@@ -20,19 +20,22 @@ from steerlab.scores.judges import rubric
 from steerlab.scores.judges.answers import Answer
 
 Messages = list[dict[str, str]]
-KEY = "STEERLAB_JUDGE_KEY"  # a name of our own: OPENAI_API_KEY would be sent to any server that is tried
+# a name of our own: OPENAI_API_KEY would be sent to any server that is tried
+KEY = "STEERLAB_JUDGE_KEY"
 LONGEST_WAIT = 8.0  # seconds between two tries, which begin half a second apart
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Rates by what the model behind a URL such as `http://127.0.0.1:8000/v1` says of an output, by `rubric.RUBRIC`.
+    """Rates by what the model behind a URL such as `http://127.0.0.1:8000/v1` says of an output, by
+    `rubric.RUBRIC`.
 
-    `None` leaves temperature or max_tokens out of the request; `extra` adds fields to it, such as `{"top_p": 0.8}`.
-    `key` names the environment variable that holds the API key; the key itself is never stored or shown. A request
-    that fails, takes longer than `timeout` seconds or gets what is no reply is tried `retries` times more, later and
-    later, or when the server says. `per_minute` requests are sent by one process, `concurrency` of them at once.
-    Finished replies are kept in the folder `cache`, and what is kept is not asked again, at any temperature.
+    `None` leaves temperature or max_tokens out of the request; `extra` adds fields to it, such as
+    `{"top_p": 0.8}`. `key` names the environment variable that holds the API key; the key itself is
+    never stored or shown. A request that fails, takes longer than `timeout` seconds or gets what is
+    no reply is tried `retries` times more, later and later, or when the server says. `per_minute`
+    requests are sent by one process, `concurrency` of them at once. Finished replies are kept in
+    the folder `cache`, and what is kept is not asked again, at any temperature.
     """
 
     url: str
@@ -54,15 +57,25 @@ class Endpoint:
         except ValueError:  # a port that is no number, a bracket that stays open
             known = False
         if not known:
-            raise SteerlabError(f"{self.url!r} is no URL of a judge; give one such as http://127.0.0.1:8000/v1")
+            raise SteerlabError(
+                f"{self.url!r} is no URL of a judge; give one such as http://127.0.0.1:8000/v1"
+            )
         if parts.username or parts.password or parts.query or parts.fragment:
             raise SteerlabError(
-                f"the URL of the judge on {parts.hostname} holds more than a place; put its key into the environment "
+                f"the URL of the judge on {parts.hostname} holds more than a place; put its key "
+                "into the environment "
                 f"variable {self.key}, and leave name, password and ?query out"
             )
         if not self.model:
-            raise SteerlabError(f"the judge at {self.url} needs the name of a model; give --judge-model NAME or model=")
-        least = {"timeout": self.timeout, "concurrency": self.concurrency, "per_minute": self.per_minute}
+            raise SteerlabError(
+                f"the judge at {self.url} needs the name of a model; give --judge-model NAME or "
+                "model="
+            )
+        least = {
+            "timeout": self.timeout,
+            "concurrency": self.concurrency,
+            "per_minute": self.per_minute,
+        }
         least |= {"max_tokens": self.max_tokens, "retries + 1": self.retries + 1}
         if wrong := [name for name, value in least.items() if value is not None and not value > 0]:
             raise SteerlabError(f"{wrong[0]} of the judge is {least[wrong[0]]}; give more than 0")
@@ -79,18 +92,24 @@ class Endpoint:
         return f"endpoint {self.url.rstrip('/')}, rubric {rubric.version()}, {settings}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply` [answer]."""
+        """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply`
+        [answer]."""
         return rubric.rate(answers, self.ask, judge=f"{self.model} at {self.url}")
 
     def ask(self, asked: Sequence[Messages]) -> list[str]:
         """The server's reply to each list of messages; equal ones are asked once.
 
-        Raises at the first that fails for good, once those under way have ended; what was finished is kept.
+        Raises at the first that fails for good, once those under way have ended; what was finished
+        is kept.
         """
         keys = [self._hash(messages) for messages in asked]
         kept = _Kept(None) if self.cache is None else _kept(self.cache.expanduser().resolve())
         kept.refresh()
-        waiting = {key: messages for key, messages in zip(keys, asked, strict=True) if key not in kept.replies}
+        waiting = {
+            key: messages
+            for key, messages in zip(keys, asked, strict=True)
+            if key not in kept.replies
+        }
         if waiting:
             with self._client() as client:
                 self._ask_all(client, waiting, kept)
@@ -106,38 +125,55 @@ class Endpoint:
         return hashlib.sha256(told.encode()).hexdigest()
 
     def _ask_all(self, client: Any, waiting: Mapping[str, Messages], kept: "_Kept") -> None:
-        """Ask what is waiting, and keep each reply as it comes; whatever stops it, those under way are kept too."""
+        """Ask what is waiting, and keep each reply as it comes; whatever stops it, those under
+        way are kept too."""
         with ThreadPoolExecutor(self.concurrency) as pool:
-            asked = {pool.submit(self._ask, client, messages): key for key, messages in waiting.items()}
+            asked = {
+                pool.submit(self._ask, client, messages): key for key, messages in waiting.items()
+            }
             try:
                 for finished in as_completed(asked):
                     kept.add(asked[finished], finished.result(), self.model)
             except BaseException as error:
                 pool.shutdown(cancel_futures=True)
                 for other, key in asked.items():
-                    if not other.cancelled() and other.exception() is None and key not in kept.replies:
+                    if (
+                        not other.cancelled()
+                        and other.exception() is None
+                        and key not in kept.replies
+                    ):
                         kept.add(key, other.result(), self.model)
                 if not isinstance(error, _Refused):
                     raise
                 done = sum(key in kept.replies for key in waiting)
-                where = "not kept, since no cache was given" if self.cache is None else f"kept in {self.cache}"
+                where = (
+                    "not kept, since no cache was given"
+                    if self.cache is None
+                    else f"kept in {self.cache}"
+                )
                 told = f"{done} of {len(waiting)} replies came and are {where}: run again to go on"
-                raise SteerlabError(f"the judge {self.model} at {self.url} {error}; {told}") from error.__cause__
+                raise SteerlabError(
+                    f"the judge {self.model} at {self.url} {error}; {told}"
+                ) from error.__cause__
 
     def _ask(self, client: Any, messages: Messages) -> str:
-        """One reply; a body that is no chat completion is tried again, as the client does with what fails."""
+        """One reply; a body that is no chat completion is tried again, as the client does with
+        what fails."""
         known = {name: value for name, value in self._settings.items() if name not in self.extra}
         for attempt in range(self.retries + 1):
             try:
                 with self._explained():
-                    found = client.chat.completions.create(messages=messages, extra_body=dict(self.extra), **known)
+                    found = client.chat.completions.create(
+                        messages=messages, extra_body=dict(self.extra), **known
+                    )
                 return str(found.choices[0].message.content or "")
             except (ValueError, AttributeError, IndexError, TypeError) as error:
                 garbage = error
             if attempt < self.retries:
                 time.sleep(min(LONGEST_WAIT, 0.5 * 2**attempt))
         raise _Refused(
-            f"answers with what is no chat completion ({type(garbage).__name__}), {self.retries + 1} times; check that "
+            f"answers with what is no chat completion ({type(garbage).__name__}), "
+            f"{self.retries + 1} times; check that "
             "the URL is that of an OpenAI-compatible server, as a rule ending in /v1"
         ) from garbage
 
@@ -154,7 +190,10 @@ class Endpoint:
             told = f"the environment variable {self.key} {known}: put a key of this server there"
             raise _Refused(f"refuses the key ({self._told(error)}); {told}") from None
         except openai.NotFoundError as error:
-            told = "check the model's name, and that the URL is the part before /chat/completions, such as .../v1"
+            told = (
+                "check the model's name, and that the URL is the part before /chat/completions, "
+                "such as .../v1"
+            )
             raise _Refused(f"is not found ({self._told(error)}); {told}") from None
         except openai.RateLimitError as error:
             told = "give fewer requests per minute or at once, or wait"
@@ -181,7 +220,10 @@ class Endpoint:
     def _secret(self) -> str:
         secret = os.environ.get(self.key, "").strip()
         if not (secret.isascii() and secret.isprintable()):
-            raise SteerlabError(f"the environment variable {self.key} holds characters that no key has; set it again")
+            raise SteerlabError(
+                f"the environment variable {self.key} holds characters that no key has; set it "
+                "again"
+            )
         return secret
 
     def _client(self) -> Any:
@@ -190,9 +232,14 @@ class Endpoint:
             import openai
         except ImportError as error:
             raise SteerlabError(
-                "a judge behind a URL needs the package openai, which is not installed: pip install 'steerlab[judges]'"
+                "a judge behind a URL needs the package openai, which is not installed: pip "
+                "install 'steerlab[judges]'"
             ) from error
-        hooks = {"request": [lambda _: _gate(self.url, self.per_minute).wait()]} if self.per_minute else {}
+        hooks = (
+            {"request": [lambda _: _gate(self.url, self.per_minute).wait()]}
+            if self.per_minute
+            else {}
+        )
         return openai.OpenAI(
             base_url=self.url,
             api_key=self._secret() or "none",
@@ -226,14 +273,17 @@ def _gate(url: str, per_minute: float) -> _Gate:
 
 
 class _Kept:
-    """The replies in a folder, by the hash of what was asked; without a folder, those of one call."""
+    """The replies in a folder, by the hash of what was asked; without a folder, those of one
+    call."""
 
     def __init__(self, folder: Path | None) -> None:
         self.replies: dict[str, str] = {}
         try:
             self.results = None if folder is None else Results(folder)
         except OSError as error:
-            raise SteerlabError(f"replies cannot be kept in {folder} ({error}); give another folder") from error
+            raise SteerlabError(
+                f"replies cannot be kept in {folder} ({error}); give another folder"
+            ) from error
 
     def refresh(self) -> None:
         """Read what has come since, whichever process wrote it."""

@@ -18,11 +18,12 @@ from steerlab.scores.judges.answers import Answer
 
 @dataclass(frozen=True)
 class Instruct:
-    """Rates by what an instruct model of the Hub, or in a folder, says of an output: 0, 0.5 or 1 by `rubric.RUBRIC`.
+    """Rates by what an instruct model of the Hub, or in a folder, says of an output: 0, 0.5 or 1 by
+    `rubric.RUBRIC`.
 
-    `model`, `revision`, `dtype` and `device` are what `load` takes; the model needs a chat template, and one that
-    knows `enable_thinking` is told not to think. At a temperature replies are drawn with the seed, and then the rows
-    that are judged together decide them too.
+    `model`, `revision`, `dtype` and `device` are what `load` takes; the model needs a chat
+    template, and one that knows `enable_thinking` is told not to think. At a temperature replies
+    are drawn with the seed, and then the rows that are judged together decide them too.
     """
 
     model: Any
@@ -38,10 +39,14 @@ class Instruct:
     def name(self) -> str:
         drawn = f", seed {self.seed}" if self.temperature else ""
         told = f"temperature {self.temperature:g}{drawn}, at most {self.max_tokens} tokens"
-        return f"instruct {json.dumps(self._load().about, sort_keys=True)}, rubric {rubric.version()}, {told}"
+        return (
+            f"instruct {json.dumps(self._load().about, sort_keys=True)}, rubric "
+            f"{rubric.version()}, {told}"
+        )
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply` [answer]."""
+        """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply`
+        [answer]."""
         return rubric.rate(answers, self.ask, judge=str(self._load().name))
 
     def ask(self, asked: Sequence[list[dict[str, str]]]) -> list[str]:
@@ -69,14 +74,18 @@ def _loaded(source: str, revision: str | None, dtype: str | None, device: str | 
 
 
 def _chat(model: Model, messages: list[dict[str, str]]) -> str:
-    """The prompt of a chat; where a template refuses a system's message, that is put before the user's."""
+    """The prompt of a chat; where a template refuses a system's message, that is put before the
+    user's."""
     if not getattr(model.tokenizer, "chat_template", None):
         raise SteerlabError(
-            f"{model.name} has no chat template, so it cannot be asked to judge; give an instruct model"
+            f"{model.name} has no chat template, so it cannot be asked to judge; give an instruct "
+            "model"
         )
     options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     try:
         return str(model.tokenizer.apply_chat_template(messages, **options))
     except jinja2.TemplateError:
         joined = "\n\n".join(message["content"] for message in messages)
-        return str(model.tokenizer.apply_chat_template([{"role": "user", "content": joined}], **options))
+        return str(
+            model.tokenizer.apply_chat_template([{"role": "user", "content": joined}], **options)
+        )

@@ -1,4 +1,5 @@
-"""Contrastive likelihood: an output is relevant if the unsteered model expects it after its own prompt above others."""
+"""Contrastive likelihood: an output is relevant if the unsteered model expects it after its own
+prompt above others."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,12 @@ from steerlab.scores.judges.places import places
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Rates 1 where an output is likelier after its own prompt than after `distractors` prompts of other sentences.
+    """Rates 1 where an output is likelier after its own prompt than after `distractors` prompts of
+    other sentences.
 
-    The other prompts have another sentence of `references`, in the same language, in the place of the question. Chance
-    is 1 / (distractors + 1); a tie and an empty output are 0. `model`: what `load` takes.
+    The other prompts have another sentence of `references`, in the same language, in the place of
+    the question. Chance is 1 / (distractors + 1); a tie and an empty output are 0. `model`: what
+    `load` takes.
     """
 
     references: Corpus
@@ -45,13 +48,16 @@ class Likelihood:
         return f"likelihood among {told}, under {about}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """`rating` [answer] of 0 or 1, and `margin` [answer]: nats per token above the best other prompt.
+        """`rating` [answer] of 0 or 1, and `margin` [answer]: nats per token above the best other
+        prompt.
 
         The margin of an empty output is NaN.
         """
         model = loaded(self.model)
         if model.attachments:
-            raise SteerlabError("likelihood is judged by the model as it is: judge outside of the edit's `with`")
+            raise SteerlabError(
+                "likelihood is judged by the model as it is: judge outside of the edit's `with`"
+            )
         told = [answer for answer in answers if answer.output.strip()]
         rows = zip(told, self._prompts(told), strict=True)
         after = [(prompt, answer.output) for answer, prompts in rows for prompt in prompts]
@@ -60,7 +66,9 @@ class Likelihood:
         each = dict(zip(distinct, (nats / lengths).tolist(), strict=True))
         cost = np.array([each[pair] for pair in after]).reshape(len(told), self.distractors + 1)
         margin = np.full(len(answers), np.nan)
-        margin[[bool(answer.output.strip()) for answer in answers]] = cost[:, 1:].min(1) - cost[:, 0]
+        margin[[bool(answer.output.strip()) for answer in answers]] = (
+            cost[:, 1:].min(1) - cost[:, 0]
+        )
         return {"rating": (margin > 0).astype(float), "margin": margin}
 
     def _prompts(self, answers: Sequence[Answer]) -> list[list[str]]:
@@ -71,11 +79,14 @@ class Likelihood:
             before, question, after = answer.prompt.rpartition(answer.question)
             if not question:
                 raise SteerlabError(
-                    f"the question {answer.question[:40]!r} is not in its prompt {answer.prompt[:60]!r}, so no other "
+                    f"the question {answer.question[:40]!r} is not in its prompt "
+                    f"{answer.prompt[:60]!r}, so no other "
                     "can stand in its place; give the rows' prompt and question as they were run"
                 )
             lines = self.references[answer.source]
-            made.append([answer.prompt, *(before + lines[other] + after for other in others[place])])
+            made.append(
+                [answer.prompt, *(before + lines[other] + after for other in others[place])]
+            )
         return made
 
 
@@ -91,9 +102,11 @@ _load = lru_cache(maxsize=2)(load)
 def conditional(
     model: Model, pairs: Sequence[tuple[str, str]], *, batch: int | None = None
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """Nats of each (prompt, output)'s output after its prompt, `[pair]`, and how many tokens the output has, `[pair]`.
+    """Nats of each (prompt, output)'s output after its prompt, `[pair]`, and how many tokens the
+    output has, `[pair]`.
 
-    The output's tokens are the same after every prompt. A prompt that several outputs follow runs once in a batch.
+    The output's tokens are the same after every prompt. A prompt that several outputs follow runs
+    once in a batch.
     """
     texts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     prompts = dict(zip(texts, encode(model.tokenizer, texts), strict=True))
@@ -103,7 +116,8 @@ def conditional(
     longest = max((len(a) + len(b) for a, b in zip(ids, said, strict=True)), default=1)
     if longest > model.context:
         raise SteerlabError(
-            f"a prompt and an output have {longest} tokens; {model.name} was made for {model.context}: shorten them"
+            f"a prompt and an output have {longest} tokens; {model.name} was made for "
+            f"{model.context}: shorten them"
         )
     rows = batches.advise(model, longest, every=True) if batch is None else batch
     order = sorted(range(len(pairs)), key=lambda row: (len(ids[row]), ids[row], len(said[row])))
@@ -122,10 +136,13 @@ def conditional(
 def _after(
     model: Model, prompts: list[list[int]], said: list[list[int]]
 ) -> tuple[Sequence[int], Float[Tensor, " row"]]:
-    """The order in which rows were run, and the nats of what each says after its prompt, in that order."""
+    """The order in which rows were run, and the nats of what each says after its prompt, in that
+    order."""
     rows, joined = prompts, None
     if model.branches:
-        rows, joined = branch(prompts, [model.n_layers] * len(prompts), range(len(prompts)), model.device)
+        rows, joined = branch(
+            prompts, [model.n_layers] * len(prompts), range(len(prompts)), model.device
+        )
     order = range(len(prompts)) if joined is None else joined.order
     feed, mask = pad(rows, model.tokenizer.pad_token_id, model.device)
     longest = max(map(len, said))
@@ -133,12 +150,17 @@ def _after(
     tokens = torch.zeros(len(said), longest, dtype=torch.long)
     real = torch.zeros(len(said), longest, dtype=torch.bool)
     for place, row in enumerate(order):
-        tokens[place, : len(said[row])], real[place, : len(said[row])] = torch.tensor(said[row]), True
+        tokens[place, : len(said[row])], real[place, : len(said[row])] = (
+            torch.tensor(said[row]),
+            True,
+        )
     tokens, real = tokens.to(model.device), real.to(model.device)
     if longest > 1:
         mask = torch.cat([mask if joined is None else mask[joined.parent], real[:, :-1]], 1)
         more, _ = model.forward(tokens[:, :-1], mask, past=past)
         logits = torch.cat([logits[:, -1:], more], 1)
     nats = torch.zeros(real.shape, device=model.device)
-    nats[real] = torch.nn.functional.cross_entropy(logits[real].float(), tokens[real], reduction="none")
+    nats[real] = torch.nn.functional.cross_entropy(
+        logits[real].float(), tokens[real], reduction="none"
+    )
     return order, nats.sum(1)

@@ -1,4 +1,5 @@
-"""Reference retrieval: an output is relevant if it is nearer to its own reference than to other sentences."""
+"""Reference retrieval: an output is relevant if it is nearer to its own reference than to other
+sentences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ DISTRACTORS = 31
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Rates 1 where chrF finds the own reference, in the language that the output is in, among 32; chance is 1/32."""
+    """Rates 1 where chrF finds the own reference, in the language that the output is in, among
+    32; chance is 1/32."""
 
     references: Corpus
 

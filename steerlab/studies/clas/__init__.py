@@ -1,4 +1,5 @@
-"""CLaS-Bench (Gurgurov et al. 2026) with held-out choice, controls, item-level results and intervals."""
+"""CLaS-Bench (Gurgurov et al. 2026) with held-out choice, controls, item-level results and
+intervals."""
 
 from steerlab.studies.clas.languages import LABELS
 from steerlab.studies.clas.plan import Settings

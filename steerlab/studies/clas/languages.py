@@ -1,8 +1,9 @@
-"""The 32 languages of CLaS-Bench, in its order, with the labels of its identifier that count as each.
+"""The 32 languages of CLaS-Bench, in its order, with the labels of its identifier that count as
+each.
 
-NLLB's lid218e writes a label as an ISO 639-3 code and a script. The list is strict: a relative (`prs_Arab`,
-`azj_Latn`, `zsm_Latn`, another Arabic variety) is a failure. `langid` follows it; a test holds the two together.
-Source: the released code of CLaS-Bench (arXiv 2601.08331).
+NLLB's lid218e writes a label as an ISO 639-3 code and a script. The list is strict: a relative
+(`prs_Arab`, `azj_Latn`, `zsm_Latn`, another Arabic variety) is a failure. `langid` follows it; a
+test holds the two together. Source: the released code of CLaS-Bench (arXiv 2601.08331).
 """
 
 LABELS: dict[str, tuple[str, ...]] = {

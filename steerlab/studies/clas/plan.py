@@ -24,14 +24,17 @@ Setting = tuple[int, float]  # layer and strength
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the caller decides; the defaults are CLaS-Bench's own settings where it has them.
+    """Everything that the caller decides; the defaults are CLaS-Bench's own settings where it has
+    them.
 
-    `questions`: a Hub id or a folder; without, the stand-in. `pairs`: (source, target) each; without, every pair of
-    `sources` and `targets`, by default of all languages of the questions, same-language pairs among them. Directions
-    come from `corpus`, a folder of aligned texts (by default the sentences in the package), or `texts`, one of plain
-    texts. `strengths` are natural gaps, `alphas` steps of that length in the residual stream, as the paper has them.
-    `layers`: by default seven, as evenly spread as the paper's 4, 8, ... 28 of 32. `prompt`: a form of
-    `prompts.prompt`; `baselines`: the suffixes of the prompting baselines. `judge`: a word of `judges.judge_from`.
+    `questions`: a Hub id or a folder; without, the stand-in. `pairs`: (source, target) each;
+    without, every pair of `sources` and `targets`, by default of all languages of the questions,
+    same-language pairs among them. Directions come from `corpus`, a folder of aligned texts (by
+    default the sentences in the package), or `texts`, one of plain texts. `strengths` are natural
+    gaps, `alphas` steps of that length in the residual stream, as the paper has them. `layers`: by
+    default seven, as evenly spread as the paper's 4, 8, ... 28 of 32. `prompt`: a form of
+    `prompts.prompt`; `baselines`: the suffixes of the prompting baselines. `judge`: a word of
+    `judges.judge_from`.
     """
 
     model: str = "polyglot"
@@ -78,7 +81,8 @@ class Plan:
 
     @property
     def methods(self) -> dict[str, Pair]:
-        """The estimator and operator of each method, the first one being the one that controls stand beside."""
+        """The estimator and operator of each method, the first one being the one that controls
+        stand beside."""
         found = product(self.settings.estimators, self.settings.operators)
         return {
             method_name(estimator, operator): (estimator, operator)
@@ -99,7 +103,9 @@ class Plan:
         if self.settings.alphas:
             return "1 in the residual stream"
         units = {"add": "natural gap", "rotate": "angle between the two means"}
-        return ", ".join(f"{operator}: {units.get(operator, 'its own')}" for operator in self.settings.operators)
+        return ", ".join(
+            f"{operator}: {units.get(operator, 'its own')}" for operator in self.settings.operators
+        )
 
     def grid(self, operator: str) -> list[Setting]:
         """The layers and strengths that an operator is tried at."""
@@ -123,8 +129,11 @@ class Plan:
         ]
 
     def test(self, choices: Mapping[str, Setting], split: str) -> list[Cell]:
-        """Each method at its choice, random directions at the first one's, and the controls that are not steered."""
-        cells = [cell for name in self.methods for cell in self._steered(name, choices[name], split)]
+        """Each method at its choice, random directions at the first one's, and the controls that
+        are not steered."""
+        cells = [
+            cell for name in self.methods for cell in self._steered(name, choices[name], split)
+        ]
         first = next(iter(self.methods))
         cells += self._steered(RANDOM, choices[first], split)
         for name, form in self.controls.items():
@@ -136,8 +145,14 @@ class Plan:
         estimator, operator = self.methods[first if method == RANDOM else method]
         for source, target in self.across:
             fit = fit_name(estimator, source)
-            fits = tuple(f"{RANDOM} {seed} {fit}" for seed in range(SEEDS)) if method == RANDOM else (fit,)
-            yield Cell(method, operator, *setting, source, target, split, fits, self.settings.prompt)
+            fits = (
+                tuple(f"{RANDOM} {seed} {fit}" for seed in range(SEEDS))
+                if method == RANDOM
+                else (fit,)
+            )
+            yield Cell(
+                method, operator, *setting, source, target, split, fits, self.settings.prompt
+            )
 
 
 def needs_source(estimator: str) -> bool:
@@ -151,20 +166,25 @@ def fit_name(estimator: str, source: str) -> str:
 
 
 def pairs_of(settings: Settings, questions: Questions, identifier: Identifier) -> tuple[Pair, ...]:
-    """The pairs of a run; raises for what does not exist or contradicts itself, before any model is loaded."""
+    """The pairs of a run; raises for what does not exist or contradicts itself, before any model
+    is loaded."""
     _check(settings)
     pairs = _pairs(settings, questions)
     if strange := [target for _, target in pairs if target not in identifier.languages]:
         raise SteerlabError(
-            f"the language identifier {identifier.name} cannot name {language(strange[0]).name}, so that no answer "
+            f"the language identifier {identifier.name} cannot name {language(strange[0]).name}, "
+            "so that no answer "
             "could succeed; give another one as lid, or leave the target out"
         )
     return pairs
 
 
 def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
-    """The layers asked for, or seven at the eighths of a model: 4, 8, ... 28 of 32, as in the paper."""
-    return settings.layers or tuple(sorted({round(count * eighth / 8) for eighth in range(1, 8)} - {count}))
+    """The layers asked for, or seven at the eighths of a model: 4, 8, ... 28 of 32, as in the
+    paper."""
+    return settings.layers or tuple(
+        sorted({round(count * eighth / 8) for eighth in range(1, 8)} - {count})
+    )
 
 
 def _check(settings: Settings) -> None:
@@ -175,21 +195,34 @@ def _check(settings: Settings) -> None:
         raise SteerlabError(f"CLaS-Bench steers with {', '.join(able)}, not with {unknown[0]!r}")
     if not (settings.estimators and settings.operators):
         raise SteerlabError("there is nothing to run; give at least one estimator and one operator")
-    if alone := [name for name in settings.operators if not any(suits(name, each) for each in settings.estimators)]:
+    if alone := [
+        name
+        for name in settings.operators
+        if not any(suits(name, each) for each in settings.estimators)
+    ]:
         raise SteerlabError(
-            f"the operator {alone[0]} belongs to the estimator {OPERATORS[alone[0]].estimator}; ask for that one too"
+            f"the operator {alone[0]} belongs to the estimator {OPERATORS[alone[0]].estimator}; "
+            "ask for that one too"
         )
     if settings.corpus and settings.texts:
-        raise SteerlabError("directions come from a corpus of aligned texts or from plain texts; give one of the two")
+        raise SteerlabError(
+            "directions come from a corpus of aligned texts or from plain texts; give one of the "
+            "two"
+        )
     if settings.alphas and (settings.strengths or settings.operators != ("add",)):
-        raise SteerlabError("alphas are steps of the operator add in the place of strengths; give them alone, with add")
+        raise SteerlabError(
+            "alphas are steps of the operator add in the place of strengths; give them alone, with "
+            "add"
+        )
     for suffix in settings.baselines:
         read_form(f"{read_form(settings.prompt)[0]}+{suffix}")
 
 
 def _pairs(settings: Settings, questions: Questions) -> tuple[Pair, ...]:
     if settings.pairs and (settings.sources or settings.targets):
-        raise SteerlabError("the pairs say which sources and targets there are; give pairs, or sources and targets")
+        raise SteerlabError(
+            "the pairs say which sources and targets there are; give pairs, or sources and targets"
+        )
     sources, targets = settings.sources or questions.langs, settings.targets or questions.langs
     pairs = settings.pairs or tuple((source, target) for source in sources for target in targets)
     for pair in pairs:
@@ -198,7 +231,8 @@ def _pairs(settings: Settings, questions: Questions) -> tuple[Pair, ...]:
     found = tuple(dict.fromkeys(pairs))
     if all(source == target for source, target in found):
         raise SteerlabError(
-            f"every pair asked for is one language with itself ({', '.join(map('-'.join, found))}), and that has no "
+            "every pair asked for is one language with itself "
+            f"({', '.join(map('-'.join, found))}), and that has no "
             "direction; give a pair of two languages"
         )
     return found

@@ -1,4 +1,5 @@
-"""CLaS-Bench from beginning to end: directions, a choice on dev questions, answers, scores beside controls."""
+"""CLaS-Bench from beginning to end: directions, a choice on dev questions, answers, scores
+beside controls."""
 
 import hashlib
 import importlib.metadata
@@ -22,7 +23,17 @@ from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
 from steerlab.scores.judges import Judge
 from steerlab.scores.langid import identifier
-from steerlab.studies.clas.plan import RANDOM, SEEDS, UNSTEERED, Plan, Setting, Settings, fit_name, layers_of, pairs_of
+from steerlab.studies.clas.plan import (
+    RANDOM,
+    SEEDS,
+    UNSTEERED,
+    Plan,
+    Setting,
+    Settings,
+    fit_name,
+    layers_of,
+    pairs_of,
+)
 from steerlab.studies.clas.reading import questions
 from steerlab.studies.clas.scoring import differences, table
 from steerlab.studies.clas.tables import markdown, show
@@ -45,11 +56,17 @@ class Run:
         progress: bool,
         workers: Workers = run_locally,
     ) -> None:
-        self.settings, self.folder, self.progress, self.workers = settings, folder, progress, workers
+        self.settings, self.folder, self.progress, self.workers = (
+            settings,
+            folder,
+            progress,
+            workers,
+        )
         self.console = Console(stderr=True, quiet=not progress, markup=False, highlight=False)
         if judge is None and not settings.judge:
             raise SteerlabError(
-                "CLaS-Bench needs a judge of relevance: give --judge and the URL of an OpenAI-compatible endpoint such "
+                "CLaS-Bench needs a judge of relevance: give --judge and the URL of an "
+                "OpenAI-compatible endpoint such "
                 "as http://localhost:8000/v1, with --judge-model, or another judge's word"
             )
         self.questions = questions(settings.questions)
@@ -60,7 +77,9 @@ class Run:
         self.plan = Plan(settings, pairs, layers_of(settings, self.model.n_layers))
         for layer in self.plan.layers:
             self.model.need_layer(layer)
-        for form in self.plan.controls.values():  # one that the tokenizer cannot make is told before the texts are read
+        for form in (
+            self.plan.controls.values()
+        ):  # one that the tokenizer cannot make is told before the texts are read
             prompt(self.model.tokenizer, form, "?", source=pairs[0][0], target=pairs[0][1])
         self.judge = self._judge() if judge is None else judge
         self._claim(command)
@@ -73,7 +92,11 @@ class Run:
             self.questions,
             fits,
             self.identifier,
-            {"dev": self.settings.dev_limit, "test": self.settings.limit, "all": self.settings.limit},
+            {
+                "dev": self.settings.dev_limit,
+                "test": self.settings.limit,
+                "all": self.settings.limit,
+            },
             self.folder / "cells",
             self.settings.batch,
             judge=self.judge,
@@ -86,12 +109,14 @@ class Run:
         if choices is None:
             dev, split = self._answer("choosing on dev", runner, self.plan.dev()), "test"
             choices = choose(dev)
-        rows = self._answer(f"answering ({split} questions)", runner, self.plan.test(choices, split))
+        rows = self._answer(
+            f"answering ({split} questions)", runner, self.plan.test(choices, split)
+        )
         rows = same_language(rows, self.plan)
         self._report(dev, rows, choices, split, fits)
         return self.folder
 
-    # ------------------------------------------------------------------------------------------------ the steps
+    # ------------------------------------------------------------------------------------ the steps
 
     def _judge(self) -> Judge:
         from steerlab.scores.judges import judge_from
@@ -105,7 +130,8 @@ class Run:
         )
 
     def _fits(self) -> dict[str, Directions]:
-        """Directions by `fit_name`, kept in the folder and found there again, and the random ones of equal dose."""
+        """Directions by `fit_name`, kept in the folder and found there again, and the random
+        ones of equal dose."""
         sources = list(dict.fromkeys(source for source, _ in self.plan.across))
         files = {
             fit_name(name, source): (name, source, self._file(fit_name(name, source)))
@@ -115,16 +141,32 @@ class Run:
         (self.folder / "directions").mkdir(exist_ok=True)
         with FileLock(self.folder / "directions" / "lock", fallback_to_soft=False):
             for source in sources:
-                todo = [(name, file) for name, at, file in files.values() if at == source and not file.exists()]
+                todo = [
+                    (name, file)
+                    for name, at, file in files.values()
+                    if at == source and not file.exists()
+                ]
                 if not todo:
                     continue
-                self.console.print(f"{self.model.name}: reading {self.texts.name} in {len(self.texts.langs)} languages")
-                options: dict[str, Any] = {"layers": self.plan.layers, "source": source, "progress": self.progress}
-                for name, fit in fitted(self.model, self.texts, [name for name, _ in todo], **options).items():
+                self.console.print(
+                    f"{self.model.name}: reading {self.texts.name} in {len(self.texts.langs)} "
+                    "languages"
+                )
+                options: dict[str, Any] = {
+                    "layers": self.plan.layers,
+                    "source": source,
+                    "progress": self.progress,
+                }
+                for name, fit in fitted(
+                    self.model, self.texts, [name for name, _ in todo], **options
+                ).items():
                     fit.save(dict(todo)[name])
         fits = {told: Directions.load(file) for told, (_, _, file) in files.items()}
         for told in sorted({fit_name(self.settings.estimators[0], source) for source in sources}):
-            fits |= {f"{RANDOM} {seed} {told}": controls.random(fits[told], seed=seed) for seed in range(SEEDS)}
+            fits |= {
+                f"{RANDOM} {seed} {told}": controls.random(fits[told], seed=seed)
+                for seed in range(SEEDS)
+            }
         return in_units(fits, self.settings)
 
     def _file(self, fit: str) -> Path:
@@ -139,12 +181,13 @@ class Run:
         if failed := rows.attrs.get("failed"):
             told = next(iter(failed.values()))
             raise SteerlabError(
-                f"{len(failed)} of {len(cells)} cells failed, the first with: {told}; what was finished is kept: mend "
+                f"{len(failed)} of {len(cells)} cells failed, the first with: {told}; what was "
+                "finished is kept: mend "
                 "it and run the same command again"
             )
         return rows
 
-    # ---------------------------------------------------------------------------------------------- the results
+    # ---------------------------------------------------------------------------------- the results
 
     def _report(
         self,
@@ -163,13 +206,20 @@ class Run:
         summary = {
             "format": 1,
             "model": self.model.name,
-            "questions": {"name": self.questions.name, "split": split, "n": int(rows["sentence"].nunique())},
+            "questions": {
+                "name": self.questions.name,
+                "split": split,
+                "n": int(rows["sentence"].nunique()),
+            },
             "pairs": len(self.plan.pairs),
             "same-language pairs, unsteered": len(self.plan.pairs) - len(self.plan.across),
             "judge": self.judge.name,
             "identifier": self.identifier.name,
             "identifier reads the questions": self._ceiling(),
-            "choices": {name: {"layer": layer, "strength": strength} for name, (layer, strength) in choices.items()},
+            "choices": {
+                name: {"layer": layer, "strength": strength}
+                for name, (layer, strength) in choices.items()
+            },
             "unit of strength": self.plan.unit,
             "natural gap": self._gap(fits, choices[first][0]),
             "scores": scored.astype(object).where(scored.notna(), None).to_dict("records"),
@@ -181,10 +231,13 @@ class Run:
         show(scored, notes, console=self.console)
 
     def _ceiling(self) -> dict[str, float]:
-        """How many of the questions themselves the identifier reads as their language, in percent."""
+        """How many of the questions themselves the identifier reads as their language, in
+        percent."""
         langs = dict.fromkeys(target for _, target in self.plan.pairs)
         found = {iso: self.identifier.identify(self.questions[iso]) for iso in langs}
-        return {iso: 100 * sum(name == iso for name in read) / len(read) for iso, read in found.items()}
+        return {
+            iso: 100 * sum(name == iso for name in read) / len(read) for iso, read in found.items()
+        }
 
     def _gap(self, fits: dict[str, Directions], layer: int) -> float:
         """The mean distance between the means of a pair's two languages at a layer."""
@@ -198,26 +251,34 @@ class Run:
     def _notes(self, summary: dict[str, Any], rows: pd.DataFrame) -> list[str]:
         same, questions = summary["same-language pairs, unsteered"], summary["questions"]
         chosen = "; ".join(
-            f"{name} layer {told['layer']}, {told['strength']:g}" for name, told in summary["choices"].items()
+            f"{name} layer {told['layer']}, {told['strength']:g}"
+            for name, told in summary["choices"].items()
         )
-        how = "given, reported on all" if questions["split"] == "all" else "chosen on dev, reported on the other"
+        how = (
+            "given, reported on all"
+            if questions["split"] == "all"
+            else "chosen on dev, reported on the other"
+        )
         notes = [
-            f"{questions['n']} questions of {questions['name']}, {summary['pairs']} pairs; settings {how} questions: "
+            f"{questions['n']} questions of {questions['name']}, {summary['pairs']} pairs; "
+            f"settings {how} questions: "
             f"{chosen} (unit: {summary['unit of strength']}).",
             f"Judge: {summary['judge']}. Identifier: {summary['identifier']}.",
         ]
         if same:
             notes.append(
-                f"{same} pairs are one language with itself: they have no direction, so that every method's rows there "
+                f"{same} pairs are one language with itself: they have no direction, so that every "
+                "method's rows there "
                 "are the unsteered ones. They count in pooled, as in the paper, and not in across."
             )
         if unread := int(rows["rating"].isna().sum()):
             notes.append(
-                f"{unread} of {len(rows)} ratings could not be read; OR drops them, joint counts none of them."
+                f"{unread} of {len(rows)} ratings could not be read; OR drops them, joint counts "
+                "none of them."
             )
         return notes
 
-    # ----------------------------------------------------------------------------------------------- the folder
+    # ----------------------------------------------------------------------------------- the folder
 
     def _claim(self, command: Sequence[str]) -> None:
         """Take a folder that is empty or that the same settings made, and write what the run is."""
@@ -247,22 +308,31 @@ def _texts(settings: Settings) -> Corpus:
 
 
 def in_units(fits: dict[str, Directions], settings: Settings) -> dict[str, Directions]:
-    """The directions in the unit that the settings count strengths in: CLaS-Bench's alphas are absolute steps."""
+    """The directions in the unit that the settings count strengths in: CLaS-Bench's alphas are
+    absolute steps."""
     if not settings.alphas:
         return fits
     return {name: replace(fit, strength_unit="absolute") for name, fit in fits.items()}
 
 
 def same_language(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """The rows, and under each steered method's name the unsteered ones of one language with itself.
+    """The rows, and under each steered method's name the unsteered ones of one language with
+    itself.
 
-    Such a pair has a zero DiffMean vector, whose strength would have no unit. The paper counts these pairs too.
+    Such a pair has a zero DiffMean vector, whose strength would have no unit. The paper counts
+    these pairs too.
     """
     unsteered = rows[(rows["method"] == UNSTEERED) & (rows["source"] == rows["target"])]
-    copies = [unsteered.assign(method=name) for name in (*plan.methods, RANDOM)] if len(unsteered) else []
+    copies = (
+        [unsteered.assign(method=name) for name in (*plan.methods, RANDOM)]
+        if len(unsteered)
+        else []
+    )
     order = {name: place for place, name in enumerate((*plan.methods, RANDOM, *plan.controls))}
     joined = pd.concat([rows, *copies], ignore_index=True)
-    return joined.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    return joined.sort_values(
+        "method", key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
 
 
 def run(
@@ -276,15 +346,21 @@ def run(
 ) -> Path:
     """Do the benchmark in the folder `out`, or finish what was begun there; gives the folder.
 
-    Afterwards it holds rows.parquet (one row per answer), scores.csv, summary.json, table.md, manifest.json and
-    directions/. `judge` takes the place of the one that the settings name, and `workers`, such as `cluster.Ray()`, of
-    this process.
+    Afterwards it holds rows.parquet (one row per answer), scores.csv, summary.json, table.md,
+    manifest.json and directions/. `judge` takes the place of the one that the settings name, and
+    `workers`, such as `cluster.Ray()`, of this process.
     """
     try:
         return Run(
-            settings or Settings(), Path(out), judge=judge, command=command, progress=progress, workers=workers
+            settings or Settings(),
+            Path(out),
+            judge=judge,
+            command=command,
+            progress=progress,
+            workers=workers,
         ).run()
     except OSError as error:
         raise SteerlabError(
-            f"could not write the run folder {out} ({error}); finished answers are kept: make room and run again"
+            f"could not write the run folder {out} ({error}); finished answers are kept: make room "
+            "and run again"
         ) from error

@@ -1,4 +1,5 @@
-"""Parallel questions: CLaS-Bench's from the Hub, others from a folder of the same form, or the stand-in."""
+"""Parallel questions: CLaS-Bench's from the Hub, others from a folder of the same form, or the
+stand-in."""
 
 import os
 from dataclasses import dataclass
@@ -16,47 +17,71 @@ HUB = "DGurgurov/CLaS-Bench"
 PACKAGED = Path(__file__).parents[2] / "data" / "questions"
 COLUMNS = ("language_code", "question_id", "question")
 KINDS = (".parquet", ".csv", ".jsonl", ".json")
-ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # what a data set says of itself
+ABOUT = (
+    "dataset_infos.json",
+    "dataset_info.json",
+    "dataset_dict.json",
+    "state.json",
+)  # what a data set says of itself
 
 
 @dataclass(frozen=True)
 class Questions(Corpus):
     """Questions by language, aligned by their id, which is their number.
 
-    No direction is found from questions, so that none is kept to estimate: `dev` is what `corpora.split_of` calls so
-    (about a fifth), `test` all others, and `all` is both, for a run that chooses nothing.
+    No direction is found from questions, so that none is kept to estimate: `dev` is what
+    `corpora.split_of` calls so (about a fifth), `test` all others, and `all` is both, for a run
+    that chooses nothing.
     """
 
     def split(self, name: str) -> "Questions":
         """The questions of `dev`, `test` or `all`."""
         if name not in ("dev", "test", "all"):
-            raise SteerlabError(f"there is no split {name!r} of questions; there are dev, test and all")
+            raise SteerlabError(
+                f"there is no split {name!r} of questions; there are dev, test and all"
+            )
         if name == "all":
             return self
-        chosen = [i for i, number in enumerate(self.numbers) if (split_of(number) == "dev") == (name == "dev")]
+        chosen = [
+            i
+            for i, number in enumerate(self.numbers)
+            if (split_of(number) == "dev") == (name == "dev")
+        ]
         return self._keep(chosen, f"{self.name}/{name}")  # type: ignore[return-value]
 
 
 def questions(source: str | Path | None = None) -> Questions:
-    """The questions of a Hub data set or of a folder, in all its languages; without a source, the stand-in.
+    """The questions of a Hub data set or of a folder, in all its languages; without a source, the
+    stand-in.
 
-    The form is CLaS-Bench's: parquet, CSV or JSON-lines files whose rows have `language_code` (a code, or `language`
-    its English name), `question_id` and `question`. A data set is fetched once and then read from the cache of the
-    Hub. Raises for a missing column, an empty file, an unknown language, an empty or repeated question, and for
-    languages whose ids differ, since then they are not parallel.
+    The form is CLaS-Bench's: parquet, CSV or JSON-lines files whose rows have `language_code` (a
+    code, or `language` its English name), `question_id` and `question`. A data set is fetched once
+    and then read from the cache of the Hub. Raises for a missing column, an empty file, an unknown
+    language, an empty or repeated question, and for languages whose ids differ, since then they are
+    not parallel.
     """
     if source is None:
         read = corpus(PACKAGED)
         return Questions("stand-in questions", _ordered(dict(read.lines)), read.numbers)
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        if folder.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-            raise SteerlabError(f"there is no folder {source} of questions; give one, or a Hub id such as {HUB}")
+        if (
+            folder.exists()
+            or str(source).count("/") != 1
+            or str(source).startswith((".", "/", "~"))
+        ):
+            raise SteerlabError(
+                f"there is no folder {source} of questions; give one, or a Hub id such as {HUB}"
+            )
         folder = _fetched(str(source))
     files = [file for file in sorted(folder.rglob("*")) if file.suffix in KINDS and file.is_file()]
-    tables = [_table(file) for file in files if file.name not in ABOUT and not file.name.startswith(".")]
+    tables = [
+        _table(file) for file in files if file.name not in ABOUT and not file.name.startswith(".")
+    ]
     if not tables:
-        raise SteerlabError(f"{source} holds no {', '.join(KINDS)} file of questions; give one for each language")
+        raise SteerlabError(
+            f"{source} holds no {', '.join(KINDS)} file of questions; give one for each language"
+        )
     return _aligned(pd.concat(tables, ignore_index=True), str(source))
 
 
@@ -67,11 +92,14 @@ def _fetched(name: str) -> Path:
 
     try:
         kinds = [f"*{kind}" for kind in KINDS]
-        return Path(huggingface_hub.snapshot_download(name, repo_type="dataset", allow_patterns=kinds))
+        return Path(
+            huggingface_hub.snapshot_download(name, repo_type="dataset", allow_patterns=kinds)
+        )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise SteerlabError(
             f"could not fetch the questions {name!r} from the Hub, and they are not in its cache "
-            f"({str(error).splitlines()[0]}); check the id, connect once, or give a folder of the same form"
+            f"({str(error).splitlines()[0]}); check the id, connect once, or give a folder of the "
+            "same form"
         ) from error
 
 
@@ -80,18 +108,30 @@ def _table(file: Path) -> pd.DataFrame:
     try:
         rows = _read(file)
     except (ValueError, OSError) as error:  # pandas' and Arrow's errors are of these two kinds
-        raise SteerlabError(f"{file} is no whole {file.suffix} table ({str(error).splitlines()[0]})") from error
+        raise SteerlabError(
+            f"{file} is no whole {file.suffix} table ({str(error).splitlines()[0]})"
+        ) from error
     if missing := [name for name in COLUMNS if name not in rows.columns]:
         raise SteerlabError(
-            f"{file} has no column {missing[0]!r}; it has {', '.join(map(str, rows.columns))}, and questions need "
+            f"{file} has no column {missing[0]!r}; it has {', '.join(map(str, rows.columns))}, and "
+            "questions need "
             f"{', '.join(COLUMNS)}: rename its columns"
         )
     if rows.empty:
-        raise SteerlabError(f"{file} holds no questions; a language without questions is left out with its file")
+        raise SteerlabError(
+            f"{file} holds no questions; a language without questions is left out with its file"
+        )
     names = rows["language"] if "language" in rows.columns else [""] * len(rows)
-    codes = [_code(code, name, file) for code, name in zip(rows["language_code"], names, strict=True)]
-    texts = [_text(text, number, file) for text, number in zip(rows["question"], rows["question_id"], strict=True)]
-    ids = [int(number) if str(number).isdecimal() else str(number) for number in rows["question_id"]]
+    codes = [
+        _code(code, name, file) for code, name in zip(rows["language_code"], names, strict=True)
+    ]
+    texts = [
+        _text(text, number, file)
+        for text, number in zip(rows["question"], rows["question_id"], strict=True)
+    ]
+    ids = [
+        int(number) if str(number).isdecimal() else str(number) for number in rows["question_id"]
+    ]
     return pd.DataFrame({"language": codes, "id": pd.Series(ids, dtype=object), "question": texts})
 
 
@@ -110,7 +150,9 @@ def _code(code: Any, name: Any, file: Path) -> str:
         return str(code)
     if found := [iso for iso, language in LANGUAGES.items() if language.name == name]:
         return found[0]
-    raise SteerlabError(f"{file} has the unknown language code {code!r}; known codes: {' '.join(LANGUAGES)}")
+    raise SteerlabError(
+        f"{file} has the unknown language code {code!r}; known codes: {' '.join(LANGUAGES)}"
+    )
 
 
 def _text(text: Any, number: Any, file: Path) -> str:
@@ -124,7 +166,9 @@ def _aligned(rows: pd.DataFrame, name: str) -> Questions:
     """The questions in the order of their ids, which must be the same in every language."""
     if (again := rows.duplicated(["language", "id"])).any():
         language, number = rows.loc[again, ["language", "id"]].iloc[0]
-        raise SteerlabError(f"{name} has question {number} in {language!r} twice; keep one of the two")
+        raise SteerlabError(
+            f"{name} has question {number} in {language!r} twice; keep one of the two"
+        )
     by_language = {
         str(iso): dict(zip(part["id"], part["question"], strict=True))
         for iso, part in rows.groupby("language", sort=False)
@@ -133,7 +177,8 @@ def _aligned(rows: pd.DataFrame, name: str) -> Questions:
     for iso, found in by_language.items():
         if odd := sorted(ids ^ set(found), key=str):
             raise SteerlabError(
-                f"the questions of {name} are not parallel: {len(odd)} ids are in only one of {first!r} and {iso!r}, "
+                f"the questions of {name} are not parallel: {len(odd)} ids are in only one of "
+                f"{first!r} and {iso!r}, "
                 f"such as {odd[0]}; each question needs its translation in every language"
             )
     numbered = all(isinstance(number, int) for number in ids)

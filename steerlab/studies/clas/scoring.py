@@ -1,9 +1,11 @@
-"""From rows to the scores of CLaS-Bench, all in percent, with 95 % intervals by resampling questions.
+"""From rows to the scores of CLaS-Bench, all in percent, with 95 % intervals by resampling
+questions.
 
-LFS (language forcing success): the share of answers that the identifier reads as the target language. OR (output
-relevance): the mean rating, the answers without a readable rating dropped. S = 2 LFS OR / (LFS + OR) of these two
-*averages*, 0 where either is 0: it is no mean of the answers' own scores, and half copies with half gibberish have a
-high one. Joint: the share of answers that are in the language and have the full rating, an unread rating being none.
+LFS (language forcing success): the share of answers that the identifier reads as the target
+language. OR (output relevance): the mean rating, the answers without a readable rating dropped. S =
+2 LFS OR / (LFS + OR) of these two *averages*, 0 where either is 0: it is no mean of the answers'
+own scores, and half copies with half gibberish have a high one. Joint: the share of answers that
+are in the language and have the full rating, an unread rating being none.
 """
 
 from typing import Any
@@ -11,7 +13,13 @@ from typing import Any
 import pandas as pd
 
 from steerlab.analysis.comparisons import comparisons
-from steerlab.analysis.intervals import Interval, by_sentence, harmonic_by_sentence, named, paired_difference
+from steerlab.analysis.intervals import (
+    Interval,
+    by_sentence,
+    harmonic_by_sentence,
+    named,
+    paired_difference,
+)
 from steerlab.core.errors import SteerlabError
 
 SCORES = ("lfs", "or", "s", "joint")
@@ -22,7 +30,8 @@ UNKNOWN = (float("nan"),) * 3
 def scores(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     """LFS, OR, S and joint of the rows, each [value, low, high] in percent, and what they count.
 
-    `n` answers, of them `unread` without a rating, `empty` without text, `same` whose target is the prompt's language.
+    `n` answers, of them `unread` without a rating, `empty` without text, `same` whose target is the
+    prompt's language.
     """
     if rows.empty:
         raise SteerlabError("there are no answers to score; the filter left none")
@@ -43,7 +52,8 @@ def scores(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
 
 
 def table(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """The scores of each method: `pooled` over all rows, `across` two different languages, by `source` and `target`.
+    """The scores of each method: `pooled` over all rows, `across` two different languages, by
+    `source` and `target`.
 
     Tidy: method, group, language, the scores with `_low` and `_high`, and the counts.
     """
@@ -54,15 +64,20 @@ def table(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         groups += [("source", str(iso), some) for iso, some in part.groupby("source", sort=False)]
         groups += [("target", str(iso), some) for iso, some in part.groupby("target", sort=False)]
         for group, iso, some in groups:
-            found.append({"method": str(method), "group": group, "language": iso} | _flat(scores(some, seed=seed)))
+            found.append(
+                {"method": str(method), "group": group, "language": iso}
+                | _flat(scores(some, seed=seed))
+            )
     return pd.DataFrame(found)
 
 
 def differences(rows: pd.DataFrame, method: str, *, seed: int = 0) -> dict[str, Any]:
-    """A method less every other on the same questions, between two different languages: `joint` and `in_language`.
+    """A method less every other on the same questions, between two different languages: `joint` and
+    `in_language`.
 
-    Each with what `summaries.comparisons` gives (paired tests, Holm's correction, what they could have shown) and, as
-    "intervals", the difference with its 95 % interval. In shares, not in percent.
+    Each with what `summaries.comparisons` gives (paired tests, Holm's correction, what they could
+    have shown) and, as "intervals", the difference with its 95 % interval. In shares, not in
+    percent.
     """
     across = rows[rows["source"] != rows["target"]]
     tables = {str(name): part for name, part in across.groupby("method", sort=False)}
@@ -72,17 +87,29 @@ def differences(rows: pd.DataFrame, method: str, *, seed: int = 0) -> dict[str, 
     pairs, found = [(method, other) for other in others], {}
     for column in ("joint", "in_language"):
         told = comparisons(
-            tables, pairs, family=f"{method} less {len(others)} controls and methods", value=column, seed=seed
+            tables,
+            pairs,
+            family=f"{method} less {len(others)} controls and methods",
+            value=column,
+            seed=seed,
         )
         found[column] = told | {
-            "intervals": {other: _less(tables[method], tables[other], column, seed) for other in others}
+            "intervals": {
+                other: _less(tables[method], tables[other], column, seed) for other in others
+            }
         }
     return found
 
 
 def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[float]:
-    sides = [part for rows in (a, b) for part in (rows[column].to_numpy(float), rows["sentence"].to_numpy())]
-    return list(paired_difference(*sides, strata=a["target"].to_numpy(), resamples=RESAMPLES, seed=seed))
+    sides = [
+        part
+        for rows in (a, b)
+        for part in (rows[column].to_numpy(float), rows["sentence"].to_numpy())
+    ]
+    return list(
+        paired_difference(*sides, strata=a["target"].to_numpy(), resamples=RESAMPLES, seed=seed)
+    )
 
 
 def _flat(found: dict[str, Any]) -> dict[str, Any]:

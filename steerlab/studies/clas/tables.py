@@ -19,12 +19,17 @@ def markdown(scored: pd.DataFrame, *, title: str, notes: Sequence[str]) -> str:
     for group, heading in (("pooled", "All pairs"), ("across", "Two different languages")):
         rows = [[row["method"], *_cells(row)] for row in _records(scored, group)]
         if rows:
-            parts += [f"## {heading}", _lines(["method", *HEADS.values(), "answers", "unread"], rows)]
+            parts += [
+                f"## {heading}",
+                _lines(["method", *HEADS.values(), "answers", "unread"], rows),
+            ]
     for group, heading in (("target", "By target"), ("source", "By source")):
         parts += [f"## {heading}", "S / joint, in percent.", _by_language(_records(scored, group))]
     parts.append(
-        "In percent, with 95 % intervals by resampling questions. LFS: answers in the target language. OR: mean "
-        "rating. S: harmonic mean of these two averages. joint: answers in the language that have the full rating."
+        "In percent, with 95 % intervals by resampling questions. LFS: answers in the target "
+        "language. OR: mean "
+        "rating. S: harmonic mean of these two averages. joint: answers in the language that have "
+        "the full rating."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -34,15 +39,27 @@ def show(scored: pd.DataFrame, notes: Sequence[str], *, console: Console) -> Non
     shown = Table("method", "pairs", *HEADS.values(), "unread")
     for row in _records(scored, "pooled", "across"):
         means = [_number(row[name]) for name in ("lfs", "or")]
-        ends = [_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in ("s", "joint")]
-        shown.add_row(row["method"], "all" if row["group"] == "pooled" else "across", *means, *ends, str(row["unread"]))
+        ends = [
+            _interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+            for name in ("s", "joint")
+        ]
+        shown.add_row(
+            row["method"],
+            "all" if row["group"] == "pooled" else "across",
+            *means,
+            *ends,
+            str(row["unread"]),
+        )
     console.print(shown)
     for note in notes:
         console.print(note, markup=False, highlight=False)
 
 
 def _records(scored: pd.DataFrame, *groups: str) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in scored[scored["group"].isin(groups)].to_dict("records")]
+    return [
+        {str(k): v for k, v in row.items()}
+        for row in scored[scored["group"].isin(groups)].to_dict("records")
+    ]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -57,16 +74,25 @@ def _interval(value: float, low: float, high: float) -> str:
 
 
 def _number(value: float) -> str:
-    """One digit after the point; two below one percent, so that one success of thousands is not read as none."""
+    """One digit after the point; two below one percent, so that one success of thousands is not
+    read as none."""
     if value != value:
         return "–"
     return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
 
 
 def _by_language(rows: Sequence[Mapping[str, Any]]) -> str:
-    methods, isos = (list(dict.fromkeys(row[name] for row in rows)) for name in ("method", "language"))
-    cells = {(row["language"], row["method"]): f"{_number(row['s'])} / {_number(row['joint'])}" for row in rows}
-    named = [[f"{LANGUAGES[iso].name} ({iso})", *(cells.get((iso, name), "–") for name in methods)] for iso in isos]
+    methods, isos = (
+        list(dict.fromkeys(row[name] for row in rows)) for name in ("method", "language")
+    )
+    cells = {
+        (row["language"], row["method"]): f"{_number(row['s'])} / {_number(row['joint'])}"
+        for row in rows
+    }
+    named = [
+        [f"{LANGUAGES[iso].name} ({iso})", *(cells.get((iso, name), "–") for name in methods)]
+        for iso in isos
+    ]
     return _lines(["language", *methods], named)
 
 

@@ -14,11 +14,13 @@ from steerlab.sae import SAE
 
 @torch.inference_mode()
 def logit_effects(model: Model, rows: Float[Tensor, "unit width"]) -> Float[Tensor, "unit vocab"]:
-    """What each row adds to the logits for one unit of its feature: row · diag(γ) @ W_Uᵀ, less the mean over tokens.
+    """What each row adds to the logits for one unit of its feature: row · diag(γ) @ W_Uᵀ, less the
+    mean over tokens.
 
-    γ is the weight of the final norm. Its division by the size of h is left out, so that the effects of one model's
-    rows compare with each other and have no unit; a norm that centres h centres the row. The layers between are left
-    out too: the path is the direct one. (Direct logit attribution; a constant on all logits changes no probability.)
+    γ is the weight of the final norm. Its division by the size of h is left out, so that the
+    effects of one model's rows compare with each other and have no unit; a norm that centres h
+    centres the row. The layers between are left out too: the path is the direct one. (Direct logit
+    attribution; a constant on all logits changes no probability.)
     """
     norm, unembedding = _head(model)
     scale, centres = folded(norm, model.width, model.device, model.dtype)
@@ -29,8 +31,11 @@ def logit_effects(model: Model, rows: Float[Tensor, "unit width"]) -> Float[Tens
 
 
 @torch.inference_mode()
-def folded(norm: Any, width: int, device: torch.device, dtype: torch.dtype) -> tuple[Float[Tensor, " width"], bool]:
-    """The weight γ of a norm, and whether it centres, read off what it does: to ±1 its division does nothing."""
+def folded(
+    norm: Any, width: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Float[Tensor, " width"], bool]:
+    """The weight γ of a norm, and whether it centres, read off what it does: to ±1 its division
+    does nothing."""
     signs = torch.ones(width, device=device, dtype=dtype)
     signs[1::2] = -1
     out = [norm(h[None, None])[0, 0].float() for h in (signs, -signs, signs + 1)]
@@ -41,27 +46,40 @@ def folded(norm: Any, width: int, device: torch.device, dtype: torch.dtype) -> t
 def promoted(
     model: Model, effects: Float[Tensor, " vocab"], count: int
 ) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """The tokens that are raised most and lowered most, with their effects; special and unused tokens do not count."""
+    """The tokens that are raised most and lowered most, with their effects; special and unused
+    tokens do not count."""
     real = min(len(effects), len(model.tokenizer))
     chosen = torch.full_like(effects, float("nan"))
     chosen[:real] = effects[:real]
     chosen[[token for token in model.tokenizer.all_special_ids if token < real]] = float("nan")
     sides = []
     for sign in (1, -1):
-        order = (sign * chosen).nan_to_num(nan=-torch.inf).topk(min(count, int(chosen.isfinite().sum()))).indices
-        sides.append([(written(model.tokenizer, token), float(effects[token])) for token in order.tolist()])
+        order = (
+            (sign * chosen)
+            .nan_to_num(nan=-torch.inf)
+            .topk(min(count, int(chosen.isfinite().sum())))
+            .indices
+        )
+        sides.append(
+            [(written(model.tokenizer, token), float(effects[token])) for token in order.tolist()]
+        )
     return sides[0], sides[1]
 
 
 def written(tokenizer: Any, token: int) -> str:
-    """A token as it reads, or its bytes in hexadecimal: those of a piece of a character and of a control character."""
+    """A token as it reads, or its bytes in hexadecimal: those of a piece of a character and of a
+    control character."""
     text, name = tokenizer.decode([token]), str(tokenizer.convert_ids_to_tokens(token))
     if "\ufffd" in text:
         known = _bytes()
         return _hexadecimal(known[letter] for letter in name) if set(name) <= set(known) else name
-    if unseen := [letter for letter in text if not letter.isprintable() and letter not in "\n\t\u200c\u200d"]:
+    if unseen := [
+        letter for letter in text if not letter.isprintable() and letter not in "\n\t\u200c\u200d"
+    ]:
         return text if len(unseen) < len(text) else _hexadecimal(text.encode())
-    return f" {text}" if name.startswith("▁") and not text.startswith(" ") else text  # SentencePiece drops the space
+    return (
+        f" {text}" if name.startswith("▁") and not text.startswith(" ") else text
+    )  # SentencePiece drops the space
 
 
 def _hexadecimal(values: Iterable[int]) -> str:
@@ -69,10 +87,13 @@ def _hexadecimal(values: Iterable[int]) -> str:
 
 
 def _bytes() -> dict[str, int]:
-    """The bytes behind the letters of byte-level tokenizers: printable ones are themselves, others follow U+0100."""
+    """The bytes behind the letters of byte-level tokenizers: printable ones are themselves,
+    others follow U+0100."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in plain} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
 
 
 def neighbours(sae: SAE, unit: int, count: int) -> list[tuple[int, float]]:
@@ -85,12 +106,18 @@ def neighbours(sae: SAE, unit: int, count: int) -> list[tuple[int, float]]:
 
 
 def _head(model: Model) -> tuple[Any, Float[Tensor, "vocab width"]]:
-    """The final norm and the unembedding; a model whose final norm is not beside its blocks raises."""
+    """The final norm and the unembedding; a model whose final norm is not beside its blocks
+    raises."""
     if hasattr(model.hf, "W_U"):
         return model.hf.ln_final, model.hf.W_U.mT
     for parent in model.hf.modules():
         if any(child is model.blocks for child in parent.children()):
-            norms: Sequence[Any] = [child for child in parent.children() if "norm" in type(child).__name__.lower()]
+            norms: Sequence[Any] = [
+                child for child in parent.children() if "norm" in type(child).__name__.lower()
+            ]
             if norms and (output := model.hf.get_output_embeddings()) is not None:
                 return norms[-1], output.weight
-    raise SteerlabError(f"{model.name} has no norm after its blocks, or no unembedding: its logit effects are unknown")
+    raise SteerlabError(
+        f"{model.name} has no norm after its blocks, or no unembedding: its logit effects are "
+        "unknown"
+    )

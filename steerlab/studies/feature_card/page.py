@@ -49,12 +49,15 @@ def feature_card(
 ) -> str:
     """One feature of an SAE as a page of HTML that needs nothing else.
 
-    It has, by language, the share of tokens at which the feature is on and its mean value; the `texts` of the corpus on
-    which it is largest, each token shaded by its value; the `tokens` that its decoder row raises and lowers most
-    through the unembedding (`logits.logit_effects` says how); the row's norm and the `nearest` other features by
-    cosine. Raises for a feature that is not there and for an SAE of another model.
+    It has, by language, the share of tokens at which the feature is on and its mean value; the
+    `texts` of the corpus on which it is largest, each token shaded by its value; the `tokens` that
+    its decoder row raises and lowers most through the unembedding (`logits.logit_effects` says
+    how); the row's norm and the `nearest` other features by cosine. Raises for a feature that is
+    not there and for an SAE of another model.
     """
-    made = _cards(load(model), corpus, sae, [unit], texts=texts, tokens=tokens, nearest=nearest, batch=batch)
+    made = _cards(
+        load(model), corpus, sae, [unit], texts=texts, tokens=tokens, nearest=nearest, batch=batch
+    )
     return _page(load(model), corpus, sae, made[0], linked=())
 
 
@@ -72,12 +75,18 @@ def feature_cards(
 ) -> Path:
     """Write the cards of several features and an `index.html` that lists them; gives the index.
 
-    The corpus is read once for all. Files appear whole or not at all. The rest is as in `feature_card`.
+    The corpus is read once for all. Files appear whole or not at all. The rest is as in
+    `feature_card`.
     """
     if not units:
-        raise SteerlabError("no feature was named; name at least one, such as those of Selection.of(language, layer)")
+        raise SteerlabError(
+            "no feature was named; name at least one, such as those of Selection.of(language, "
+            "layer)"
+        )
     model, units = load(model), list(dict.fromkeys(units))
-    made = _cards(model, corpus, sae, units, texts=texts, tokens=tokens, nearest=nearest, batch=batch)
+    made = _cards(
+        model, corpus, sae, units, texts=texts, tokens=tokens, nearest=nearest, batch=batch
+    )
     folder = Path(folder)
     for card in made:
         write(folder / f"{card.unit}.html", _page(model, corpus, sae, card, linked=units))
@@ -94,27 +103,50 @@ def write(file: Path, page: str) -> Path:
     except OSError as error:
         with suppress(OSError):
             fresh.unlink()
-        raise SteerlabError(f"could not write {file} ({error}); make room, or give another folder") from error
+        raise SteerlabError(
+            f"could not write {file} ({error}); make room, or give another folder"
+        ) from error
     return file
 
 
 def _cards(
-    model: Model, corpus: Corpus, sae: SAE, units: Sequence[int], *, texts: int, tokens: int, nearest: int, batch: int
+    model: Model,
+    corpus: Corpus,
+    sae: SAE,
+    units: Sequence[int],
+    *,
+    texts: int,
+    tokens: int,
+    nearest: int,
+    batch: int,
 ) -> list[Card]:
     sae.need(model)
     if wrong := [unit for unit in units if not 0 <= unit < sae.latents]:
-        raise SteerlabError(f"there is no feature {wrong[0]}; this autoencoder has features 0 to {sae.latents - 1}")
+        raise SteerlabError(
+            f"there is no feature {wrong[0]}; this autoencoder has features 0 to {sae.latents - 1}"
+        )
     if min(texts, tokens, batch) < 1 or nearest < 0:
-        raise SteerlabError(f"a card needs 1 text, token and row or more; given texts={texts} tokens={tokens} {batch=}")
+        raise SteerlabError(
+            f"a card needs 1 text, token and row or more; given texts={texts} tokens={tokens} "
+            f"{batch=}"
+        )
     readings = read(model, corpus, sae, units, texts=texts, batch=batch)
     rows = sae.W_dec[list(units)].cpu()
     return [
-        Card(unit, reading, *promoted(model, effects, tokens), neighbours(sae, unit, nearest), float(row.norm()))
-        for unit, reading, effects, row in zip(units, readings, logit_effects(model, rows), rows, strict=True)
+        Card(
+            unit,
+            reading,
+            *promoted(model, effects, tokens),
+            neighbours(sae, unit, nearest),
+            float(row.norm()),
+        )
+        for unit, reading, effects, row in zip(
+            units, readings, logit_effects(model, rows), rows, strict=True
+        )
     ]
 
 
-# --------------------------------------------------------------------------------------------------------- pages
+# -------------------------------------------------------------------------------------------- pages
 
 
 def _page(model: Model, corpus: Corpus, sae: SAE, card: Card, *, linked: Sequence[int]) -> str:
@@ -127,9 +159,12 @@ def _page(model: Model, corpus: Corpus, sae: SAE, card: Card, *, linked: Sequenc
         "tokens read": f"{sum(reading.tokens.values()):,}",
     }
     body = (
-        f"<dl class='facts'>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts.items())}"
-        f"</dl>{_examples(reading)}<div class='columns'><section><h2>Languages</h2>{_languages(reading)}</section>"
-        f"<section><h2>Logit effects</h2>{_logits(card)}<h2>Features like it</h2>{_like(card, linked)}</section></div>"
+        "<dl "
+        f"class='facts'>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts.items())}"
+        f"</dl>{_examples(reading)}<div "
+        f"class='columns'><section><h2>Languages</h2>{_languages(reading)}</section>"
+        f"<section><h2>Logit effects</h2>{_logits(card)}<h2>Features like "
+        f"it</h2>{_like(card, linked)}</section></div>"
     )
     title = f"Feature {card.unit}, layer {sae.layer}"
     back = "<nav><a href='index.html'>All features</a></nav>" if linked else ""
@@ -143,19 +178,31 @@ def _index(model: Model, corpus: Corpus, sae: SAE, made: Sequence[Card]) -> str:
         f"<td>{_where(card.reading)}</td><td>{''.join(_token(text) for text, _ in card.raised[:6])}</td></tr>"
         for card in made
     )
-    head = "<tr><th>feature</th><th class='number'>fires on</th><th>most in</th><th>raises</th></tr>"
+    head = (
+        "<tr><th>feature</th><th class='number'>fires on</th><th>most in</th><th>raises</th></tr>"
+    )
     table = f"<table class='index'><thead>{head}</thead><tbody>{lines}</tbody></table>"
     return _whole(f"{len(made)} features, layer {sae.layer}", _byline(model, corpus, sae), table)
 
 
 def _whole(title: str, byline: str, body: str) -> str:
     page = Template((_DATA / "card.html").read_text("utf-8"))
-    return page.substitute(title=escape(title), byline=byline, body=body, css=(_DATA / "card.css").read_text("utf-8"))
+    return page.substitute(
+        title=escape(title), byline=byline, body=body, css=(_DATA / "card.css").read_text("utf-8")
+    )
 
 
 def _byline(model: Model, corpus: Corpus, sae: SAE) -> str:
-    name = model.name if "/" not in model.name or not Path(model.name).exists() else Path(model.name).name
-    told = [f"<b>{escape(name)}</b>", f"<code>{escape(sae.hook)}</code>", f"{sae.kind} SAE of {sae.latents:,} features"]
+    name = (
+        model.name
+        if "/" not in model.name or not Path(model.name).exists()
+        else Path(model.name).name
+    )
+    told = [
+        f"<b>{escape(name)}</b>",
+        f"<code>{escape(sae.hook)}</code>",
+        f"{sae.kind} SAE of {sae.latents:,} features",
+    ]
     told += [escape(str(sae.about[key])) for key in ("release", "id") if sae.about.get(key)]
     told.append(f"{sum(map(len, corpus.lines.values())):,} texts of {escape(corpus.name)}")
     return " · ".join(told)
@@ -163,10 +210,14 @@ def _byline(model: Model, corpus: Corpus, sae: SAE) -> str:
 
 def _examples(reading: Reading) -> str:
     if not reading.examples:
-        return "<section><h2>Top texts</h2><p class='note'>It is on at no token of these texts.</p></section>"
+        return (
+            "<section><h2>Top texts</h2><p class='note'>It is on at no token of these "
+            "texts.</p></section>"
+        )
     rows = "".join(_example(example, reading.top) for example in reading.examples)
     scale = (
-        f"<p class='note scale'><span>0</span><i></i><span>{reading.top:.3g}</span> shade: the feature's value at a "
+        f"<p class='note scale'><span>0</span><i></i><span>{reading.top:.3g}</span> shade: the "
+        "feature's value at a "
         "token; at the left its largest value in the text</p>"
     )
     return f"<section><h2>Top texts</h2><ol class='texts'>{rows}</ol>{scale}</section>"
@@ -183,12 +234,15 @@ def _example(example: Example, top: float) -> str:
 
 
 def _piece(text: str, value: float, top: float) -> str:
-    """A piece of a text, shaded by its value; the line break at its end is only shown where the feature is on."""
+    """A piece of a text, shaded by its value; the line break at its end is only shown where the
+    feature is on."""
     ended = text.strip(" ") == "\n"
     if value <= 0:
         return "" if ended else escape(text)
     shown, strength = "↵" if ended else escape(text), _OPAQUE * min(value / top, 1.0)
-    return f"<mark style='background:rgba({_SHADE},{strength:.2f})' title='{value:.3g}'>{shown}</mark>"
+    return (
+        f"<mark style='background:rgba({_SHADE},{strength:.2f})' title='{value:.3g}'>{shown}</mark>"
+    )
 
 
 def _languages(reading: Reading) -> str:
@@ -207,7 +261,8 @@ def _languages(reading: Reading) -> str:
 def _bar(share: float, label: str, *, second: bool = False) -> str:
     kind = " class='second'" if second else ""
     return (
-        f"<svg width='110' height='13' role='img' aria-label='{label}'><rect width='110' height='13' class='track'/>"
+        f"<svg width='110' height='13' role='img' aria-label='{label}'><rect width='110' "
+        "height='13' class='track'/>"
         f"<rect width='{110 * share:.1f}' height='13'{kind}/></svg><span>{label}</span>"
     )
 
@@ -215,42 +270,58 @@ def _bar(share: float, label: str, *, second: bool = False) -> str:
 def _logits(card: Card) -> str:
     top = max((abs(effect) for _, effect in [*card.raised, *card.lowered]), default=1.0) or 1.0
     sides = "".join(
-        f"<div><h3>{name}</h3><table class='tokens'>{''.join(_effect(*one, top) for one in side)}</table></div>"
+        f"<div><h3>{name}</h3><table "
+        f"class='tokens'>{''.join(_effect(*one, top) for one in side)}</table></div>"
         for name, side in (("raises", card.raised), ("lowers", card.lowered))
     )
     note = (
-        "The decoder row, scaled by the final norm's weight, times the unembedding, less the mean over all tokens: the "
-        "direct path, without the norm's division by the size of the residual stream and without later layers."
+        "The decoder row, scaled by the final norm's weight, times the unembedding, less the mean "
+        "over all tokens: the "
+        "direct path, without the norm's division by the size of the residual stream and without "
+        "later layers."
     )
     return f"<div class='sides'>{sides}</div><p class='note'>{note}</p>"
 
 
 def _effect(text: str, effect: float, top: float) -> str:
     width, kind = 60 * abs(effect) / top, "up" if effect > 0 else "down"
-    bar = f"<svg width='60' height='11' aria-hidden='true'><rect width='{width:.1f}' height='11' class='{kind}'/></svg>"
-    return f"<tr><td>{_token(text)}</td><td>{bar}</td><td class='number'>{effect:+.2f}</td></tr>".replace("-", "−")
+    bar = (
+        f"<svg width='60' height='11' aria-hidden='true'><rect width='{width:.1f}' height='11' "
+        f"class='{kind}'/></svg>"
+    )
+    return f"<tr><td>{_token(text)}</td><td>{bar}</td><td class='number'>{effect:+.2f}</td></tr>".replace(
+        "-", "−"
+    )
 
 
 def _token(text: str) -> str:
     """A token in a box of its own, its spaces and line breaks to be seen."""
-    shown = escape(text).replace(" ", "<i>·</i>").replace("\n", "<i>↵</i>").replace("\t", "<i>⇥</i>")
+    shown = (
+        escape(text).replace(" ", "<i>·</i>").replace("\n", "<i>↵</i>").replace("\t", "<i>⇥</i>")
+    )
     return f"<bdi class='token'>{shown or '<i>empty</i>'}</bdi>"
 
 
 def _like(card: Card, linked: Sequence[int]) -> str:
     named = [
-        (f"<a href='{unit}.html'>{unit}</a>" if unit in linked else str(unit), cosine) for unit, cosine in card.like
+        (f"<a href='{unit}.html'>{unit}</a>" if unit in linked else str(unit), cosine)
+        for unit, cosine in card.like
     ]
     return (
         "<p class='like'>"
         + "".join(f"<span>{name} <small>{cosine:.2f}</small></span>" for name, cosine in named)
-        + ("</p><p class='note'>The number of the feature and the cosine of the two decoder rows.</p>")
+        + (
+            "</p><p class='note'>The number of the feature and the cosine of the two decoder "
+            "rows.</p>"
+        )
     )
 
 
 def _where(reading: Reading) -> str:
     order = sorted(reading.rate, key=lambda iso: -reading.rate[iso])[:3]
-    return ", ".join(f"{LANGUAGES[iso].name} {_percent(reading.rate[iso])}" for iso in order if reading.rate[iso])
+    return ", ".join(
+        f"{LANGUAGES[iso].name} {_percent(reading.rate[iso])}" for iso in order if reading.rate[iso]
+    )
 
 
 def _percent(share: float) -> str:

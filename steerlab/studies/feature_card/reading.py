@@ -1,4 +1,5 @@
-"""What a few features do on a corpus: how often they fire in each language, and the texts on which they fire most."""
+"""What a few features do on a corpus: how often they fire in each language, and the texts on
+which they fire most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from steerlab.sae import SAE
 
 @dataclass(frozen=True)
 class Example:
-    """A text on which a feature fires: pieces of it that read by themselves, with the feature's largest value in each.
+    """A text on which a feature fires: pieces of it that read by themselves, with the feature's
+    largest value in each.
 
     A piece is a token, or the tokens that together make a character and the marks on it.
     """
@@ -31,8 +33,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Reading:
-    """One feature on a corpus: by language the share of tokens at which it is on (`rate`), its mean over all tokens
-    (`level`), and the number of `tokens`; `top`, its largest value; `examples`, the highest first.
+    """One feature on a corpus: by language the share of tokens at which it is on (`rate`), its mean
+    over all tokens (`level`), and the number of `tokens`; `top`, its largest value; `examples`, the
+    highest first.
 
     BOS and padding do not count.
     """
@@ -51,7 +54,9 @@ class Reading:
 
 
 @torch.inference_mode()
-def read(model: Model, corpus: Corpus, sae: SAE, units: Sequence[int], *, texts: int, batch: int) -> list[Reading]:
+def read(
+    model: Model, corpus: Corpus, sae: SAE, units: Sequence[int], *, texts: int, batch: int
+) -> list[Reading]:
     """A reading of each feature, in one pass over every line of the corpus in the form "line"."""
     sae = sae.to(model.device)
     sums = torch.zeros(len(corpus.langs), 2, len(units), dtype=torch.float64)
@@ -60,7 +65,9 @@ def read(model: Model, corpus: Corpus, sae: SAE, units: Sequence[int], *, texts:
         lines = corpus[iso]
         for start in range(0, len(lines), batch):
             some = lines[start : start + batch]
-            found = _values(model, sae, units, [prompt(model.tokenizer, "line", line) for line in some])
+            found = _values(
+                model, sae, units, [prompt(model.tokenizer, "line", line) for line in some]
+            )
             for line, values in zip(some, found, strict=True):
                 counts[iso] += len(values)
                 sums[place] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
@@ -75,7 +82,8 @@ def read(model: Model, corpus: Corpus, sae: SAE, units: Sequence[int], *, texts:
             tokens=counts,
             top=kept.top,
             examples=tuple(
-                Example(iso, pieces_of(model.tokenizer, line, values), max(values)) for iso, line, values in kept.texts
+                Example(iso, pieces_of(model.tokenizer, line, values), max(values))
+                for iso, line, values in kept.texts
             ),
         )
         for number, kept in enumerate(best)
@@ -101,11 +109,15 @@ class _Best:
         return max((max(values) for _, _, values in self.texts), default=0.0)
 
 
-def _values(model: Model, sae: SAE, units: Sequence[int], texts: list[str]) -> list[Float[Tensor, "pos unit"]]:
+def _values(
+    model: Model, sae: SAE, units: Sequence[int], texts: list[str]
+) -> list[Float[Tensor, "pos unit"]]:
     """The features at every token of each text that counts."""
     ids = encode(model.tokenizer, texts)
     if too_long := [len(row) for row in ids if len(row) > model.context]:
-        raise SteerlabError(f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it")
+        raise SteerlabError(
+            f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it"
+        )
     seen: list[tuple[Tensor, Tensor]] = []
 
     def look(h: Tensor, where: Positions) -> None:
@@ -118,7 +130,9 @@ def _values(model: Model, sae: SAE, units: Sequence[int], texts: list[str]) -> l
     return [row[where] for row, where in zip(values, counted, strict=True)]
 
 
-def latents(sae: SAE, units: Sequence[int], h: Float[Tensor, "*any width"]) -> Float[Tensor, "*any unit"]:
+def latents(
+    sae: SAE, units: Sequence[int], h: Float[Tensor, "*any width"]
+) -> Float[Tensor, "*any unit"]:
     """Only some of the latents; a topk SAE has to compute them all."""
     if sae.kind == "topk":
         return sae.encode(h)[..., list(units)]
@@ -128,14 +142,19 @@ def latents(sae: SAE, units: Sequence[int], h: Float[Tensor, "*any width"]) -> F
 
 
 def pieces_of(tokenizer: Any, line: str, values: Sequence[float]) -> tuple[tuple[str, float], ...]:
-    """A line cut where its tokens meet, unless that is inside a character: byte-level tokens may be parts of one.
+    """A line cut where its tokens meet, unless that is inside a character: byte-level tokens may be
+    parts of one.
 
-    `values`: of the tokens of the prompt, which is the line and a line break. Spaces go with the token after them.
+    `values`: of the tokens of the prompt, which is the line and a line break. Spaces go with the
+    token after them.
     """
     text = prompt(tokenizer, "line", line)
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
     if len(spans) != len(values):
-        raise SteerlabError(f"the text {line[:40]!r} has {len(spans)} tokens and {len(values)} values; read it again")
+        raise SteerlabError(
+            f"the text {line[:40]!r} has {len(spans)} tokens and {len(values)} values; read it "
+            "again"
+        )
     borders = {0}
     for cluster in regex.findall(r"\X", text):
         borders.add(max(borders) + len(cluster))
@@ -147,4 +166,6 @@ def pieces_of(tokenizer: Any, line: str, values: Sequence[float]) -> tuple[tuple
         else:
             pieces.append((end, value))
     starts = [0, *(end for end, _ in pieces)]
-    return tuple((text[start:end], value) for start, (end, value) in zip(starts, pieces, strict=False))
+    return tuple(
+        (text[start:end], value) for start, (end, value) in zip(starts, pieces, strict=False)
+    )

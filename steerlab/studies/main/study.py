@@ -20,7 +20,13 @@ import steerlab.estimate.controls as controls
 from steerlab.analysis.choices import at, choose
 from steerlab.analysis.comparisons import against, by_language, together
 from steerlab.analysis.dose import along
-from steerlab.analysis.geometry import FamilyNeighbours, family_neighbours, have_relatives, unigrams, within_script
+from steerlab.analysis.geometry import (
+    FamilyNeighbours,
+    family_neighbours,
+    have_relatives,
+    unigrams,
+    within_script,
+)
 from steerlab.analysis.geometry import separation as separate
 from steerlab.analysis.results import curve, difference, result, stronger
 from steerlab.core.corpus import Corpus, corpus
@@ -31,7 +37,15 @@ from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
 from steerlab.engine.prompts import read_form
-from steerlab.figures import cophenetic, cosines, dendrogram, dose_curves, families, heatmap, separation
+from steerlab.figures import (
+    cophenetic,
+    cosines,
+    dendrogram,
+    dose_curves,
+    families,
+    heatmap,
+    separation,
+)
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.scores.judges import DISTRACTORS
@@ -48,7 +62,8 @@ ESTIMATE_LINES, SEPARATION_LINES = 240, 96  # of a large corpus
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the caller decides; it is kept in the manifest, and another run folder is needed to change it."""
+    """Everything that the caller decides; it is kept in the manifest, and another run folder is
+    needed to change it."""
 
     model: str = "polyglot"
     corpus: str | None = None
@@ -73,7 +88,14 @@ class Settings:
 class Study:
     """One run of the main job in one folder; each step reads what the steps before it left here."""
 
-    def __init__(self, settings: Settings, folder: Path, *, command: Sequence[str] = (), progress: bool = True):
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        command: Sequence[str] = (),
+        progress: bool = True,
+    ):
         self.settings, self.folder, self.progress = settings, folder, progress
         self.started, self.console = (
             time.monotonic(),
@@ -83,12 +105,18 @@ class Study:
         self.model: Model = load(settings.model, dtype=settings.dtype, device=settings.device)
         self.corpus: Corpus = corpus(settings.corpus, settings.langs)
         self.source = settings.source
-        self.targets = tuple(settings.targets or [iso for iso in self.corpus.langs if iso != self.source])
+        self.targets = tuple(
+            settings.targets or [iso for iso in self.corpus.langs if iso != self.source]
+        )
         for iso in (self.source, *self.targets):
             self.corpus[iso]
         if self.source in self.targets:
-            raise SteerlabError(f"the source {self.source!r} is among the targets; a direction needs two languages")
-        self.layers = settings.layers or spread_layers(self.model.n_layers, quick=settings.quick, full=settings.full)
+            raise SteerlabError(
+                f"the source {self.source!r} is among the targets; a direction needs two languages"
+            )
+        self.layers = settings.layers or spread_layers(
+            self.model.n_layers, quick=settings.quick, full=settings.full
+        )
         for layer in self.layers:
             self.model.need_layer(layer)
         self.corpus.split("test").take(settings.limit)
@@ -105,7 +133,7 @@ class Study:
         self.manifest = self._manifest(command)
         write_json(self.folder / "manifest.json", self.manifest)
 
-    # ------------------------------------------------------------------------------------------------- the steps
+    # ------------------------------------------------------------------------------------ the steps
 
     def run(self) -> Path:
         """All steps in order; gives the folder."""
@@ -123,9 +151,13 @@ class Study:
         longest = min(LONGEST, self.model.context)
         need = runner.plan["rows"] * row_bytes(self.model, longest, new=NEW_TOKENS)
         self.console.print(
-            f"batches of {runner.plan['rows']} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt"
+            f"batches of {runner.plan['rows']} rows, {need / 2**30:.1f} GiB at {longest} tokens a "
+            "prompt"
         )
-        write_json(self.folder / "manifest.json", self.manifest | {"batches": runner.plan | {"bytes estimated": need}})
+        write_json(
+            self.folder / "manifest.json",
+            self.manifest | {"batches": runner.plan | {"bytes estimated": need}},
+        )
         dev, raced = self._choose(runner)
         choices = choose(dev)
         runner = replace(runner, fluency=True)
@@ -148,12 +180,23 @@ class Study:
         return raced.rows, raced.settings
 
     def _collect(self) -> Moments:
-        self.console.print(f"{self.model.name}: reading {len(self.corpus)} lines in {len(self.corpus.langs)} languages")
+        self.console.print(
+            f"{self.model.name}: reading {len(self.corpus)} lines in {len(self.corpus.langs)} "
+            "languages"
+        )
         layers = range(self.model.n_layers)
         part = self._estimate_lines()
-        also = {need for name, _ in self.plan.methods for need in steerlab.estimate.NEEDS.get(name, ())} | {"scatter"}
+        also = {
+            need for name, _ in self.plan.methods for need in steerlab.estimate.NEEDS.get(name, ())
+        } | {"scatter"}
         return collect(
-            self.model, part, layers=layers, also=sorted(also), source=self.source, form="line", progress=self.progress
+            self.model,
+            part,
+            layers=layers,
+            also=sorted(also),
+            source=self.source,
+            form="line",
+            progress=self.progress,
         )
 
     def _estimate_lines(self) -> Corpus:
@@ -173,7 +216,9 @@ class Study:
             if "wrong" in self.plan.controls:
                 chosen[f"wrong {seed}"] = controls.wrong(main, source=self.source, seed=seed)
             chosen[f"random isotropic {seed}"] = controls.random(main, seed=seed)
-            chosen[f"random covariance {seed}"] = controls.random(main, seed=seed, covariance=covariance)
+            chosen[f"random covariance {seed}"] = controls.random(
+                main, seed=seed, covariance=covariance
+            )
             chosen[f"shuffled {seed}"] = controls.shuffled(main, seed=seed)
         return chosen
 
@@ -182,28 +227,36 @@ class Study:
         rows = runner.run(cells, title=title, progress=self.progress)
         if failed := rows.attrs.get("failed"):
             raise SteerlabError(
-                f"{len(failed)} of {len(cells)} cells failed, the first with: {next(iter(failed.values()))}; "
+                f"{len(failed)} of {len(cells)} cells failed, the first with: "
+                f"{next(iter(failed.values()))}; "
                 "what is finished is kept: run again"
             )
         return rows
 
-    # ------------------------------------------------------------------------------------------------- the results
+    # ---------------------------------------------------------------------------------- the results
 
     def _kinships(self, moments: Moments) -> dict[str, FamilyNeighbours]:
-        """Family accuracy of the means, and of what shared tokens alone would give; empty if no two are kin."""
+        """Family accuracy of the means, and of what shared tokens alone would give; empty if no
+        two are kin."""
         part, langs = self._estimate_lines(), self.corpus.langs
         if not have_relatives(langs):
             return {}
         means = moments.mean.transpose(0, 1).numpy()
-        embedded = collect(self.model, part, layers=[0], site="resid_pre", also=[]).mean[:, 0].numpy()
+        embedded = (
+            collect(self.model, part, layers=[0], site="resid_pre", also=[]).mean[:, 0].numpy()
+        )
         found = {
             "main": family_neighbours(means, langs, seed=self.settings.seed),
-            "token unigrams": family_neighbours(unigrams(part, self.model.tokenizer)[None], langs, layers=[-1]),
+            "token unigrams": family_neighbours(
+                unigrams(part, self.model.tokenizer)[None], langs, layers=[-1]
+            ),
             "embedding layer": family_neighbours(embedded[None], langs, layers=[-1]),
         }
         latin = within_script(langs)
         if have_relatives([langs[i] for i in latin]):
-            found["within Latin script"] = family_neighbours(means[:, latin], [langs[i] for i in latin])
+            found["within Latin script"] = family_neighbours(
+                means[:, latin], [langs[i] for i in latin]
+            )
         return found
 
     def _draw(
@@ -220,11 +273,17 @@ class Study:
         strength = choices[MAIN][1]
         layer = kin["main"].layers[kin["main"].best] if kin else choices[MAIN][0]
         read = "raced dev lines (n differs)" if self.settings.race else "dev lines"
-        apart = separate(moments, text_means(self.model, self.corpus.split("dev").take(SEPARATION_LINES)))
+        apart = separate(
+            moments, text_means(self.model, self.corpus.split("dev").take(SEPARATION_LINES))
+        )
         drawn: dict[str, go.Figure] = {
-            "heatmap": heatmap(main[main["strength"] == strength], note=f"{read}, strength {strength:g}"),
+            "heatmap": heatmap(
+                main[main["strength"] == strength], note=f"{read}, strength {strength:g}"
+            ),
             "heatmap_lfs": heatmap(
-                main[main["strength"] == strength], value="in_language", note=f"{read}, strength {strength:g}"
+                main[main["strength"] == strength],
+                value="in_language",
+                note=f"{read}, strength {strength:g}",
             ),
             "dose_curves": dose_curves(
                 curve(dev[dev["operator"] == "add"], x="strength", value="joint", by="method"),
@@ -237,7 +296,9 @@ class Study:
                 value_label="share still in the prompt's language",
                 note="after two dev lines of a language; at 0 nothing is removed",
             ),
-            "separation": separation(apart, chance=1 / len(moments.langs), note=f"n = {apart['n'].iloc[0]} dev lines"),
+            "separation": separation(
+                apart, chance=1 / len(moments.langs), note=f"n = {apart['n'].iloc[0]} dev lines"
+            ),
             "dendrogram": dendrogram(directions.at(layer)),
             "cosines": cosines(directions.at(layer).vectors[:, 0], directions.langs, layer=layer),
         }
@@ -292,7 +353,10 @@ class Study:
             "results": results,
             "differences": {name: difference(ours, tables[name], seed=seed) for name in beside},
             "choice": "on dev, one layer and strength for each method",
-            "choices": {name: {"layer": layer, "strength": strength} for name, (layer, strength) in choices.items()},
+            "choices": {
+                name: {"layer": layer, "strength": strength}
+                for name, (layer, strength) in choices.items()
+            },
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
             "families": self._families(kin, main),
             **inferred,
@@ -300,7 +364,9 @@ class Study:
         if raced is not None:
             summary["race"] = {"settings": len(raced), "read whole": int(raced["kept"].sum())}
             behind = raced[~raced["kept"]].drop(columns="kept").astype(object)
-            summary["race"]["not read whole"] = behind.where(behind.notna(), None).to_dict("records")
+            summary["race"]["not read whole"] = behind.where(behind.notna(), None).to_dict(
+                "records"
+            )
         write_table(self.folder / "rows.parquet", rows)
         write_table(self.folder / "rows.csv", rows)
         write_json(self.folder / "summary.json", summary)
@@ -308,7 +374,8 @@ class Study:
     def _tables(
         self, test: pd.DataFrame, choices: dict[str, tuple[int, float]]
     ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
-        """The test rows of each method and control, and which variant of a control is shown: the stronger."""
+        """The test rows of each method and control, and which variant of a control is shown: the
+        stronger."""
         tables, variants = {name: at(test, name, choices[name]) for name in self.plan.names}, {}
         for name in ("unsteered", *self.plan.controls, "prompt"):
             if name not in choices:
@@ -322,18 +389,26 @@ class Study:
         return tables, variants
 
     def _infer(
-        self, tables: dict[str, pd.DataFrame], dev: pd.DataFrame, choices: dict[str, tuple[int, float]]
+        self,
+        tables: dict[str, pd.DataFrame],
+        dev: pd.DataFrame,
+        choices: dict[str, tuple[int, float]],
     ) -> dict[str, Any]:
-        """Tests of every comparison, scores along the dose, and what a choice for each language would gain."""
+        """Tests of every comparison, scores along the dose, and what a choice for each language
+        would gain."""
         methods, seed = self.plan.names, self.settings.seed
         found: dict[str, Any] = {"tests": {}, "by_language": {}}
         if tables[MAIN]["sentence"].nunique() > 1:
             beside = [name for name in tables if name not in methods]
             found["tests"] = against(tables, methods, beside, main=MAIN, seed=seed)
             found["tests"]["together"] = together(tables[MAIN])
-        if dev["sentence"].nunique() > 3 and not self.settings.race:  # a race dropped what some languages would take
+        if (
+            dev["sentence"].nunique() > 3 and not self.settings.race
+        ):  # a race dropped what some languages would take
             found["by_language"] = by_language(dev, methods, seed=seed)
-        return found | {"doses": along(dev, {name: choices[name] for name in methods}, main=MAIN, seed=seed)}
+        return found | {
+            "doses": along(dev, {name: choices[name] for name in methods}, main=MAIN, seed=seed)
+        }
 
     def _families(self, kin: dict[str, FamilyNeighbours], directions: Directions) -> dict[str, Any]:
         if not kin:
@@ -350,10 +425,14 @@ class Study:
         }
         if "within Latin script" in kin:
             latin = kin["within Latin script"]
-            found |= {"latin_nearest_neighbour": max(latin.accuracy), "latin_p": latin.p, "latin_n": latin.n}
+            found |= {
+                "latin_nearest_neighbour": max(latin.accuracy),
+                "latin_p": latin.p,
+                "latin_n": latin.n,
+            }
         return found
 
-    # ------------------------------------------------------------------------------------------------- the folder
+    # ----------------------------------------------------------------------------------- the folder
 
     def _manifest(self, command: Sequence[str]) -> dict[str, Any]:
         packages = ("torch", "transformers", "transformer-lens", "numpy", "scikit-learn")
@@ -362,7 +441,11 @@ class Study:
             "command": list(command),
             "settings": self._told(),
             "model": self.model.about,
-            "corpus": {"name": self.corpus.name, "hash": self.corpus.hash, "langs": list(self.corpus.langs)},
+            "corpus": {
+                "name": self.corpus.name,
+                "hash": self.corpus.hash,
+                "langs": list(self.corpus.langs),
+            },
             "identifier": self.identifier.name,
             "layers": list(self.layers),
             "new_tokens": NEW_TOKENS,
@@ -376,16 +459,21 @@ class Study:
 
 
 def run(
-    settings: Settings | None = None, *, out: str | Path, command: Sequence[str] = (), progress: bool = True
+    settings: Settings | None = None,
+    *,
+    out: str | Path,
+    command: Sequence[str] = (),
+    progress: bool = True,
 ) -> Path:
     """Do the main job in the folder `out`, or finish what was begun there; gives the folder.
 
-    Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and figures/;
-    `report.write_report` makes the page from them.
+    Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and
+    figures/; `report.write_report` makes the page from them.
     """
     try:
         return Study(settings or Settings(), Path(out), command=command, progress=progress).run()
     except OSError as error:
         raise SteerlabError(
-            f"could not write the run folder {out} ({error}); finished cells are kept: make room and run again"
+            f"could not write the run folder {out} ({error}); finished cells are kept: make room "
+            "and run again"
         ) from error

@@ -1,4 +1,5 @@
-"""A finished run folder as one self-contained page: the answer, tables, figures, samples, what was run."""
+"""A finished run folder as one self-contained page: the answer, tables, figures, samples, what
+was run."""
 
 import json
 from html import escape
@@ -23,14 +24,17 @@ __all__ = ["FORMAT", "write_report"]
 FORMAT = 1
 _DATA = Path(__file__).parents[3] / "data"
 _KEYS = ("model", "source", "targets", "results")
-_COLUMNS = "method layer strength split target prompt output language in_language joint tokens".split()
+_COLUMNS = (
+    "method layer strength split target prompt output language in_language joint tokens".split()
+)
 
 
 def write_report(folder: Path) -> Path:
     """Read a run folder and write `report.html` there; the page appears whole or not at all.
 
-    Reads summary.json, manifest.json, rows.parquet and figures/*.json (plotly figures; `layout.meta` may hold "title"
-    and "caption"). Raises `SteerlabError` where one of the first three is missing, broken or of another format.
+    Reads summary.json, manifest.json, rows.parquet and figures/*.json (plotly figures;
+    `layout.meta` may hold "title" and "caption"). Raises `SteerlabError` where one of the first
+    three is missing, broken or of another format.
     """
     summary, manifest, rows = _read(folder)
     page = Template((_DATA / "report.html").read_text(encoding="utf-8")).substitute(
@@ -61,19 +65,26 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
     summary, manifest = _json(folder / "summary.json"), _json(folder / "manifest.json")
     if summary.get("format") != FORMAT:
         raise SteerlabError(
-            f"{folder / 'summary.json'} has format {summary.get('format')!r}; this version reads {FORMAT}: run again"
+            f"{folder / 'summary.json'} has format {summary.get('format')!r}; this version reads "
+            f"{FORMAT}: run again"
         )
     if missing := [key for key in _KEYS if key not in summary]:
-        raise SteerlabError(f"{folder / 'summary.json'} lacks {', '.join(missing)}; run `steerlab run` to its end")
+        raise SteerlabError(
+            f"{folder / 'summary.json'} lacks {', '.join(missing)}; run `steerlab run` to its end"
+        )
     file = folder / "rows.parquet"
     try:
         rows = pd.read_parquet(file)
     except FileNotFoundError as error:
         raise _unfinished(file) from error
     except (OSError, ValueError) as error:
-        raise SteerlabError(f"{file} is truncated or no parquet file ({error}); run again") from error
+        raise SteerlabError(
+            f"{file} is truncated or no parquet file ({error}); run again"
+        ) from error
     if missing := [column for column in _COLUMNS if column not in rows.columns]:
-        raise SteerlabError(f"{file} lacks the columns {', '.join(missing)}; something else wrote it: run again")
+        raise SteerlabError(
+            f"{file} lacks the columns {', '.join(missing)}; something else wrote it: run again"
+        )
     return summary, manifest, rows
 
 
@@ -90,7 +101,9 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _unfinished(file: Path) -> SteerlabError:
-    return SteerlabError(f"there is no {file}; a report needs a finished run: run `steerlab run` to its end")
+    return SteerlabError(
+        f"there is no {file}; a report needs a finished run: run `steerlab run` to its end"
+    )
 
 
 def _version() -> str:

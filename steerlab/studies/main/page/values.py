@@ -36,7 +36,9 @@ def cell(value: Any, *, best: bool = False, mark: str = "") -> str:
         return '<td class="number">–</td>'
     mean, low, high = known
     said, interval = f"{mean:.2f}", f"<small>[{low:.2f}, {high:.2f}]</small>" if low != high else ""
-    return f'<td class="number{" best" if best else ""}">{_minus(said)}{mark}{_minus(interval)}</td>'
+    return (
+        f'<td class="number{" best" if best else ""}">{_minus(said)}{mark}{_minus(interval)}</td>'
+    )
 
 
 def _minus(text: str) -> str:
@@ -59,7 +61,9 @@ def setting(result: Mapping[str, Any]) -> str:
         return ""
     said = [str(operator), f"layer {result.get('layer')}"]
     if isinstance(strength, int | float):
-        unit = {"rotate": " × the angle", "add": f" natural gap{'' if strength == 1 else 's'}"}.get(str(operator), "")
+        unit = {"rotate": " × the angle", "add": f" natural gap{'' if strength == 1 else 's'}"}.get(
+            str(operator), ""
+        )
         said.append(f"{strength:g}{unit}")
     return escape(", ".join(said))
 
@@ -86,6 +90,11 @@ def joint(summary: Mapping[str, Any], name: str) -> float:
 
 
 def protagonist(summary: Mapping[str, Any]) -> str | None:
-    """The method that the answer is about: DiffMean, or the best by joint where DiffMean was not run."""
+    """The method that the answer is about: DiffMean, or the best by joint where DiffMean was not
+    run."""
     run = [name for name in methods(summary) if joint(summary, name) >= 0]
-    return "diffmean" if "diffmean" in run else max(run, key=lambda name: joint(summary, name), default=None)
+    return (
+        "diffmean"
+        if "diffmean" in run
+        else max(run, key=lambda name: joint(summary, name), default=None)
+    )
