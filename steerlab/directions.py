@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from steerlab.terms import SteerlabError, language
+from steerlab.terms import SteerlabError, by_content, language
 
 FORMAT = "steerlab directions 1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direction:
     """From one language (or, if `source` is None, from the other languages' mean) to another, at some layers.
 
@@ -42,6 +42,8 @@ class Direction:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     source_extra: Mapping[str, Tensor] = field(default_factory=dict)
 
+    __eq__ = by_content
+
     def at(self, *layers: int) -> "Direction":
         """Only these layers."""
         keep = _places(self.layers, layers)
@@ -58,7 +60,7 @@ class Direction:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """Language vectors whose differences are directions, with the language means that give strength its unit.
 
@@ -78,6 +80,8 @@ class Directions:
     source: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    __eq__ = by_content
 
     def __post_init__(self) -> None:
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])

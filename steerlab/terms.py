@@ -1,8 +1,8 @@
-"""The words that every other module uses: sites, hook names, languages and their families, the one error."""
+"""What every other module uses: sites, hook names, languages, the one error, generators, equality by content."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -31,10 +31,42 @@ def generator(purpose: str, seed: int) -> "torch.Generator":
     Formula: the first 63 bits of the SHA-256 of "purpose seed". A seed added to a number of the purpose's own would
     make seed k + 1 of one purpose seed k of another.
     """
-    import torch  # here, for the words of this module need no second's wait
+    import torch  # only here: it takes a second, and the words of a command line need none of it
 
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def by_content(one: Any, other: Any) -> Any:
+    """The `__eq__` of a dataclass that holds tensors: equal where the classes are one and all fields are `same`.
+
+    A class that takes it has no hash: a tensor can change in place, and a set would not find it again.
+    """
+    if type(one) is not type(other):
+        return NotImplemented
+    return all(same(getattr(one, each.name), getattr(other, each.name)) for each in fields(one))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, and so are all tensors and arrays in them: never raises, and NaN is NaN.
+
+    Tensors are equal in shape, dtype and numbers, on whatever device they lie.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            return False
+        return torch.allclose(one.cpu(), other.cpu(), rtol=0, atol=0, equal_nan=True)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(same(*both) for both in zip(one, other, strict=True))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    arrays = (torch.Tensor, np.ndarray)  # whose == gives no single answer
+    return not isinstance(one, arrays) and not isinstance(other, arrays) and bool(one == other)
 
 
 def has_bos(tokenizer: Any) -> bool:

@@ -31,7 +31,7 @@ from steerlab.summaries import choose
 from steerlab.terms import SteerlabError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PerUnit(Directions):
     """Directions whose unit of strength is 1 in the residual stream in place of the natural gap: CLaS-Bench's alpha."""
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from steerlab.directions import Direction
 from steerlab.edits.changes import CHANGES, Tensors
-from steerlab.terms import SteerlabError, has_bos, hook_name
+from steerlab.terms import SteerlabError, by_content, has_bos, hook_name
 
 POSITIONS = ("all", "prompt", "generated")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One operator at one layer, for one row pattern: every row alike (`rows` None), or tensor row i for `rows[i]`."""
 
@@ -28,6 +28,8 @@ class Part:
     tensors: Tensors
     identity: bool
     rows: Tensor | None = None
+
+    __eq__ = by_content
 
 
 class Touched:
@@ -91,13 +93,15 @@ class _Attachable(Protocol):
     def need_layer(self, layer: int) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it inside a `with`."""
 
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None  # of a stack: how many rows it carries
+
+    __eq__ = by_content
 
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:
