@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 
@@ -22,7 +23,7 @@ FORMAT = "steerlab directions 1"
 StrengthUnit = Literal["gap", "absolute"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direction:
     """From one language (or, if `source` is None, from the other languages' mean) to another, at
     some layers.
@@ -47,6 +48,8 @@ class Direction:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     source_extra: Mapping[str, Tensor] = field(default_factory=dict)
 
+    __eq__ = by_content
+
     def at(self, *layers: int) -> "Direction":
         """Only these layers."""
         keep = _places(self.layers, layers)
@@ -64,7 +67,7 @@ class Direction:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """Language vectors whose differences are directions, with the language means that give strength
     its unit.
@@ -89,6 +92,8 @@ class Directions:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     strength_unit: StrengthUnit = "gap"
+
+    __eq__ = by_content
 
     def __post_init__(self) -> None:
         if self.strength_unit not in get_args(StrengthUnit):

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import hook_name
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
@@ -119,6 +120,14 @@ class SAE:
         for value in self._tensors().values():
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, SAE) and self.digest == other.digest and same(self.about, other.about)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def encode(self, h: Float[Tensor, "*any width"]) -> Float[Tensor, "*any latent"]:
         """The latents of activations of any dtype, in float32: zero where a latent is off."""
