@@ -32,9 +32,8 @@ def directions() -> Directions:
         "table": np.arange(3),
         "more": [randn(2), "x"],
     }
-    return kind(
-        means, means[:, :, None], means, LANGS, LAYERS, "resid_post", None, about, {"mask": means}
-    )
+    basis, extra = means[:, :, None], {"mask": means}
+    return Directions(means, basis, means, LANGS, LAYERS, "resid_post", None, about, extra)
 
 
 def direction() -> Direction:
