@@ -9,7 +9,6 @@ from typing import Any
 
 from filelock import FileLock
 
-import steerlab.estimate
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
@@ -94,9 +93,7 @@ def fitted(
         moments = collect(
             model, texts, layers=read, source=source, form=form, also=also, progress=progress
         )
-        found = {
-            name: steerlab.estimate.fit(name, moments, source=source).at(*layers) for name in dense
-        }
+        found = {name: variant(name).fit(moments, source=source).at(*layers) for name in dense}
     units = [name for name in estimators if name in METHODS]
     if units:
         needs = {need for name in units for need in METHODS[name].needs}
