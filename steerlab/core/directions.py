@@ -3,7 +3,6 @@ language to another."""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import explained, replacing
 from steerlab.core.languages import language
 
 FORMAT = "steerlab directions 1"
@@ -263,15 +263,9 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        file, fresh = Path(file), Path(f"{file}.new")
-        try:
+        file = Path(file)
+        with explained(file), replacing(file) as (fresh,):
             save_file(tensors, fresh, metadata=header)
-            os.replace(fresh, file)
-        except (SafetensorError, OSError) as error:
-            fresh.unlink(missing_ok=True)
-            raise SteerlabError(
-                f"could not write {file} ({error}); make room, or give a folder that exists"
-            ) from error
         return file
 
     @classmethod
