@@ -50,7 +50,7 @@ class Reading:
     def overall(self) -> float:
         """The share of all tokens at which the feature is on."""
         total = sum(self.tokens.values())
-        return sum(self.rate[iso] * count for iso, count in self.tokens.items()) / total
+        return sum(self.rate[lang] * count for lang, count in self.tokens.items()) / total
 
 
 @torch.inference_mode()
@@ -61,29 +61,29 @@ def read(
     sae = sae.to(model.device)
     sums = torch.zeros(len(corpus.langs), 2, len(units), dtype=torch.float64)
     counts, best = dict.fromkeys(corpus.langs, 0), [_Best(texts) for _ in units]
-    for place, iso in enumerate(corpus.langs):
-        lines = corpus[iso]
+    for index, lang in enumerate(corpus.langs):
+        lines = corpus[lang]
         for start in range(0, len(lines), batch):
             some = lines[start : start + batch]
-            found = _values(
+            batch_values = _values(
                 model, sae, units, [prompt(model.tokenizer, "line", line) for line in some]
             )
-            for line, values in zip(some, found, strict=True):
-                counts[iso] += len(values)
-                sums[place] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
+            for line, values in zip(some, batch_values, strict=True):
+                counts[lang] += len(values)
+                sums[index] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
                 for kept, own in zip(best, values.T, strict=True):
-                    kept.offer(iso, line, own)
+                    kept.offer(lang, line, own)
     sizes = torch.tensor(list(counts.values()), dtype=torch.float64)[:, None, None].clamp(min=1)
     means = (sums / sizes).tolist()
     return [
         Reading(
-            rate={iso: means[place][0][number] for place, iso in enumerate(corpus.langs)},
-            level={iso: means[place][1][number] for place, iso in enumerate(corpus.langs)},
+            rate={lang: means[index][0][number] for index, lang in enumerate(corpus.langs)},
+            level={lang: means[index][1][number] for index, lang in enumerate(corpus.langs)},
             tokens=counts,
             top=kept.top,
             examples=tuple(
-                Example(iso, pieces_of(model.tokenizer, line, values), max(values))
-                for iso, line, values in kept.texts
+                Example(lang, pieces_of(model.tokenizer, line, values), max(values))
+                for lang, line, values in kept.texts
             ),
         )
         for number, kept in enumerate(best)
@@ -96,11 +96,11 @@ class _Best:
     def __init__(self, count: int):
         self.count, self.texts, self._least = count, list[tuple[str, str, list[float]]](), 0.0
 
-    def offer(self, iso: str, line: str, values: Tensor) -> None:
+    def offer(self, lang: str, line: str, values: Tensor) -> None:
         top = float(values.max())
-        if top <= self._least or any(line == known for _, known, _ in self.texts):
+        if top <= self._least or any(line == kept for _, kept, _ in self.texts):
             return
-        self.texts.append((iso, line, values.tolist()))
+        self.texts.append((lang, line, values.tolist()))
         self.texts = sorted(self.texts, key=lambda text: -max(text[2]))[: self.count]
         self._least = max(self.texts[-1][2]) if len(self.texts) == self.count else 0.0
 

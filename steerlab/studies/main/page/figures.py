@@ -48,7 +48,8 @@ def _read(file: Path) -> Figure:
         raise SteerlabError(
             f"{file} is no plotly figure ({error!r}); delete it, or write it again"
         ) from error
-    meta = layout.get("meta") if isinstance(layout.get("meta"), dict) else {}
+    meta = layout.get("meta")
+    meta = meta if isinstance(meta, dict) else {}  # others may keep anything there
     drawn = layout.pop("title", None)
     title = drawn.get("text", "") if isinstance(drawn, dict) else drawn
     margin = dict(layout.get("margin") or {})

@@ -1,4 +1,5 @@
-"""Which methods and controls a run has, which one the page is about, and how a setting is written."""
+"""Which methods and controls a run has, which one the page is about, and how a setting is
+written."""
 
 from collections.abc import Mapping
 from typing import Any
