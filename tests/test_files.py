@@ -24,7 +24,7 @@ from steerlab.core.files import (
     write_text,
 )
 from steerlab.sae import SAE
-from steerlab.studies.feature_card.page import _write as write_card
+from steerlab.studies.feature_card.page import write as write_card
 
 SMALL, LARGE = 3, 3000  # only the first fits on the full disk, whoever writes it
 

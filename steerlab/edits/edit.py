@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.directions import Direction
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import hook_name
 from steerlab.core.tokens import has_bos
@@ -20,7 +21,7 @@ from steerlab.edits.changes import CHANGES, Tensors
 POSITIONS = ("all", "prompt", "generated")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """One operator at one layer, for one row pattern: every row alike (`rows` None), or tensor
     row i for `rows[i]`."""
@@ -32,6 +33,8 @@ class Part:
     tensors: Tensors
     identity: bool
     rows: Tensor | None = None
+
+    __eq__ = by_content
 
 
 class EditStats:
@@ -101,7 +104,7 @@ class _Attachable(Protocol):
     def need_layer(self, layer: int) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it
     inside a `with`."""
@@ -109,6 +112,8 @@ class Edit:
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None  # of a stack: how many rows it carries
+
+    __eq__ = by_content
 
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, write_text
+from steerlab.core.files import explained, need_ending, write_text
 
 _PIXELS = 96 / 25.4  # a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
@@ -46,7 +46,8 @@ def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = No
 
     The pages of one folder share one plotly.min.js, so they open from disk.
     """
-    page, script = Path(f"{stem}.html"), Path(stem).parent / "plotly.min.js"
+    stem = need_ending(stem, made=".html and .csv, which are put to the name")
+    page, script = Path(f"{stem}.html"), stem.parent / "plotly.min.js"
     files = [page]
     with explained(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -66,8 +67,8 @@ def draw(pictures: Mapping[Path, go.Figure]) -> None:
     Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or
     Chromium.
     """
-    if unknown := [file for file in pictures if file.suffix not in _FORMATS]:
-        raise SteerlabError(f"{unknown[0]} is no picture; the formats are {', '.join(_FORMATS)}")
+    for file in pictures:
+        need_ending(file, *_FORMATS)
     if not pictures:
         return  # without starting a browser
     for file in pictures:

@@ -6,7 +6,7 @@ from typing import Any
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, write_text
+from steerlab.core.files import explained, need_ending, write_text
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.sae import SAE
@@ -64,14 +64,23 @@ def feature_cards(
             "no feature was named; name at least one, such as those of Selection.of(language, "
             "layer)"
         )
+    folder = need_ending(folder)
     model, units = load(model), list(dict.fromkeys(units))
     cards = _cards(
         model, corpus, sae, units, texts=texts, tokens=tokens, nearest=nearest, batch=batch
     )
-    folder = Path(folder)
     for card in cards:
-        _write(folder / f"{card.unit}.html", _page(model, corpus, sae, card, linked=units))
-    return _write(folder / "index.html", _index(model, corpus, sae, cards))
+        write(folder / f"{card.unit}.html", _page(model, corpus, sae, card, linked=units))
+    return write(folder / "index.html", _index(model, corpus, sae, cards))
+
+
+def write(file: Path, page: str) -> Path:
+    """Write a page, whole or not at all."""
+    need_ending(file, ".html")
+    with explained(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, page)
+    return file
 
 
 def _cards(
@@ -128,10 +137,3 @@ def _index(model: Model, corpus: Corpus, sae: SAE, cards: Sequence[CardView]) ->
 
 def _render(template: str, **values: Any) -> str:
     return environment("steerlab.studies.feature_card").get_template(template).render(values)
-
-
-def _write(file: Path, page: str) -> Path:
-    with explained(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, page)
-    return file
