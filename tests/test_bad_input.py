@@ -266,7 +266,7 @@ def test_a_full_disk_loses_nothing(small, uninterrupted, tmp_path):
             assert done.returncode == 2, done.stderr
             assert re.search(message, done.stderr, re.DOTALL), done.stderr
             assert "Traceback" not in done.stderr
-            assert not list(folder.rglob("*.parquet.new"))
+            assert not list(folder.rglob("*.new"))
             assert kept <= cells(folder)
             kept = cells(folder)
             if "could not write the run folder" in done.stderr:

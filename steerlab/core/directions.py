@@ -3,7 +3,6 @@ language to another."""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending
+from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.languages import language
 
 FORMAT = "steerlab directions 1"
@@ -270,15 +269,8 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        fresh = Path(f"{file}.new")
-        try:
+        with explained(file), replacing(file) as (fresh,):
             save_file(tensors, fresh, metadata=header)
-            os.replace(fresh, file)
-        except (SafetensorError, OSError) as error:
-            fresh.unlink(missing_ok=True)
-            raise SteerlabError(
-                f"could not write {file} ({error}); make room, or give a folder that exists"
-            ) from error
         return file
 
     @classmethod

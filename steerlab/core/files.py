@@ -3,11 +3,13 @@
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from steerlab.core.errors import SteerlabError
 
@@ -41,10 +43,43 @@ def need_ending(path: str | Path, *allowed: str, made: str = "a folder") -> Path
     return path
 
 
+@contextmanager
+def replacing(*files: Path) -> Iterator[Sequence[Path]]:
+    """Give temporary files beside the targets; they replace them once the block has written all.
+
+    Each replacement is one step of the file system, so a reader sees the old file or the new one,
+    never a part. A block that fails leaves the old files as they were and nothing beside them. The
+    errors of writing pass through: whoever knows what is lost adds the sentence (`explained`).
+    """
+    temporary = [_beside(file) for file in files]
+    try:
+        yield temporary
+        # Only now, so that targets that belong together are replaced when all of them are written.
+        for fresh, file in zip(temporary, files, strict=True):
+            os.replace(fresh, file)
+    finally:
+        for fresh in temporary:
+            # The error that made the block fail matters more than one of tidying up after it.
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(target: str | Path) -> Iterator[None]:
+    """Raise a failed write as a `SteerlabError` that names the target and says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        raise SteerlabError(
+            f"could not write {target} ({error}); make room, or give a folder that is there and "
+            "can be written"
+        ) from error
+
+
 def read_json(file: Path) -> dict[str, Any]:
-    """What a file of JSON says; nothing where there is none."""
-    found: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return found
+    """The content of a JSON file; nothing where there is none."""
+    content: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return content
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
@@ -54,28 +89,20 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write a text in one step."""
-    fresh = _fresh(file)
-    try:
+    with replacing(file) as (fresh,):
         fresh.write_text(text, "utf-8")
-        os.replace(fresh, file)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def write_table(file: Path, table: pd.DataFrame) -> None:
     """Write a table as its name says, .parquet or .csv, in one step."""
     need_ending(file, ".parquet", ".csv")
-    fresh = _fresh(file)
-    try:
+    with replacing(file) as (fresh,):
         if file.suffix == ".parquet":
             table.to_parquet(fresh)
         else:
             table.to_csv(fresh, index=False)
-        os.replace(fresh, file)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
-def _fresh(file: Path) -> Path:
+def _beside(file: Path) -> Path:
     """A name that no other process takes, on this machine or another one."""
-    return file.with_name(f"{file.name}.{uuid.uuid4().hex[:6]}.new")
+    return file.parent / f"{file.name}.{uuid.uuid4().hex[:6]}.new"

@@ -3,7 +3,6 @@ each."""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,13 +11,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending
+from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.sites import hook_name
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
 
@@ -215,20 +213,13 @@ class SAE:
         folder = need_ending(folder)
         stored = {name: value.cpu().to(dtype) for name, value in self._tensors().items()}
         kept = replace(self, **stored)  # raises where a number does not fit into the dtype
-        files = {WEIGHTS: folder / f"{WEIGHTS}.new", CONFIG: folder / f"{CONFIG}.new"}
-        try:
+        files = [folder / WEIGHTS, folder / CONFIG]
+        with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(stored, files[WEIGHTS], metadata={"steerlab": kept.digest})
-            files[CONFIG].write_text(json.dumps(as_config(kept, dtype), indent=1), "utf-8")
-            for name, fresh in files.items():
-                os.replace(fresh, folder / name)
-        except (SafetensorError, OSError) as error:
-            for fresh in files.values():
-                if fresh.exists():
-                    fresh.unlink()
-            raise SteerlabError(
-                f"could not write into {folder} ({error}); make room or give another folder"
-            ) from error
+            # Both are written before either is replaced: two files of one autoencoder.
+            with replacing(*files) as (weights, config):
+                save_file(stored, weights, metadata={"steerlab": kept.digest})
+                config.write_text(json.dumps(as_config(kept, dtype), indent=1), "utf-8")
         return folder
 
     @classmethod
