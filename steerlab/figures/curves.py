@@ -225,3 +225,6 @@ def _layers(layers: pd.Series) -> dict[str, object]:
     """Whole layers as ticks, no more of them than a phone has room for."""
     step = max(1, -(-int(layers.max() - layers.min() + 1) // 12))
     return {"tick0": int(layers.min()), "dtick": step, "tickformat": "d"}
+
+
+FIGURES = {"separation": separation, "dose_curves": dose_curves, "families": families}

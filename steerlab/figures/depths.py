@@ -195,3 +195,6 @@ def _edges(parts: Parts, layers: list[int]) -> list[float]:
 
 def _span(layers: Sequence[int]) -> str:
     return f"{min(layers)}–{max(layers)}" if len(layers) > 1 else ", ".join(map(str, layers))
+
+
+FIGURES = {"units_by_layer": units_by_layer, "kinds_by_layer": kinds_by_layer}

@@ -225,3 +225,6 @@ def _scope(rows: pd.DataFrame, x: str, y: str) -> str:
             item = rows[column].iloc[0]
             said.append(f"{column} {_tick(item)}")
     return "; ".join(said)
+
+
+FIGURES = {"heatmap": heatmap, "cosines": cosines}

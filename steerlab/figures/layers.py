@@ -204,3 +204,6 @@ def _decades(values: pd.Series) -> list[float]:
         for step in steps
         if low / 2 < step * 10.0**power < high * 2
     ]
+
+
+FIGURES = {"depth": depth, "explained": explained}

@@ -187,3 +187,6 @@ def slide(figure: go.Figure, layers: Sequence[int], start: int) -> None:
             }
         ]
     )
+
+
+FIGURES = {"language_map": language_map}

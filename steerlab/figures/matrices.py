@@ -105,3 +105,6 @@ def _label(figure: go.Figure, isos: list[str]) -> None:
     figure.update_yaxes(**about, autorange="reversed")
     for place, kind in enumerate(("raw", "centred")):
         heading(figure, place, f"cosine, {kind}", shift=0)
+
+
+FIGURES = {"cosine_layers": cosine_layers}

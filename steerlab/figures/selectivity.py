@@ -122,3 +122,6 @@ def _short(value: float) -> str:
         return ""
     text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
     return "0" if float(text) == 0 else text.replace("0.", ".", 1).replace("-", "−")
+
+
+FIGURES = {"selectivity": selectivity}

@@ -186,3 +186,6 @@ def _decades(values: pd.Series) -> list[float]:
         for step in steps
         if low / 3 < step * 10.0**power < high * 3
     ]
+
+
+FIGURES = {"spectrum": spectrum}

@@ -14,28 +14,10 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.sae.hooks import agreed
+from steerlab.sae.reading import Format, Parts
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ARCHITECTURES = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}  # sae-lens' names
-
-Parts = dict[str, Any]
-
-
-def read(folder: Path, *, layer: int | None, hook: str | None) -> tuple[Parts, str | None]:
-    """The fields of the autoencoder in a folder of any known format, and the digest that its
-    file promises, if any."""
-    if not folder.is_dir():
-        raise SteerlabError(
-            f"there is no folder {folder}; give the one that holds an autoencoder's files"
-        )
-    for file, reader in _READERS.items():
-        if (folder / file).exists():
-            return reader(folder, layer, hook)
-    raise SteerlabError(
-        f"{folder} holds no autoencoder: none of {', '.join(_READERS)}; give a folder of sae-lens, "
-        "Gemma Scope or "
-        "Llama Scope"
-    )
 
 
 def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: str) -> Parts:
@@ -181,11 +163,12 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     return _jumprelu(folder, file, weights, "Llama Scope", (site, depth))
 
 
-_READERS = {
-    CONFIG: _sae_lens,
-    "params.npz": _gemma_scope,
-    "params.safetensors": _gemma_scope_2,
-    "hyperparams.json": _llama_scope,
+# By the file that only this format has.
+RECORDS = {
+    CONFIG: Format(name="sae-lens", read=_sae_lens),
+    "params.npz": Format(name="Gemma Scope", read=_gemma_scope),
+    "params.safetensors": Format(name="Gemma Scope 2", read=_gemma_scope_2),
+    "hyperparams.json": Format(name="Llama Scope", read=_llama_scope),
 }
 
 

@@ -3,6 +3,9 @@
 import math
 import zlib
 
+from steerlab.core.columns import Score
+from steerlab.scores.answer import Answer
+
 
 def first_line(text: str) -> str:
     """The judged text: the first line that is not empty, stripped; "" where there is none."""
@@ -36,3 +39,14 @@ def compression(text: str) -> float:
     """
     data = text.encode("utf-8", "surrogatepass")
     return len(data) / len(zlib.compress(data)) if data else math.nan
+
+
+def _repetition(answer: Answer) -> float:
+    return repetition(answer.output)
+
+
+RECORDS = {
+    "repetition": Score(
+        label="repetition", compute=_repetition, higher_is_better=False, on_page=False
+    ),
+}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from steerlab.core.columns import score_records
 from steerlab.scores.confusion import columns
 from steerlab.scores.judges.agreement import agreement, rejudge
 from steerlab.scores.judges.answers import Answer, Judge
@@ -16,7 +17,6 @@ from steerlab.scores.judges.instruct import Instruct
 from steerlab.scores.judges.likelihood import Likelihood
 from steerlab.scores.judges.retrieval import DISTRACTORS, Retrieval
 from steerlab.scores.langid import Identifier
-from steerlab.scores.text import repetition
 
 __all__ = [
     "DISTRACTORS",
@@ -40,6 +40,7 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
 
     `in_language`: the identifier's first label is the target. `relevant`: the judge gives the full
     rating, 1. `joint`: both, so that the output is in the target language and says its own thing.
+    Then every score whose record computes it from an answer.
     """
     languages = identifier.identify([answer.output for answer in answers])
     read = [
@@ -48,6 +49,11 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
     rated = dict(judge.rate(read))
     in_language = np.array([answer.language == answer.target for answer in read], dtype=bool)
     relevant = np.asarray(rated["rating"], dtype=float) >= 1
+    computed = {
+        name: [record.compute(answer) for answer in read]
+        for name, record in score_records().items()
+        if record.compute
+    }
     return {
         "output": [answer.output for answer in read],
         "language": languages,
@@ -55,7 +61,7 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
         "relevant": relevant,
         "joint": in_language & relevant,
         **rated,
-        "repetition": [repetition(answer.output) for answer in read],
+        **computed,
         **columns(
             [answer.output for answer in read],
             [answer.target for answer in read],

@@ -1,22 +1,9 @@
-"""What a judge is given, and what it is."""
+"""What a judge is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-
-@dataclass(frozen=True)
-class Answer:
-    """An output and what it came from: the prompt as the model read it, and the question or
-    sentence in it."""
-
-    output: str
-    prompt: str
-    question: str
-    sentence: int  # its number in the corpus' files
-    source: str
-    target: str
-    language: str = ""  # that the output is in, once it is identified
+from steerlab.scores.answer import Answer as Answer
 
 
 @runtime_checkable
