@@ -25,10 +25,11 @@ class Operator:
 
     Args:
         make: from a Direction, and the knob by keyword, to an Edit.
-        change: the function of the parts that it makes.
         knob: the keyword that a sweep varies.
         unit: what a knob of 1 means, as a table or an axis says it: "natural gaps".
         grid: values of the knob, of which none changes nothing.
+        change: the function of the parts that it makes, by which a part's record is found; None
+            for an operator of your own that is made with `sl.edit`.
         identity: the knobs at which the operator changes nothing.
         twin: draws the tensors of a part like a given one in random directions.
         no_twin: without a twin, why there is none and what to compare with instead.
@@ -41,10 +42,10 @@ class Operator:
     """
 
     make: Callable[..., Edit]
-    change: ChangeFn
     knob: str
     unit: str
     grid: tuple[float, ...]
+    change: ChangeFn | None = None
     identity: Mapping[str, float] = field(default_factory=dict)
     twin: TwinFn | None = None
     no_twin: str = ""
@@ -71,4 +72,9 @@ class Operator:
             raise SteerlabError(
                 f"the record of {name} has either a random twin or, in no_twin, the reason why "
                 "there is none; give one of the two"
+            )
+        if self.twin is not None and self.change is None:
+            raise SteerlabError(
+                f"the record of {name} has a twin, which belongs to the parts of one function; "
+                "give change= too"
             )
