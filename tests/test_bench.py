@@ -147,10 +147,9 @@ def test_dense_forms_do_the_same() -> None:
     shown = {OPERATORS[name].change for name in forms}
     assert shown == {record.change for record in OPERATORS.values()}, "an operator without a figure"
     for name, (tensors, dense) in forms.items():
-        if dense is not None:
-            assert torch.allclose(
-                h + OPERATORS[name].change(h, tensors, None), h @ dense, atol=1e-5
-            ), name
+        change = OPERATORS[name].change
+        if dense is not None and change is not None:
+            assert torch.allclose(h + change(h, tensors, None), h @ dense, atol=1e-5), name
 
 
 def test_operations_by_kind() -> None:

@@ -686,7 +686,7 @@ def test_records_that_leave_something_out_are_refused() -> None:
     whole: dict[str, Any] = {"knob": "strength", "unit": "gaps", "grid": (1.0,)}
     whole |= {"identity": {"strength": 0.0}, "no_twin": "it is a test"}
     Operator(make=add, **whole)
-    for other, told in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"knob": "size"}, "the record of add names the knob 'size'; it has strength, positions"),
         ({"identity": {"fraction": 0.0}}, "the record of add names the knob 'fraction'"),
         ({"unit": "", "grid": ()}, "the record of add leaves out unit, grid; an operator has"),
@@ -694,7 +694,8 @@ def test_records_that_leave_something_out_are_refused() -> None:
         ({"no_twin": ""}, "has either a random twin or, in no_twin, the reason"),
         ({"twin": random_shift}, "has either a random twin or, in no_twin, the reason"),
         ({"twin": random_shift, "no_twin": ""}, "has a twin, which belongs .*; give change= too"),
-    ]:
+    ]
+    for other, told in wrong:
         with pytest.raises(SteerlabError, match=told):
             Operator(make=add, **{**whole, **other})
 

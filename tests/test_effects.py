@@ -224,7 +224,9 @@ def test_a_random_edit_that_cannot_be_had_is_said(
         ("clamp", "other features, as often on: clamp or shift those of units.matched"),
         ("erase", "random axes have no such thing; use controls.random"),
     ):
-        strange = replace(part, operator=name, change=OPERATORS[name].change)
+        change = OPERATORS[name].change
+        assert change is not None
+        strange = replace(part, operator=name, change=change)
         with pytest.raises(
             SteerlabError,
             match=f"no random control of the operator '{name}': .*{reason}. Only add, rotate, ",

@@ -265,7 +265,7 @@ def test_a_digest_reads_arrays_modules_of_torch_methods_and_partials() -> None:
         torch.manual_seed(seed)
         gates.append(torch.nn.Linear(WIDTH, WIDTH))
     array = np.arange(3.0)
-    kinds: list[tuple[Any, Any, Any]] = [
+    kinds: list[Any] = [
         tuple(gates),
         tuple((lambda g: lambda h: torch.sigmoid(g(h)))(gate) for gate in gates),
         (torch.relu, torch.relu, torch.sigmoid),
@@ -367,7 +367,7 @@ def test_a_digest_is_the_same_in_another_process_and_after_other_words(tmp_path:
     first = in_a_process(tmp_path, 0)
     words = in_a_process(tmp_path, 1, comment="other\n\nlines", aside="other", annotation=": int")
     assert first == words
-    changed = [{"scale": 2.5}, {"helper": 3}, {"shift": 2.0}]
+    changed: list[dict[str, Any]] = [{"scale": 2.5}, {"helper": 3}, {"shift": 2.0}]
     others = [in_a_process(tmp_path, 0, **given) for given in changed]
     assert len({first, *others}) == 4
 

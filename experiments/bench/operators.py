@@ -85,6 +85,7 @@ def _row(
     operator: str, h: Tensor, tensors: dict[str, Tensor], dense: Tensor | None, *, rounds: int
 ) -> dict[str, Any]:
     change = OPERATORS[operator].change
+    assert change is not None
     actions: dict[str, Callable[[], Tensor]] = {"own": lambda: h + change(h, tensors, None)}
     if dense is not None:
         matrix = dense

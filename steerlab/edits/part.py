@@ -51,9 +51,9 @@ class Part:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what the part does: its function's source or name, its place and tensors."""
-        own = isinstance(self.change, OwnFunction)
+        change = self.change
         about = [
-            self.change.digest if own else function_digest(self.change),
+            change.digest if isinstance(change, OwnFunction) else function_digest(change),
             self.site,
             self.layer,
             self.positions,
