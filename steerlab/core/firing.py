@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
@@ -180,7 +181,7 @@ class Firing:
         return told | about | {"model": self.provenance.get("model", {}).get("fingerprint")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lift:
     """What adding a unit does to a language's mass: `slope` [lang layer unit] per unit of strength,
     NaN if not tried.
@@ -197,8 +198,10 @@ class Lift:
     effect: Float[Tensor, "lang layer unit strength"]
     provenance: Mapping[str, Any]
 
+    __eq__ = by_content
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Gradients:
     """How much each unit serves a labelled answer: `score` [lang layer unit], `control` the same on
     the control items.
@@ -214,8 +217,10 @@ class Gradients:
     control: Float[Tensor, "lang layer unit"]
     provenance: Mapping[str, Any]
 
+    __eq__ = by_content
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class LatentPairs:
     """Differences of chosen latents between sentences and their translations, target less source.
 
@@ -231,3 +236,5 @@ class LatentPairs:
     differences: Mapping[tuple[str, int], Float[Tensor, "pair unit"]]
     source_mean: Mapping[tuple[str, int], Float[Tensor, " unit"]]
     provenance: Mapping[str, Any]
+
+    __eq__ = by_content

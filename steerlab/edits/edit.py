@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from steerlab.core.directions import Direction
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import hook_name
 from steerlab.edits.attached import AttachedPart, EditStats, begins_with_bos, plain_hook
@@ -38,24 +38,22 @@ class Edit:
     inside a `with`.
 
     `parts` are done in their order; `model` says which model it was made with, as far as is known.
-    Two edits are equal if they do the same, and equal edits have the same `digest` in any process.
     """
 
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None  # of a stack: how many rows it carries
 
-    @cached_property
+    __eq__ = by_content
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of all that the edit does: its parts in their order, the model that it is for."""
+        """SHA-256 of all that the edit does: its parts in their order, the model that it is for.
+
+        It is the same in any process. Nothing is kept, since a tensor can change in place.
+        """
         about = [[part.digest for part in self.parts], self.rows, self.model.get("fingerprint")]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        return self.digest == other.digest if isinstance(other, Edit) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
 
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:

@@ -4,11 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from steerlab.core.equality import by_content
 from steerlab.edits.digest import function_digest, tensor_digest
 from steerlab.edits.own_function import OwnFunction
 
@@ -35,8 +35,7 @@ class Part:
     row i for `rows[i]`.
 
     `operator` is what messages call the function; nothing is looked up by it. A part whose
-    `identity` is true changes nothing and only counts the dose that it would have had. Two parts
-    are equal if they do the same.
+    `identity` is true changes nothing and only counts the dose that it would have had.
     """
 
     change: ChangeFn
@@ -48,7 +47,9 @@ class Part:
     identity: bool
     rows: Tensor | None = None
 
-    @cached_property
+    __eq__ = by_content
+
+    @property
     def digest(self) -> str:
         """SHA-256 of what the part does: its function's source or name, its place and tensors."""
         change = self.change
@@ -62,9 +63,3 @@ class Part:
             {name: tensor_digest(tensor) for name, tensor in sorted(self.tensors.items())},
         ]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-
-    def __eq__(self, other: object) -> bool:
-        return self.digest == other.digest if isinstance(other, Part) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.digest)

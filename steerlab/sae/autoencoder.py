@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import need_ending
 from steerlab.core.sites import hook_name
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
 
@@ -120,6 +122,14 @@ class SAE:
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, SAE) and self.digest == other.digest and same(self.about, other.about)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     def encode(self, h: Float[Tensor, "*any width"]) -> Float[Tensor, "*any latent"]:
         """The latents of activations of any dtype, in float32: zero where a latent is off."""
         self._need_width(h.shape[-1], self.width, "activations")
@@ -202,7 +212,7 @@ class SAE:
         The header of the weights holds the digest of both files together, so that a folder of which
         only one was replaced is refused when it is read.
         """
-        folder = Path(folder)
+        folder = need_ending(folder)
         stored = {name: value.cpu().to(dtype) for name, value in self._tensors().items()}
         kept = replace(self, **stored)  # raises where a number does not fit into the dtype
         files = {WEIGHTS: folder / f"{WEIGHTS}.new", CONFIG: folder / f"{CONFIG}.new"}
