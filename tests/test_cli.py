@@ -101,7 +101,7 @@ def prompted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Calla
 
     verbs: dict[str, Callable[[str], int]] = {
         "run": lambda form: main(["run", "--no-open", "--prompt", form]),
-        "clas": lambda form: main(["clas", "--judge", "likelihood", "--prompt", form]),
+        "clas": lambda form: main(["clas", "--baselines=", "--prompt", form]),
         "sweep": sweep,
     }
     return {name: checked(verb) for name, verb in verbs.items()}

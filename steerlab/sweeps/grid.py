@@ -75,31 +75,37 @@ class Grid(Checked):
         "add,rotate or add=0.5,1,rotate=1; a wrong one lists all",
     )
     # A shorter way to write `operators`, and read into it: a grid itself has none.
-    strengths: Strengths = Field(None, exclude=True)
+    strengths: Strengths = Field(default=None, exclude=True)
     layers: Layers = None
     split: Literal["estimate", "dev", "test"] = Field(
-        "dev", description="the part of the corpus whose sentences are run"
+        default="dev", description="the part of the corpus whose sentences are run"
     )
     limit: Limit = None
     prompt: Prompt = "line"
     saes: Word | None = Field(
-        None,
+        default=None,
         description="a folder of the model's SAEs, for methods that choose their features "
         "(default: those in the package, for its model)",
     )
     lid: Lid = None
-    judge: Word = Field("retrieval", description=JUDGE)
+    judge: Word = Field(default="retrieval", description=JUDGE)
     judge_model: JudgeModel = None
     new_tokens: NewTokens = NEW_TOKENS
-    one_line: bool = Field(True, description="an output ends with its first line")
+    one_line: bool = Field(default=True, description="an output ends with its first line")
     temperature: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest token, more samples"
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="0 takes the likeliest token, more samples",
     )
-    draws: Natural = Field(1, description="samples of each prompt, at a temperature above 0")
+    draws: Natural = Field(
+        default=1, description="samples of each prompt, at a temperature above 0"
+    )
     batch: RowsOfABatch = None
-    fluency: bool = Field(False, description="score how fluent the outputs are, too")
+    fluency: bool = Field(default=False, description="score how fluent the outputs are, too")
     race: bool = Field(
-        False, description="stop settings that fall behind early: only the best one is wanted"
+        default=False,
+        description="stop settings that fall behind early: only the best one is wanted",
     )
     seed: Seed = 0
 

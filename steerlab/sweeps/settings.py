@@ -103,7 +103,10 @@ def need_judge(judge: str | None, judge_model: str | None) -> None:
         return  # the defaults; the judges take a second to import
     from steerlab.scores.judges.choice import check_judge
 
-    check_judge(judge, judge_model)
+    try:
+        check_judge(judge, judge_model)
+    except SteerlabError as error:
+        raise SteerlabError(f"judge: {error}") from error
 
 
 def _need_some(items: Any) -> None:

@@ -41,51 +41,56 @@ class Settings(Checked):
     model: ModelName = "polyglot"
     revision: Revision = None
     questions: Word | None = Field(
-        None,
+        default=None,
         description="DGurgurov/CLaS-Bench or a folder of its form (default: the stand-in in the "
         "package)",
     )
     sources: Codes = Field(
-        None, description="languages to ask in, such as en,de (default: all of the questions)"
+        default=None,
+        description="languages to ask in, such as en,de (default: all of the questions)",
     )
     targets: Codes = Field(
-        None, description="languages to steer to, such as de,es (default: all of the questions)"
+        default=None,
+        description="languages to steer to, such as de,es (default: all of the questions)",
     )
     pairs: Pairs = Field(
-        None, description="sources and targets in place of these two, such as en-de,de-en"
+        default=None, description="sources and targets in place of these two, such as en-de,de-en"
     )
     corpus: CorpusName = None
     texts: Word | None = Field(
-        None, description="a folder of plain <iso>.txt files in place of the corpus"
+        default=None, description="a folder of plain <iso>.txt files in place of the corpus"
     )
     estimators: Estimators = ("diffmean",)
     operators: Annotated[tuple[Word, ...], SOME, NAMES] = Field(
-        ("add",), description="ways to apply a direction, such as add,rotate; a wrong one lists all"
+        default=("add",),
+        description="ways to apply a direction, such as add,rotate; a wrong one lists all",
     )
     layers: Layers = Field(
-        None,
+        default=None,
         description="layers to steer at, such as 4,8,12 (default: seven, as evenly spread as the "
         "paper's)",
     )
     strengths: Strengths = None
     alphas: Numbers = Field(
-        None,
+        default=None,
         description="the paper's absolute steps in place of strengths, such as 1,2.5,5,10",
     )
     prompt: Prompt = "chat"
     baselines: Annotated[tuple[Word, ...], SPLIT] = Field(
-        ("english", "target"), description="languages that the prompting baselines ask in"
+        default=("english", "target"), description="languages that the prompting baselines ask in"
     )
-    judge: Word | None = Field(None, description=JUDGE)
+    judge: Word | None = Field(default=None, description=JUDGE)
     judge_model: JudgeModel = None
     lid: Lid = Field(
-        None,
+        default=None,
         description="a fastText language identifier; the paper's is lid218e.bin (default: lid.176, "
         "which is installed with steerlab)",
     )
     new_tokens: NewTokens = 1024
-    limit: Limit = Field(None, description="questions to report on at most (default: all)")
-    dev_limit: Limit = Field(None, description="questions to choose on at most (default: all)")
+    limit: Limit = Field(default=None, description="questions to report on at most (default: all)")
+    dev_limit: Limit = Field(
+        default=None, description="questions to choose on at most (default: all)"
+    )
     device: Device = None
     dtype: Dtype = None
     seed: Seed = 0
@@ -134,4 +139,7 @@ class Settings(Checked):
 
         form, _ = read_form(self.prompt)
         for suffix in self.baselines:
-            read_form(f"{form}+{suffix}")
+            try:
+                read_form(f"{form}+{suffix}")
+            except SteerlabError as error:
+                raise SteerlabError(f"baselines: {error}; or give no baselines") from error

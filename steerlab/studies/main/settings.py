@@ -36,21 +36,21 @@ class Settings(Checked):
     source: Source = "en"
     targets: Targets = None
     layers: Layers = Field(
-        None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
+        default=None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
     )
     prompt: Prompt = "line"
     lid: Lid = None
     dtype: Dtype = None
     device: Device = None
     limit: Limit = Field(
-        TEST_LINES,
+        default=TEST_LINES,
         description=f"test lines to report on at most, or all; {QUICK_LINES} if quick",
     )
     seed: Seed = 0
-    quick: bool = Field(False, description="DiffMean only, a small grid: a minute")
-    full: bool = Field(False, description="every layer, strength, target and dev line")
+    quick: bool = Field(default=False, description="DiffMean only, a small grid: a minute")
+    full: bool = Field(default=False, description="every layer, strength, target and dev line")
     race: bool = Field(
-        False, description="choose by successive halving: a third of the grid's cost"
+        default=False, description="choose by successive halving: a third of the grid's cost"
     )
 
     @model_validator(mode="before")
