@@ -26,9 +26,11 @@ def _options(clas: argparse.ArgumentParser) -> None:
 
 
 def _clas(options: argparse.Namespace) -> int:
-    from steerlab.studies.clas import Settings, run
+    from steerlab.studies.clas.settings import Settings
 
     settings = Settings.of(given(options, Settings))
+    from steerlab.studies.clas import run
+
     out = options.out or Path("runs") / f"clas-{Path(settings.model).name}"
     folder = run(settings, out=out, command=["steerlab", *sys.argv[1:]], **workers(options))
     print(folder / "table.md")

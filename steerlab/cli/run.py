@@ -25,10 +25,12 @@ def _options(run: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from steerlab.studies.main.run import run
     from steerlab.studies.main.settings import Settings
 
+    # Before the imports that take seconds, so that a wrong word is told at once.
     settings = Settings.of(given(options, Settings))
+    from steerlab.studies.main.run import run
+
     names = [Path(settings.model).name, Path(settings.corpus or "parallel").name]
     names += [word for word in ("quick", "full", "race") if getattr(settings, word)]
     folder = options.out or Path("runs") / "-".join(names)

@@ -8,12 +8,13 @@ table in the documentation are made from that list, so that they cannot drift ap
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Self, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from steerlab.core.errors import SteerlabError
 
+Made = TypeVar("Made", bound="Checked")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -31,7 +32,7 @@ class Checked(BaseModel):
             raise SteerlabError("; ".join(sentences)) from error
 
     @classmethod
-    def of(cls, keys: Any, where: str = "") -> Self:
+    def of(cls: type[Made], keys: Any, where: str = "") -> Made:
         """The settings in a mapping, such as a YAML file holds; `where` begins what an error
         says."""
         if not isinstance(keys, Mapping):
@@ -43,7 +44,7 @@ class Checked(BaseModel):
             raise SteerlabError(f"{where}{error}") from error
 
     @classmethod
-    def either(cls, settings: Self | None, keys: Mapping[str, Any]) -> Self:
+    def either(cls: type[Made], settings: Made | None, keys: Mapping[str, Any]) -> Made:
         """Settings that are made, or those of keywords beside them; both at once raise."""
         if settings is None:
             return cls.of(keys)
