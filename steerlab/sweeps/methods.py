@@ -6,6 +6,10 @@ from steerlab.estimate import VARIANTS, variant
 from steerlab.estimate.units import METHODS as METHODS
 from steerlab.estimate.units import Readings as Readings
 
+# The operators that a sweep steers with, by themselves at one layer, and the strengths of each
+# where none are given.
+STEERING = {name: record.grid for name, record in OPERATORS.items() if not record.removes}
+
 
 def known(name: str) -> str:
     """The name, if it is that of an estimator, a variant or a method that chooses units; else it
