@@ -10,6 +10,7 @@ from steerlab.estimate.pca import disentangle as disentangle
 from steerlab.estimate.pca import ellipsoid as ellipsoid
 from steerlab.estimate.pca import pca as pca
 from steerlab.estimate.record import Estimator as Estimator
+from steerlab.estimate.record import estimator as estimator
 from steerlab.estimate.registry import VARIANTS as VARIANTS
 from steerlab.estimate.registry import fit as fit
 from steerlab.estimate.registry import variant as variant

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from steerlab.core.directions import Directions
-from steerlab.edits import Edit, steer
+from steerlab.edits import Edit, Operator, steer
 
 FORMAT = 2  # of a row's columns: another number, and finished cells are run again
 
@@ -32,13 +32,19 @@ class Cell:
     lines: tuple[int, ...] | None = None
     draw: int = 0
 
-    def edit(self, directions: Mapping[str, Directions], sentence: int) -> Edit:
-        """The edit for the i-th sentence of the split; `none` is the empty edit."""
+    def edit(
+        self,
+        directions: Mapping[str, Directions],
+        sentence: int,
+        operators: Mapping[str, Operator] | None = None,
+    ) -> Edit:
+        """The edit for the i-th sentence of the split; `none` is the empty edit. `operators` are a
+        user's own, by their names."""
         if self.operator == "none":
             return Edit(())
         fit = directions[self.fits[sentence % len(self.fits)]]
         return steer(
-            self.operator,
+            (operators or {}).get(self.operator, self.operator),
             fit,
             self.strength,
             source=self.source,

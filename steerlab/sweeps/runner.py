@@ -19,7 +19,7 @@ import steerlab.engine.batching as batches
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import stack
+from steerlab.edits import Operator, stack
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.engine.decoding import decode
 from steerlab.engine.prompts import encode, prompt
@@ -29,6 +29,7 @@ from steerlab.scores.langid import Identifier
 from steerlab.scores.text import first_line
 from steerlab.sweeps.cell import FORMAT, RUN, Batch, Cell
 from steerlab.sweeps.ledger import Ledger, Meter
+from steerlab.sweeps.own import operator_digest
 from steerlab.sweeps.settings import NEW_TOKENS as NEW_TOKENS
 
 # batches, at most, whose rows are planned together, so that a prompt meets many edits in a batch
@@ -69,6 +70,8 @@ class Runner:
     seed: int = 0  # of what is sampled
     workers: Workers = run_locally
     retry: bool = False  # run cells again that failed before
+    # Records of a user's own operators, by the names that cells call them.
+    operators: Mapping[str, Operator] = field(default_factory=dict)
     # What is hashed, prompts and their tokens, the bits of references: each instance has its own.
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -82,6 +85,7 @@ class Runner:
         for name, value in (
             ("batch", batch),
             ("directions", dict(self.directions)),
+            ("operators", dict(self.operators)),
             ("limits", dict(self.limits)),
         ):
             object.__setattr__(self, name, value)
@@ -100,9 +104,10 @@ class Runner:
         read = self._encoded(
             self._prompt(cell, 0)
         )  # holds the template, the instruction and the tokenizer
-        told = json.dumps(
-            [asdict(cell), read, *self._shared(cell.fits, cell.split)], sort_keys=True
-        )
+        made = [asdict(cell), read, *self._shared(cell.fits, cell.split)]
+        if cell.operator in self.operators:  # whose name alone does not say what it does
+            made.append(operator_digest(self.operators[cell.operator], cell.operator))
+        told = json.dumps(made, sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
@@ -265,7 +270,9 @@ class Runner:
         """What the rows say, without scores; rows of one prompt without an edit are decoded
         once."""
         table = pd.DataFrame([self._row(key, unit.cells[key], place) for key, place in unit.rows])
-        edits = [unit.cells[key].edit(self.directions, place) for key, place in unit.rows]
+        edits = [
+            unit.cells[key].edit(self.directions, place, self.operators) for key, place in unit.rows
+        ]
         prompts = table["prompt"].tolist()
         alone = [
             number if edit.parts or self.temperature else -1 for number, edit in enumerate(edits)
