@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas
-    from steerlab.studies.main.study import run
+    from steerlab.studies.main.run import run
     from steerlab.sweeps.grid import Grid
     from steerlab.sweeps.ray import Ray
     from steerlab.sweeps.sweep import sweep
@@ -83,7 +83,7 @@ _HOME = {  # where each name lives, imported at its first use
     "pca": "estimate.pca",
     "probe": "estimate.lda_and_probe",
     "rotate": "edits.operators",
-    "run": "studies.main.study",
+    "run": "studies.main.run",
     "stack": "edits.edit",
     "sweep": "sweeps.sweep",
     "texts": "core.corpus",

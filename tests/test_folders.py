@@ -21,7 +21,7 @@ from steerlab.scores.judges import Retrieval
 from steerlab.studies import clas
 from steerlab.studies.feature_card import feature_cards
 from steerlab.studies.feature_card.page import write as write_card
-from steerlab.studies.main import study
+from steerlab.studies.main.run import run as run_study
 from steerlab.sweeps.sweep import sweep
 
 TABLE = pd.DataFrame({"a": [1]})
@@ -58,7 +58,7 @@ def test_a_folder_does_not_end_as_a_file(name: str) -> None:
 # ---------------------------------------------------------------------------------------- the verbs
 
 # a model, a corpus or a file that is not there: whoever looked for it first would say so
-MISSING = "nowhere"
+MISSING = "retrieval"
 FILES: dict[str, tuple[list[str], str, list[str]]] = {
     "fit": (["fit", "diffmean", MISSING, MISSING], ".safetensors", ["x.gguf", "x.pt", "x"]),
     "import": (["import", "means", MISSING], ".safetensors", ["x.bin", "x.html", "x"]),
@@ -137,7 +137,7 @@ def writers(
         "feature_cards": lambda path: feature_cards(MISSING, lines, sae, [1], path),
         "write_table": lambda path: write_table(path, TABLE),
         "write_json": lambda path: write_json(path, {}),
-        "study.run": lambda path: study.run(study.Settings(model=MISSING), out=path),
+        "study.run": lambda path: run_study(model=MISSING, out=path),
         "clas.run": lambda path: clas.run(
             clas.Settings(model=MISSING), out=path, judge=Retrieval(lines)
         ),

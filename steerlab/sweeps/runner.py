@@ -29,8 +29,7 @@ from steerlab.scores.langid import Identifier
 from steerlab.scores.text import first_line
 from steerlab.sweeps.cell import FORMAT, RUN, Batch, Cell
 from steerlab.sweeps.ledger import Ledger, Meter
-
-NEW_TOKENS = 32
+from steerlab.sweeps.settings import NEW_TOKENS as NEW_TOKENS
 
 # batches, at most, whose rows are planned together, so that a prompt meets many edits in a batch
 GROUP = 4

@@ -1,5 +1,6 @@
 """Sweeps over layers, languages, strengths, estimators and operators, whole or raced."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ import steerlab.sweeps.race as racing
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending, read_json, write_json
+from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
@@ -22,11 +24,13 @@ from steerlab.sweeps.folder import occupied
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
 from steerlab.sweeps.runner import Runner, Workers, run_locally
+from steerlab.sweeps.settings import need_name
 
 
+@takes(Grid)
 def sweep(
     model: Any = None,
-    corpus: Corpus | None = None,
+    corpus: Corpus | str | os.PathLike[str] | None = None,
     *,
     grid: Grid | None = None,
     out: str | Path | None = None,
@@ -45,12 +49,27 @@ def sweep(
     `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
     `race`, when only the best layer and strength are wanted, settings that fall behind stop early;
     how far each one went is in `rows.attrs["race"]`.
+
+    Args:
+        model: a loaded model, or the name of one: a Hub id, a folder or polyglot, the default.
+        corpus: a `Corpus`, or a folder of aligned <iso>.txt files; by default the sentences in the
+            package.
+        grid: a `Grid` in place of the keys that follow.
+        out: a folder that keeps what is finished, and from which the same call goes on.
+        workers: who runs the batches, such as a `Ray()` cluster; by default this process.
+        retry: run cells again that failed before.
+        progress: show on stderr how far it is.
     """
-    if grid is not None and keys:
-        raise SteerlabError(
-            f"give a grid or its keys, not both; beside the grid there is {', '.join(keys)}"
-        )
-    grid = Grid.of(keys) if grid is None else grid
+    # The name of a model or a corpus is a key of the grid, so that `dtype` and `langs` hold for it.
+    if isinstance(model, (str, os.PathLike)):
+        keys["model"] = os.fspath(model)
+        model = None
+    if isinstance(corpus, (str, os.PathLike)):
+        keys["corpus"] = os.fspath(corpus)
+        corpus = None
+    if model is not None:
+        need_name(keys)
+    grid = Grid.either(grid, keys)
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
     if not grid.race:
@@ -185,7 +204,10 @@ def _loaded(grid: Grid, model: Any) -> Model:
 
 
 def _read(grid: Grid, texts: Corpus | None) -> Corpus:
-    found = corpus(grid.corpus, grid.langs) if texts is None else texts
+    if texts is None:
+        found = corpus(grid.corpus, grid.langs)
+    else:
+        found = texts if grid.langs is None else texts.select(grid.langs)
     for iso in (grid.source, *(grid.targets or ())):
         found[iso]
     return found

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending, write_json, write_table, write_text
+from steerlab.core.settings import takes
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
 from steerlab.scores.judges import Judge
@@ -29,13 +30,13 @@ from steerlab.studies.clas.plan import (
     UNSTEERED,
     Plan,
     Setting,
-    Settings,
     fit_name,
     layers_of,
     pairs_of,
 )
 from steerlab.studies.clas.reading import questions
 from steerlab.studies.clas.scoring import differences, table
+from steerlab.studies.clas.settings import Settings
 from steerlab.studies.clas.tables import markdown, show
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fitted
@@ -73,7 +74,12 @@ class Run:
         self.identifier = identifier(settings.lid)
         pairs = pairs_of(settings, self.questions, self.identifier)
         self.texts = _texts(settings).select(dict.fromkeys(iso for pair in pairs for iso in pair))
-        self.model = load(settings.model, device=settings.device, dtype=settings.dtype)
+        self.model = load(
+            settings.model,
+            revision=settings.revision,
+            device=settings.device,
+            dtype=settings.dtype,
+        )
         self.plan = Plan(settings, pairs, layers_of(settings, self.model.n_layers))
         for layer in self.plan.layers:
             self.model.need_layer(layer)
@@ -282,7 +288,7 @@ class Run:
 
     def _claim(self, command: Sequence[str]) -> None:
         """Take a folder that is empty or that the same settings made, and write what the run is."""
-        told = json.loads(json.dumps(asdict(self.settings)))
+        told = self.settings.model_dump(mode="json")
         claim(self.folder, told)
         packages = ("torch", "transformers", "numpy", "fasttext-predict")
         about = {
@@ -335,25 +341,39 @@ def same_language(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     )
 
 
+@takes(Settings)
 def run(
     settings: Settings | None = None,
     *,
     out: str | Path,
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     command: Sequence[str] = (),
     progress: bool = True,
     workers: Workers = run_locally,
+    **keys: Any,
 ) -> Path:
     """Do the benchmark in the folder `out`, or finish what was begun there; gives the folder.
 
     Afterwards it holds rows.parquet (one row per answer), scores.csv, summary.json, table.md,
-    manifest.json and directions/. `judge` takes the place of the one that the settings name, and
-    `workers`, such as `cluster.Ray()`, of this process.
+    manifest.json and directions/.
+
+    Args:
+        settings: a `Settings` in place of the keys that follow.
+        out: the run folder, which need not exist.
+        judge: a judge that is made, in place of the one that the settings name; or its word, as
+            there.
+        command: what the manifest says that the run was started by.
+        progress: show on stderr what is being done.
+        workers: who runs the batches, such as a `Ray()` cluster; by default this process.
     """
     folder = need_ending(out)
+    if isinstance(judge, str):
+        keys["judge"] = judge
+        judge = None
+    settings = Settings.either(settings, keys)
     try:
         return Run(
-            settings or Settings(),
+            settings,
             folder,
             judge=judge,
             command=command,

@@ -1,13 +1,12 @@
 """The main job: find the directions, choose on dev, report on test beside the controls, draw it."""
 
 import importlib.metadata
-import json
 import platform
 import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,10 @@ from steerlab.analysis.results import curve, difference, result, stronger
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending, write_json, write_table
+from steerlab.core.files import write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
-from steerlab.engine.prompts import read_form
 from steerlab.figures import (
     cophenetic,
     cosines,
@@ -51,38 +49,14 @@ from steerlab.models.loading import load
 from steerlab.scores.judges import DISTRACTORS
 from steerlab.scores.langid import identifier
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
+from steerlab.studies.main.settings import Settings
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.folder import claim
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import LONGEST, NEW_TOKENS, Runner
 
-DEV_LINES, TEST_LINES = 16, 48
+DEV_LINES = 16
 ESTIMATE_LINES, SEPARATION_LINES = 240, 96  # of a large corpus
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that the caller decides; it is kept in the manifest, and another run folder is
-    needed to change it."""
-
-    model: str = "polyglot"
-    corpus: str | None = None
-    langs: tuple[str, ...] | None = None
-    source: str = "en"
-    targets: tuple[str, ...] | None = None
-    layers: tuple[int, ...] | None = None
-    prompt: str = "line"
-    lid: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    limit: int | None = TEST_LINES
-    seed: int = 0
-    quick: bool = False
-    full: bool = False
-    race: bool = False
-
-    def __post_init__(self) -> None:
-        read_form(self.prompt)
 
 
 class Study:
@@ -93,27 +67,36 @@ class Study:
         settings: Settings,
         folder: Path,
         *,
+        model: Model | None = None,
+        texts: Corpus | None = None,
         command: Sequence[str] = (),
         progress: bool = True,
     ):
+        """`model` and `texts` are taken in place of what the settings would load."""
         self.settings, self.folder, self.progress = settings, folder, progress
         self.started, self.console = (
             time.monotonic(),
             Console(stderr=True, quiet=not progress, markup=False, highlight=False),
         )
-        claim(self.folder, self._told())
-        self.model: Model = load(settings.model, dtype=settings.dtype, device=settings.device)
-        self.corpus: Corpus = corpus(settings.corpus, settings.langs)
+        claim(self.folder, settings.model_dump(mode="json"))
+        if model is None:
+            model = load(
+                settings.model,
+                revision=settings.revision,
+                dtype=settings.dtype,
+                device=settings.device,
+            )
+        self.model: Model = model
+        if texts is None:
+            self.corpus: Corpus = corpus(settings.corpus, settings.langs)
+        else:
+            self.corpus = texts if settings.langs is None else texts.select(settings.langs)
         self.source = settings.source
         self.targets = tuple(
             settings.targets or [iso for iso in self.corpus.langs if iso != self.source]
         )
         for iso in (self.source, *self.targets):
             self.corpus[iso]
-        if self.source in self.targets:
-            raise SteerlabError(
-                f"the source {self.source!r} is among the targets; a direction needs two languages"
-            )
         self.layers = settings.layers or spread_layers(
             self.model.n_layers, quick=settings.quick, full=settings.full
         )
@@ -439,7 +422,7 @@ class Study:
         return {
             "format": 1,
             "command": list(command),
-            "settings": self._told(),
+            "settings": self.settings.model_dump(mode="json"),
             "model": self.model.about,
             "corpus": {
                 "name": self.corpus.name,
@@ -453,28 +436,3 @@ class Study:
             "packages": {name: importlib.metadata.version(name) for name in packages},
             "python": platform.python_version(),
         }
-
-    def _told(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self.settings)))
-
-
-def run(
-    settings: Settings | None = None,
-    *,
-    out: str | Path,
-    command: Sequence[str] = (),
-    progress: bool = True,
-) -> Path:
-    """Do the main job in the folder `out`, or finish what was begun there; gives the folder.
-
-    Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and
-    figures/; `report.write_report` makes the page from them.
-    """
-    folder = need_ending(out)
-    try:
-        return Study(settings or Settings(), folder, command=command, progress=progress).run()
-    except OSError as error:
-        raise SteerlabError(
-            f"could not write the run folder {out} ({error}); finished cells are kept: make room "
-            "and run again"
-        ) from error
