@@ -21,7 +21,7 @@ from steerlab.scores.judges import Retrieval
 from steerlab.studies import clas
 from steerlab.studies.feature_card import feature_cards
 from steerlab.studies.feature_card.page import write as write_card
-from steerlab.studies.main import study
+from steerlab.studies.main.run import run as run_study
 from steerlab.sweeps.sweep import sweep
 
 TABLE = pd.DataFrame({"a": [1]})
@@ -70,13 +70,13 @@ FILES: dict[str, tuple[list[str], str, list[str]]] = {
 }
 FOLDERS: dict[str, list[str]] = {
     "run": ["run", "--model", MISSING, "--corpus", MISSING],
-    "clas": ["clas", "--model", MISSING, "--corpus", MISSING, "--judge", MISSING],
+    "clas": ["clas", "--model", MISSING, "--corpus", MISSING, "--judge", "retrieval"],
     "sweep": ["sweep", "grid.yaml"],
 }
 
 
 @pytest.fixture
-def run_locally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, but for a grid of a model that is not there."""
     (tmp_path / "grid.yaml").write_text(f"model: {MISSING}\n", "utf-8")
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture) -> str:
 
 @pytest.mark.parametrize("verb", FILES)
 def test_verbs_that_write_a_file(
-    verb: str, run_locally: Path, capsys: pytest.CaptureFixture
+    verb: str, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words, ending, wrong = FILES[verb]
     for name in wrong:
@@ -100,12 +100,12 @@ def test_verbs_that_write_a_file(
     assert MISSING in said([*words, "--out", f"x{ending}"], capsys), (
         "with the right ending it goes to work"
     )
-    assert [path.name for path in run_locally.iterdir()] == ["grid.yaml"], "nothing was written"
+    assert [path.name for path in folder.iterdir()] == ["grid.yaml"], "nothing was written"
 
 
 @pytest.mark.parametrize("verb", FOLDERS)
 def test_verbs_that_write_a_folder(
-    verb: str, run_locally: Path, capsys: pytest.CaptureFixture
+    verb: str, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for name in ("rows.parquet", "page.html", "table.csv"):
         err = said([*FOLDERS[verb], "--out", name], capsys)
@@ -113,7 +113,7 @@ def test_verbs_that_write_a_folder(
             f"{name} ends in {Path(name).suffix}, as a file does, but what is written there is a "
             "folder" in err
         )
-    assert [path.name for path in run_locally.iterdir()] == ["grid.yaml"], "nothing was written"
+    assert [path.name for path in folder.iterdir()] == ["grid.yaml"], "nothing was written"
     assert "as a file does" not in said([*FOLDERS[verb], "--out", "llama-3.1"], capsys), (
         "it goes to work"
     )
@@ -137,7 +137,7 @@ def writers(
         "feature_cards": lambda path: feature_cards(MISSING, lines, sae, [1], path),
         "write_table": lambda path: write_table(path, TABLE),
         "write_json": lambda path: write_json(path, {}),
-        "study.run": lambda path: study.run(study.Settings(model=MISSING), out=path),
+        "study.run": lambda path: run_study(model=MISSING, out=path),
         "clas.run": lambda path: clas.run(
             clas.Settings(model=MISSING), out=path, judge=Retrieval(lines)
         ),

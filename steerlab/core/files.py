@@ -21,7 +21,7 @@ FILES = frozenset(
 )
 
 
-def need_ending(path: str | Path, *allowed: str, made: str = "a folder") -> Path:
+def need_ending(path: str | os.PathLike[str], *allowed: str, made: str = "a folder") -> Path:
     """The path, if its name ends as what is written there does; to be asked before any work.
 
     Without `allowed`, what is written is a folder, or whatever `made` says, and the name must not

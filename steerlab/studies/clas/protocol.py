@@ -366,11 +366,11 @@ def run(
         progress: show on stderr what is being done.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
     """
+    folder = need_ending(out)
     if isinstance(judge, str):
         keys["judge"] = judge
         judge = None
     settings = Settings.either(settings, keys)
-    folder = need_ending(out)
     try:
         return Run(
             settings,

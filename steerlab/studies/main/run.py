@@ -78,12 +78,13 @@ def run(
         command: what the manifest and the report say that the run was started by.
         progress: show on stderr what is being done.
     """
+    folder = need_ending(out)
     model = _loaded(keys)
     texts = _read(keys)
     settings = Settings.either(settings, keys)
     try:
         study = Study(
-            settings, need_ending(out), model=model, texts=texts, command=command, progress=progress
+            settings, folder, model=model, texts=texts, command=command, progress=progress
         )
         folder = study.run()
         write_report(folder)
