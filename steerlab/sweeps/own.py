@@ -84,7 +84,9 @@ def take_own(keys: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:
         given, estimators = _read_estimators(given)
         keys["estimators"] = given
     if directions:
-        named = [given] if isinstance(given, str) else list(given or ())
+        from steerlab.sweeps.settings import split_names
+
+        named = list(split_names(given or ()))
         keys["estimators"] = [*named, *(name for name in directions if name not in named)]
     operators: dict[str, Any] = {}
     if isinstance(keys.get("operators"), Mapping):
