@@ -19,6 +19,7 @@ def choose(dev: pd.DataFrame) -> dict[str, Setting]:
     In a race, settings that were dropped early have read fewer lines; only those that read the
     most are compared. Raises `SteerlabError` for rows of another split.
     """
+    # A choice made on the lines that are reported would report its own luck.
     if set(dev["split"]) != {"dev"}:
         raise SteerlabError(
             f"a choice is made on dev rows only, not on {sorted(set(dev['split']))}"
@@ -50,6 +51,7 @@ def need_column(rows: pd.DataFrame, name: str) -> None:
 
 def whole(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of those settings that read as many lines as any setting of their method."""
+    # A mean over fewer lines is luckier: the best of many settings would often be one of these.
     lines = rows.groupby(["method", *SETTING])["joint"].transform("size")
     most = lines.groupby(rows["method"]).transform("max")
     return rows[lines == most]

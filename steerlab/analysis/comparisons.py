@@ -59,6 +59,7 @@ def comparisons(
     """
     if not pairs:
         raise SteerlabError("a family without a pair was to be compared; name two tables or more")
+    # Each table once, though a method stands in many pairs.
     sides = {}
     for pair in pairs:
         for name in pair:
@@ -163,6 +164,7 @@ def by_language(dev: pd.DataFrame, methods: Sequence[str], *, seed: int = 0) -> 
         methods: the methods to choose for.
         seed: decides the random draws.
     """
+    # Controls are left out: they are no methods to choose for.
     rows = dev[dev["method"].isin(methods)]
     per_method, per_target = held_out(rows)
     once = "per method"
@@ -178,6 +180,7 @@ def by_language(dev: pd.DataFrame, methods: Sequence[str], *, seed: int = 0) -> 
         family=f"{len(methods)} methods, a choice for each language less one",
         seed=seed,
     )
+    # Each method is in one pair, so the result is by method instead.
     tests = result.pop("pairs")
     chosen = choose_each(rows)
     result["methods"] = {}

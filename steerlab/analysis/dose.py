@@ -136,6 +136,7 @@ def dose_curve(rows: pd.DataFrame, method: str, layer: int, *, value: str = "joi
         raise SteerlabError(
             f"rows of {method!r} at layer {layer} have no dose; compare it at equal fluency instead"
         )
+    # By dose, not by strength: interpolation needs rising x.
     doses = chosen.groupby("strength")["dose"].mean().sort_values()
     # A table of sentences down and strengths across; a sentence may have several targets.
     scored = chosen.assign(score=chosen[value].astype(float))
@@ -188,6 +189,7 @@ def along(
         own = joint[main]
         main_strength = settings[main][1]
         main_dose = own.doses[own.strengths == main_strength][0]
+        # The main method's own dose may lie outside what the others have.
         dose = float(np.clip(main_dose, *shared))
     curves = {}
     for method, curve in joint.items():

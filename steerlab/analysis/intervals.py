@@ -79,6 +79,8 @@ def by_sentence(
         level: of the interval.
     """
     table = gather(values, sentences)
+    # Which sentences a draw takes depends on the strata and the seed alone, so intervals of
+    # several scores rest on the same draws.
     groups = strata_of(sentences, strata)
     means = table.means(_draws(groups, resamples, seed))
     low, high = _limits(means, table.mean(), (table,), groups, level=level, least=0.0)

@@ -85,6 +85,7 @@ def paired_test(
         seed: decides the draws.
     """
     a, b = matched(a_values, a_sentences, b_values, b_sentences)
+    # Each side's mean of a sentence first, so that ten seeds weigh no more than one.
     differences = a.each - b.each
     p = sign_flips(differences, draws=draws, seed=seed)
     return Paired(
@@ -190,6 +191,7 @@ def detectable(
         return math.nan
     if 2.0 ** (1 - sentences) > alpha / family:
         return math.inf
+    # Upper quantiles: of the two-sided level of one comparison, and of the chance of a miss.
     quantiles = t.isf([alpha / family / 2, 1 - power], sentences - 1)
     return float(quantiles.sum() * spread / math.sqrt(sentences))
 
@@ -217,6 +219,7 @@ def clustering(values: Array, sentences: Array) -> Clustering:
     squares = float((np.asarray(values, dtype=np.float64) ** 2).sum())
     squares_within = max(0.0, squares - float((table.rows * table.each**2).sum()))
     within = squares_within / (total - count)
+    # Nothing varies: the correlation would be 0 / 0.
     if between + within <= 10**-_DIGITS:
         return Clustering(math.nan, math.nan, math.nan)
     intraclass = (between - within) / (between + (typical - 1) * within)

@@ -58,6 +58,7 @@ class Corpus:
 
     def __getitem__(self, iso: str) -> tuple[str, ...]:
         if iso not in self.lines:
+            # A typing error deserves the list of all codes, a missing file that of the corpus.
             language(iso)  # raises first where there is no such language at all
             raise SteerlabError(
                 f"corpus {self.name!r} has no {iso!r}; it has {' '.join(self.langs)}"
@@ -160,6 +161,7 @@ def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None)
     count = next(iter(lengths.values()))
     if not count:
         raise SteerlabError(f"the files in {parent} are empty; give at least one line")
+    # The folder's own name, also where it was given as "." or a link.
     name = "parallel" if folder is None else Path(folder).resolve().name
     frozen = {lang: tuple(of_lang) for lang, of_lang in lines.items()}
     return Corpus(name, frozen, tuple(range(count)))
@@ -189,6 +191,7 @@ def _spread(count: int, limit: int) -> list[int]:
     """At most `limit` indices below `count`, evenly spread."""
     if limit >= count:
         return list(range(count))
+    # In whole numbers: a step in floating point could name an index twice.
     return [index * count // limit for index in range(limit)]
 
 

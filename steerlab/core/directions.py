@@ -22,7 +22,7 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 
-FORMAT = "steerlab directions 1"
+FORMAT = "steerlab directions 1"  # in the header of a file, with the version of its layout
 StrengthUnit = Literal["gap", "absolute"]
 
 
@@ -123,6 +123,7 @@ class Directions:
                 raise SteerlabError(
                     f"{name} has shape {tuple(value.shape)}; languages x layers x width is {shape}"
                 )
+            # One NaN would spread over every output of a steered model.
             if not torch.isfinite(value).all():
                 raise SteerlabError(
                     f"{name} holds NaN or infinity; the model's activations or the fit are broken"
@@ -174,6 +175,7 @@ class Directions:
             raise SteerlabError(
                 f"source and target are both {source!r}; a direction needs two languages"
             )
+        # An estimator that reads pairs from one language says nothing about other sources.
         if self.source is not None and source != self.source:
             raise SteerlabError(
                 f"these directions were fitted from {self.source!r} only; {source!r} was asked for "
@@ -245,6 +247,7 @@ class Directions:
         """
         size = vector.norm(dim=-1, keepdim=True)
         zero = (size[:, 0] == 0).tolist()
+        # A zero vector has no direction: dividing by its length would steer by NaN.
         if not (size > 0).all():
             empty = [layer for layer, is_zero in zip(self.layers, zero, strict=True) if is_zero]
             raise SteerlabError(
@@ -281,6 +284,7 @@ class Directions:
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors under the names that they have in a file."""
+        # The prefix keeps a part of `extra` from taking the name of one of the other three.
         extra = {f"extra.{name}": value for name, value in self.extra.items()}
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
@@ -334,6 +338,7 @@ class Directions:
                 f"{file} was not written by Directions.save (its format is "
                 f"{header.get('format')!r}, not {FORMAT!r}); give a file that it wrote"
             )
+        # safetensors checks that a file is whole, not that nobody changed a number in it.
         if _digest(tensors, header) != header.get("sha256"):
             raise SteerlabError(
                 f"{file} was altered after it was written: its checksum does not match; make it "

@@ -61,6 +61,7 @@ class Firing:
             language(lang)
         for layer in layers:
             hook_name(site, layer)
+        # Copies of the caller's lists: languages and layers must not change under the sums.
         self.langs = tuple(langs)
         self.layers = tuple(layers)
         self.units = units
@@ -136,7 +137,7 @@ class Firing:
         """
         lang_index = self._lang_index(lang)
         layer_index = self.layers.index(layer)
-        texts_on = (on & mask[..., None]).any(1)
+        texts_on = (on & mask[..., None]).any(1)  # [row unit]
         # Select first and add afterwards: a token that does not count may even be NaN.
         values = value[mask].float()
         kept_states = states[mask].float()

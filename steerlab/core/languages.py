@@ -23,6 +23,7 @@ class Language:
     iso: str
     family: str
 
+    # Cached, since a figure asks for the same few names again and again.
     @cached_property
     def iso3(self) -> str:
         """Its ISO 639-3 code, of three letters."""

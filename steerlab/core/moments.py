@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -170,7 +171,7 @@ class Paired:
             difference = (means[lang] - means[self.source]).float()
             self.count[index] += len(difference)
             self.total[index] += difference.sum(0)
-            by_layer = difference.transpose(0, 1)
+            by_layer = rearrange(difference, "pair layer width -> layer pair width")
             self.square[index] += by_layer.mT @ by_layer
             self.sample.update(index, difference)
 
@@ -292,7 +293,8 @@ class Moments:
         last = []
         needs_tokens = any(part is not None for part in (self.within, self.clouds, self.sample))
         for h in by_layer:
-            flat = h.flatten(0, 1)
+            flat = rearrange(h, "row pos width -> (row pos) width")
+            # Padding is left out here, so that what it holds, even NaN, reaches no sum.
             chosen = flat[positions].float()
             zeros = torch.zeros(len(mask), self.width, device=device)
             sums.append(zeros.index_add_(0, text, chosen))
@@ -308,6 +310,7 @@ class Moments:
         index = self.langs.index(lang)
         self._add(index, sums_of_texts.double().sum(0), int(counts.sum()), tokens)
         self.rows[index] += len(mask)
+        # Each text counts once in `pooled` and `last`, however long it is.
         means = sums_of_texts / counts[:, None, None]
         self._add_texts(self.last, index, torch.stack(last).cpu(), len(mask))
         self._add_texts(self.pooled, index, means.double().sum(0), len(mask))
@@ -435,6 +438,7 @@ class Moments:
             if layer not in self.layers:
                 raise SteerlabError(f"no layer {layer} here; there are layers {there}")
         keep = [self.layers.index(layer) for layer in layers]
+        # A shallow copy: counts and languages stay shared, only what has an axis of layers is cut.
         view = copy.copy(self)
         view.layers = tuple(layers)
         view.mean = self.mean[:, keep]
@@ -467,6 +471,7 @@ class Moments:
 
     def spread(self) -> Float[Tensor, "layer width width"]:
         """The covariance of all tokens about the mean of all: within languages and between them."""
+        # Between languages, each weighs as much as it has tokens.
         share = (self.count / self.count.sum())[:, None, None]
         centred = (self.mean - (share * self.mean).sum(0)) * share.sqrt()
         return self.covariance() + torch.einsum("klw,klv->lwv", centred, centred)

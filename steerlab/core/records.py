@@ -91,6 +91,7 @@ class Results:
         try:
             with self._file.open("ab") as opened:
                 opened.write(line)
+                # A finished cell must outlive a machine that goes down, not only the process.
                 opened.flush()
                 os.fsync(opened.fileno())
         except OSError as error:

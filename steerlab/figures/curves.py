@@ -39,6 +39,7 @@ def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = 
     """
     check(table, ("layer", "trace_ratio", "nearest_mean"), "separation")
     table = table.sort_values("layer")
+    # A little room above the first panel, for its heading.
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12, specs=[[{"t": 0.05}], [{}]]
     )
@@ -67,7 +68,7 @@ def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = 
             font={"size": 13, "color": PALETTE[row - 1]},
         )
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(range=[0, 1.04], row=2, col=1)
+    figure.update_yaxes(range=[0, 1.04], row=2, col=1)  # a share, with room for the markers at 1
     figure.update_xaxes(**_layers(table["layer"]))
     figure.update_xaxes(title_text="layer", row=2, col=1)
     if chance is not None:
@@ -134,6 +135,7 @@ def dose_curves(
             ),
         )
     figure.update_xaxes(title_text=x_label)
+    # Few strengths are each a tick; of many doses plotly chooses round ones.
     if table[x].nunique() <= 8:
         figure.update_xaxes(tickvals=sorted(table[x].unique()), tickformat=".3~g")
     figure.update_yaxes(title_text=value_label, rangemode="tozero")
@@ -165,6 +167,7 @@ def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
         raise SteerlabError(
             "families was given no row with a layer; at least one series needs layers from 0 up"
         )
+    # Level lines belong to no layer: they go a little beyond the first and the last one.
     ends = [float(layers.min()) - 0.15, float(layers.max()) + 0.15]
     figure = go.Figure()
     colors = cycle(PALETTE)

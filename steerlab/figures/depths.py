@@ -52,6 +52,7 @@ def units_by_layer(
     if all(lang in LANGUAGES for lang in counts.index):
         counts = counts.loc[family_order(list(counts.index))]
     layers = [int(layer) for layer in counts.columns]
+    # The heatmap at the lower left; the sums of its columns above it, those of its rows beside it.
     figure = make_subplots(
         rows=2,
         cols=2,
@@ -67,9 +68,10 @@ def units_by_layer(
     figure.add_trace(_table(values, names, layers, units), row=2, col=1)
     of_layers = values.sum(0)
     of_langs = values.sum(1)
+    # Drawn beyond the axes too: the numbers stand behind the bars.
     bars = {"marker": {"color": GREY}, "showlegend": False, "cliponaxis": False}
     figure.add_bar(
-        x=list(range(len(layers))),
+        x=list(range(len(layers))),  # indices, so that a part can end between two layers
         y=of_layers,
         customdata=layers,
         hovertemplate=f"layer %{{customdata}}<br>%{{y:,.0f}} {units}<extra></extra>",
@@ -103,6 +105,7 @@ def units_by_layer(
         f"n = {len(names)} languages, {len(layers)} layers",
         note,
     )
+    # Lines of many languages are lower, since they have no numbers in their cells.
     height = 250 + (16 if len(names) > _CELLS else 23) * len(names)
     figure = finish(
         figure,
@@ -110,6 +113,7 @@ def units_by_layer(
         caption=caption,
         height=height,
     )
+    # The names of the parts stand above the panels, in up to two lines.
     return roomy(figure, 30) if parts else figure
 
 
@@ -137,9 +141,11 @@ def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str
     kinds = [kind for kind in _KINDS if kind in wide]
     kinds += [str(kind) for kind in wide if kind not in _KINDS]
     figure = make_subplots(rows=1, cols=1)
+    # First, so that the lines lie above the shades.
     if parts:
         shade(figure, parts, layers, row=1, col=1)
     for number, kind in enumerate(kinds):
+        # Kinds that are not known take colours that the known ones leave.
         color = _KINDS.get(kind, PALETTE[(number + 3) % len(PALETTE)])
         figure.add_scatter(
             x=list(range(len(layers))),

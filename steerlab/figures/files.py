@@ -23,7 +23,8 @@ def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.F
         width: of the copy, in mm.
         height: of the copy, in mm.
     """
-    copy = go.Figure(data=figure.data, layout=figure.layout)  # without the frames of a slider
+    # Without the frames of a slider, and without what works on a screen only.
+    copy = go.Figure(data=figure.data, layout=figure.layout)
     copy.layout.sliders = ()
     copy.layout.updatemenus = ()
     copy.layout.title = None
@@ -31,6 +32,7 @@ def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.F
         width=round(width * _PIXELS),
         height=round(height * _PIXELS),
         font={"family": _FONT, "size": 10, "color": "#000000"},
+        # A side that the figure gave more room, for the names of families, keeps it.
         margin={
             "t": 8 + 14 * _has_headings(figure),
             "l": 6,

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from einops import rearrange
 from plotly.subplots import make_subplots
 
 from steerlab.core.languages import LANGUAGES
@@ -55,6 +56,7 @@ def threshold_counts(
             y = noises.index(mark[1])
             _frame(figure, x, y, row, col)
         heading(figure, index, f"layer {layer}")
+    # Thresholds as words, not numbers: the cells have one width, whatever the steps.
     figure.update_xaxes(type="category", showgrid=False, tickfont_size=10, tickangle=0)
     figure.update_yaxes(type="category", showgrid=False, tickfont_size=10)
     _label_edges(figure, len(layers), columns, x="consistency", y="noise")
@@ -89,8 +91,11 @@ def _counts(
     cells = part.groupby(["noise", "consistency"])["count"].agg(["median", "min", "max"])
     # Combinations without a row become cells without a value.
     every = cells.reindex(pd.MultiIndex.from_product([noises, consistencies]))
-    shape = (len(noises), len(consistencies), 3)
-    values = every.to_numpy(float).reshape(shape)  # median, least and most of each cell
+    values = rearrange(  # median, least and most of each cell
+        every.to_numpy(float),
+        "(noise consistency) value -> noise consistency value",
+        noise=len(noises),
+    )
     medians = values[:, :, 0]
     return go.Heatmap(
         z=_logarithm(medians),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from einops import rearrange
 from jaxtyping import Float
 
 from steerlab.analysis.intervals import Interval, by_sentence
@@ -57,18 +58,22 @@ def heatmap(
     check(rows, (x, y, value), "heatmap")
     across = _ordered(rows[x])
     down = _ordered(rows[y])
-    shape = (len(down), len(across))
     # Combinations without a row become cells without a value.
     every = pd.MultiIndex.from_product([down, across])
     cells = _cells(rows, x, y, value).reindex(every)
-    means = cells["mean"].to_numpy(float).reshape(shape)
+    means = rearrange(cells["mean"].to_numpy(float), "(down across) -> down across", down=len(down))
+    hover = rearrange(
+        cells[["n", "low", "high"]].to_numpy(float),
+        "(down across) value -> down across value",
+        down=len(down),
+    )
     low, high = _bounds(means)
     figure = go.Figure(
         go.Heatmap(
             z=means,
             x=[_tick(item) for item in across],
             y=[_tick(item) for item in down],
-            customdata=cells[["n", "low", "high"]].to_numpy(float).reshape(*shape, 3),
+            customdata=hover,
             text=[[_short(mean) for mean in line] for line in means],
             texttemplate="%{text}",
             hovertemplate=(
@@ -85,6 +90,7 @@ def heatmap(
             colorbar=BAR,
         )
     )
+    # Words, not numbers: the cells have one width, whatever the steps between strengths.
     figure.update_xaxes(type="category", title_text=readable(x), showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     name_families(figure, down)
@@ -141,6 +147,7 @@ def cosines(
             colorbar=BAR,
         )
     )
+    # `dtick=1`: plotly would leave out names where it finds them crowded.
     figure.update_xaxes(type="category", showgrid=False, tickangle=0, tickfont_size=11, dtick=1)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, dtick=1)
     title = "Cosines between languages"

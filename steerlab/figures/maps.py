@@ -108,6 +108,7 @@ def _traces(
         }
         if points.shape[1] == 3:
             x, y, z = points[members].T
+            # No sides for the codes: they change when the map is turned.
             symbol = _SYMBOLS_3D.get(symbol, symbol)
             trace = go.Scatter3d(
                 x=x,
@@ -197,7 +198,7 @@ def _scale(figure: go.Figure, axes: int, reach: float) -> None:
         )
         return
     figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis, scaleanchor="x")
+    figure.update_yaxes(**axis, scaleanchor="x")  # a unit is as long across as it is up
 
 
 def slide(figure: go.Figure, layers: Sequence[int], start: int) -> None:

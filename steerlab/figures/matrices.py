@@ -50,6 +50,7 @@ def cosine_layers(
         )
     start = list(layers).index(layer)
     codes = [langs[index] for index in order]
+    # Rows and columns of every layer in the same order.
     ordered = np.ix_(range(len(layers)), order, order)
     raw = raw[ordered]
     centred = centred[ordered]

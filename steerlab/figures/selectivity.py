@@ -58,6 +58,7 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
         horizontal_spacing=0.02,
         shared_yaxes=True,
     )
+    # Two panels of one scale, so that controls stand apart and cells are of one width.
     for col, group in enumerate(groups, start=1):
         figure.add_trace(_cells(matrix.loc[down, group], down, group), row=1, col=col)
     for x, lang in enumerate(across):
@@ -74,6 +75,7 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
             row=1,
             col=1,
         )
+    # Many languages get smaller letters, codes that stand on their side, and lower lines.
     small = len(down) > _READABLE
     size = 9 if small else 11
     figure.update_xaxes(type="category", showgrid=False, tickangle=-90 if small else 0, dtick=1)

@@ -71,6 +71,7 @@ def spectrum(
             figure.add_trace(trace, row=2, col=col)
         _shade_window(figure, of_kind, col)
         heading(figure, index, LANGUAGES[target].name if target in LANGUAGES else str(target))
+    # All targets share this axis, so its ticks span the values of all.
     figure.update_yaxes(type="log", tickvals=_decades(table["value"]), tickformat="~g", row=1)
     figure.update_yaxes(range=[0, 1.04], row=2)
     figure.update_yaxes(title_text="singular value", row=1, col=1)

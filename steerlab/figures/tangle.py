@@ -65,6 +65,7 @@ def tanglegram(
             xanchor=anchor,
             showarrow=False,
         )
+    # No axes: each tree has its own height. The first leaf is at the top.
     figure.update_xaxes(visible=False, range=[-0.03, 2.03 + _GAP])
     figure.update_yaxes(visible=False, range=[len(langs) - 0.4, -0.6])
     scope = f"n = {len(langs)} languages"

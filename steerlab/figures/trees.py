@@ -106,9 +106,11 @@ def dendrogram(
     _draw_leaves(figure, [langs[leaf] for leaf in leaf_order(tree)])
     if marks is not None:
         _draw_marks(figure, tree, marks)
+    # From the leaves at distance 0 at the left to the root at the right.
     figure.update_xaxes(title_text="cosine distance", range=[0, 1.03 * tree[-1, 2]])
     title = f"Language tree, layer {layer}"
     facts = [f"n = {len(langs)} languages", f"layer {layer}"]
+    # Two languages have a single distance, and no correlation.
     if len(langs) > 2:
         fit = f"{cophenetic(vectors):.2f}"
         title += f" (cophenetic {fit})"
@@ -134,7 +136,7 @@ def _distances(vectors: Float[Any, "lang width"]) -> np.ndarray:
         raise SteerlabError(
             "a language vector equals the mean of all, so it points nowhere; drop that language"
         )
-    return np.clip(pdist(array, "cosine"), 0, 2)
+    return np.clip(pdist(array, "cosine"), 0, 2)  # rounding can carry it just below 0
 
 
 def _leaves_under(tree: np.ndarray, count: int) -> list[list[int]]:
@@ -220,6 +222,7 @@ def _draw_marks(figure: go.Figure, tree: np.ndarray, marks: Sequence[str]) -> No
 
 def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
     places = {lang: place for place, lang in enumerate(order)}
+    # A trace for each family, so that each stands in the legend once.
     for family in dict.fromkeys(families(order)):
         inside = [lang for lang in order if language(lang).family == family]
         color, symbol = family_style(family)

@@ -99,6 +99,7 @@ class SAE:
                 )
             # A frozen dataclass can only be changed this way, here, before anyone has seen it.
             object.__setattr__(self, name, value.detach().float().contiguous())
+        # Here, and not above, since the shape of W_enc says how many latents there are.
         if self.k is not None and not 0 < self.k <= latents:
             raise SteerlabError(
                 f"k = {self.k} of {latents} latents was given; k is between 1 and their number"
@@ -177,6 +178,7 @@ class SAE:
                 f"there is no latent {wrong[0]}; this autoencoder has latents 0 to "
                 f"{self.latents - 1}"
             )
+        # Only these columns are computed, so a few latents cost next to nothing.
         chosen = torch.tensor(list(units), dtype=torch.long, device=self.W_enc.device)
         encoder = self.W_enc[:, chosen].mT.contiguous()
         bias = self.b_enc[chosen]
@@ -261,6 +263,7 @@ class SAE:
         """
         parts, saved_digest = read(Path(folder), layer=layer, hook=hook)
         autoencoder = cls(**parts)
+        # Weights and configuration are two files: one could be replaced without the other.
         if saved_digest is not None and autoencoder.digest != saved_digest:
             raise SteerlabError(
                 f"the two files in {folder} do not belong together, or one was altered after it "

@@ -73,6 +73,7 @@ def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
     if missing:
         raise SteerlabError(f"{origin} has no {missing[0]}; it is damaged or of another format")
     parts: Parts = {name: weights[name].float() for name in names}
+    # In float32 from here on, as `SAE` computes: folding in 16 bits would round twice.
     if config.get("rescale_acts_by_decoder_norm"):
         _fold_norm(parts)
     parts["kind"] = kind
@@ -159,7 +160,8 @@ def _gemma_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
         if name.startswith("w_"):
             name = f"W_{name.removeprefix('w_')}"
         weights[name] = value
-    return _jumprelu(folder, file, weights, "Gemma Scope", agreed(None, hook, layer, str(file)))
+    site_and_layer = agreed(None, hook, layer, str(file))
+    return _jumprelu(folder, file, weights, "Gemma Scope", site_and_layer)
 
 
 def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, None]:
@@ -184,8 +186,8 @@ def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[P
         )
     names = {"w_enc": "W_enc", "w_dec": "W_dec"}
     weights = {names.get(name, name): value for name, value in weights.items()}
-    place = agreed(hook_in, hook, layer, str(folder))
-    parts, _ = _jumprelu(folder, file, weights, "Gemma Scope 2", place)
+    site_and_layer = agreed(hook_in, hook, layer, str(folder))
+    parts, _ = _jumprelu(folder, file, weights, "Gemma Scope 2", site_and_layer)
     if config.get("model_name"):
         parts["about"]["model"] = config["model_name"]
     return parts, None
@@ -203,7 +205,7 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     file = folder / "checkpoints" / "final.safetensors"
     stored, _ = _safetensors(file)
     hook_in = config.get("hook_point_in")
-    place = agreed(hook_in, hook, layer, str(folder))
+    site_and_layer = agreed(hook_in, hook, layer, str(folder))
     if config.get("hook_point_out", hook_in) != hook_in:
         raise SteerlabError(_transcoder(folder))
     try:
@@ -217,6 +219,7 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
         raise SteerlabError(
             f"{folder} lacks {error}; it is damaged or of another format"
         ) from error
+    # PyTorch's linear layers hold weights as [out in], the transpose of an `SAE`'s.
     scale = encoder.shape[1] ** 0.5 / norm
     weights = {
         "W_enc": encoder.mT * scale,
@@ -225,7 +228,7 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
         "b_dec": decoder_bias / scale,
         "threshold": torch.full_like(encoder_bias, threshold * scale),
     }
-    return _jumprelu(folder, file, weights, "Llama Scope", place)
+    return _jumprelu(folder, file, weights, "Llama Scope", site_and_layer)
 
 
 # The readers by the file whose presence tells the format.
@@ -238,7 +241,11 @@ _READERS = {
 
 
 def _jumprelu(
-    folder: Path, file: Path, weights: dict[str, Tensor], format_name: str, place: tuple[str, int]
+    folder: Path,
+    file: Path,
+    weights: dict[str, Tensor],
+    format_name: str,
+    site_and_layer: tuple[str, int],
 ) -> tuple[Parts, None]:
     """The fields of a format that only knows jumprelu autoencoders.
 
@@ -247,12 +254,12 @@ def _jumprelu(
         file: the file of the weights.
         weights: what it holds, under the names of `SAE`.
         format_name: what the format is called.
-        place: the site and layer.
+        site_and_layer: where the autoencoder reads.
     """
     # None of these formats subtracts b_dec from the input.
     config = {"architecture": "jumprelu", "apply_b_dec_to_input": False}
     parts = from_config(config, weights, str(folder))
-    parts["site"], parts["layer"] = place
+    parts["site"], parts["layer"] = site_and_layer
     parts["about"] = {"format": format_name, "sha256": _sha256(file)}
     return parts, None
 
@@ -339,6 +346,7 @@ def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """The configuration in a file; raises for what is no JSON object."""
     try:
         config = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -351,5 +359,6 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _sha256(file: Path) -> str:
+    """The hash of a file, read in blocks: weights may be larger than the memory."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -66,6 +66,6 @@ def agreed(told: Any, hook: str | None, layer: int | None, origin: str) -> tuple
             f"{origin} is an autoencoder of {told!r}, and {hook_name(*given)!r} was asked for; "
             "drop hook and layer, or give another folder"
         )
-    place = from_file or given
-    assert place is not None  # for mypy: one of the two is there
-    return place
+    agreed_on = from_file or given
+    assert agreed_on is not None  # for mypy: one of the two is there
+    return agreed_on

@@ -65,6 +65,7 @@ def _compare(
     forward: pd.DataFrame, backward: pd.DataFrame, value: str, seed: int
 ) -> dict[str, Any]:
     """The scores of both directions and their difference, on the sentences that both have."""
+    # A score without a value (of an empty output) takes its sentence out of both directions.
     forward = forward[np.isfinite(forward[value].to_numpy(float))]
     backward = backward[np.isfinite(backward[value].to_numpy(float))]
     shared = set(forward["sentence"]) & set(backward["sentence"])

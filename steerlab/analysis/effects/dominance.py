@@ -294,6 +294,7 @@ def _labellings(
 
 def _diagonal(edits: pd.DataFrame, resamples: int, seed: int) -> Interval:
     """The mean rise of own languages less that of others, with its interval."""
+    # Both sides hold every sentence: its own language's edit on one, all other edits on the other.
     finite = edits[np.isfinite(edits["rise"].to_numpy(float))]
     is_own = (finite["edit"] == finite["language"]).to_numpy()
     own = finite[is_own]

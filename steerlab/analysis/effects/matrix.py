@@ -40,6 +40,7 @@ def effect_matrix(
     table = chosen.pivot_table(index="language", columns="edit", values=value, sort=False)
     # Languages and edits without a finite rise keep their place, with NaN.
     table = table.reindex(index=rows["language"].unique(), columns=chosen["edit"].unique())
+    # One column for all controls: each by itself is a random draw.
     controls = rises[rises["kind"] == CONTROL]
     if kind == EDIT and len(controls):
         table[CONTROL] = controls.groupby("language")[value].mean()

@@ -70,7 +70,7 @@ def by_layer(
     `layers` are the numbers of the layers, by default from 0.
     """
     family = np.asarray(families(langs))
-    pair = np.triu_indices(len(family), 1)
+    pair = np.triu_indices(len(family), 1)  # every pair once
     related = family[pair[0]] == family[pair[1]]
     raw = cosine_matrices(vectors, centre=False)
     centred = cosine_matrices(vectors)

@@ -30,6 +30,7 @@ def layout(
     shares: list[np.ndarray] = []
     for cosine in cosine_matrices(vectors):
         points, share = _scale(cosine, dimensions)
+        # The first layer stays as it comes; each later one is turned towards the one before.
         if positions:
             rotation, _ = orthogonal_procrustes(points, positions[-1])
             points = points @ rotation

@@ -65,6 +65,7 @@ def mantel(
     vectors = {}
     for name, matrix in (against | given).items():
         vectors[name] = _prepare(matrix[pairs], rank=rank)
+    # The same orders for every distance, so that the largest |r| of each can be taken.
     orders = _orders(count, permutations, seed, within)
     correlations = []
     nulls = []
