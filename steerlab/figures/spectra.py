@@ -92,7 +92,8 @@ def spectrum(
 
 def _window(spectra: pd.DataFrame) -> list[int]:
     """The layers inside the window."""
-    return sorted(spectra.loc[spectra["in_window"].astype(bool), "layer"].unique())
+    inside = spectra.loc[spectra["in_window"].astype(bool), "layer"]
+    return sorted(int(layer) for layer in inside.unique())
 
 
 def _values(spectra: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
@@ -181,8 +182,8 @@ def _shade_window(figure: go.Figure, spectra: pd.DataFrame, col: int) -> None:
     window = _window(spectra)
     if window:
         figure.add_vrect(
-            x0=int(window[0]) - 0.4,
-            x1=int(window[-1]) + 0.4,
+            x0=window[0] - 0.4,
+            x1=window[-1] + 0.4,
             fillcolor="#dfe8ef",
             line_width=0,
             layer="below",
