@@ -323,9 +323,15 @@ def gather(values: Array, sentences: Array) -> Table:
 def matched(
     a_values: Array, a_sentences: Array, b_values: Array, b_sentences: Array
 ) -> tuple[Table, Table]:
-    """Both sides of a comparison gathered by sentence, `[row]` of their own each.
+    """Both sides of a comparison gathered by sentence.
 
     Raises `SteerlabError` for a sentence that is on one side only.
+
+    Args:
+        a_values: numbers or booleans of one side, `[row]`.
+        a_sentences: the sentence of each, `[row]`.
+        b_values: the same of the other side, with rows of its own.
+        b_sentences: the sentence of each of these.
     """
     a = gather(a_values, a_sentences)
     b = gather(b_values, b_sentences)

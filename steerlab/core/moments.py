@@ -284,9 +284,7 @@ class Moments:
         # Of each token that counts: its index among all positions of the batch, and its text.
         positions = mask.flatten().nonzero()[:, 0].to(device)
         text = mask.nonzero()[:, 0].to(device)
-        # Of each text: the index of its last token that counts, the first one from behind.
-        from_behind = mask.cpu().flip(1).long().argmax(1)
-        ends = torch.arange(1, len(mask) + 1) * mask.shape[1] - 1 - from_behind
+        ends = _last_positions(mask.cpu()).to(device)
         # Lists by layer, on the device of the activations, so that one copy to the CPU is enough.
         tokens = []
         sums = []
@@ -298,7 +296,7 @@ class Moments:
             chosen = flat[positions].float()
             zeros = torch.zeros(len(mask), self.width, device=device)
             sums.append(zeros.index_add_(0, text, chosen))
-            last.append(flat[ends.to(device)].double().sum(0))
+            last.append(flat[ends].double().sum(0))
             if needs_tokens:
                 tokens.append(chosen)
         sums_of_texts = torch.stack(sums, 1).cpu()  # [row layer width]
@@ -507,3 +505,14 @@ class Moments:
                 f"these moments hold no {part}; collect(..., also=['{part}']) gathers it"
             )
         return value
+
+
+def _last_positions(mask: Tensor) -> Tensor:
+    """The last position that counts of each text, among all positions of the batch, [row].
+
+    `mask` [row pos] is true where a token counts.
+    """
+    # `argmax` finds the first true value, so the mask is turned around.
+    behind = mask.flip(1).long().argmax(1)
+    ends_of_rows = torch.arange(1, len(mask) + 1) * mask.shape[1] - 1
+    return ends_of_rows - behind

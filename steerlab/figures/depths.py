@@ -66,32 +66,8 @@ def units_by_layer(
     names = [LANGUAGES[lang].name if lang in LANGUAGES else str(lang) for lang in counts.index]
     values = counts.to_numpy(float)
     figure.add_trace(_table(values, names, layers, units), row=2, col=1)
-    of_layers = values.sum(0)
-    of_langs = values.sum(1)
-    # Drawn beyond the axes too: the numbers stand behind the bars.
-    bars = {"marker": {"color": GREY}, "showlegend": False, "cliponaxis": False}
-    figure.add_bar(
-        x=list(range(len(layers))),  # indices, so that a part can end between two layers
-        y=of_layers,
-        customdata=layers,
-        hovertemplate=f"layer %{{customdata}}<br>%{{y:,.0f}} {units}<extra></extra>",
-        **bars,
-        row=1,
-        col=1,
-    )
-    figure.add_bar(
-        x=of_langs,
-        y=names,
-        orientation="h",
-        hovertemplate=f"%{{y}}<br>%{{x:,.0f}} {units}<extra></extra>",
-        text=[f"{total:,.0f}" for total in of_langs],
-        textposition="outside",
-        textfont={"size": 9},
-        **bars,
-        row=2,
-        col=2,
-    )
-    _axes(figure, layers, names, float(of_langs.max()))
+    _add_sums(figure, values, names, layers, units)
+    _axes(figure, layers, names, float(values.sum(1).max()))
     if parts:
         shade(figure, parts, layers, row=1, col=1)
         for edge in _edges(parts, layers):
@@ -188,6 +164,45 @@ def _table(values: np.ndarray, names: list[str], layers: list[int], units: str) 
         xgap=1,
         ygap=1,
         coloraxis="coloraxis",
+    )
+
+
+def _add_sums(
+    figure: go.Figure, values: np.ndarray, names: list[str], layers: list[int], units: str
+) -> None:
+    """Add the bars of `units_by_layer`: the sum of each layer above, of each language beside.
+
+    Args:
+        figure: the figure, of two rows and two columns.
+        values: the counts, [lang layer].
+        names: of the languages.
+        layers: the layers.
+        units: what the units are called.
+    """
+    of_layers = values.sum(0)
+    of_langs = values.sum(1)
+    # Drawn beyond the axes too: the numbers stand behind the bars.
+    bars = {"marker": {"color": GREY}, "showlegend": False, "cliponaxis": False}
+    figure.add_bar(
+        x=list(range(len(layers))),  # indices, so that a part can end between two layers
+        y=of_layers,
+        customdata=layers,
+        hovertemplate=f"layer %{{customdata}}<br>%{{y:,.0f}} {units}<extra></extra>",
+        **bars,
+        row=1,
+        col=1,
+    )
+    figure.add_bar(
+        x=of_langs,
+        y=names,
+        orientation="h",
+        hovertemplate=f"%{{y}}<br>%{{x:,.0f}} {units}<extra></extra>",
+        text=[f"{total:,.0f}" for total in of_langs],
+        textposition="outside",
+        textfont={"size": 9},
+        **bars,
+        row=2,
+        col=2,
     )
 
 

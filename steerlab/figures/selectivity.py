@@ -61,20 +61,7 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     # Two panels of one scale, so that controls stand apart and cells are of one width.
     for col, group in enumerate(groups, start=1):
         figure.add_trace(_cells(matrix.loc[down, group], down, group), row=1, col=col)
-    for x, lang in enumerate(across):
-        if lang not in down:
-            continue
-        y = down.index(lang)
-        figure.add_shape(
-            type="rect",
-            x0=x - 0.5,
-            x1=x + 0.5,
-            y0=y - 0.5,
-            y1=y + 0.5,
-            line={"color": INK, "width": 1.4},
-            row=1,
-            col=1,
-        )
+    _frame_own(figure, down, across)
     # Many languages get smaller letters, codes that stand on their side, and lower lines.
     small = len(down) > _READABLE
     size = 9 if small else 11
@@ -100,6 +87,25 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     return finish(
         figure, title="What each edit does to each language", caption=caption, height=height
     )
+
+
+def _frame_own(figure: go.Figure, down: list[str], across: list[str]) -> None:
+    """Frame the cell of each language under its own edit."""
+    for x, lang in enumerate(across):
+        if lang not in down:
+            continue
+        y = down.index(lang)
+        # A cell reaches half a unit to each side of its index.
+        figure.add_shape(
+            type="rect",
+            x0=x - 0.5,
+            x1=x + 0.5,
+            y0=y - 0.5,
+            y1=y + 0.5,
+            line={"color": INK, "width": 1.4},
+            row=1,
+            col=1,
+        )
 
 
 def _cells(part: pd.DataFrame, down: list[str], across: list[str]) -> go.Heatmap:
