@@ -89,9 +89,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture) -> str:
 
 
 @pytest.mark.parametrize("verb", FILES)
-def test_verbs_that_write_a_file(
-    verb: str, folder: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_verbs_that_write_a_file(verb: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
     words, ending, wrong = FILES[verb]
     for name in wrong:
         assert f"what is written there is {ending}; give a name that ends in {ending}" in said(
@@ -104,9 +102,7 @@ def test_verbs_that_write_a_file(
 
 
 @pytest.mark.parametrize("verb", FOLDERS)
-def test_verbs_that_write_a_folder(
-    verb: str, folder: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_verbs_that_write_a_folder(verb: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("rows.parquet", "page.html", "table.csv"):
         err = said([*FOLDERS[verb], "--out", name], capsys)
         assert (
