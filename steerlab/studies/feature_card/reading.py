@@ -70,8 +70,8 @@ def read(
         lines = corpus[lang]
         for start in range(0, len(lines), batch):
             some = lines[start : start + batch]
-            found = _values(inputs, sae, units, tokens_of(model, lang, some, "line"))
-            for line, values in zip(some, found, strict=True):
+            each = _values(inputs, sae, units, tokens_of(model, lang, some, "line"))
+            for line, values in zip(some, each, strict=True):
                 counts[lang] += len(values)
                 sums[index] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
                 for kept, own in zip(best, values.T, strict=True):
