@@ -259,6 +259,28 @@ def test_a_digest_follows_closures_defaults_globals_and_helpers(
     assert digest(with_default) != default
 
 
+class Gate(torch.nn.Module):
+    def __init__(self, scale: float, shift: float = 0.0) -> None:
+        super().__init__()
+        self.scale = scale  # no weight and no buffer
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.scale * h + self.shift
+
+
+def set_on_itself(h: Tensor) -> Tensor:
+    return set_on_itself.scale * h  # type: ignore[attr-defined]
+
+
+def test_a_digest_reads_what_was_set_on_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    for scale in (1.0, 1.0, 2.0):
+        monkeypatch.setattr(set_on_itself, "scale", scale, raising=False)
+        digests.append(digest(set_on_itself))
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_digest_reads_arrays_modules_of_torch_methods_and_partials() -> None:
     gates = []
     for seed in (1, 1, 2):
@@ -267,6 +289,8 @@ def test_a_digest_reads_arrays_modules_of_torch_methods_and_partials() -> None:
     array = np.arange(3.0)
     kinds: list[Any] = [
         tuple(gates),
+        (Gate(1.0), Gate(1.0), Gate(2.0)),
+        (Gate(1.0), Gate(1.0), Gate(1.0, shift=1.0)),
         tuple((lambda g: lambda h: torch.sigmoid(g(h)))(gate) for gate in gates),
         (torch.relu, torch.relu, torch.sigmoid),
         (VECTOR.mul, VECTOR.clone().mul, (2 * VECTOR).mul),
