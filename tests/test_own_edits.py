@@ -145,13 +145,24 @@ def test_rows_of_one_function_are_one_part_and_of_two_are_two() -> None:
     assert part.tensors["vector"].shape == (3, 1, WIDTH)
     assert part.tensors["size"].shape == (3, 1, 1)
     again = [edit(lambda h: SCALE * h, layer=2) for _ in range(2)]
-    assert len(stack(again).parts) == 1, "the same source and values are the same function"
+    assert len(stack(again).parts) == 1, "the lambdas of one loop are one function"
     assert len(stack([edit(halve, layer=2), of_two(1)]).parts) == 2
     scaled = [edit(functools.partial(torch.mul, other=scale), layer=2) for scale in (1.0, 2.0)]
     assert len(stack(scaled).parts) == 2
     # Zeros fill a smaller subspace of the package's up; what they would do here no one knows.
     narrow = edit(mix, layer=2, tensors=mixed(1) | {"matrix": randn(WIDTH, 1)})
     assert len(stack([of_two(1), narrow]).parts) == 2
+
+
+def test_functions_that_are_equal_now_are_not_confused_later() -> None:
+    """A value of one of two closures changes in place after the edits were made."""
+    vectors = [VECTOR.clone(), VECTOR.clone()]
+    one, other = (edit((lambda v: lambda h: v)(vector), layer=2) for vector in vectors)
+    assert one == other
+    vectors[1] *= -1
+    h = randn(2, 3, WIDTH)
+    together = at_site(stack([one, other]), h)
+    torch.testing.assert_close(together, h + torch.stack([VECTOR, -VECTOR])[:, None])
 
 
 def test_rows_of_one_name_and_two_functions_are_not_confused() -> None:
