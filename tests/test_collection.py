@@ -267,7 +267,7 @@ def test_layers_that_are_not_there(polyglot, few):
     with pytest.raises(SteerlabError, match="name at least one of polyglot's layers 0 to 7"):
         collect(polyglot, few, layers=[])
     with pytest.raises(
-        SteerlabError, match="there is no site 'mlp'; the sites are resid_pre, resid_post"
+        SteerlabError, match="there is no site 'mlp'; the sites are resid_pre, attn_z"
     ):
         collect(polyglot, few, site="mlp")
 

@@ -119,7 +119,7 @@ def test_an_mlp_that_nobody_knows_and_widths_that_differ(tiny):
         model.width_of("mlp_pre")
     with pytest.raises(
         SteerlabError,
-        match="there is no site 'mlp_mid'; the sites are resid_pre, resid_post, mlp_pre",
+        match="there is no site 'mlp_mid'; the sites are resid_pre, attn_z, attn_out",
     ):
         model.width_of("mlp_mid")
 

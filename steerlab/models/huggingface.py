@@ -14,11 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import hook_name
-from steerlab.models.anatomy import attach, blocks, projections
+from steerlab.models.anatomy import Anatomy, Head
 from steerlab.models.branching import Branch, joining
+from steerlab.models.hooks import attach
 from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, where
+from steerlab.models.stream import twin
 
 
 class Model:
@@ -40,7 +41,8 @@ class Model:
         )
         self.n_layers: int = self.config.num_hidden_layers
         self.width: int = self.config.hidden_size
-        self.blocks = blocks(hf, self.n_layers)
+        self.anatomy = Anatomy(hf, self.n_layers)
+        self.blocks = self.anatomy.blocks
         self._tl: Any = None
         self.fingerprint = _fingerprint(hf)
 
@@ -98,22 +100,15 @@ class Model:
         tools.
 
         The bridge rewires the module that it is given, so it gets a structural copy that shares
-        every parameter.
+        every parameter; without hooks, since an edit that is attached just now would stay on it.
         """
         if self._tl is None:
             from transformer_lens.model_bridge import TransformerBridge
 
-            shared = {id(t): t for t in (*self.hf.parameters(), *self.hf.buffers())}
-            twin = copy.deepcopy(self.hf, shared)
-            for module in (
-                twin.modules()
-            ):  # an edit that is attached just now would stay on the copy for good
-                module._forward_hooks.clear()
-                module._forward_pre_hooks.clear()
             tokenizer = copy.deepcopy(self.tokenizer)  # it would get its EOS as BOS if it has none
             self._tl = TransformerBridge.boot_transformers(
                 str(self.name),
-                hf_model=twin,
+                hf_model=twin(self.hf),
                 tokenizer=tokenizer,
                 device=str(self.device),
                 dtype=self.dtype,
@@ -209,7 +204,7 @@ class Model:
             )
             for site, layer, change in changes:
                 self.need_layer(layer)
-                handles.append(attach(self.blocks[layer], site, self._placed(change)))
+                handles.append(attach(self.anatomy, layer, site, self._placed(change)))
             yield
         finally:
             self.attachments -= 1
@@ -233,18 +228,18 @@ class Model:
         return act
 
     def width_of(self, site: str) -> int:
-        """How wide activations are at a site: d_model in the residual stream, d_mlp inside an
-        MLP."""
-        hook_name(site, 0)
-        if not site.startswith("mlp_"):
-            return self.width
-        widths = sorted({projections(block).width for block in self.blocks})
-        if len(widths) > 1:
-            raise SteerlabError(
-                f"the MLPs of {self.name} have different widths {widths}, so {site} has none of "
-                "its own"
-            )
-        return widths[0]
+        """How wide activations are at a site: d_model in the residual stream and in what is added
+        to it, d_mlp inside an MLP, heads times d_head before an attention's output projection."""
+        return self.anatomy.width_of(site, self.width)
+
+    @property
+    def head(self) -> Head:
+        """The norm and the unembedding after the last block."""
+        return self.anatomy.head
+
+    def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
+        """What each neuron of a layer's MLP writes, before any norm of it."""
+        return self.anatomy.neuron_outputs(layer)
 
     def need_layer(self, layer: int) -> None:
         if not 0 <= layer < self.n_layers:

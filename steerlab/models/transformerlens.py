@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import hook_name
+from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
+from steerlab.models.anatomy import Head
 from steerlab.models.huggingface import Model
 from steerlab.models.positions import HookFn
 
@@ -44,20 +45,31 @@ class LensModel(Model):
         return int(self.config.n_ctx)
 
     def width_of(self, site: str) -> int:
-        if not site.startswith("mlp_"):
-            return super().width_of(site)
-        name, inner = hook_name(site, 0), getattr(self.config, "d_mlp", None)
-        if (
-            getattr(self.config, "num_experts", None)
-            or inner is None
-            or name not in self._tl.hook_dict
-        ):
+        """By its `cfg`; raises for a site that its hook points do not have."""
+        name, width = hook_name(site, 0), None
+        # A bridge of experts has names for sites in their MLPs that mean something else.
+        if name in self._tl.hook_dict and not (site in NEURONS and self._has_experts):
+            width = lens_width(self.config, site)
+        if width is None:
             raise SteerlabError(
                 f"{self.name} has no {name}, or means something else by it, as a mixture of "
-                "experts does, so it has no "
-                f"site {site!r}; use resid_pre or resid_post"
+                f"experts does, so it has no site {site!r}; use resid_pre or resid_post"
             )
-        return int(inner)
+        return width
+
+    @property
+    def _has_experts(self) -> bool:
+        return bool(getattr(self.config, "num_experts", None))
+
+    @property
+    def head(self) -> Head:
+        return Head(self._tl.ln_final, self._tl.W_U.mT)
+
+    def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
+        raise SteerlabError(
+            f"tracing reads the weights of {self.name} itself; load it by name, not in another's "
+            "view"
+        )
 
     def _run(
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
@@ -88,7 +100,7 @@ class LensModel(Model):
         for site, layer, change in changes:
             self.need_layer(layer)
             self.width_of(site)
-            hooks.append((hook_name(site, layer), self._hook(change)))
+            hooks.append((hook_name(site, layer), lens_hook(site, self._placed(change))))
         before = self._tl.register_forward_pre_hook(self._watch, with_kwargs=True)
         after = self._tl.register_forward_hook(self._forget, always_call=True)
         self.attachments += 1
@@ -103,8 +115,8 @@ class LensModel(Model):
     def _forget(self, *_: Any) -> None:
         self._where = None
 
-    def _hook(self, change: HookFn) -> Callable:
-        def hook(h: Tensor, hook: Any) -> Tensor | None:
+    def _placed(self, change: HookFn) -> Callable[[Tensor], Tensor | None]:
+        def act(h: Tensor) -> Tensor | None:
             if self._where is None:
                 raise SteerlabError(
                     f"{self.name}'s own generate does not say which tokens it runs, so an edit "
@@ -113,4 +125,4 @@ class LensModel(Model):
                 )
             return change(h, self._where)
 
-        return hook
+        return act

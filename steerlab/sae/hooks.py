@@ -4,10 +4,8 @@ import re
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES, hook_name
+from steerlab.core.sites import SITES, hook_name, site_of
 
-_RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
-_INSIDE = re.compile(r"blocks\.(\d+)\.mlp\.hook_(pre|post)")
 _HUGGING_FACE = re.compile(
     r"(?:(?:model|transformer|language_model|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.output)?"
 )
@@ -20,12 +18,10 @@ def place_of(hook: str) -> tuple[str, int]:
     `model.layers.5` and `model.layers.5.output` are the residual stream after block 5. A place
     where steerlab reads nothing raises and lists those where it does.
     """
-    if found := _RESIDUAL.fullmatch(hook):
-        return found[2], int(found[1])
-    if found := _INSIDE.fullmatch(hook):
-        return f"mlp_{found[2]}", int(found[1])
-    if found := _HUGGING_FACE.fullmatch(hook):
-        return "resid_post", int(found[1])
+    if (place := site_of(hook)) is not None:
+        return place
+    if block := _HUGGING_FACE.fullmatch(hook):
+        return "resid_post", int(block[1])
     allowed = ", ".join(hook_name(site, 5) for site in SITES)
     raise SteerlabError(
         f"this autoencoder is of {hook!r}, where steerlab neither reads nor writes; it knows "
