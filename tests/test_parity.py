@@ -13,7 +13,7 @@ from conftest import ALL_SHAPES, NO_BOS, PROMPTS, RESIDUAL, random_directions
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, SITES, hook_name
-from steerlab.edits import Edit, stack
+from steerlab.edits import Edit, add, stack
 from steerlab.engine.decoding import decode
 from steerlab.engine.prompts import encode
 from steerlab.models.huggingface import Model
@@ -241,6 +241,32 @@ def test_experts_have_no_sites_inside(
         edit.hooks(tl)
 
 
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
+def test_what_a_bridges_middle_returns_does_not_reach_its_stream(
+    shape: str, shaped: Shaped, lens: Lens
+) -> None:
+    """Which is why our hooks change it in place: returned, it reaches the MLP alone."""
+    model, tl = shaped(shape), lens(shape, "bridge")
+    step, [ids, *_] = random_directions(model).between("en", "es").at(1), feeds_of(model, 2)
+    middle, attention = (
+        add(replace(step, site=site)).hooks(model) for site in ("resid_mid", "attn_out")
+    )
+    shift = step.unit * step.gap[:, None]
+
+    def returned(h: torch.Tensor, hook: Any) -> torch.Tensor:
+        moved = h + shift
+        moved[:, 0] = h[:, 0]  # BOS
+        return moved
+
+    with torch.inference_mode():
+        [expected, ours, theirs] = [
+            tl.run_with_hooks(ids, fwd_hooks=hooks)
+            for hooks in (attention, middle, [(hook_name("resid_mid", 1), returned)])
+        ]
+    torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    assert (theirs - expected).abs().max() > 0.3
+
+
 @views("llama", "gpt2")
 def test_run_with_hooks_takes_the_hooks(shape: str, view: str, shaped: Shaped, lens: Lens) -> None:
     """And a site's name means the same: what is edited at a layer's output is what the next
@@ -340,7 +366,7 @@ def test_the_views_own_generate_says_what_decode_says(
         )
     theirs = [_until_the_end(model, row) for row in made[:, ids.shape[1] :].tolist()]
     assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
-    assert sum(text == ours[0] for text in ours) <= 3, "the edits do change what is said"
+    assert sum(text == ours[0] for text in ours) <= len(rows) / 7, "the edits change what is said"
 
 
 @views(*ALL_SHAPES, NO_BOS)

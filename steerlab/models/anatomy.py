@@ -66,7 +66,7 @@ class Anatomy:
     def module(self, layer: int, site: str) -> torch.nn.Module:
         """The module of a block whose input is at `attn_z` or `resid_mid`, or whose output is at
         `attn_out` or `mlp_out`."""
-        stream, block = self._streams[layer], self.blocks[layer]
+        stream, block = self.streams[layer], self.blocks[layer]
         name = getattr(stream, site)
         if name is None:
             raise SteerlabError(_why_not(type(block).__name__, site, stream))
@@ -117,7 +117,7 @@ class Anatomy:
         return next(name for name, module in self._hf.named_modules() if module is self.blocks)
 
     @cached_property
-    def _streams(self) -> list[Stream]:
+    def streams(self) -> list[Stream]:
         named = {f"{self._path}.{layer}": block for layer, block in enumerate(self.blocks)}
         return streams(self._hf, {name: _candidates(block) for name, block in named.items()})
 

@@ -7,6 +7,7 @@ only propose modules, and those are taken whose inputs and outputs add up.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -60,12 +61,12 @@ class Seen:
 
 def twin(hf: Any) -> Any:
     """A copy of a model that shares its weights, without the hooks that are attached just now."""
-    shared = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
-    copied = copy.deepcopy(hf, shared)
-    for module in copied.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
-    return copied
+    # What the copy is told to hold in the place of a thing, by the thing's id.
+    instead: dict[int, Any] = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
+    for module in hf.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            instead[id(hooks)] = OrderedDict()  # a hook of ours would have the copy load us anew
+    return copy.deepcopy(hf, instead)
 
 
 def streams(hf: Any, candidates: Mapping[str, Candidates]) -> list[Stream]:
@@ -129,7 +130,9 @@ def adds_up(total: Tensor | None, *terms: Tensor | None) -> bool:
 def _inside(block: str, seen: Mapping[str, Seen]) -> dict[str, Seen]:
     """What was seen of a block's modules, by their names in the block; the block itself is ""."""
     start = f"{block}."
-    inner = {name.removeprefix(start): each for name, each in seen.items() if name.startswith(start)}
+    inner = {
+        name.removeprefix(start): each for name, each in seen.items() if name.startswith(start)
+    }
     return inner | {"": seen[block]}
 
 

@@ -238,8 +238,8 @@ def _need_plain(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
     # At `attn.hook_z` sae-lens lays the heads side by side, which is how `attn_z` has them.
     if reshaped != "none" and not (reshaped == "hook_z" and hook.endswith(".attn.hook_z")):
         raise SteerlabError(
-            f"{origin} is of attention heads ({reshaped}) but reads {hook}; take one of attn.hook_z "
-            "or of the residual stream"
+            f"{origin} is of attention heads ({reshaped}) but reads {hook}; take one of "
+            "attn.hook_z or of the residual stream"
         )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not torch.allclose(weights[name], torch.ones_like(weights[name])):

@@ -1,6 +1,6 @@
 """Which tokens a feature's decoder row speaks for, and which other features' rows are like it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
