@@ -17,6 +17,7 @@ from torch import Tensor
 
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import need_ending
 from steerlab.core.languages import language
 
 FORMAT = "steerlab directions 1"
@@ -251,8 +252,9 @@ class Directions:
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
     def save(self, file: str | Path) -> Path:
-        """Write safetensors whose header says what made it; the file appears whole or not at
+        """Write .safetensors whose header says what made it; the file appears whole or not at
         all."""
+        file = need_ending(file, ".safetensors")
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
         tensors = {
@@ -268,7 +270,7 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        file, fresh = Path(file), Path(f"{file}.new")
+        fresh = Path(f"{file}.new")
         try:
             save_file(tensors, fresh, metadata=header)
             os.replace(fresh, file)

@@ -102,7 +102,26 @@ class Firing:
     ) -> None:
         """Add a batch of texts at one layer; `mask` is true where a token counts. Call `count`
         once for all layers."""
-        place, depth = self._place(lang), self.layers.index(layer)
+        self.add(
+            lang, layer, self.summed(lang, layer, on=on, value=value, states=states, mask=mask)
+        )
+
+    def summed(
+        self,
+        lang: str,
+        layer: int,
+        *,
+        on: Bool[Tensor, "row pos unit"],
+        value: Float[Tensor, "row pos unit"],
+        states: Float[Tensor, "row pos width"],
+        mask: Bool[Tensor, "row pos"],
+    ) -> list[Tensor]:
+        """What a batch of texts adds at one layer, for `add`; nothing is changed.
+
+        A pass that fails half-way through the layers leaves nothing behind when all is added at
+        its end.
+        """
+        first = int(self.texts[self._place(lang)])
         texts_on = (on & mask[..., None]).any(1)
         total, kept = (
             value[mask].float(),
@@ -116,12 +135,19 @@ class Firing:
                 f"the units of layer {layer} hold NaN or infinity for {lang!r}; the weights are "
                 "broken"
             )
+        kept_texts = 0 if self.seen is None else max(0, self.seen.shape[1] - first)
+        return [*found, texts_on[:kept_texts].cpu()]
+
+    def add(self, lang: str, layer: int, sums: Sequence[Tensor]) -> None:
+        """Add what `summed` gave for the texts that come next."""
+        place, depth = self._place(lang), self.layers.index(layer)
+        *found, texts_on = sums
         for name, part in zip(("on", "texts_on", "total", "square", "sums"), found, strict=True):
             getattr(self, name)[place, depth] += part
         if self.seen is not None:
             first = int(self.texts[place])
-            room = self.seen[place, first : first + len(mask), depth]
-            room |= texts_on[: len(room)].cpu()
+            room = self.seen[place, first : first + len(texts_on), depth]
+            room |= texts_on[: len(room)]
 
     def count(self, lang: str, mask: Bool[Tensor, "row pos"]) -> None:
         """Close a batch: its texts and tokens, once every layer was updated."""

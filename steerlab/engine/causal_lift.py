@@ -15,7 +15,7 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Lift
 from steerlab.edits import Edit, Part
-from steerlab.engine.inputs import about_corpus
+from steerlab.engine.inputs import corpus_metadata
 from steerlab.engine.language_mass import Lexicon, gold_masses, language_masses
 from steerlab.engine.prompts import prompt
 from steerlab.engine.requirements import need_sae, need_source, need_words
@@ -79,7 +79,7 @@ def causal_lift(
     slope = _median(effect / torch.tensor(list(strengths)))
     about = {
         "model": model.about,
-        "corpus": about_corpus(corpus),
+        "corpus": corpus_metadata(corpus),
         "form": form,
         "candidates": candidates.method,
     }

@@ -13,8 +13,8 @@ import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
 from steerlab.core.random import generator
 from steerlab.edits import Edit, Part, stack
-from steerlab.engine.prompts import encode, pad
-from steerlab.models.branching import branch
+from steerlab.engine.forward import rows_on
+from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 
 Tensors = Mapping[str, Tensor]
@@ -32,39 +32,19 @@ def doses(
     """The mean dose ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
     0 for no edit."""
     model = load(model)
-    ids, count, edit = encode(model.tokenizer, texts), len(edits), stack(edits)
+    ids = encode(model.tokenizer, texts)
+    edit = stack(edits)
     if not edit.parts:
-        return torch.zeros(count)
-    rows = [(text, number) for text in range(len(ids)) for number in range(count)]
-    tokens, joins = [ids[text] for text, _ in rows], edit.joins(range(count), model.n_layers)
-    depth = [joins[number] for _, number in rows]
+        return torch.zeros(len(edits))
+    tokens = [row for row in ids for _ in edits]
+    carries = list(range(len(edits))) * len(ids)
+    with rows_on(model, tokens, edit, carries=carries) as rows:
 
-    def work(chosen: Sequence[int]) -> None:
-        names, prompts, joined = (
-            [rows[row][1] for row in chosen],
-            [tokens[row] for row in chosen],
-            None,
-        )
-        if (
-            model.branches and model.attachments == 1
-        ):  # this edit's alone: another one is of whole passes
-            prompts, joined = branch(prompts, [depth[row] for row in chosen], names, model.device)
-        told, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
-        model.rows = (
-            torch.tensor(names, device=model.device)
-            if joined is None
-            else torch.full_like(told[:, 0], -1)
-        )
-        try:
-            model.forward(told, mask, last=True, branch=joined)
-        finally:
-            model.rows = None
+        def work(chosen: Sequence[int]) -> None:
+            rows.forward(chosen)  # for what is touched on the way
 
-    with edit.on(model) as touched:
-        batches.run(
-            batches.plan(model, tokens, depth, batch=batch), work, touched.mark, touched.undo
-        )
-    return touched.doses(count)
+        rows.run(work, batches.plan(model, tokens, rows.depth, batch=batch))
+    return rows.touched.doses(len(edits))
 
 
 def random_like(
@@ -89,14 +69,14 @@ def random_like(
     scale = 1.0
     for _ in range(_TRIES):
         made = _randomised(edit, seed, scale)
-        wanted, found = doses(model, texts, [edit, made], batch=batch).tolist()
-        if abs(found - wanted) <= _CLOSE * wanted:
+        wanted, reached = doses(model, texts, [edit, made], batch=batch).tolist()
+        if abs(reached - wanted) <= _CLOSE * wanted:
             return made
-        scale *= wanted / found if found else math.inf
+        scale *= wanted / reached if reached else math.inf
         if not math.isfinite(scale):
             break
     raise SteerlabError(
-        f"no random edit reached the dose {wanted:.3g} (the last had {found:.3g}); take a weaker "
+        f"no random edit reached the dose {wanted:.3g} (the last had {reached:.3g}); take a weaker "
         "edit or fewer layers, "
         "or compare with controls.random"
     )
@@ -109,13 +89,13 @@ def _randomised(edit: Edit, seed: int, scale: float) -> Edit:
 
 def _random_part(part: Part, random: torch.Generator, scale: float) -> Part:
     if part.operator not in _RANDOM:
-        told = (
+        other = (
             "clamp or shift other features, of selection.matched"
             if part.operator in _FEATURES
             else "controls.random"
         )
         raise SteerlabError(
-            f"there is no random control of the operator {part.operator!r}; use {told}: only "
+            f"there is no random control of the operator {part.operator!r}; use {other}: only "
             f"{', '.join(_RANDOM)} have one"
         )
     old = {name: tensor.cpu() for name, tensor in part.tensors.items()}

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import need_ending
 
 _PIXELS = 96 / 25.4  # a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
@@ -43,7 +44,7 @@ def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = No
 
     The pages of one folder share one plotly.min.js, so they open from disk.
     """
-    stem = Path(stem)
+    stem = need_ending(stem, made=".html and .csv, which are put to the name")
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [Path(f"{stem}.html")]
     figure.write_html(files[0], include_plotlyjs="directory", auto_play=False)
@@ -59,8 +60,8 @@ def draw(pictures: Mapping[Path, go.Figure]) -> None:
     Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or
     Chromium.
     """
-    if unknown := [file for file in pictures if file.suffix not in _FORMATS]:
-        raise SteerlabError(f"{unknown[0]} is no picture; the formats are {', '.join(_FORMATS)}")
+    for file in pictures:
+        need_ending(file, *_FORMATS)
     if not pictures:
         return  # without starting a browser
     for file in pictures:

@@ -112,9 +112,6 @@ class LensModel(Model):
             before.remove()
             after.remove()
 
-    def _forget(self, *_: Any) -> None:
-        self._where = None
-
     def _placed(self, change: HookFn) -> Callable[[Tensor], Tensor | None]:
         def act(h: Tensor) -> Tensor | None:
             if self._where is None:

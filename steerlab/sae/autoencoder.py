@@ -18,6 +18,7 @@ from torch import Tensor
 
 from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import need_ending
 from steerlab.core.sites import hook_name
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
 
@@ -211,7 +212,7 @@ class SAE:
         The header of the weights holds the digest of both files together, so that a folder of which
         only one was replaced is refused when it is read.
         """
-        folder = Path(folder)
+        folder = need_ending(folder)
         stored = {name: value.cpu().to(dtype) for name, value in self._tensors().items()}
         kept = replace(self, **stored)  # raises where a number does not fit into the dtype
         files = {WEIGHTS: folder / f"{WEIGHTS}.new", CONFIG: folder / f"{CONFIG}.new"}

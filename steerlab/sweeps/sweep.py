@@ -11,7 +11,7 @@ import pandas as pd
 import steerlab.sweeps.race as racing
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import read_json, write_json
+from steerlab.core.files import need_ending, read_json, write_json
 from steerlab.engine.decoding import decode
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
@@ -71,9 +71,9 @@ def prepare(
 ) -> tuple[Runner, list[Cell]]:
     """The bench and the cells of a grid; with `out`, directions are fitted once for all who work
     in that folder."""
+    folder = None if out is None else need_ending(out)
     model, texts = _loaded(grid, model), _read(grid, texts)
     cells = _cells(grid, model, texts)
-    folder = None if out is None else Path(out)
     runner = replace(_bench(grid, model, texts, folder), workers=workers, retry=retry)
     if folder is not None:
         if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):

@@ -18,7 +18,7 @@ from steerlab.analysis.choices import choose
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import write_json, write_table, write_text
+from steerlab.core.files import need_ending, write_json, write_table, write_text
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
 from steerlab.scores.judges import Judge
@@ -350,10 +350,11 @@ def run(
     manifest.json and directions/. `judge` takes the place of the one that the settings name, and
     `workers`, such as `cluster.Ray()`, of this process.
     """
+    folder = need_ending(out)
     try:
         return Run(
             settings or Settings(),
-            Path(out),
+            folder,
             judge=judge,
             command=command,
             progress=progress,

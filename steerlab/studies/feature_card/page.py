@@ -11,6 +11,7 @@ from typing import Any
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import need_ending
 from steerlab.core.languages import LANGUAGES
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
@@ -83,11 +84,11 @@ def feature_cards(
             "no feature was named; name at least one, such as those of Selection.of(language, "
             "layer)"
         )
+    folder = need_ending(folder)
     model, units = load(model), list(dict.fromkeys(units))
     made = _cards(
         model, corpus, sae, units, texts=texts, tokens=tokens, nearest=nearest, batch=batch
     )
-    folder = Path(folder)
     for card in made:
         write(folder / f"{card.unit}.html", _page(model, corpus, sae, card, linked=units))
     return write(folder / "index.html", _index(model, corpus, sae, made))
@@ -95,6 +96,7 @@ def feature_cards(
 
 def write(file: Path, page: str) -> Path:
     """Write a page, whole or not at all."""
+    need_ending(file, ".html")
     fresh = file.with_name(f"{file.name}.new")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

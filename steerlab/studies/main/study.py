@@ -32,7 +32,7 @@ from steerlab.analysis.results import curve, difference, result, stronger
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import write_json, write_table
+from steerlab.core.files import need_ending, write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
@@ -470,8 +470,9 @@ def run(
     Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and
     figures/; `report.write_report` makes the page from them.
     """
+    folder = need_ending(out)
     try:
-        return Study(settings or Settings(), Path(out), command=command, progress=progress).run()
+        return Study(settings or Settings(), folder, command=command, progress=progress).run()
     except OSError as error:
         raise SteerlabError(
             f"could not write the run folder {out} ({error}); finished cells are kept: make room "
