@@ -16,8 +16,8 @@ from steerlab.edits import Edit, ablate, add, rotate, stack
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.prompts import encode, pad
 from steerlab.models.branching import branch
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 
 def directions(model: Model, count: int = 3) -> list[Direction]:

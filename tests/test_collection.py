@@ -14,8 +14,8 @@ from steerlab.core.sites import hook_name
 from steerlab.engine import collect as collection
 from steerlab.engine.collect import collect, text_means
 from steerlab.engine.prompts import prompt
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES
 from steerlab.engine.collect_gradients import collect_gradients
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 ITEMS = {
     "en": [

@@ -18,8 +18,9 @@ from steerlab.edits import Edit, ablate, add, rotate, stack
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import generate
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions
 from steerlab.models.transformerlens import LensModel
 
@@ -405,7 +406,10 @@ def test_dtype_and_fingerprint(polyglot):
         half.fingerprint == polyglot.fingerprint
     )  # the shipped weights are bfloat16: the same model
     assert half.about["dtype"] == "bfloat16"
-    other = Model(copy.deepcopy(polyglot.hf), polyglot.tokenizer, name="other")
+    other = HuggingFaceModel(copy.deepcopy(polyglot.hf), polyglot.tokenizer, name="other")
     with torch.no_grad():
         next(other.hf.parameters())[0] += 1.0
-    assert Model(other.hf, polyglot.tokenizer, name="other").fingerprint != polyglot.fingerprint
+    assert (
+        HuggingFaceModel(other.hf, polyglot.tokenizer, name="other").fingerprint
+        != polyglot.fingerprint
+    )

@@ -16,8 +16,8 @@ from steerlab.core.sites import NEURONS, SITES, hook_name
 from steerlab.edits import Edit, add, stack
 from steerlab.engine.decoding import decode
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 NEW = 8
 TOLERANCE = 1e-4  # of logits whose standard deviation is 1.5 to 5; the views differ by 1e-5

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES, hook_name
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE, saes
 from steerlab.sae.hooks import place_of
 

@@ -15,8 +15,9 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES, hook_name
 from steerlab.edits import add
 from steerlab.engine.decoding import generate
-from steerlab.models.huggingface import Model
+from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 
 SIZES = {"vocab_size": 12288, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 USUAL = {
@@ -75,7 +76,7 @@ def made(shape: str, sizes: dict[str, Any]) -> Model:
                 weight.normal_(std=weight.shape[-1] ** -0.5)
             else:  # so that no norm gives what it reads, and no bias is nothing
                 weight.add_(0.3 * torch.randn_like(weight))
-    return Model(hf, AutoTokenizer.from_pretrained(PACKAGED), name=shape)
+    return HuggingFaceModel(hf, AutoTokenizer.from_pretrained(PACKAGED), name=shape)
 
 
 @torch.inference_mode()
@@ -239,18 +240,20 @@ def test_what_is_scaled_before_it_is_added_is_refused():
 class Copying(LlamaDecoderLayer):
     """Its MLP reads a copy of the stream: what is written there in place is lost."""
 
-    def forward(self, hidden_states: torch.Tensor, **told: Any) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **options: Any) -> torch.Tensor:
         read = self.input_layernorm(hidden_states)
-        h = hidden_states + self.self_attn(hidden_states=read, **told)[0]
+        h = hidden_states + self.self_attn(hidden_states=read, **options)[0]
         return h + self.mlp(self.post_attention_layernorm(h.clone()))
 
 
 class Unknown(LlamaDecoderLayer):
     """Its attention is where nobody looks for it."""
 
-    def forward(self, hidden_states: torch.Tensor, **told: Any) -> torch.Tensor:
+    mixer: Any
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **options: Any) -> torch.Tensor:
         read = self.input_layernorm(hidden_states)
-        h = hidden_states + self.mixer(hidden_states=read, **told)[0]
+        h = hidden_states + self.mixer(hidden_states=read, **options)[0]
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
@@ -293,7 +296,9 @@ def test_the_pass_that_tells_them_is_no_pass_of_an_edit(tiny):
         assert touched.passes == 0
         generate(model, ["A text."], max_new_tokens=1)
         assert touched.passes > 0
-    assert model.anatomy.streams == load(tiny("llama")).anatomy.streams
+    assert isinstance(model, HuggingFaceModel)
+    assert isinstance(other := load(tiny("llama")), HuggingFaceModel)
+    assert model.anatomy.streams == other.anatomy.streams
 
 
 def test_an_mlp_that_nobody_knows_and_widths_that_differ(tiny):

@@ -15,6 +15,7 @@ PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
 # in all three.
 _DEV = {1, 5, 11, 15, 21}
 SPLITS = ("estimate", "dev", "test")
+SENTENCES: Mapping[str, tuple[str, ...]] = {name: (name,) for name in SPLITS}
 
 
 def split_of(line: int) -> str:
@@ -26,12 +27,17 @@ def split_of(line: int) -> str:
 @dataclass(frozen=True)
 class Corpus:
     """Lines by language. `numbers[i]` is the line of the file that each language's i-th line
-    stands on."""
+    stands on.
+
+    `splits`: its splits by name, each with what `split_of` says of the numbers in it. Sentences
+    have three; texts of which nothing is estimated may have others.
+    """
 
     name: str
     lines: Mapping[str, tuple[str, ...]]
     numbers: tuple[int, ...] = field(default=())
     aligned: bool = True
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SENTENCES)
 
     @property
     def langs(self) -> tuple[str, ...]:
@@ -59,14 +65,18 @@ class Corpus:
         return digest.hexdigest()[:16]
 
     def split(self, name: str) -> "Corpus":
-        """The lines of one split: `estimate`, `dev` or `test`."""
-        if name not in SPLITS:
-            raise SteerlabError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
+        """The lines of one split: `estimate`, `dev` or `test`, where there are no other
+        `splits`."""
+        if name not in self.splits:
+            raise SteerlabError(
+                f"{self.name!r} has no split {name!r}; its splits are {', '.join(self.splits)}"
+            )
         self.need_aligned(f"the split {name!r}")
-        return self._keep(
-            [i for i, number in enumerate(self.numbers) if split_of(number) == name],
-            f"{self.name}/{name}",
-        )
+        inside = self.splits[name]
+        if set(inside) == set(SPLITS):
+            return self
+        chosen = [i for i, number in enumerate(self.numbers) if split_of(number) in inside]
+        return self._keep(chosen, f"{self.name}/{name}")
 
     def take(self, limit: int | None) -> "Corpus":
         """At most `limit` lines of each language, evenly spread over the corpus."""

@@ -19,8 +19,8 @@ from steerlab.core.firing import Firing
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions
 
 NOISE = ("random", "shuffled")

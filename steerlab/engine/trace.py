@@ -13,8 +13,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
 from steerlab.engine.requirements import need_sae, need_source
 from steerlab.estimate.units import Selection
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 COLUMNS = ["language", "layer", "feature", "mlp_layer", "neuron", "weight", "contribution", "share"]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, need_site
+from steerlab.models.model import Head
 from steerlab.models.stream import Candidates, Stream, adds_up, run, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -45,14 +46,6 @@ class Projections:
     last: torch.nn.Module
     width: int
     fused: bool
-
-
-@dataclass(frozen=True)
-class Head:
-    """What follows the last block: the final norm, and the unembedding."""
-
-    norm: Any
-    unembedding: Float[Tensor, "vocab width"]
 
 
 @final

@@ -8,7 +8,8 @@ import torch
 from safetensors import SafetensorError
 
 from steerlab.core.errors import SteerlabError
-from steerlab.models.huggingface import Model
+from steerlab.models.huggingface import HuggingFaceModel
+from steerlab.models.model import Model
 from steerlab.models.transformerlens import LensModel
 
 PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"
@@ -41,7 +42,7 @@ def load(
     folder = str(PACKAGED) if name == "polyglot" else name
     device = _device(device)
     hf, tokenizer = _pretrained(folder, _dtype(dtype, device), revision)
-    model = Model(hf.to(device), tokenizer, name=name, revision=revision)
+    model = HuggingFaceModel(hf.to(device), tokenizer, name=name, revision=revision)
     for key, value in hf.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise SteerlabError(

@@ -10,8 +10,8 @@ import jinja2
 
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.decoding import generate
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.judges import rubric
 from steerlab.scores.judges.answers import Answer
 

@@ -4,7 +4,7 @@ intervals."""
 from steerlab.studies.clas.languages import LABELS
 from steerlab.studies.clas.plan import Settings
 from steerlab.studies.clas.protocol import run
-from steerlab.studies.clas.reading import Questions, questions
+from steerlab.studies.clas.reading import questions
 from steerlab.studies.clas.scoring import differences, scores, table
 
-__all__ = ["LABELS", "Questions", "Settings", "differences", "questions", "run", "scores", "table"]
+__all__ = ["LABELS", "Settings", "differences", "questions", "run", "scores", "table"]

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.edits import OPERATORS
 from steerlab.engine.prompts import read_form
 from steerlab.estimate import variant
 from steerlab.scores.langid import Identifier
-from steerlab.studies.clas.reading import Questions
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.grid import STEERING, method_name
 from steerlab.sweeps.methods import known, suits
@@ -165,7 +165,7 @@ def fit_name(estimator: str, source: str) -> str:
     return f"{estimator} from {source}" if needs_source(estimator) else estimator
 
 
-def pairs_of(settings: Settings, questions: Questions, identifier: Identifier) -> tuple[Pair, ...]:
+def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> tuple[Pair, ...]:
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
     _check(settings)
@@ -218,7 +218,7 @@ def _check(settings: Settings) -> None:
         read_form(f"{read_form(settings.prompt)[0]}+{suffix}")
 
 
-def _pairs(settings: Settings, questions: Questions) -> tuple[Pair, ...]:
+def _pairs(settings: Settings, questions: Corpus) -> tuple[Pair, ...]:
     if settings.pairs and (settings.sources or settings.targets):
         raise SteerlabError(
             "the pairs say which sources and targets there are; give pairs, or sources and targets"

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 

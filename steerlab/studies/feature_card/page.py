@@ -13,8 +13,8 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending
 from steerlab.core.languages import LANGUAGES
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.studies.feature_card.logits import logit_effects, neighbours, promoted
 from steerlab.studies.feature_card.reading import Example, Reading, read
