@@ -52,6 +52,18 @@ def model(request: pytest.FixtureRequest, polyglot: Model, tiny: Callable[[str],
     return polyglot if request.param == "polyglot" else load(tiny(request.param))
 
 
+def test_rows_join_before_the_block_that_an_edit_is_in(polyglot):
+    """All sites lie before their block's end but the last, which is behind it."""
+    for site in SITES:
+        unit = torch.ones(1, polyglot.width_of(site))
+        step = Direction(
+            "de", "en", (3,), site, unit, torch.tensor([1.0]), 0 * unit, unit[:, None], {}
+        )
+        depth = 4 if site == "resid_post" else 3
+        assert add(step).joins([0, 1], end=8) == [depth, depth]
+        assert stack([Edit(()), add(step)]).joins([1, 0], end=8) == [depth, 8]
+
+
 @torch.inference_mode()
 def test_branched_rows_end_where_their_own_passes_end(model):
     edits = edits_of(model) * 2

@@ -110,8 +110,12 @@ def test_bridge_has_the_same_logits_and_no_second_set_of_weights(polyglot):
         )
 
 
-def test_bridge_built_inside_an_edit_is_unsteered(directions):
+@pytest.mark.parametrize("folder", [True, False])
+def test_bridge_built_inside_an_edit_is_unsteered(folder, directions):
+    """Also of a model that no folder has, and that could not be loaded again."""
     model = load()
+    if not folder:
+        model = HuggingFaceModel(model.hf, model.tokenizer, name="no folder has it")
     ids, mask = batch(model, PROMPTS[:1])
     before = logits(model, ids, mask)
     with add(directions.between("en", "es").at(2), strength=3.0).on(model), torch.inference_mode():
@@ -224,6 +228,18 @@ def test_load_takes_what_is_loaded(polyglot, hooked):
         SteerlabError, match=r"load takes a Hub id, a folder, or a TransformerLens model, not int"
     ):
         load(7)
+
+
+def test_a_model_is_abstract_or_final(polyglot, hooked):
+    """So that none inherits half of another: whoever makes one calls the constructor of all."""
+    assert set(Model.__subclasses__()) == {HuggingFaceModel, LensModel}
+    with pytest.raises(TypeError, match="abstract class Model"):
+        Model(None, None)  # type: ignore[abstract, call-arg]
+    for view in (polyglot, load(hooked)):
+        assert type(view).__final__
+        assert vars(view).keys() >= {"hf", "name", "n_layers", "width", "config", "fingerprint"}
+        for name in Model.__abstractmethods__:
+            assert name in vars(type(view)), "written out, and not another view's"
 
 
 # ---------------------------------------------------------------------------------------- the sites
@@ -405,7 +421,7 @@ def test_dtype_and_fingerprint(polyglot):
     assert (
         half.fingerprint == polyglot.fingerprint
     )  # the shipped weights are bfloat16: the same model
-    assert half.about["dtype"] == "bfloat16"
+    assert half.metadata["dtype"] == "bfloat16"
     other = HuggingFaceModel(copy.deepcopy(polyglot.hf), polyglot.tokenizer, name="other")
     with torch.no_grad():
         next(other.hf.parameters())[0] += 1.0

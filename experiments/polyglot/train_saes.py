@@ -104,7 +104,7 @@ def untrained(kind: str, model: Model, layer: int) -> Any:
     )
     from sae_lens.saes.sae import SAEMetadata
 
-    about = model.about | {
+    about = model.metadata | {
         "layer": layer,
         "hook_name": hook_name(SITE, layer),
         "model_name": "polyglot",

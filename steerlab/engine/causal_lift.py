@@ -78,7 +78,7 @@ def causal_lift(
             effect[:, place, units] = moved.unflatten(1, (len(units), len(strengths)))
     slope = _median(effect / torch.tensor(list(strengths)))
     about = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "candidates": candidates.method,
@@ -145,7 +145,7 @@ def _median(values: Float[Tensor, "*any value"]) -> Float[Tensor, "*any"]:
 
 def _switched_on(model: Model, sae: SAE, step: Tensor) -> Edit:
     part = Part("add", sae.site, sae.layer, "all", {"shift": step[None]}, identity=False)
-    return Edit((part,), model.about)
+    return Edit((part,), model.metadata)
 
 
 def _need(

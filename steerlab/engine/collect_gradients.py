@@ -55,7 +55,7 @@ def collect_gradients(
         if control is not None:
             other[index] = _terms(inputs, control[lang], site, chosen, batch, floor=0.0)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "site": site,
         "items": _metadata(items),
         "answer": "exp(mean log-probability)",

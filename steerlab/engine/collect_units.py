@@ -82,7 +82,7 @@ def collect_units(
         raise SteerlabError(f"keep is 0 or more and batch 1 or more; given: {keep} and {batch}")
     reader = _neurons(model, layers) if saes is None else _latents(model, saes, layers)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "noise": noise,

@@ -101,7 +101,7 @@ class Model(ABC):
         return {token for token in (*listed, self.tokenizer.eos_token_id) if token is not None}
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What an artefact says of the model that it was made with."""
         return {
             "name": self.name,

@@ -61,7 +61,7 @@ class Seen:
 
 def twin(hf: Any) -> Any:
     """A copy of a model that shares its weights, without the hooks that are attached just now."""
-    # What the copy is told to hold in the place of a thing, by the thing's id.
+    # What the copy holds instead of an object, by the object's id.
     instead: dict[int, Any] = {id(tensor): tensor for tensor in (*hf.parameters(), *hf.buffers())}
     for module in hf.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
@@ -75,11 +75,13 @@ def streams(hf: Any, candidates: Mapping[str, Candidates]) -> list[Stream]:
     for block, own in candidates.items():
         names += [f"{block}.{name}" for name in own.all]
     seen = run(hf, names)
-    told = {block: _stream(own, _inside(block, seen)) for block, own in candidates.items()}
+    by_block = {block: _stream(own, _inside(block, seen)) for block, own in candidates.items()}
     # An edit at resid_mid must reach the stream, and not only the module that reads it there.
-    middles = {f"{block}.{stream.resid_mid}" for block, stream in told.items() if stream.resid_mid}
+    middles = {
+        f"{block}.{stream.resid_mid}" for block, stream in by_block.items() if stream.resid_mid
+    }
     seen = run(hf, names, halve=middles)
-    return [_checked(stream, _inside(block, seen)) for block, stream in told.items()]
+    return [_checked(stream, _inside(block, seen)) for block, stream in by_block.items()]
 
 
 @torch.inference_mode()

@@ -40,7 +40,7 @@ class Instruct:
         drawn = f", seed {self.seed}" if self.temperature else ""
         told = f"temperature {self.temperature:g}{drawn}, at most {self.max_tokens} tokens"
         return (
-            f"instruct {json.dumps(self._load().about, sort_keys=True)}, rubric "
+            f"instruct {json.dumps(self._load().metadata, sort_keys=True)}, rubric "
             f"{rubric.version()}, {told}"
         )
 

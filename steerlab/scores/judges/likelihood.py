@@ -44,7 +44,7 @@ class Likelihood:
 
     @property
     def name(self) -> str:
-        model = json.dumps(loaded(self.model).about, sort_keys=True)
+        model = json.dumps(loaded(self.model).metadata, sort_keys=True)
         prompts = f"{self.distractors + 1} prompts of {self.references.hash}, seed {self.seed}"
         return f"likelihood among {prompts}, under {model}"
 

@@ -33,12 +33,12 @@ def questions(source: str | Path | None = None) -> Corpus:
     """The questions of a Hub data set or of a folder, in all its languages; without a source, the
     stand-in.
 
-    They are aligned by their id, which is their number, and their splits are `dev` (about a fifth),
-    `test` (all others) and `all`. The form is CLaS-Bench's: parquet, CSV or JSON-lines files whose rows have `language_code` (a
-    code, or `language` its English name), `question_id` and `question`. A data set is fetched once
-    and then read from the cache of the Hub. Raises for a missing column, an empty file, an unknown
-    language, an empty or repeated question, and for languages whose ids differ, since then they are
-    not parallel.
+    They are aligned by their id, which is their number; the splits are `dev` (about a fifth),
+    `test` (all others) and `all`. The form is CLaS-Bench's: parquet, CSV or JSON-lines files whose
+    rows have `language_code` (a code, or `language` its English name), `question_id` and
+    `question`. A data set is fetched once and then read from the cache of the Hub. Raises for a
+    missing column, an empty file, an unknown language, an empty or repeated question, and for
+    languages whose ids differ, since then they are not parallel.
     """
     if source is None:
         read = corpus(PACKAGED)

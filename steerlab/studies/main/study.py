@@ -440,7 +440,7 @@ class Study:
             "format": 1,
             "command": list(command),
             "settings": self._told(),
-            "model": self.model.about,
+            "model": self.model.metadata,
             "corpus": {
                 "name": self.corpus.name,
                 "hash": self.corpus.hash,
