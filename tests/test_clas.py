@@ -28,7 +28,6 @@ from steerlab.scores.judges import Answer, Endpoint, score
 from steerlab.scores.langid import identifier
 from steerlab.studies.clas import (
     LABELS,
-    Questions,
     Settings,
     differences,
     questions,
@@ -178,12 +177,13 @@ def test_the_hub_is_read_through_its_cache(tmp_path: Path, monkeypatch: pytest.M
 def test_dev_and_test_share_no_question_and_leave_none_out() -> None:
     read = questions()
     dev, test = read.split("dev"), read.split("test")
-    assert isinstance(test, Questions)
+    assert test.splits == read.splits, "a part is split like the whole"
     assert sorted(dev.numbers + test.numbers) == list(read.split("all").numbers)
     assert 0 < len(dev) < len(test)
     assert dev.take(2).split("all").numbers == dev.take(2).numbers
     with pytest.raises(
-        SteerlabError, match="no split 'estimate' of questions; there are dev, test and all"
+        SteerlabError,
+        match="'stand-in questions' has no split 'estimate'; its splits are dev, test, all",
     ):
         read.split(SPLITS[0])
 

@@ -22,8 +22,8 @@ from steerlab.engine.collect_gradients import collect_gradients
 from steerlab.engine.collect_units import collect_units
 from steerlab.engine.forward import read, rows_on
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions, positions_of, step_positions
 
 Shaped = Callable[[str], Model]

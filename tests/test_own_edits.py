@@ -271,6 +271,8 @@ def test_a_digest_follows_closures_defaults_globals_and_helpers(
 
 
 class Gate(torch.nn.Module):
+    shift: Tensor
+
     def __init__(self, scale: float, shift: float = 0.0) -> None:
         super().__init__()
         self.scale = scale  # no weight and no buffer

@@ -16,6 +16,7 @@ PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
 _PERIOD = 24
 _DEV = {1, 5, 11, 15, 21}
 SPLITS = ("estimate", "dev", "test")
+SENTENCES: Mapping[str, tuple[str, ...]] = {name: (name,) for name in SPLITS}
 
 
 def split_of(line: int) -> str:
@@ -39,12 +40,15 @@ class Corpus:
         numbers: for aligned lines, `numbers[i]` is the line of the file, from 0, that each
             language's i-th line stands on.
         aligned: whether the i-th lines of all languages are translations of one another.
+        splits: its splits by name, each with what `split_of` says of the numbers in it. Sentences
+            have three; texts of which nothing is estimated may have others.
     """
 
     name: str
     lines: Mapping[str, tuple[str, ...]]
     numbers: tuple[int, ...] = field(default=())
     aligned: bool = True
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SENTENCES)
 
     @property
     def langs(self) -> tuple[str, ...]:
@@ -75,14 +79,19 @@ class Corpus:
         return digest.hexdigest()[:16]
 
     def split(self, name: str) -> "Corpus":
-        """The lines of one split: `estimate`, `dev` or `test`.
+        """The lines of one split: `estimate`, `dev` or `test`, where there are no other `splits`.
 
         Raises `SteerlabError` for another name, for unaligned text and where no line is left.
         """
-        if name not in SPLITS:
-            raise SteerlabError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
+        if name not in self.splits:
+            raise SteerlabError(
+                f"{self.name!r} has no split {name!r}; its splits are {', '.join(self.splits)}"
+            )
         self.need_aligned(f"the split {name!r}")
-        chosen = [index for index, line in enumerate(self.numbers) if split_of(line) == name]
+        inside = self.splits[name]
+        if set(inside) == set(SPLITS):
+            return self
+        chosen = [index for index, line in enumerate(self.numbers) if split_of(line) in inside]
         return self._keep(chosen, f"{self.name}/{name}")
 
     def take(self, limit: int | None) -> "Corpus":

@@ -79,7 +79,7 @@ def causal_lift(
             effect[:, index, units] = moved.unflatten(1, (len(units), len(strengths)))
     slope = _median(effect / torch.tensor(list(strengths)))
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "candidates": candidates.method,
@@ -146,7 +146,7 @@ def _median(values: Float[Tensor, "*any value"]) -> Float[Tensor, "*any"]:
 
 def _switched_on(model: Model, sae: SAE, step: Tensor) -> Edit:
     part = Part(shift, "add", sae.site, sae.layer, "all", {"shift": step[None]}, identity=False)
-    return Edit((part,), model.about)
+    return Edit((part,), model.metadata)
 
 
 def _need(

@@ -25,8 +25,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, stack
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 __all__ = ["Lexicon", "gold_masses", "language_masses", "lexicon", "mass_shift", "mass_summary"]
 

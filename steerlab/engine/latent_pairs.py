@@ -74,7 +74,7 @@ def latent_pairs(
             differences[lang, layer] = after[layer] - own
             source_mean[lang, layer] = own.mean(0)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "selection": selection.method,

@@ -105,7 +105,7 @@ def as_config(sae: Any, dtype: torch.dtype) -> dict[str, Any]:
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        "reshape_activations": "hook_z" if sae.site == "attn_z" else "none",
         "metadata": metadata,
     }
     if sae.kind == "topk":
@@ -300,10 +300,13 @@ def _need_plain(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
             f"{origin} normalises its inputs by {normalisation!r}, which steerlab does not; take "
             "another one"
         )
-    if config.get("reshape_activations", "none") != "none":
+    reshaped = config.get("reshape_activations", "none")
+    hook = str((config.get("metadata") or {}).get("hook_name") or config.get("hook_name"))
+    # At `attn.hook_z` sae-lens lays the heads side by side, which is how `attn_z` has them.
+    if reshaped != "none" and not (reshaped == "hook_z" and hook.endswith(".attn.hook_z")):
         raise SteerlabError(
-            f"{origin} is of attention heads, which are no site here; take one of the residual "
-            "stream"
+            f"{origin} is of attention heads ({reshaped}) but reads {hook}; take one of "
+            "attn.hook_z or of the residual stream"
         )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         # A factor of one does nothing.

@@ -4,11 +4,8 @@ import re
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES, hook_name
+from steerlab.core.sites import SITES, hook_name, site_of
 
-# TransformerLens: the residual stream, and inside an MLP.
-_RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
-_INSIDE_MLP = re.compile(r"blocks\.(\d+)\.mlp\.hook_(pre|post)")
 # Hugging Face: a block by the attributes that lead to it, or the output of one.
 _HUGGING_FACE = re.compile(
     r"(?:(?:model|transformer|language_model|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)(?:\.output)?"
@@ -22,12 +19,10 @@ def place_of(hook: str) -> tuple[str, int]:
     `model.layers.5` and `model.layers.5.output` are the residual stream after block 5. Raises
     `SteerlabError` for a hook where steerlab reads nothing, and lists those where it does.
     """
-    if match := _RESIDUAL.fullmatch(hook):
-        return match[2], int(match[1])
-    if match := _INSIDE_MLP.fullmatch(hook):
-        return f"mlp_{match[2]}", int(match[1])
-    if match := _HUGGING_FACE.fullmatch(hook):
-        return "resid_post", int(match[1])
+    if (place := site_of(hook)) is not None:
+        return place
+    if block := _HUGGING_FACE.fullmatch(hook):
+        return "resid_post", int(block[1])
     allowed = ", ".join(hook_name(site, 5) for site in SITES)
     raise SteerlabError(
         f"this autoencoder is of {hook!r}, where steerlab neither reads nor writes; it knows "

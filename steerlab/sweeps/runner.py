@@ -119,7 +119,7 @@ class Runner:
             ]
             judge = self.judged(split).name
             about = [
-                self.model.about,
+                self.model.metadata,
                 self.model.device.type,
                 self.corpus.hash,
                 self.identifier.name,

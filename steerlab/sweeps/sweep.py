@@ -246,7 +246,7 @@ def _claim(folder: Path, grid: Grid, runner: Runner) -> None:
     """Take a folder that is empty or that a sweep of the same model made."""
     file = folder / "sweep.json"
     made = read_json(file).get("model", {})
-    about = runner.model.about
+    about = runner.model.metadata
     if made and {key: made.get(key) for key in about} != about:
         told = ", ".join(
             f"{key} {made.get(key)} there, {value} here"

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steerlab.studies.clas.languages import LABELS
     from steerlab.studies.clas.protocol import run
-    from steerlab.studies.clas.reading import Questions, questions
+    from steerlab.studies.clas.reading import questions
     from steerlab.studies.clas.scoring import differences, scores, table
     from steerlab.studies.clas.settings import Settings
 
 _HOME = {  # where each name lives, imported at its first use: `settings` must not import torch
     "LABELS": "languages",
-    "Questions": "reading",
     "Settings": "settings",
     "differences": "scoring",
     "questions": "reading",
@@ -22,7 +21,7 @@ _HOME = {  # where each name lives, imported at its first use: `settings` must n
     "table": "scoring",
 }
 
-__all__ = ["LABELS", "Questions", "Settings", "differences", "questions", "run", "scores", "table"]
+__all__ = ["LABELS", "Settings", "differences", "questions", "run", "scores", "table"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.engine.prompts import read_form
 from steerlab.estimate import variant
 from steerlab.scores.langid import Identifier
-from steerlab.studies.clas.reading import Questions
 from steerlab.studies.clas.settings import Settings
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.grid import method_name
@@ -121,7 +121,7 @@ def fit_name(estimator: str, source: str) -> str:
     return f"{estimator} from {source}" if needs_source(estimator) else estimator
 
 
-def pairs_of(settings: Settings, questions: Questions, identifier: Identifier) -> tuple[Pair, ...]:
+def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> tuple[Pair, ...]:
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
     pairs = _pairs(settings, questions)
@@ -142,7 +142,7 @@ def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
     )
 
 
-def _pairs(settings: Settings, questions: Questions) -> tuple[Pair, ...]:
+def _pairs(settings: Settings, questions: Corpus) -> tuple[Pair, ...]:
     sources, targets = settings.sources or questions.langs, settings.targets or questions.langs
     pairs = settings.pairs or tuple((source, target) for source in sources for target in targets)
     for pair in pairs:

@@ -295,7 +295,7 @@ class Run:
             "format": 1,
             "command": list(command),
             "settings": told,
-            "model": self.model.about,
+            "model": self.model.metadata,
             "questions": {
                 "name": self.questions.name,
                 "hash": self.questions.hash,

@@ -423,7 +423,7 @@ class Study:
             "format": 1,
             "command": list(command),
             "settings": self.settings.model_dump(mode="json"),
-            "model": self.model.about,
+            "model": self.model.metadata,
             "corpus": {
                 "name": self.corpus.name,
                 "hash": self.corpus.hash,
