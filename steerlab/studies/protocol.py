@@ -91,7 +91,7 @@ def choose_and_report(
     if lost := sorted(expected - choices.keys()):
         raise SteerlabError(
             f"there is no setting to report {', '.join(lost)} at: none was given, or every one "
-            "failed on dev; give one, or mend what failed and run the same command again"
+            "failed on dev; give one, or mend what failed and run again"
         )
     if fluency and not runner.fluency:
         runner = replace(runner, fluency=True)
@@ -117,7 +117,6 @@ def run_cells(
     if failed := rows.attrs.get("failed"):
         raise SteerlabError(
             f"{len(failed)} of {len(cells)} cells failed, the first with: "
-            f"{next(iter(failed.values()))}; what was finished is kept: mend it and run the same "
-            "command again"
+            f"{next(iter(failed.values()))}; what was finished is kept: mend it and run again"
         )
     return rows
