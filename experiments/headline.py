@@ -8,8 +8,8 @@ import textwrap
 from html import unescape
 from pathlib import Path
 
-from steerlab.studies.main.page.inference import power
-from steerlab.studies.main.page.values import probability as html_probability
+from steerlab.studies.html.formats import FIXED, probability
+from steerlab.studies.main.page.inference import power_note
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = (
@@ -31,19 +31,15 @@ def triple(value: list[float] | None) -> str:
 
 
 def text(html: str) -> str:
-    """A note of the page as plain text."""
-    return unescape(re.sub("<[^>]*>", "", html))
+    """A note of the page as plain text, in one line; spaces that hold a line together stay."""
+    return re.sub(r"[ \n]+", " ", unescape(re.sub("<[^>]*>", "", html))).strip()
 
 
 def wrapped(note: str) -> str:
     """Lines of the README, broken at no space that holds."""
     return textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False).replace(
-        "\xa0", " "
+        FIXED, " "
     )
-
-
-def probability(p: float) -> str:
-    return text(html_probability(p))
 
 
 def along(doses: dict) -> str:
@@ -111,7 +107,7 @@ Chosen {summary["choice"]}.
 
 {less}
 
-{wrapped(text(power(summary)))}
+{wrapped(text(power_note(summary)))}
 
 {along(summary["doses"])}
 

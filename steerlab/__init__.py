@@ -6,8 +6,8 @@ Five kinds of things, each made from the one before:
 - collect: `collect`, `collect_units` give statistics, such as `Moments`;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` give `Directions`; more in `estimate` and
   `units`; what a direction has to beat in `controls`;
-- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` give an `Edit`; more in `edits`; `stack` gives
-  each row of a batch an edit of its own;
+- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` give an `Edit`, and so does `edit` of your own
+  function; more in `edits`; `stack` gives each row of a batch an edit of its own;
 - judge: `generate`, `cross_entropy`, `sweep`, `run` give texts and rows; more in `scores`,
   `judges`, `stats`, `effects`, `mass`, `geometry`; `figures` draws them.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from steerlab.core.directions import Direction, Directions
     from steerlab.core.errors import SteerlabError
     from steerlab.core.moments import Moments
-    from steerlab.edits.edit import Edit, stack
+    from steerlab.edits.edit import Edit, edit, stack
     from steerlab.edits.latents import clamp
     from steerlab.edits.operators import ablate, add, affine, rotate
     from steerlab.engine.collect import collect
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas
-    from steerlab.studies.main.study import run
+    from steerlab.studies.main.run import run
     from steerlab.sweeps.grid import Grid
     from steerlab.sweeps.ray import Ray
     from steerlab.sweeps.sweep import sweep
@@ -75,6 +75,7 @@ _HOME = {  # where each name lives, imported at its first use
     "corpus": "core.corpus",
     "cross_entropy": "engine.cross_entropy",
     "diffmean": "estimate.diffmean",
+    "edit": "edits.edit",
     "eigengap": "estimate.eigengap",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",
@@ -82,7 +83,7 @@ _HOME = {  # where each name lives, imported at its first use
     "pca": "estimate.pca",
     "probe": "estimate.lda_and_probe",
     "rotate": "edits.operators",
-    "run": "studies.main.study",
+    "run": "studies.main.run",
     "stack": "edits.edit",
     "sweep": "sweeps.sweep",
     "texts": "core.corpus",

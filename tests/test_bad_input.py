@@ -25,7 +25,7 @@ from steerlab.edits import add
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import generate
 from steerlab.models.loading import load
-from steerlab.studies.main.study import Settings, run
+from steerlab.studies.main.run import run
 
 # A shell of the command that first makes the disk full: no file may grow beyond so many bytes.
 FULL = (
@@ -77,11 +77,9 @@ def test_corpora_that_are_none(tmp_path):
 
 def test_a_corpus_too_small_to_score(tmp_path, tiny):
     few = {iso: "".join(f"{iso} {i}.\n" for i in range(30)) for iso in ("en", "de", "es")}
-    settings = Settings(
-        model=str(tiny("llama")), corpus=str(write(tmp_path / "few", **few)), quick=True
-    )
+    settings = {"model": tiny("llama"), "corpus": write(tmp_path / "few", **few), "quick": True}
     with refused("give at least 32 sentences"):
-        run(settings, out=tmp_path / "run", progress=False)
+        run(**settings, out=tmp_path / "run", progress=False)
 
 
 # ------------------------------------------------------------------------------------------- models
@@ -266,7 +264,7 @@ def test_a_full_disk_loses_nothing(small, uninterrupted, tmp_path):
             assert done.returncode == 2, done.stderr
             assert re.search(message, done.stderr, re.DOTALL), done.stderr
             assert "Traceback" not in done.stderr
-            assert not list(folder.rglob("*.parquet.new"))
+            assert not list(folder.rglob("*.new"))
             assert kept <= cells(folder)
             kept = cells(folder)
             if "could not write the run folder" in done.stderr:

@@ -70,10 +70,8 @@ def test_branched_rows_end_where_their_own_passes_end(model):
         for block in model.blocks
     ]
     with edit.on(model):
-        model.rows = torch.full((2,), -1)
         tokens, mask = pad(prompts, 0, model.device)
         logits, past = model.forward(tokens, mask, room=4, branch=joined)
-    model.rows = None
     for handle in counting:
         handle.remove()
     assert seen[0] < len(edits)  # the prompts, and the rows that differ from the start
@@ -154,7 +152,7 @@ def test_nothing_is_left_on_the_blocks(polyglot):
     ):
         cross_entropy(polyglot, ["The weather " * 300], [add(step)])
     assert hooks() == before
-    assert polyglot.rows is None
+    assert polyglot._where is None
 
 
 def test_what_is_generated_is_not_read(polyglot):

@@ -2,15 +2,14 @@
 characters stay whole."""
 
 import re
-from collections.abc import Callable, Sequence
-from html import unescape
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import regex  # type: ignore[import-untyped]
 import torch
+from pages import Reader
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
@@ -25,7 +24,9 @@ from steerlab.studies.feature_card.logits import (
     promoted,
     written,
 )
-from steerlab.studies.feature_card.reading import pieces_of, read
+from steerlab.studies.feature_card.reading import Reading, pieces_of, read
+from steerlab.studies.feature_card.view import Origin, card_view, glyphs
+from steerlab.studies.html import environment
 
 LAYER = 3
 
@@ -214,31 +215,6 @@ def test_neighbours_are_by_cosine(polyglot: Model) -> None:
 # --------------------------------------------------------------------------------------------- page
 
 
-class Page(HTMLParser):
-    """What a page fetches, whether its tags close, and its texts with their direction."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.sides: list[tuple[str | None, str | None]] = []
-        self.wrong: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        self.links += [str(told[name]) for name in ("src", "href") if name in told]
-        if told.get("class") == "text":
-            self.sides.append((told.get("lang"), told.get("dir")))
-        if tag not in ("meta", "rect", "br") and not self.get_starttag_text().endswith("/>"):  # type: ignore[union-attr]
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag != "rect" and (not self.open or self.open.pop() != tag):
-            self.wrong.append(tag)
-
-
 HOSTILE = "<script>alert('x')</script> & \"more\""
 SCRIPTS = {"ar": ("السلام عليكم",), "ja": ("今日は天気がいい。",), "en": (HOSTILE,)}
 
@@ -252,17 +228,19 @@ def test_a_card_is_one_page_that_escapes_and_fetches_nothing(polyglot: Model) ->
         texts=3,
         tokens=5,
     )
-    read_page = Page(page)
+    read_page = Reader(page)
     assert not read_page.wrong
     assert not read_page.open
     assert not read_page.links
     assert "<script" not in page
     assert "://" not in page
     assert "a &lt;b&gt;" in page
-    bare = unescape(re.sub(r"<[^>]+>", "", page))
+    bare = "".join(read_page.text)
     assert HOSTILE in bare
     assert "السلام عليكم" in bare
-    assert set(read_page.sides) == {("ar", "rtl"), ("ja", "ltr"), ("en", "ltr")}
+    texts = [attrs for _, attrs in read_page.tags if attrs.get("class") == "text"]
+    sides = {(attrs["lang"], attrs["dir"]) for attrs in texts}
+    assert sides == {("ar", "rtl"), ("ja", "ltr"), ("en", "ltr")}
     assert "Feature 4, layer 3" in page
     assert f"blocks.{LAYER}.hook_resid_post" in page
     assert "of 24 features" in page
@@ -270,7 +248,7 @@ def test_a_card_is_one_page_that_escapes_and_fetches_nothing(polyglot: Model) ->
 
 def test_shades_grow_with_the_value(polyglot: Model, few: Corpus) -> None:
     page = feature_card(polyglot, few, made(polyglot.width), 4, texts=2)
-    shades = re.findall(r"rgba\(230, 159, 0,([\d.]+)\)' title='([\d.e+-]+)'", page)
+    shades = re.findall(r'style="--shade:([\d.]+)" title="([\d.e+-]+)"', page)
     assert len(shades) > 5
     top = max(float(value) for _, value in shades)
     assert all(
@@ -296,11 +274,32 @@ def test_cards_of_several_features_share_one_index(
         "9.html",
         "index.html",
     ]
-    assert Page(index.read_text("utf-8")).links == ["4.html", "9.html"]
+    assert Reader(index.read_text("utf-8")).links == ["4.html", "9.html"]
     alone = feature_card(polyglot, few, sae, 9, texts=2)
-    assert alone == (index.parent / "9.html").read_text("utf-8").replace(
-        "<nav><a href='index.html'>All features</a></nav>", ""
-    ).replace("<a href='4.html'>4</a>", "4")
+    linked = (index.parent / "9.html").read_text("utf-8")
+    assert '<a href="index.html">All features</a>' in linked
+    linked = linked.replace('<nav><a href="index.html">All features</a></nav>\n', "")
+    assert linked.replace('<a href="4.html">4</a>', "4") == alone
+
+
+def test_what_cannot_be_seen_in_a_token_has_a_sign() -> None:
+    shown = [(glyph.text, glyph.sign) for glyph in glyphs(" a-b \t\n")]
+    assert shown == [("·", True), ("a-b", False), ("·", True), ("⇥", True), ("↵", True)]
+    assert glyphs("") == []
+
+
+def test_a_token_keeps_its_hyphen_and_an_effect_gets_a_minus() -> None:
+    reading = Reading({"en": 0.5}, {"en": 1.0}, {"en": 2}, 1.0, ())
+    card = card_view(3, reading, [], [("-", -1.5), ("", -0.5)], [(5, 0.25)], 1.0)
+    template = environment("steerlab.studies.feature_card").get_template("card.html.jinja")
+    facts = Origin("m", "h", "relu", 4, ["<release>"], 2, "c")
+    page = template.render(title="t", origin=facts, card=card, linked=())
+    assert '<bdi class="token">-</bdi>' in page
+    assert '<td class="number">−1.50</td>' in page
+    assert '<bdi class="token"><i>empty</i></bdi>' in page
+    assert "<release>" in "".join(Reader(page).text)
+    widths = re.findall(r"<rect width=\"([\d.]+)\" height=\"11\" class=\"down\"", page)
+    assert widths == ["60.0", "20.0"], "the largest effect fills the bar"
 
 
 def test_what_is_wrong_is_said(polyglot: Model, few: Corpus, tmp_path: Path) -> None:

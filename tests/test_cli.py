@@ -14,6 +14,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 from steerlab.engine.prompts import FORMS, INSTRUCTED, SUFFIXES, prompt, read_form
+from steerlab.studies.main.run import RunResult
 from steerlab.sweeps.grid import Grid
 
 
@@ -42,7 +43,7 @@ def told(capsys: pytest.CaptureFixture, *words: str) -> str:
 
 
 def test_help_of_every_verb():
-    for words in ([], ["run"], ["fit"], ["steer"], ["show"]):
+    for words in ([], ["run"], ["fit"], ["steer"], ["show"], ["import"], ["sweep"], ["clas"]):
         with pytest.raises(SystemExit) as done:
             main([*words, "--help"])
         assert done.value.code == 0
@@ -50,7 +51,7 @@ def test_help_of_every_verb():
 
 
 def test_no_verb_and_unknown_words(capsys):
-    for words in ([], ["dance"], ["run", "--colour", "blue"], ["run", "--layers", "a"]):
+    for words in ([], ["dance"], ["steer", "polyglot"], ["show", "a", "pie", "-o", "b"]):
         with pytest.raises(SystemExit) as done:
             main(words)
         assert done.value.code == 2
@@ -78,8 +79,10 @@ def prompted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Calla
         asked.append(grid.prompt)
         return {}
 
-    monkeypatch.setattr("steerlab.studies.main.study.run", run)
-    monkeypatch.setattr("steerlab.studies.main.page.write_report", lambda folder: folder)
+    monkeypatch.setattr(
+        "steerlab.studies.main.run.run",
+        lambda settings, **options: RunResult(run(settings, **options)),
+    )
     monkeypatch.setattr("steerlab.studies.clas.run", run)
     monkeypatch.setattr("steerlab.sweeps.sweep.forecast", forecast)
 
@@ -98,7 +101,7 @@ def prompted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Calla
 
     verbs: dict[str, Callable[[str], int]] = {
         "run": lambda form: main(["run", "--no-open", "--prompt", form]),
-        "clas": lambda form: main(["clas", "--judge", "likelihood", "--prompt", form]),
+        "clas": lambda form: main(["clas", "--baselines=", "--prompt", form]),
         "sweep": sweep,
     }
     return {name: checked(verb) for name, verb in verbs.items()}

@@ -17,7 +17,19 @@ from steerlab.analysis.effects.matrix import effect_matrix
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Direction, Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import Edit, ablate, add, gate, neuron_add, neuron_set, neuron_zero, rotate
+from steerlab.edits import (
+    OPERATORS,
+    Edit,
+    ablate,
+    add,
+    gate,
+    neuron_add,
+    neuron_set,
+    neuron_zero,
+    push,
+    rotate,
+)
+from steerlab.edits.edit import edit as edit_of
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.language_effects import language_effects
 from steerlab.engine.random_edits import doses, random_like
@@ -123,7 +135,7 @@ def test_dominance_of_a_planted_matrix() -> None:
     assert many.p == pytest.approx(1 / 201)
 
 
-@pytest.mark.parametrize("operator", ["add", "ablate", "rotate"])
+@pytest.mark.parametrize("operator", ["add", "ablate", "push", "rotate"])
 def test_a_random_edit_has_the_dose_of_its_model(
     operator: str, polyglot: Model, lines: Corpus, directions: Directions
 ) -> None:
@@ -132,6 +144,7 @@ def test_a_random_edit_has_the_dose_of_its_model(
     edit = {
         "add": lambda: add(one, strength=0.5),
         "ablate": lambda: ablate(one),
+        "push": lambda: push(one, strength=0.5),
         "rotate": lambda: rotate(one, share=0.5),
     }[operator]()
     made = random_like(polyglot, texts, edit, seed=3)
@@ -139,7 +152,8 @@ def test_a_random_edit_has_the_dose_of_its_model(
     assert found == pytest.approx(wanted, rel=0.03)
     assert wanted > 0.01
     again, other = (random_like(polyglot, texts, edit, seed=seed) for seed in (3, 4))
-    key = {"add": "shift", "ablate": "basis", "rotate": "second"}[operator]
+    keys = {"add": "shift", "ablate": "basis", "push": "basis", "rotate": "second"}
+    key = keys[operator]
     mine, same, another, own = (
         made_edit.parts[0].tensors[key].flatten() for made_edit in (made, again, other, edit)
     )
@@ -205,18 +219,22 @@ def test_a_random_gate_opens_where_its_model_does(
 def test_a_random_edit_that_cannot_be_had_is_said(
     polyglot: Model, held_out: Corpus, edits: dict[str, Edit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strange = replace(edits["de"], parts=(replace(edits["de"].parts[0], operator="clamp"),))
-    with pytest.raises(
-        SteerlabError,
-        match="no random control of the operator 'clamp'; .* other features, of selection",
+    [part] = edits["de"].parts
+    for name, reason in (
+        ("clamp", "other features, as often on: clamp or shift those of units.matched"),
+        ("erase", "random axes have no such thing; use controls.random"),
     ):
-        random_like(polyglot, held_out["en"], strange)
-    strange = replace(strange, parts=(replace(strange.parts[0], operator="erase"),))
-    with pytest.raises(
-        SteerlabError,
-        match="no random control of the operator 'erase'; use controls.random: only add, ",
-    ):
-        random_like(polyglot, held_out["en"], strange)
+        change = OPERATORS[name].change
+        assert change is not None
+        strange = replace(part, operator=name, change=change)
+        with pytest.raises(
+            SteerlabError,
+            match=f"no random control of the operator '{name}': .*{reason}. Only add, rotate, ",
+        ):
+            random_like(polyglot, held_out["en"], replace(edits["de"], parts=(strange,)))
+    own = edit_of(lambda h: 0 * h, layer=LAYER)
+    with pytest.raises(SteerlabError, match="of the operator '<lambda>': it is your own function"):
+        random_like(polyglot, held_out["en"], own)
     monkeypatch.setattr(
         "steerlab.engine.random_edits._TRIES", 1
     )  # a random axis holds a tenth of what the language's does

@@ -99,7 +99,18 @@ def test_few_languages_have_a_line_with_its_interval() -> None:
     np.testing.assert_allclose(japanese.error_y.array, 0.02)
     np.testing.assert_allclose(japanese.error_y.arrayminus, 0.05)
     assert [trace.showlegend for trace in figure.data] == [True] * 3 + [False] * 3
-    assert "95 % intervals" in caption(figure)
+    assert "Bars: the middle 95 % of the draws" in caption(figure)
+
+
+@pytest.mark.parametrize("isos", [ISOS[:3], ISOS])
+def test_the_caption_says_that_a_draw_is_held_against_all_texts(isos: list[str]) -> None:
+    told = caption(figures.stability_curve(stability(isos)))
+    assert (
+        "Jaccard index (shared over all) of the features that a draw of so many texts selects and "
+        "those of all" in told
+    )
+    assert "A draw is a part of all texts, so that the index is 1 where all are drawn" in told
+    assert "disjoint" not in told
 
 
 def test_many_languages_have_their_median_and_quartiles() -> None:

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import OPERATORS
-from steerlab.sweeps.grid import STEERING, Grid
+from steerlab.sweeps.grid import Grid
+from steerlab.sweeps.methods import STEERING
 
 
 def test_a_file_is_the_same_as_the_keys(tmp_path):
@@ -71,6 +72,7 @@ def test_draws_are_cells_of_their_own():
         ),
         ({"operators": {"add": [float("inf")]}}, r"operators\.add\.0: .*finite number"),
         ({"operators": ["multiply"]}, "a sweep steers with add, rotate, .*, not with 'multiply'"),
+        ({"operators": "rotat"}, "not with 'rotat'; did you mean 'rotate'"),
         (
             {"operators": {"add": [1]}, "strengths": [1]},
             "strengths: the operators have their own; give one of the two",
@@ -81,19 +83,22 @@ def test_draws_are_cells_of_their_own():
         ),
         ({"targets": ["xx"]}, "targets: unknown language code 'xx'"),
         ({"targets": ["en"]}, "the source 'en' is among the targets"),
-        (
-            {"targets": []},
-            "the grid is empty; give at least one estimator, operator, layer, strength and target",
-        ),
-        ({"operators": {"add": []}}, "the grid is empty"),
+        ({"targets": []}, "targets: there is nothing in it; give at least one, or leave the key"),
+        ({"operators": {}}, "operators: there is nothing in it"),
+        ({"operators": {"add": []}}, r"operators\.add: there is nothing in it"),
+        ({"strengths": ""}, "strengths: there is nothing in it"),
         (
             {"split": "train"},
             "split: input should be 'estimate', 'dev' or 'test', and 'train' was given",
         ),
         ({"temperature": -1}, "temperature: .*greater than or equal to 0"),
+        ({"judge": "gpt"}, "there is no judge 'gpt'; the judges are retrieval, likelihood"),
+        ({"judge": "likelihood", "judge_model": "m"}, "named for a URL only"),
+        ({"dtype": "bfloat"}, "dtype: .*and 'bfloat' was given; did you mean 'bfloat16'"),
+        ({1: 2}, "there is no key '1'; the keys are model"),
         ({"draws": 2}, "draws: at temperature 0 every draw is the same"),
         ({"limit": 0, "batch": 0}, "limit: .*; batch: "),
-        ([1, 2], "a grid is keys and values, not list"),
+        ([1, 2], "keys and values are needed, not list"),
     ],
 )
 def test_what_is_refused(keys, told):

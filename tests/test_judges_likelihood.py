@@ -146,6 +146,6 @@ def test_what_cannot_be_judged(polyglot, directions, dev):
         )
     with (
         add(directions.between("en", "de").at(3), strength=1).on(polyglot),
-        pytest.raises(SteerlabError, match="judge outside of the edit's `with`"),
+        pytest.raises(SteerlabError, match="leave the edit's `with` first"),
     ):
         judge.rate([good])

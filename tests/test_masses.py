@@ -215,7 +215,7 @@ def test_what_is_wrong_is_said(polyglot: Model, few: Lexicon, directions: Direct
     with edit.on(polyglot), pytest.raises(SteerlabError, match="an edit is on the model already"):
         language_masses(polyglot, ["a"], [edit], few)
     late = add(directions.between("en", "de").at(4), positions="generated")
-    with pytest.raises(SteerlabError, match="nothing is generated where masses are read"):
+    with pytest.raises(SteerlabError, match="nothing is generated when texts are read"):
         language_masses(polyglot, ["a"], [late], few)
     short = Lexicon(few.langs, few.weights[:, :5000], few.pieces)
     with pytest.raises(SteerlabError, match=r"has 5000 tokens and .* 12288: make its own"):

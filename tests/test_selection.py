@@ -235,6 +235,31 @@ def test_stability_is_that_of_a_feature_near_the_threshold() -> None:
     assert found["size"]["en", 100] == found["size_all"]["en", 100] == whole > 3
 
 
+def test_stability_is_of_a_draw_and_the_whole_and_not_of_two_halves() -> None:
+    chance = torch.zeros(2, 1, 30)
+    chance[0, 0, :3], chance[0, 0, 3:20] = 0.9, 0.22
+    made = read(chance, langs=LANGS[:2], layers=[1], keep=100)
+    quiet = read(chance * 0, langs=LANGS[:2], layers=[1], keep=100, noise="random")
+    assert made.seen is not None
+    on, random = made.seen[0, :, 0].double(), torch.Generator().manual_seed(3)
+
+    def chosen(rows: Tensor) -> set[int]:
+        return set((on[rows].mean(0) >= 0.95).nonzero().flatten().tolist())
+
+    def jaccard(a: set[int], b: set[int]) -> float:
+        return len(a & b) / len(a | b)
+
+    draws = [torch.randperm(100, generator=random) for _ in range(12)]
+    with_whole = [jaccard(chosen(draw[:50]), chosen(torch.arange(100))) for draw in draws]
+    apart = [jaccard(chosen(draw[:50]), chosen(draw[50:])) for draw in draws]
+    row = langfir_stability(made, quiet, samples=(50,), draws=12, seed=3).iloc[0]
+    assert row["jaccard"] == pytest.approx(np.mean(with_whole))
+    assert [row["low"], row["high"]] == pytest.approx(np.percentile(with_whole, [2.5, 97.5]))
+    assert row["jaccard"] > np.mean(apart) + 0.05, (
+        "what two disjoint samples share is another number"
+    )
+
+
 def test_stability_of_nothing_is_undefined_and_the_texts_must_have_been_kept(
     texts: Firing, random: Firing
 ) -> None:

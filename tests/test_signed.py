@@ -13,7 +13,7 @@ from torch import Tensor
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, LatentPairs, Lift
-from steerlab.edits import CHANGES, add, signed_shift, steer
+from steerlab.edits import add, signed_shift, steer
 from steerlab.estimate import controls
 from steerlab.estimate.units import Selection
 from steerlab.estimate.units.foxp2 import (
@@ -272,7 +272,7 @@ def test_a_signed_shift_is_done_among_all_latents(
         pulled = (z @ prototype)[..., None] / (prototype @ prototype) * prototype
         after = z + push * towards - pull * pulled
         expected = sae.decode(after) - sae.decode(z)
-        change = CHANGES["signed_shift"](h, part.tensors).expand_as(h)
+        change = part.change(h, part.tensors, None).expand_as(h)
         torch.testing.assert_close(change, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -11,7 +11,9 @@ import pytest
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.studies.main.study import Settings, Study, run
+from steerlab.studies.main.run import RunResult, run
+from steerlab.studies.main.settings import Settings
+from steerlab.studies.main.study import Study
 from steerlab.sweeps.cell import Cell
 
 KEYS = (
@@ -218,10 +220,11 @@ def test_the_report_stands_alone(folder, summary):
 def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
     rows = pd.read_parquet(uninterrupted / "rows.parquet")
     settings = json.loads((uninterrupted / "manifest.json").read_text("utf-8"))["settings"]
-    settings |= {name: tuple(settings[name]) for name in ("langs", "targets")}
     cells = {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()}
     monkeypatch.setattr("steerlab.sweeps.decoding.decode", lambda *_, **__: 1 / 0)
-    assert run(Settings(**settings), out=uninterrupted, progress=False) == uninterrupted
+    again = run(**settings, out=uninterrupted, progress=False)
+    assert again == RunResult(uninterrupted)
+    assert Path(again) == uninterrupted
     assert {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()} == cells
     pd.testing.assert_frame_equal(pd.read_parquet(uninterrupted / "rows.parquet"), rows)
 
@@ -236,7 +239,7 @@ def test_a_cell_that_failed_stops_the_run_and_is_said(tmp_path, small, tiny, mon
     edit = Cell.edit
     monkeypatch.setattr(Cell, "edit", explode)
     settings = Settings(
-        str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True
+        model=str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True
     )
     with pytest.raises(
         SteerlabError, match=r"4 of 16 cells failed, the first with: .*no such luck.*run again"
@@ -255,7 +258,7 @@ def test_settings_are_checked_before_anything_is_run(tmp_path, tiny):
     refused("has no 'fr'; it has en de", langs=("en", "de"), targets=("fr",))
     refused("the source 'en' is among the targets", targets=("en", "de"))
     refused("has layers 0 to 2; layer 3 was asked for", layers=(1, 3))
-    refused("a limit of 0 lines leaves nothing; give 1 or more", limit=0)
+    refused("limit: input should be greater than or equal to 1, and 0 was given", limit=0)
     refused("there is no language identifier at", lid="nowhere.bin")
     refused("there is no folder nowhere", corpus="nowhere")
     assert not (tmp_path / "run" / "manifest.json").exists()
@@ -264,7 +267,7 @@ def test_settings_are_checked_before_anything_is_run(tmp_path, tiny):
 def test_another_run_in_the_folder(folder):
     before = (folder / "manifest.json").read_bytes()
     with pytest.raises(
-        SteerlabError, match=r"holds a run with other settings \(.*limit 4 there, 48 here.*\); give"
+        SteerlabError, match=r"holds a run with other settings \(.*limit 4 there, 16 here.*\); give"
     ):
         Study(Settings(quick=True), folder, progress=False)
     assert (folder / "manifest.json").read_bytes() == before

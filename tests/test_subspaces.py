@@ -18,7 +18,7 @@ import steerlab.estimate.controls as controls
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import CHANGES, ablate, conceptor, erase, overwrite
+from steerlab.edits import ablate, conceptor, erase, overwrite
 from steerlab.engine.collect import text_means
 from steerlab.estimate.pca import shared_and_own
 from steerlab.models.huggingface import Model
@@ -27,7 +27,7 @@ from steerlab.models.huggingface import Model
 def changed(edit: object, h: Tensor) -> Tensor:
     """h [token width] after an edit of one layer."""
     [part] = edit.parts  # type: ignore[attr-defined]
-    return h + CHANGES[part.operator](h[None], part.tensors)[0]
+    return h + part.change(h[None], part.tensors, None)[0]
 
 
 def tokens(texts: Texts) -> tuple[Tensor, np.ndarray]:

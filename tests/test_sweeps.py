@@ -289,7 +289,7 @@ def test_what_a_sweep_refuses(polyglot, pair, tmp_path):
         "split: input should be 'estimate', 'dev' or 'test', and 'train' was given", split="train"
     )
     for empty in ("targets", "estimators", "operators", "layers", "strengths"):
-        refused("the grid is empty; give at least one", **{empty: []})
+        refused(f"{empty}: there is nothing in it; give at least one", **{empty: []})
 
 
 def test_a_limit_takes_the_same_lines_for_every_cell(polyglot, pair):

@@ -9,7 +9,7 @@ import torch
 from measures import interleaved, spread
 from torch import Tensor
 
-from steerlab.edits import CHANGES
+from steerlab.edits import OPERATORS
 
 WIDTH, TOKENS = 4096, 1024
 
@@ -84,8 +84,9 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
 def _row(
     operator: str, h: Tensor, tensors: dict[str, Tensor], dense: Tensor | None, *, rounds: int
 ) -> dict[str, Any]:
-    change = CHANGES[operator]
-    actions: dict[str, Callable[[], Tensor]] = {"own": lambda: h + change(h, tensors)}
+    change = OPERATORS[operator].change
+    assert change is not None
+    actions: dict[str, Callable[[], Tensor]] = {"own": lambda: h + change(h, tensors, None)}
     if dense is not None:
         matrix = dense
         actions["dense"] = lambda: h @ matrix

@@ -41,7 +41,7 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
         rows.iloc[0],
     )
 
-    def score(name):
+    def score(name: str) -> list[float]:
         return list(by_sentence(table[name].to_numpy(float), sentences, strata=strata, seed=seed))
 
     spoken, relevant = table["in_language"].to_numpy(float), table["relevant"].to_numpy(float)

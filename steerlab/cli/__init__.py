@@ -5,15 +5,15 @@ import sys
 from collections.abc import Sequence
 
 from steerlab.cli import clas, files, importing, run, sweep
+from steerlab.cli.options import Verb
+from steerlab.core.errors import SteerlabError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's error is told in one line (exit 2), a stop by Ctrl-C says how to go
-    on (exit 130)."""
-    options = _parser().parse_args(arguments)
-    from steerlab.core.errors import SteerlabError
-
+    """Run one verb; a user's error is one line (exit 2), a stop by Ctrl-C says how to go on
+    (exit 130)."""
     try:
+        options = parser().parse_args(arguments)
         return int(options.verb(options) or 0)
     except SteerlabError as error:
         print(f"steerlab: {error}", file=sys.stderr)
@@ -32,11 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of every verb."""
+    whole = argparse.ArgumentParser(
         prog="steerlab", description="Find, measure and steer the language of a language model."
     )
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = whole.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=Verb)
     for module in (run, files, importing, sweep, clas):
         module.add_verbs(verbs)
-    return parser
+    return whole

@@ -40,9 +40,11 @@ def add_verbs(verbs: Any) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     from steerlab.core.corpus import corpus
+    from steerlab.core.files import need_ending
     from steerlab.models.loading import load
     from steerlab.sweeps.fits import fit
 
+    need_ending(options.out, ".safetensors")
     model = load(options.model)
     fits = fit(
         model,
@@ -73,7 +75,9 @@ def _steer(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     import steerlab.figures as figures
     from steerlab.core.directions import Directions
+    from steerlab.core.files import need_ending
 
+    need_ending(options.out, ".html")
     directions = Directions.load(options.directions).at(options.layer)
     if options.figure == "dendrogram":
         figure = figures.dendrogram(directions)

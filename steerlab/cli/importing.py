@@ -22,8 +22,10 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
+    from steerlab.core.files import need_ending
     from steerlab.estimate.released import clas_bench, language_means
 
+    need_ending(options.out, ".safetensors")
     if options.format == "means":
         directions = language_means(options.path)
     else:

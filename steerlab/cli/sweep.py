@@ -5,12 +5,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlab.cli.words import add_ray, workers
+from steerlab.cli.options import add_options, add_ray, given, workers
 
 
 def add_verbs(verbs: Any) -> None:
-    sweep = verbs.add_parser("sweep", help="run a grid from a .yaml file, or go on with it")
-    sweep.add_argument("grid", type=Path, help="a .yaml file of the keys of steerlab.Grid")
+    sweep = verbs.add_parser(
+        "sweep", help="run a grid from a .yaml file, or go on with it", fill=_options
+    )
+    sweep.set_defaults(verb=_sweep)
+
+
+def _options(sweep: argparse.ArgumentParser) -> None:
+    from steerlab.sweeps.grid import Grid
+
+    sweep.add_argument(
+        "grid",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="a .yaml file of settings; those given as options win over it",
+    )
     sweep.add_argument(
         "--out", type=Path, help="the folder of results (default: runs/<name of the file>)"
     )
@@ -22,7 +36,7 @@ def add_verbs(verbs: Any) -> None:
     sweep.add_argument("--status", action="store_true", help="say what is done, and do nothing")
     sweep.add_argument("--retry", action="store_true", help="run cells again that failed")
     add_ray(sweep)
-    sweep.set_defaults(verb=_sweep)
+    add_options(sweep, Grid)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -30,20 +44,32 @@ def _sweep(options: argparse.Namespace) -> int:
     from steerlab.sweeps.grid import Grid
     from steerlab.sweeps.sweep import forecast, progress_of, sweep
 
-    out = options.out or Path("runs") / options.grid.stem
     if options.status:
-        _tell(progress_of(out))
+        _tell(progress_of(_folder(options)))
         return 0
-    grid = Grid.read(options.grid)
+    keys = given(options, Grid)
+    grid = Grid.of(keys) if options.grid is None else Grid.read(options.grid, keys)
     if options.dry_run:
         _tell(forecast(grid))
         return 0
+    out = _folder(options)
     rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **workers(options))
     write_table(out / "rows.parquet", rows)
     if set(rows["split"]) == {"dev"}:
         _best(rows)
     print(out / "rows.parquet")
     return 1 if rows.attrs.get("failed") else 0
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The folder of results: the one given, or one named like the file."""
+    from steerlab.core.errors import SteerlabError
+
+    if options.out is None and options.grid is None:
+        raise SteerlabError(
+            "there is no file to name the folder of results after; give a .yaml file or --out"
+        )
+    return options.out or Path("runs") / options.grid.stem
 
 
 def _tell(found: dict[str, Any]) -> None:

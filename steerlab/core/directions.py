@@ -3,7 +3,6 @@ language to another."""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,14 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.languages import language
 
 FORMAT = "steerlab directions 1"
 StrengthUnit = Literal["gap", "absolute"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direction:
     """From one language (or, if `source` is None, from the other languages' mean) to another, at
     some layers.
@@ -47,6 +48,8 @@ class Direction:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     source_extra: Mapping[str, Tensor] = field(default_factory=dict)
 
+    __eq__ = by_content
+
     def at(self, *layers: int) -> "Direction":
         """Only these layers."""
         keep = _places(self.layers, layers)
@@ -64,7 +67,7 @@ class Direction:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """Language vectors whose differences are directions, with the language means that give strength
     its unit.
@@ -89,6 +92,8 @@ class Directions:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     strength_unit: StrengthUnit = "gap"
+
+    __eq__ = by_content
 
     def __post_init__(self) -> None:
         if self.strength_unit not in get_args(StrengthUnit):
@@ -246,8 +251,9 @@ class Directions:
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
     def save(self, file: str | Path) -> Path:
-        """Write safetensors whose header says what made it; the file appears whole or not at
+        """Write .safetensors whose header says what made it; the file appears whole or not at
         all."""
+        file = need_ending(file, ".safetensors")
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
         tensors = {
@@ -263,15 +269,8 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        file, fresh = Path(file), Path(f"{file}.new")
-        try:
+        with explained(file), replacing(file) as (fresh,):
             save_file(tensors, fresh, metadata=header)
-            os.replace(fresh, file)
-        except (SafetensorError, OSError) as error:
-            fresh.unlink(missing_ok=True)
-            raise SteerlabError(
-                f"could not write {file} ({error}); make room, or give a folder that exists"
-            ) from error
         return file
 
     @classmethod

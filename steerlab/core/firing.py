@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
@@ -101,7 +102,26 @@ class Firing:
     ) -> None:
         """Add a batch of texts at one layer; `mask` is true where a token counts. Call `count`
         once for all layers."""
-        place, depth = self._place(lang), self.layers.index(layer)
+        self.add(
+            lang, layer, self.summed(lang, layer, on=on, value=value, states=states, mask=mask)
+        )
+
+    def summed(
+        self,
+        lang: str,
+        layer: int,
+        *,
+        on: Bool[Tensor, "row pos unit"],
+        value: Float[Tensor, "row pos unit"],
+        states: Float[Tensor, "row pos width"],
+        mask: Bool[Tensor, "row pos"],
+    ) -> list[Tensor]:
+        """What a batch of texts adds at one layer, for `add`; nothing is changed.
+
+        A pass that fails half-way through the layers leaves nothing behind when all is added at
+        its end.
+        """
+        first = int(self.texts[self._place(lang)])
         texts_on = (on & mask[..., None]).any(1)
         total, kept = (
             value[mask].float(),
@@ -115,12 +135,19 @@ class Firing:
                 f"the units of layer {layer} hold NaN or infinity for {lang!r}; the weights are "
                 "broken"
             )
+        kept_texts = 0 if self.seen is None else max(0, self.seen.shape[1] - first)
+        return [*found, texts_on[:kept_texts].cpu()]
+
+    def add(self, lang: str, layer: int, sums: Sequence[Tensor]) -> None:
+        """Add what `summed` gave for the texts that come next."""
+        place, depth = self._place(lang), self.layers.index(layer)
+        *found, texts_on = sums
         for name, part in zip(("on", "texts_on", "total", "square", "sums"), found, strict=True):
             getattr(self, name)[place, depth] += part
         if self.seen is not None:
             first = int(self.texts[place])
-            room = self.seen[place, first : first + len(mask), depth]
-            room |= texts_on[: len(room)].cpu()
+            room = self.seen[place, first : first + len(texts_on), depth]
+            room |= texts_on[: len(room)]
 
     def count(self, lang: str, mask: Bool[Tensor, "row pos"]) -> None:
         """Close a batch: its texts and tokens, once every layer was updated."""
@@ -180,7 +207,7 @@ class Firing:
         return told | about | {"model": self.provenance.get("model", {}).get("fingerprint")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lift:
     """What adding a unit does to a language's mass: `slope` [lang layer unit] per unit of strength,
     NaN if not tried.
@@ -197,8 +224,10 @@ class Lift:
     effect: Float[Tensor, "lang layer unit strength"]
     provenance: Mapping[str, Any]
 
+    __eq__ = by_content
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Gradients:
     """How much each unit serves a labelled answer: `score` [lang layer unit], `control` the same on
     the control items.
@@ -214,8 +243,10 @@ class Gradients:
     control: Float[Tensor, "lang layer unit"]
     provenance: Mapping[str, Any]
 
+    __eq__ = by_content
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class LatentPairs:
     """Differences of chosen latents between sentences and their translations, target less source.
 
@@ -231,3 +262,5 @@ class LatentPairs:
     differences: Mapping[tuple[str, int], Float[Tensor, "pair unit"]]
     source_mean: Mapping[tuple[str, int], Float[Tensor, " unit"]]
     provenance: Mapping[str, Any]
+
+    __eq__ = by_content

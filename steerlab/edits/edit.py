@@ -1,92 +1,23 @@
-"""Edits as values: which tensors change which rows at which layer, how they compose, and what
-they did."""
+"""Edits as values: which functions change which rows at which layer, how they compose, and how
+they are made."""
 
-import math
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.directions import Direction
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import hook_name
-from steerlab.core.tokens import has_bos
-from steerlab.edits.changes import CHANGES, Tensors
-
-POSITIONS = ("all", "prompt", "generated")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One operator at one layer, for one row pattern: every row alike (`rows` None), or tensor
-    row i for `rows[i]`."""
-
-    operator: str
-    site: str
-    layer: int
-    positions: str
-    tensors: Tensors
-    identity: bool
-    rows: Tensor | None = None
-
-
-class EditStats:
-    """What an edit did: positions per layer on prefill and on decode, and the dose ‖Δh‖/‖h‖ of
-    each row."""
-
-    def __init__(self) -> None:
-        self.passes = 0
-        self.prefill: dict[int, int] = {}
-        self.decode: dict[int, int] = {}
-        self._sums = torch.zeros(0, 2)  # of each row: its doses added up, and how many they are
-
-    def record(
-        self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, ratio: Tensor
-    ) -> None:
-        """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None; `ratio`
-        is their dose.
-
-        `generated` [row pos] says which of them count as decoded.
-        """
-        ratio = ratio.expand_as(generated)
-        if mask is None:
-            self._count(self.decode, layer, ratio.numel())
-            number = torch.ones_like(ratio)
-        else:
-            self._count(self.prefill, layer, int((mask & ~generated).sum()))
-            self._count(self.decode, layer, int((mask & generated).sum()))
-            ratio, number = ratio.masked_fill(~mask, 0), mask.to(ratio.dtype)
-        self._sums.index_add_(0, rows, torch.stack([ratio, number], 2).sum(1))
-
-    def make_room(self, rows: int, device: torch.device) -> None:
-        """Be ready to count rows below `rows`."""
-        if rows > len(self._sums):
-            with torch.inference_mode(
-                mode=False
-            ):  # what inference mode made cannot be changed outside of it
-                more = torch.zeros(rows - len(self._sums), 2, device=device)
-                self._sums = torch.cat([self._sums.to(device), more])
-
-    def mark(self) -> tuple[Any, ...]:
-        """What was touched until now, for `undo`."""
-        return self.passes, dict(self.prefill), dict(self.decode), self._sums.clone()
-
-    def undo(self, mark: tuple[Any, ...]) -> None:
-        """Forget what came after a mark: a batch that failed did nothing."""
-        self.passes, self.prefill, self.decode, self._sums = mark
-
-    def _count(self, counts: dict[int, int], layer: int, number: int) -> None:
-        counts[layer] = counts.get(layer, 0) + number
-
-    def doses(self, rows: int) -> Float[Tensor, " row"]:
-        """Mean dose of each row over its touched positions; 0 where nothing was touched."""
-        known = self._sums[:rows].cpu()
-        total, number = torch.nn.functional.pad(known, (0, 0, 0, rows - len(known))).T
-        return total / number.clamp(min=1)
+from steerlab.edits.attached import AttachedPart, EditStats, begins_with_bos, plain_hook
+from steerlab.edits.own_function import OwnFunction
+from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
 
 
 @runtime_checkable
@@ -101,14 +32,28 @@ class _Attachable(Protocol):
     def need_layer(self, layer: int) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it
-    inside a `with`."""
+    inside a `with`.
+
+    `parts` are done in their order; `model` says which model it was made with, as far as is known.
+    """
 
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None  # of a stack: how many rows it carries
+
+    __eq__ = by_content
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the edit does: its parts in their order, the model that it is for.
+
+        It is the same in any process. Nothing is kept, since a tensor can change in place.
+        """
+        about = [[part.digest for part in self.parts], self.rows, self.model.get("fingerprint")]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:
@@ -122,17 +67,14 @@ class Edit:
         """Attach to a model for the length of a `with`; a run in which no position was touched
         raises at its end."""
         self._need(model)
-        touched = EditStats()
+        stats = EditStats()
         changes = [
-            (part.site, part.layer, _Change(part, touched, self.rows)) for part in self.parts
+            (part.site, part.layer, AttachedPart(part, stats, self.rows)) for part in self.parts
         ]
         with model.attached(changes):
-            yield touched
-        if (
-            self.parts
-            and touched.passes
-            and not any((*touched.prefill.values(), *touched.decode.values()))
-        ):
+            yield stats
+        touched = any((*stats.prefill.values(), *stats.decode.values()))
+        if self.parts and stats.passes and not touched:
             kinds = ", ".join(sorted({part.positions for part in self.parts}))
             raise SteerlabError(
                 f"the edit touched no position (positions: {kinds}); the outputs are unsteered"
@@ -183,9 +125,15 @@ class Edit:
             raise SteerlabError(
                 f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'"
             )
-        bos = _begins_with_bos(model) if bos is None else bos
+        for part in self.parts:
+            if isinstance(part.change, OwnFunction) and part.change.takes == 3:
+                raise SteerlabError(
+                    f"a plain hook has no positions to give to {part.operator}; use "
+                    "edit.on(model), or a function of (h, tensors)"
+                )
+        bos = begins_with_bos(model) if bos is None else bos
         return [
-            (hook_name(part.site, part.layer), _lens_hook(part, self.rows, bos=bos))
+            (hook_name(part.site, part.layer), plain_hook(part, self.rows, bos=bos))
             for part in self.parts
         ]
 
@@ -193,53 +141,63 @@ class Edit:
         self._need_width(model.width_of, model.name)
         for part in self.parts:
             model.need_layer(part.layer)
-        made, here = self.model.get("fingerprint"), model.fingerprint
-        if made and here and made != here:
+        own, given = self.model.get("fingerprint"), model.fingerprint
+        if own and given and own != given:
             raise SteerlabError(
-                f"this edit was made with {self.model.get('name')} ({made}), not with {model.name} "
-                f"({here}); "
-                "directions of one model mean nothing in another: collect and fit again"
+                f"this edit was made with {self.model.get('name')} ({own}), not with {model.name} "
+                f"({given}); directions of one model mean nothing in another: collect and fit again"
             )
 
     def _need_width(self, width_of: Callable[[str], int | None], name: str) -> None:
         widths = {site: width_of(site) for site in {part.site for part in self.parts}}
         for part in self.parts:
             width = widths[part.site]
+            # A user's function may take tensors of any shape; what it returns is checked.
+            if width is None or isinstance(part.change, OwnFunction):
+                continue
             for key, tensor in part.tensors.items():
-                if (
-                    width is not None and tensor.ndim > 1 and tensor.shape[-1] not in (1, width)
-                ):  # 1: of a unit
-                    place = f" at {part.site}" if part.site.startswith("mlp_") else ""
+                # A width of 1 is a number for each unit, not a vector.
+                if tensor.ndim > 1 and tensor.shape[-1] not in (1, width):
+                    where = f" at {part.site}" if part.site.startswith("mlp_") else ""
                     raise SteerlabError(
                         f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has "
-                        f"{width}{place}"
+                        f"{width}{where}"
                     )
 
 
 def stack(edits: Sequence[Edit]) -> Edit:
-    """One edit whose row i carries edit i; parts of one operator at one layer are done together."""
+    """One edit whose row i carries edit i; parts of one function at one layer are done together."""
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
-        turns: dict[
-            tuple, int
-        ] = {}  # operators do not commute: each row keeps its own order at a site
+        # Functions do not commute: each row keeps its own order at a site.
+        turns: dict[tuple[int, str], int] = {}
         for part in edit.parts:
             if part.rows is not None:
                 raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
-            here = (part.layer, part.site)
-            turns[here] = turns.get(here, -1) + 1
-            key = (*here, turns[here], part.operator, part.positions, part.identity)
-            groups.setdefault(key, []).append((row, part))
-    parts = []
-    for (layer, site, _, operator, positions, identity), members in sorted(
-        groups.items(), key=lambda item: item[0]
-    ):
-        tensors = {
-            key: _join([part.tensors[key] for _, part in members]) for key in members[0][1].tensors
-        }
-        rows = torch.tensor([row for row, _ in members])
-        parts.append(Part(operator, site, layer, positions, tensors, identity, rows))
-    return Edit(tuple(parts), _maker(edits), len(edits))
+            place = (part.layer, part.site)
+            turns[place] = turns.get(place, -1) + 1
+            key = (*place, turns[place], part.positions, part.identity, part.change)
+            groups.setdefault((*key, _shapes(part)), []).append((row, part))
+    # Groups of one layer, site and turn are of different rows, so that their order is free: by name
+    # it is the same in every run, whatever row comes first.
+    order = lambda item: (*item[0][:3], item[1][0][1].operator, *item[0][3:5])  # noqa: E731
+    ordered = sorted(groups.items(), key=order)
+    return Edit(tuple(_together(members) for _, members in ordered), _maker(edits), len(edits))
+
+
+def _shapes(part: Part) -> tuple:
+    """What tensors must have in common to be joined: nothing for the package's functions, for which
+    a row of zeros is no row, and the whole shape for a user's."""
+    if not isinstance(part.change, OwnFunction):
+        return ()
+    return tuple((name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors))
+
+
+def _together(members: Sequence[tuple[int, Part]]) -> Part:
+    """One part of many that do the same with tensors of their own."""
+    first = members[0][1]
+    tensors = {name: _join([part.tensors[name] for _, part in members]) for name in first.tensors}
+    return replace(first, tensors=tensors, rows=torch.tensor([row for row, _ in members]))
 
 
 def _maker(edits: Sequence[Edit]) -> Mapping[str, Any]:
@@ -264,153 +222,108 @@ def _join(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors)
 
 
-def made(
-    operator: str, direction: Direction, positions: str, tensors: Tensors, *, identity: bool
+def edit_along(
+    direction: Direction,
+    change: ChangeFn,
+    tensors: Tensors,
+    *,
+    operator: str,
+    positions: str,
+    identity: bool,
 ) -> Edit:
-    if positions not in POSITIONS:
-        raise SteerlabError(f"there are no positions {positions!r}; use {', '.join(POSITIONS)}")
+    """The edit of an operator: one function at each layer of a direction.
+
+    Args:
+        direction: says the site, the layers and the model.
+        change: what is added to h (see `ChangeFn`), a function of a module, so that it pickles.
+        tensors: what the function gets, each with a leading axis of the direction's layers.
+        operator: what messages call it.
+        positions: one of POSITIONS.
+        identity: whether the operator is set to change nothing.
+    """
+    _need_positions(positions)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise SteerlabError(f"{operator}: {name} holds NaN or infinity")
-    parts = tuple(
-        Part(
-            operator,
-            direction.site,
-            layer,
-            positions,
-            {k: t[i : i + 1].float() for k, t in tensors.items()},
-            identity,
+    parts = []
+    for number, layer in enumerate(direction.layers):
+        # Cut and not indexed: the leading axis stays, as that of the rows.
+        mine = {name: tensor[number : number + 1].float() for name, tensor in tensors.items()}
+        parts.append(Part(change, operator, direction.site, layer, positions, mine, identity))
+    return Edit(tuple(parts), direction.model)
+
+
+def edit(
+    function: Callable[..., Tensor],
+    *,
+    site: str = "resid_post",
+    layer: int | None = None,
+    layers: Sequence[int] | None = None,
+    tensors: Mapping[str, Tensor | float] | None = None,
+    positions: str = "all",
+    name: str | None = None,
+    identity: bool = False,
+) -> Edit:
+    """An edit of your own function: h becomes h + function(h), (h, tensors) or (h, tensors,
+    positions).
+
+    `h` is [row pos width] in float32, without regard to what the model computes in. The function
+    returns what is added to h, of h's shape or with 1 in the place of row or pos; other shapes,
+    other types and NaN raise. What it closes over is the same for all rows. What differs between
+    the edits of a `stack` goes into `tensors`: rows of one function and of tensors of one shape are
+    then computed together. A number reaches the function as [row 1 1], a vector as [row 1 width]
+    and a matrix as [row a b], so that `s * h`, `v + h` and `h @ m` mean the same in a stack as
+    alone.
+
+    Padding lies on the left, and rows of one prompt are computed once up to their edits: a function
+    that mixes positions reads `positions.text`.
+
+    Args:
+        function: of a module, if the edit is to be pickled, as on a Ray cluster.
+        site: where h is read and changed.
+        layer: the layer; or
+        layers: several, at each of which the function does the same.
+        tensors: numbers and tensors that the function gets, by name.
+        positions: "all", "prompt" or "generated"; BOS and padding are never edited.
+        name: what messages call the function. The digest is of its source, and of the defaults,
+            closure and global values that it uses; where these cannot be read, as at a prompt, it
+            is of the name, which must then be another one for each function.
+        identity: whether it changes nothing with these values, so that h keeps its last bit.
+    """
+    change = OwnFunction.of(function, name)
+    given = dict(tensors or {})
+    if given and change.takes == 1:
+        raise SteerlabError(
+            f"{change.name} takes h alone and would never see the tensors {', '.join(given)}; "
+            "let it take (h, tensors)"
         )
-        for i, layer in enumerate(direction.layers)
-    )
-    return Edit(parts, direction.model)
+    numbers = [number for number in (layer, *(layers or ())) if number is not None]
+    if (layer is None) == (layers is None) or not numbers:
+        raise SteerlabError(
+            f"the edit of {change.name} takes layer= or, for several, layers=; give one of the two"
+        )
+    hook_name(site, 0)  # an unknown site raises
+    _need_positions(positions)
+    mine = {key: _for_rows(change.name, key, value) for key, value in given.items()}
+    parts = [Part(change, change.name, site, each, positions, mine, identity) for each in numbers]
+    return Edit(tuple(parts))
 
 
-def finite(name: str, value: float | None) -> float:
-    if value is None or not math.isfinite(value):
-        raise SteerlabError(f"{name} is {value}; give a finite number")
-    return float(value)
+def _for_rows(function: str, name: str, value: Tensor | float) -> Tensor:
+    """A number [1 1 1], a vector [1 1 width], or a tensor [1 ...]: with an axis of rows in front,
+    and one of positions where it has too few to go with h."""
+    tensor = torch.as_tensor(value)
+    if not torch.isfinite(tensor).all():
+        raise SteerlabError(f"{function}: {name} holds NaN or infinity")
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return tensor[(None,) * max(1, 3 - tensor.ndim)]
+
+
+def _need_positions(positions: str) -> None:
+    if positions not in POSITIONS:
+        raise SteerlabError(f"there are no positions {positions!r}; use {', '.join(POSITIONS)}")
 
 
 def _depth(part: Part) -> int:
     return part.layer + (part.site == "resid_post")
-
-
-class _Change:
-    """The function that a model attaches for a part: finds its rows in the batch, changes them,
-    records its doses."""
-
-    def __init__(self, part: Part, touched: EditStats, edits: int | None):
-        self.part, self.touched, self.edits = part, touched, edits
-        self.rows: Tensor | None = (
-            None  # those of the batch for which the places below were looked up
-        )
-
-    def __call__(self, h: Tensor, where: Any) -> Tensor | None:
-        self.touched.passes += 1
-        if self.rows is not where.rows:
-            self._look_up(where.rows, h.device)
-        if not len(self.names) or (where.step and self.part.positions == "prompt"):
-            return None
-        found = h[self.pick]
-        mask = None if where.step else self._mask(where)
-        x = found.float()
-        delta = CHANGES[self.part.operator](x, self.tensors)
-        norm = torch.linalg.vector_norm
-        ratio = norm(delta, dim=-1) / norm(x, dim=-1).clamp(min=1e-30)
-        self.touched.record(
-            self.part.layer, self.names, mask, where.generated[self.pick], ratio.detach()
-        )
-        if self.part.identity:
-            return None
-        changed = (x + delta).to(h.dtype)
-        if mask is not None:
-            changed = torch.where(mask[..., None], changed, found)
-        if self.pick == slice(None):
-            return changed
-        new = h.clone()
-        new[self.pick] = changed
-        return new
-
-    def _look_up(self, rows: Tensor, device: torch.device) -> None:
-        """Where this part's rows are in a batch of the rows `rows`, and the tensors of each."""
-        names, last = rows.tolist(), int(rows.max())
-        if self.edits is not None and last >= self.edits:
-            raise SteerlabError(
-                f"the batch has {last + 1} rows or more and the stack {self.edits} edits; give "
-                "each row one"
-            )
-        place = (
-            None
-            if self.part.rows is None
-            else {row: i for i, row in enumerate(self.part.rows.tolist())}
-        )
-        here = [
-            i for i, name in enumerate(names) if (name >= 0 if place is None else name in place)
-        ]
-        index = (
-            None
-            if place is None
-            else torch.tensor([place[names[i]] for i in here], dtype=torch.long)
-        )
-        self.rows, self.pick = rows, slice(None) if len(here) == len(names) else _span(here, device)
-        self.names = rows[self.pick]
-        self.tensors = {
-            k: (t if index is None else t[index]).to(device) for k, t in self.part.tensors.items()
-        }
-        self.touched.make_room(last + 1, device)
-
-    def _mask(self, where: Any) -> Tensor:
-        text, generated = where.text[self.pick], where.generated[self.pick]
-        if self.part.positions == "prompt":
-            return text & ~generated
-        return text & generated if self.part.positions == "generated" else text
-
-
-def _span(places: list[int], device: torch.device) -> Any:
-    """A slice where the places follow each other, for then no copy is made."""
-    if places and places[-1] - places[0] + 1 == len(places):
-        return slice(places[0], places[-1] + 1)
-    return torch.tensor(places, dtype=torch.long, device=device)
-
-
-def _begins_with_bos(model: Any) -> bool:
-    """Whether the texts of a model begin with BOS: of ours if there is one, TransformerLens says
-    so in its `cfg`."""
-    tokenizer = getattr(model, "tokenizer", None)
-    if tokenizer is None:
-        raise SteerlabError(
-            "a plain hook does not see the tokens, and what begins a text is not known without a "
-            "model that has a "
-            "tokenizer; give the model, as in edit.hooks(model), or bos=True or bos=False"
-        )
-    if not hasattr(model, "cfg"):
-        return tokenizer.bos_token_id is not None
-    if not model.cfg.default_prepend_bos and has_bos(tokenizer):
-        raise SteerlabError(
-            "TransformerLens puts no BOS before this model's texts (cfg.default_prepend_bos is "
-            "False), but its "
-            f"tokenizer has one, {tokenizer.bos_token!r}; give bos=True if your texts begin with "
-            "it, or bos=False"
-        )
-    return bool(model.cfg.default_prepend_bos)
-
-
-def _lens_hook(part: Part, edits: int | None, *, bos: bool) -> Callable:
-    def hook(h: Tensor, hook: Any = None) -> Tensor | None:
-        if part.identity:
-            return None
-        tensors = {k: t.to(h.device) for k, t in part.tensors.items()}
-        rows: Tensor | slice = slice(None)
-        if part.rows is not None:
-            rows = part.rows.to(h.device)
-            if edits != len(h):
-                raise SteerlabError(
-                    f"the batch has {len(h)} rows and the stack {edits} edits; give each row one"
-                )
-        new, first = h.clone(), 1 if bos and h.shape[1] > 1 else 0
-        x = h[rows, first:].float()
-        new[rows, first:] = (x + CHANGES[part.operator](x, tensors)).to(h.dtype)
-        return new
-
-    return hook

@@ -5,16 +5,30 @@ A latent is read as relu(pre) · [pre > threshold], pre = encoder · h + bias, a
 decoder row.
 """
 
-import torch
+from functools import partial
+from typing import Any
+
+from einops import einsum, rearrange
 from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
-from steerlab.edits.edit import Edit, finite, made
-from steerlab.edits.requirements import extra_of, need_units, source_extra_of
+from steerlab.edits.edit import Edit, edit_along
+from steerlab.edits.operators import every_layer, random_shift
+from steerlab.edits.part import Tensors
+from steerlab.edits.record import Operator
+from steerlab.edits.requirements import extra_of, need_finite, need_units, source_extra_of
 
 READ = ("encoder", "bias", "threshold")
 TINY = 1e-12  # of a squared norm
+
+
+def set_latents(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """What is missing to the latents' goal, written along their decoder rows."""
+    goal = rearrange(tensors["goal"], "row rank 1 -> row 1 rank")
+    missing = goal - _latents(h, tensors)
+    written = einsum(missing, tensors["decoder"], "row pos rank, row rank width -> row pos width")
+    return tensors["fraction"][:, None, None] * written
 
 
 def clamp(
@@ -27,12 +41,25 @@ def clamp(
     since h is never replaced by it. Needs what `decoded` or `gated` makes of a selection of
     latents.
     """
-    found = extra_of(direction, "clamp", "decoded", *READ, "decoder", "level")
-    need_units(direction, "clamp", found["decoder"])
-    size = torch.full((len(direction.layers),), finite("fraction", fraction))
-    goal = finite("level", level) * found["level"][..., None]
-    tensors = _reading(found) | {"decoder": found["decoder"], "goal": goal, "fraction": size}
-    return made("clamp", direction, positions, tensors, identity=fraction == 0)
+    units = extra_of(direction, "clamp", "decoded", *READ, "decoder", "level")
+    need_units(direction, "clamp", units["decoder"])
+    size = every_layer(direction, need_finite("fraction", fraction))
+    goal = need_finite("level", level) * units["level"][..., None]
+    tensors = _reading(units) | {"decoder": units["decoder"], "goal": goal, "fraction": size}
+    return edit_along(
+        direction,
+        set_latents,
+        tensors,
+        operator="clamp",
+        positions=positions,
+        identity=fraction == 0,
+    )
+
+
+def shift_where_on(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """One vector at the positions where some latent is on, and 0 elsewhere."""
+    is_on = (_latents(h, tensors) > 0).any(-1, keepdim=True)
+    return is_on * tensors["shift"][:, None]
 
 
 def gate(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
@@ -43,16 +70,27 @@ def gate(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     latents, the source's among them. Source: Deng et al. (arXiv 2505.05111), whose own code for it
     is not released.
     """
-    found = source_extra_of(direction, "gate", "gated", *READ)
-    need_units(direction, "gate", found["encoder"], lang=direction.source)
-    shift = finite("strength", strength) * direction.gap[:, None] * direction.unit
+    units = source_extra_of(direction, "gate", "gated", *READ)
+    need_units(direction, "gate", units["encoder"], lang=direction.source)
+    shift = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
     if strength and not shift.any(-1).all():
         raise SteerlabError(
             f"the direction to {direction.target!r} is zero at some layer; leave that layer out"
         )
-    return made(
-        "gate", direction, positions, _reading(found) | {"shift": shift}, identity=strength == 0
+    return edit_along(
+        direction,
+        shift_where_on,
+        _reading(units) | {"shift": shift},
+        operator="gate",
+        positions=positions,
+        identity=strength == 0,
     )
+
+
+def shift_signed(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """One vector, less what the latents have of the source's prototype."""
+    prototype = _latents(h, tensors) @ tensors["prototype"]
+    return tensors["shift"][:, None] - prototype * tensors["away"][:, None]
 
 
 def signed_shift(
@@ -68,32 +106,99 @@ def signed_shift(
     FOXP2 stage III (arXiv 2602.00945; λ and β there), with the error of the reconstruction kept:
     one released code replaces h by the reconstruction, which alone damages the stream.
     """
-    inside = extra_of(direction, "signed_shift", "signed", "window")["window"].bool().tolist()
-    layers = [layer for layer, is_in in zip(direction.layers, inside, strict=True) if is_in]
+    window = extra_of(direction, "signed_shift", "signed", "window")["window"].bool().tolist()
+    layers = [layer for layer, is_in in zip(direction.layers, window, strict=True) if is_in]
     if not layers:
-        told = ", ".join(map(str, direction.layers))
+        given = ", ".join(map(str, direction.layers))
         raise SteerlabError(
-            f"none of the layers {told} is in the window of {direction.target!r}; take all layers"
+            f"none of the layers {given} is in the window of {direction.target!r}; take all layers"
         )
     direction = direction.at(*layers)
-    found = extra_of(direction, "signed_shift", "signed", *READ, "decoder", "push", "pull")
-    need_units(direction, "signed_shift", found["decoder"])
-    written = lambda z: torch.einsum("lr,lrw->lw", z, found["decoder"])  # noqa: E731
-    away = (
-        finite("pull", pull)
-        / (found["pull"].square().sum(-1, keepdim=True) + TINY)
-        * written(found["pull"])
+    units = extra_of(direction, "signed_shift", "signed", *READ, "decoder", "push", "pull")
+    need_units(direction, "signed_shift", units["decoder"])
+    pushed, pulled = (
+        einsum(units[name], units["decoder"], "layer rank, layer rank width -> layer width")
+        for name in ("push", "pull")
     )
-    tensors = {"shift": finite("push", push) * written(found["push"]), "away": away}
-    tensors |= _reading(found) | {"prototype": found["pull"][..., None]}
-    return made("signed_shift", direction, positions, tensors, identity=push == 0 and pull == 0)
+    squared = units["pull"].square().sum(-1, keepdim=True)
+    tensors = _reading(units) | {
+        "shift": need_finite("push", push) * pushed,
+        "away": need_finite("pull", pull) / (squared + TINY) * pulled,
+        "prototype": units["pull"][..., None],
+    }
+    return edit_along(
+        direction,
+        shift_signed,
+        tensors,
+        operator="signed_shift",
+        positions=positions,
+        identity=push == 0 and pull == 0,
+    )
 
 
-def _reading(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def _latents(h: Tensor, tensors: Tensors) -> Tensor:
+    """relu(pre) · [pre > threshold] [row pos rank]; a unit of zeros, which fills up a smaller
+    rank, is never on."""
+    pre = einsum(h, tensors["encoder"], "row pos width, row rank width -> row pos rank")
+    pre = pre + rearrange(tensors["bias"], "row rank 1 -> row 1 rank")
+    return pre.relu() * (pre > rearrange(tensors["threshold"], "row rank 1 -> row 1 rank"))
+
+
+def _reading(units: dict[str, Tensor]) -> dict[str, Tensor]:
     """What reads the latents. One number for each unit is a row of width 1: rows of zeros then
     fill up any rank."""
     return {
-        "encoder": found["encoder"],
-        "bias": found["bias"][..., None],
-        "threshold": found["threshold"][..., None],
+        "encoder": units["encoder"],
+        "bias": units["bias"][..., None],
+        "threshold": units["threshold"][..., None],
     }
+
+
+_OTHER_FEATURES = (
+    "what stands beside it is other features, as often on: clamp or shift those of units.matched"
+)
+
+RECORDS = {
+    "clamp": Operator(
+        make=clamp,
+        change=set_latents,
+        knob="level",
+        unit="mean values of the latents on the target's text",
+        grid=(1.0, 2.0, 4.0, 8.0),
+        identity={"fraction": 0.0},
+        no_twin=_OTHER_FEATURES,
+        units="latents",
+    ),
+    "gate": Operator(
+        make=gate,
+        change=shift_where_on,
+        knob="strength",
+        unit="natural gaps",
+        grid=(0.5, 1.0, 1.5, 2.0),
+        identity={"strength": 0.0},
+        twin=random_shift,  # behind the same gate
+        units="latents",
+    ),
+    "signed_shift": Operator(
+        make=signed_shift,
+        change=shift_signed,
+        knob="push",
+        unit="mean differences of the target's latents",
+        grid=(0.5, 1.0, 2.0, 4.0),
+        identity={"push": 0.0, "pull": 0.0},
+        no_twin=_OTHER_FEATURES,
+        whole=True,
+        units="latents",
+    ),
+    "push_pull": Operator(
+        make=partial(signed_shift, pull=1.0),
+        change=shift_signed,
+        knob="push",
+        unit="mean differences of the target's latents",
+        grid=(0.5, 1.0, 2.0, 4.0),
+        identity={"push": 0.0, "pull": 0.0},
+        no_twin=_OTHER_FEATURES,
+        whole=True,
+        units="latents",
+    ),
+}

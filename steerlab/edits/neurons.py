@@ -5,14 +5,31 @@ value, which the output projection reads. A zero is the same zero at both places
 neuron changes are left alone.
 """
 
+from functools import partial
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
-from steerlab.edits.edit import Edit, finite, made
-from steerlab.edits.requirements import extra_of, source_extra_of
+from steerlab.edits.edit import Edit, edit_along
+from steerlab.edits.part import Tensors
+from steerlab.edits.record import Operator
+from steerlab.edits.requirements import extra_of, need_finite, source_extra_of
 
 SITE, FIT = "mlp_post", "masked"
+
+
+def reset(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """One vector, less each neuron by its weight: the function of all operators of this module."""
+    return tensors["shift"][:, None] - tensors["weight"][:, None] * h
+
+
+def random_neurons(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """As many random neurons, of which each gets `scale` times what one of the edit's gets."""
+    order = torch.randperm(tensors["weight"].shape[-1], generator=random)
+    return {name: scale * tensors[name][..., order] for name in ("shift", "weight")}
 
 
 def neuron_add(
@@ -34,13 +51,12 @@ def neuron_add(
         raise SteerlabError(
             f"the values are taken as they are (against=None) or less the 'rest', not {against!r}"
         )
-    found = _neurons(direction, "neuron_add", *(("rest",) if against else ()))
-    values = found["values"] - found["rest"] if against else found["values"]
-    shift = finite("strength", strength) * found["mask"] * values
-    quiet = _silenced(direction, "neuron_add", found["mask"]) if silence else 0 * found["mask"]
-    return _busy(
-        "neuron_add", direction, positions, shift, quiet, none=strength == 0 and not silence
-    )
+    units = _neurons(direction, "neuron_add", *(("rest",) if against else ()))
+    values = units["values"] - units["rest"] if against else units["values"]
+    shift = need_finite("strength", strength) * units["mask"] * values
+    quiet = _silenced(direction, "neuron_add", units["mask"]) if silence else 0 * units["mask"]
+    nothing = strength == 0 and not silence
+    return _where_busy("neuron_add", direction, positions, shift, quiet, identity=nothing)
 
 
 def neuron_set(
@@ -58,14 +74,11 @@ def neuron_set(
     `fraction=0` is the identity. Needs what `masked` makes of a selection of neurons. Source:
     CLaS-Bench's "replacement" (arXiv 2601.08331).
     """
-    found, size = _neurons(direction, "neuron_set"), finite("fraction", fraction)
-    shift = size * finite("scale", scale) * found["mask"] * found["values"]
-    weight = (
-        found["mask"] + _silenced(direction, "neuron_set", found["mask"])
-        if silence
-        else found["mask"]
-    )
-    return _busy("neuron_set", direction, positions, shift, size * weight, none=size == 0)
+    units = _neurons(direction, "neuron_set")
+    mask, size = units["mask"], need_finite("fraction", fraction)
+    shift = size * need_finite("scale", scale) * mask * units["values"]
+    weight = mask + _silenced(direction, "neuron_set", mask) if silence else mask
+    return _where_busy("neuron_set", direction, positions, shift, size * weight, identity=size == 0)
 
 
 def neuron_zero(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
@@ -74,8 +87,11 @@ def neuron_zero(direction: Direction, *, fraction: float = 1.0, positions: str =
     Fraction 1 sets them to 0, 0 is the identity. Needs what `masked` makes of a selection of
     neurons. Source: LAPE's deactivation (arXiv 2402.16438).
     """
-    mask, size = _neurons(direction, "neuron_zero")["mask"], finite("fraction", fraction)
-    return _busy("neuron_zero", direction, positions, 0 * mask, size * mask, none=size == 0)
+    mask = _neurons(direction, "neuron_zero")["mask"]
+    size = need_finite("fraction", fraction)
+    return _where_busy(
+        "neuron_zero", direction, positions, 0 * mask, size * mask, identity=size == 0
+    )
 
 
 def _neurons(direction: Direction, operator: str, *more: str) -> dict[str, Tensor]:
@@ -84,18 +100,16 @@ def _neurons(direction: Direction, operator: str, *more: str) -> dict[str, Tenso
     if direction.site != SITE:
         raise SteerlabError(
             f"{operator} edits neurons, at {SITE}, and this direction to {direction.target!r} is "
-            f"of {direction.site}: "
-            "collect the firing of neurons (no SAEs) and select from that"
+            f"of {direction.site}: collect the firing of neurons (no SAEs) and select from that"
         )
-    found = extra_of(direction, operator, FIT, "mask", "values", *more)
-    if not found["mask"].any():
-        told = ", ".join(map(str, direction.layers))
+    units = extra_of(direction, operator, FIT, "mask", "values", *more)
+    if not units["mask"].any():
+        layers = ", ".join(map(str, direction.layers))
         raise SteerlabError(
-            f"{operator}: {direction.target!r} has no neuron at layers {told}, so that nothing "
-            "would change; take more "
-            "layers, or select with other thresholds"
+            f"{operator}: {direction.target!r} has no neuron at layers {layers}, so that nothing "
+            "would change; take more layers, or select with other thresholds"
         )
-    return found
+    return units
 
 
 def _silenced(direction: Direction, operator: str, kept: Tensor) -> Tensor:
@@ -103,42 +117,89 @@ def _silenced(direction: Direction, operator: str, kept: Tensor) -> Tensor:
     not."""
     theirs = source_extra_of(direction, operator, FIT, "mask")["mask"]
     if not theirs.any():
-        told = ", ".join(map(str, direction.layers))
+        layers = ", ".join(map(str, direction.layers))
         raise SteerlabError(
-            f"{operator}: {direction.source!r} has no neuron at layers {told} that could be "
-            "silenced; leave silence= "
-            "out, or select with other thresholds"
+            f"{operator}: {direction.source!r} has no neuron at layers {layers} that could be "
+            "silenced; leave silence= out, or select with other thresholds"
         )
     return theirs * (1 - kept)
 
 
-def _busy(
+def _where_busy(
     operator: str,
     direction: Direction,
     positions: str,
     shift: Tensor,
     weight: Tensor,
     *,
-    none: bool,
+    identity: bool,
 ) -> Edit:
-    """The edit, at the layers where some neuron changes; `none` if it is asked to change
-    nothing."""
-    if none:
-        return made(
-            operator, direction, positions, {"shift": shift, "weight": weight}, identity=True
-        )
-    where = (shift != 0).any(-1) | (weight != 0).any(-1)
-    layers = [layer for layer, busy in zip(direction.layers, where.tolist(), strict=True) if busy]
-    if not layers:
-        raise SteerlabError(
-            f"{operator}: the neurons of {direction.target!r} have values of 0, so that nothing "
-            "would change; take "
-            "others"
-        )
-    return made(
-        operator,
-        direction.at(*layers),
-        positions,
-        {"shift": shift[where], "weight": weight[where]},
-        identity=False,
+    """The edit at the layers where some neuron changes; at all of them if none is to change."""
+    if not identity:
+        busy = (shift != 0).any(-1) | (weight != 0).any(-1)
+        if not busy.any():
+            raise SteerlabError(
+                f"{operator}: the neurons of {direction.target!r} have values of 0, so that "
+                "nothing would change; take others"
+            )
+        layers = [
+            layer for layer, is_busy in zip(direction.layers, busy.tolist(), strict=True) if is_busy
+        ]
+        direction, shift, weight = direction.at(*layers), shift[busy], weight[busy]
+    return edit_along(
+        direction,
+        reset,
+        {"shift": shift, "weight": weight},
+        operator=operator,
+        positions=positions,
+        identity=identity,
     )
+
+
+RECORDS = {
+    "neuron_add": Operator(
+        make=neuron_add,
+        change=reset,
+        knob="strength",
+        unit="mean values of the neurons on the target's text",
+        grid=(0.5, 1.0, 2.0, 4.0),
+        identity={"strength": 0.0},
+        twin=random_neurons,
+        whole=True,
+        units="neurons",
+    ),
+    "neuron_swap": Operator(
+        make=partial(neuron_add, silence=True),
+        change=reset,
+        knob="strength",
+        unit="mean values of the neurons on the target's text",
+        grid=(0.5, 1.0, 2.0, 4.0),
+        identity={"strength": 0.0, "silence": False},
+        twin=random_neurons,
+        whole=True,
+        units="neurons",
+    ),
+    "neuron_set": Operator(
+        make=neuron_set,
+        change=reset,
+        knob="scale",
+        unit="mean values of the neurons on the target's text",
+        grid=(0.5, 1.0, 2.0, 4.0),
+        identity={"fraction": 0.0},
+        twin=random_neurons,
+        whole=True,
+        units="neurons",
+    ),
+    "neuron_zero": Operator(
+        make=neuron_zero,
+        change=reset,
+        knob="fraction",
+        unit="fraction of each neuron's value",
+        grid=(0.5, 1.0),
+        identity={"fraction": 0.0},
+        twin=random_neurons,
+        removes=True,
+        whole=True,
+        units="neurons",
+    ),
+}

@@ -1,18 +1,39 @@
-"""The operators: from a direction and one knob to an edit. Each has a setting at which it is the
-identity."""
+"""The operators that take any fit: from a direction and one knob to an edit.
+
+Each has its function (what is added to h), a setting at which it is the identity, where there is
+one a random twin, and a record of all this in `RECORDS`.
+"""
 
 import math
+from typing import Any
 
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
-from steerlab.edits.edit import Edit, finite, made
-from steerlab.edits.requirements import extra_of
+from steerlab.edits.edit import Edit, edit_along
+from steerlab.edits.part import Tensors
+from steerlab.edits.record import Operator
+from steerlab.edits.requirements import need_finite
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
+
+# Below, `h` is [row pos width] and a tensor that has no axis of positions gets one by [:, None].
+
+
+def shift(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """One vector for all positions."""
+    return tensors["shift"][:, None]
+
+
+def random_shift(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """A random vector of `scale` times the length."""
+    drawn = draw_like(tensors["shift"], random)
+    length = tensors["shift"].norm(dim=-1, keepdim=True)
+    return {"shift": scale * drawn * length / drawn.norm(dim=-1, keepdim=True)}
 
 
 def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
@@ -21,19 +42,35 @@ def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") 
     Strength 1 is one natural gap, the distance between the two languages' means at that layer; 0 is
     the identity.
     """
-    shift = finite("strength", strength) * direction.gap[:, None] * direction.unit
-    far = (direction.gap != 0) & direction.unit.any(-1)
-    if strength and (
-        none := [
-            layer for layer, goes in zip(direction.layers, far.tolist(), strict=True) if not goes
-        ]
-    ):
+    step = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
+    leads = ((direction.gap != 0) & direction.unit.any(-1)).tolist()
+    nowhere = [layer for layer, goes in zip(direction.layers, leads, strict=True) if not goes]
+    if strength and nowhere:
         raise SteerlabError(
-            f"the direction to {direction.target!r} is zero at layers {', '.join(map(str, none))}: "
-            "adding it would "
-            "leave the model unsteered; leave these layers out"
+            f"the direction to {direction.target!r} is zero at layers "
+            f"{', '.join(map(str, nowhere))}: adding it would leave the model unsteered; leave "
+            "these layers out"
         )
-    return made("add", direction, positions, {"shift": shift}, identity=strength == 0)
+    return edit_along(
+        direction,
+        shift,
+        {"shift": step},
+        operator="add",
+        positions=positions,
+        identity=strength == 0,
+    )
+
+
+def remove_inside(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """What lies in the subspace, taken away by a fraction."""
+    basis = tensors["basis"]
+    return -tensors["fraction"][:, None, None] * inside(h, basis, basis)
+
+
+def random_subspace(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """A random subspace of the same rank, of which `scale` times the fraction is removed."""
+    basis = draw_basis(tensors["basis"], random)
+    return {"basis": basis, "fraction": scale * tensors["fraction"]}
 
 
 def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
@@ -42,15 +79,33 @@ def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all
     Fraction 1 removes it, 0 is the identity, a negative one puts more of it in. B has orthonormal
     rows, so that removing twice is removing once.
     """
-    size = torch.full((len(direction.layers),), finite("fraction", fraction))
-    _need_basis(direction, "to remove")
-    return made(
-        "ablate",
+    size = every_layer(direction, need_finite("fraction", fraction))
+    need_basis(direction, "to remove")
+    return edit_along(
         direction,
-        positions,
+        remove_inside,
         {"basis": direction.basis, "fraction": size},
+        operator="ablate",
+        positions=positions,
         identity=fraction == 0,
     )
+
+
+def turn(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """From h to h turned in the plane of two orthonormal axes."""
+    first, second = tensors["first"][:, None], tensors["second"][:, None]
+    cos, sin = tensors["angle"].cos()[:, None, None], tensors["angle"].sin()[:, None, None]
+    a = (h * first).sum(-1, keepdim=True)
+    b = (h * second).sum(-1, keepdim=True)
+    return (a * cos - b * sin - a) * first + (a * sin + b * cos - b) * second
+
+
+def random_plane(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """A plane of the same first axis and a random second one, turned by `scale` times the angle."""
+    first, second = tensors["first"], draw_like(tensors["second"], random)
+    second = second - (second * first).sum(-1, keepdim=True) * first
+    unit = second / second.norm(dim=-1, keepdim=True)
+    return {"second": unit, "angle": scale * tensors["angle"]}
 
 
 def rotate(
@@ -80,11 +135,18 @@ def rotate(
             "turn in"
         )
     if share is not None:
-        angle = finite("share", share) * means_angle(direction)
+        angle = need_finite("share", share) * means_angle(direction)
     else:
-        angle = torch.full((len(direction.layers),), math.radians(finite("degrees", degrees)))
+        angle = torch.full((len(direction.layers),), math.radians(need_finite("degrees", degrees)))
     tensors = {"first": first, "second": second / size, "angle": angle}
-    return made("rotate", direction, positions, tensors, identity=not angle.any())
+    return edit_along(
+        direction,
+        turn,
+        tensors,
+        operator="rotate",
+        positions=positions,
+        identity=not angle.any(),
+    )
 
 
 def means_angle(direction: Direction) -> Float[Tensor, " layer"]:
@@ -95,6 +157,13 @@ def means_angle(direction: Direction) -> Float[Tensor, " layer"]:
     end = direction.start + far[:, None] * direction.unit
     cosine = torch.nn.functional.cosine_similarity(direction.start.double(), end.double(), dim=-1)
     return torch.arccos(cosine.clamp(-1, 1)).float()
+
+
+def set_level(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """What is missing to the level along the unit vector."""
+    unit = tensors["unit"][:, None]
+    missing = tensors["level"][:, None, None] - (h * unit).sum(-1, keepdim=True)
+    return tensors["fraction"][:, None, None] * missing * unit
 
 
 def affine(
@@ -108,18 +177,37 @@ def affine(
     (arXiv 2411.09003), with u along the difference of means; here of any estimator, with the levels
     of the means on it.
     """
-    share, unit = finite("level", level), direction.unit
+    share, unit = need_finite("level", level), direction.unit
     end = (
         direction.start + direction.gap[:, None] * unit if direction.end is None else direction.end
     )
     levels = (unit * ((1 - share) * direction.start + share * end)).sum(-1)
-    size = torch.full((len(direction.layers),), finite("fraction", fraction))
+    size = every_layer(direction, need_finite("fraction", fraction))
     if not unit.any(-1).all():
         raise SteerlabError(
             f"the direction to {direction.target!r} is zero: there is nothing to set along it"
         )
     tensors = {"unit": unit, "level": levels, "fraction": size}
-    return made("affine", direction, positions, tensors, identity=fraction == 0)
+    return edit_along(
+        direction,
+        set_level,
+        tensors,
+        operator="affine",
+        positions=positions,
+        identity=fraction == 0,
+    )
+
+
+def lengthen_inside(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """A step along what lies in the subspace."""
+    part = inside(h, tensors["basis"], tensors["basis"])
+    size = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
+    return tensors["step"][:, None, None] * part / size.clamp(min=1e-30)
+
+
+def random_push(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """A step of `scale` times the length in a random subspace of the same rank."""
+    return {"basis": draw_basis(tensors["basis"], random), "step": scale * tensors["step"]}
 
 
 def push(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
@@ -129,108 +217,21 @@ def push(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     CLaS-Bench's PCA, with `pca(of="cloud")` and an absolute step; here in natural gaps. A position
     with nothing in the subspace stays.
     """
-    size = finite("strength", strength) * direction.gap
-    _need_basis(direction, "to push along")
+    size = need_finite("strength", strength) * direction.gap
+    need_basis(direction, "to push along")
     if strength and not direction.gap.all():
         raise SteerlabError(
-            f"the means of {direction.target!r} and of its source are one: there is no gap to push "
-            "by"
+            f"the means of {direction.target!r} and of its source are one: there is no gap to "
+            "push by"
         )
-    return made(
-        "push",
+    return edit_along(
         direction,
-        positions,
+        lengthen_inside,
         {"basis": direction.basis, "step": size},
+        operator="push",
+        positions=positions,
         identity=strength == 0,
     )
-
-
-def erase(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
-    """Remove what tells a linear probe the language: h - fraction · Wᵀ R (h - μ), R what is read
-    and W what is written.
-
-    At fraction 1 no linear probe of all languages' tokens does better than chance, and no smaller
-    change would do; 0 is the identity. Needs what `leace` fits. Source: LEACE (arXiv 2306.03819).
-    """
-    extra = extra_of(direction, "erase", "leace", "read", "write", "centre")
-    if not extra["read"].flatten(1).any(1).all():
-        raise SteerlabError(
-            "at some layer nothing tells the languages apart: there is nothing to erase; leave it "
-            "out"
-        )
-    size = torch.full((len(direction.layers),), finite("fraction", fraction))
-    return made("erase", direction, positions, {**extra, "fraction": size}, identity=fraction == 0)
-
-
-def conceptor(
-    direction: Direction,
-    *,
-    aperture: float | None = None,
-    quota: float | None = None,
-    beta: float | None = None,
-    fraction: float = 1.0,
-    positions: str = "all",
-) -> Edit:
-    """Project softly onto the target's ellipsoid: h + fraction · (β C h - h), C = R (R + aperture⁻²
-    I)⁻¹.
-
-    C keeps an axis of length² s by s / (s + aperture⁻²). Either `aperture`, which depends on the
-    scale of the activations (0.1 in the source), or `quota`, the mean of these shares over all axes
-    (Jaeger 2014), which does not. C shortens h; `beta` is by default such that the target's own
-    tokens keep their mean square. `fraction=0` is the identity. Needs what `ellipsoid` fits.
-    Source: steering with conceptors (arXiv 2410.16314).
-    """
-    extra = extra_of(direction, "conceptor", "ellipsoid", "axes", "spectrum")
-    if (aperture is None) == (quota is None):
-        raise SteerlabError(
-            "conceptor takes either aperture= or quota= (the mean share that is kept of an axis)"
-        )
-    spectrum, width = extra["spectrum"].double(), direction.unit.shape[-1]
-    if aperture is not None and not finite("aperture", aperture) > 0:
-        raise SteerlabError(f"aperture is {aperture}; give a number above 0")
-    softness = (
-        torch.tensor(float(aperture)) ** -2
-        if aperture is not None
-        else _softness(spectrum, quota, width)
-    )
-    kept = spectrum / (spectrum + softness)
-    if beta is None:
-        scale = (
-            spectrum.sum(-1, keepdim=True) / (kept.square() * spectrum).sum(-1, keepdim=True)
-        ).sqrt()
-    elif finite("beta", beta) > 0:
-        scale = torch.full_like(kept[:, :1], beta)
-    else:
-        raise SteerlabError(f"beta is {beta}; give a number above 0")
-    half = (scale * kept).sqrt()[..., None] * extra["axes"].double()
-    size = torch.full((len(direction.layers),), finite("fraction", fraction))
-    return made(
-        "conceptor", direction, positions, {"half": half, "fraction": size}, identity=fraction == 0
-    )
-
-
-def overwrite(
-    direction: Direction, *, scale: float = 1.0, fraction: float = 1.0, positions: str = "all"
-) -> Edit:
-    """Set the target's own dimensions to `scale` times its values there, and bring h back to its
-    length.
-
-    h + fraction · mask ∘ (scale · values - h), then as long as h was. `fraction=0` is the identity.
-    Needs what `sparse` fits; the values are of the last layer, where activations are longest, so
-    that scales below 1 suit lower layers (0.4 at layer 18 of Llama-2-7B in the source). Source:
-    Zhong et al. 2026 (arXiv 2510.07213).
-    """
-    extra = extra_of(direction, "overwrite", "sparse", "mask", "values")
-    if not extra["mask"].any(-1).all():
-        raise SteerlabError(
-            f"there are no dimensions of {direction.target!r} to overwrite; its fit is from that "
-            "language: take another"
-        )
-    tensors = {
-        "weight": finite("fraction", fraction) * extra["mask"],
-        "values": finite("scale", scale) * extra["values"],
-    }
-    return made("overwrite", direction, positions, tensors, identity=fraction == 0)
 
 
 def detour(
@@ -255,18 +256,45 @@ def detour(
     top = tuple(layer for layer in direction.layers if layer >= last)
     for name, layers in (("middle", middle), ("top", top)):
         if not layers:
-            told = ", ".join(map(str, direction.layers))
+            given = ", ".join(map(str, direction.layers))
             raise SteerlabError(
-                f"none of the layers {told} is in the {name} of {blocks}; fit more layers, or name "
-                "depth="
+                f"none of the layers {given} is in the {name} of {blocks}; fit more layers, or "
+                "name depth="
             )
-    away = ablate(direction.at(*middle), fraction=finite("remove", remove), positions=positions)
-    return away | ablate(
-        direction.at(*top), fraction=-finite("restore", restore), positions=positions
+    away = ablate(
+        direction.at(*middle), fraction=need_finite("remove", remove), positions=positions
     )
+    back = -need_finite("restore", restore)
+    return away | ablate(direction.at(*top), fraction=back, positions=positions)
 
 
-def _need_basis(direction: Direction, purpose: str) -> None:
+def inside(h: Tensor, read: Tensor, write: Tensor) -> Tensor:
+    """What rows of `read` [row rank width] find in h, put back along rows of `write`."""
+    found = einsum(h, read, "row pos width, row rank width -> row pos rank")
+    return einsum(found, write, "row pos rank, row rank width -> row pos width")
+
+
+def draw_like(tensor: Tensor, random: torch.Generator) -> Tensor:
+    """Normal numbers of a tensor's shape."""
+    return torch.randn(tensor.shape, generator=random)
+
+
+def draw_basis(basis: Tensor, random: torch.Generator) -> Tensor:
+    """Random orthonormal rows [row rank width] in the place of a subspace's."""
+    # A stack fills smaller subspaces up with rows of zeros, which stay zeros.
+    filled = basis.any(-1, keepdim=True)
+    columns = rearrange(draw_like(basis, random), "row rank width -> row width rank")
+    orthonormal = rearrange(torch.linalg.qr(columns)[0], "row width rank -> row rank width")
+    return orthonormal * filled
+
+
+def every_layer(direction: Direction, value: float) -> Float[Tensor, " layer"]:
+    """The same number at each of a direction's layers."""
+    return torch.full((len(direction.layers),), value)
+
+
+def need_basis(direction: Direction, purpose: str) -> None:
+    """Raise where a direction has no subspace."""
     if not direction.basis.flatten(1).any(1).all():
         raise SteerlabError(
             f"there is no subspace of {direction.target!r} {purpose}; pairs give none to their own "
@@ -274,20 +302,63 @@ def _need_basis(direction: Direction, purpose: str) -> None:
         )
 
 
-def _softness(
-    spectrum: Float[Tensor, "layer rank"], quota: float | None, width: int
-) -> Float[Tensor, "layer 1"]:
-    """The aperture⁻² at which the shares s / (s + aperture⁻²) add up to quota · width, by
-    bisection."""
-    share = finite("quota", quota)
-    real = (spectrum > spectrum[:, :1] * 1e-12).sum(-1)
-    if not 0 < share < (most := int(real.min()) / width):
-        raise SteerlabError(
-            f"quota is {quota}; give a share above 0 and below {most:.3g}, the axes that there are"
-        )
-    low, high = (spectrum[:, :1] * scale for scale in (1e-16, 1e16))
-    for _ in range(120):
-        middle = (low * high).sqrt()
-        over = (spectrum / (spectrum + middle)).sum(-1, keepdim=True) > share * width
-        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return low
+RECORDS = {
+    "add": Operator(
+        make=add,
+        change=shift,
+        knob="strength",
+        unit="natural gaps",
+        grid=(0.5, 1.0, 1.5, 2.0),
+        identity={"strength": 0.0},
+        twin=random_shift,
+    ),
+    "rotate": Operator(
+        make=rotate,
+        change=turn,
+        knob="share",
+        unit="angles between the two means",
+        grid=(0.25, 0.5, 1.0, 1.5),
+        identity={"share": 0.0},
+        twin=random_plane,
+    ),
+    "ablate": Operator(
+        make=ablate,
+        change=remove_inside,
+        knob="fraction",
+        unit="fraction of the subspace that is removed",
+        grid=(0.5, 1.0),
+        identity={"fraction": 0.0},
+        twin=random_subspace,
+        removes=True,
+    ),
+    "affine": Operator(
+        make=affine,
+        change=set_level,
+        knob="level",
+        unit="natural gaps from the source's mean",
+        grid=(0.5, 1.0, 1.5, 2.0),
+        identity={"fraction": 0.0},
+        no_twin="its level is measured on text, and random directions have none; use "
+        "controls.random",
+    ),
+    "push": Operator(
+        make=push,
+        change=lengthen_inside,
+        knob="strength",
+        unit="natural gaps",
+        grid=(0.5, 1.0, 1.5, 2.0),
+        identity={"strength": 0.0},
+        twin=random_push,
+    ),
+    "detour": Operator(
+        make=detour,
+        change=remove_inside,
+        knob="remove",
+        unit="fraction of the subspace that is removed in the middle",
+        grid=(0.1, 0.2, 0.3, 0.4),
+        identity={"remove": 0.0, "restore": 0.0},
+        twin=random_subspace,
+        removes=True,
+        whole=True,
+    ),
+}

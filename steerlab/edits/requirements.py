@@ -1,10 +1,19 @@
-"""What an operator takes from a direction beside its vectors: tensors that only some fits and
-selections leave."""
+"""What an operator asks for: finite knobs, and tensors beside a direction's vectors that only some
+fits and selections leave."""
+
+import math
 
 from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+
+
+def need_finite(knob: str, value: float | None) -> float:
+    """The value of a knob; NaN, infinity and None raise."""
+    if value is None or not math.isfinite(value):
+        raise SteerlabError(f"{knob} is {value}; give a finite number")
+    return float(value)
 
 
 def extra_of(direction: Direction, operator: str, fit: str, *names: str) -> dict[str, Tensor]:
@@ -24,29 +33,26 @@ def source_extra_of(
     if direction.source is None:
         raise SteerlabError(
             f"{operator} asks what is the source's own, and this direction to {direction.target!r} "
-            "is from no language "
-            "in particular: take directions.between(source, target)"
+            "is from no language in particular: take directions.between(source, target)"
         )
     if missing := [name for name in names if name not in direction.source_extra]:
         raise SteerlabError(
             f"{operator} needs the {', '.join(missing)} that {fit} fits, and this direction has "
-            "none of "
-            f"{direction.source!r}: fit with {fit}"
+            f"none of {direction.source!r}: fit with {fit}"
         )
     return {name: direction.source_extra[name] for name in names}
 
 
 def need_units(
-    direction: Direction, operator: str, there: Tensor, *, lang: str | None = None
+    direction: Direction, operator: str, units: Tensor, *, lang: str | None = None
 ) -> None:
-    """Raise and name the layers [layer ...] where a language (by default the target) has no
-    unit."""
-    some = there.flatten(1).any(1).tolist()
-    if none := [
-        layer for layer, any_there in zip(direction.layers, some, strict=True) if not any_there
-    ]:
+    """Raise and name the layers of `units` [layer ...] where a language (by default the target)
+    has none."""
+    has_some = units.flatten(1).any(1).tolist()
+    without = [layer for layer, some in zip(direction.layers, has_some, strict=True) if not some]
+    if without:
         raise SteerlabError(
             f"{operator}: {(lang or direction.target)!r} has no unit at layers "
-            f"{', '.join(map(str, none))}, where "
-            "nothing would change; leave these layers out, or select with other thresholds"
+            f"{', '.join(map(str, without))}, where nothing would change; leave these layers out, "
+            "or select with other thresholds"
         )

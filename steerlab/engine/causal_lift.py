@@ -15,7 +15,8 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Lift
 from steerlab.edits import Edit, Part
-from steerlab.engine.inputs import about_corpus
+from steerlab.edits.operators import shift
+from steerlab.engine.inputs import corpus_metadata
 from steerlab.engine.language_mass import Lexicon, gold_masses, language_masses
 from steerlab.engine.prompts import prompt
 from steerlab.engine.requirements import need_sae, need_source, need_words
@@ -79,7 +80,7 @@ def causal_lift(
     slope = _median(effect / torch.tensor(list(strengths)))
     about = {
         "model": model.about,
-        "corpus": about_corpus(corpus),
+        "corpus": corpus_metadata(corpus),
         "form": form,
         "candidates": candidates.method,
     }
@@ -144,7 +145,7 @@ def _median(values: Float[Tensor, "*any value"]) -> Float[Tensor, "*any"]:
 
 
 def _switched_on(model: Model, sae: SAE, step: Tensor) -> Edit:
-    part = Part("add", sae.site, sae.layer, "all", {"shift": step[None]}, identity=False)
+    part = Part(shift, "add", sae.site, sae.layer, "all", {"shift": step[None]}, identity=False)
     return Edit((part,), model.about)
 
 

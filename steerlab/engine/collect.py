@@ -13,14 +13,15 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import PAIRS, Moments, derangement
 from steerlab.core.sites import hook_name
-from steerlab.engine.inputs import about_corpus, chosen_layers, need_room, tokens_of
-from steerlab.engine.prompts import pad
-from steerlab.models.huggingface import Model
+from steerlab.engine.batching import InOrder
+from steerlab.engine.forward import read
+from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
 from steerlab.models.loading import load
-from steerlab.models.positions import Positions
+from steerlab.models.positions import HookFn, Positions
 
 PARTS = ("scatter", "clouds", "sample", "pairs")
 SAMPLE = PAIRS  # token vectors a language in the reservoir
+TEXTS = 64  # of one language that are read together
 FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered unasked
 
 
@@ -35,7 +36,7 @@ def collect(
     source: str = "en",
     derange: int | None = None,
     form: str = "line",
-    batch: int = 64,
+    batch: int = TEXTS,
     progress: bool = False,
 ) -> Moments:
     """Read every line of the corpus once and keep moments per language; BOS and padding do not
@@ -54,7 +55,7 @@ def collect(
     parts = _parts(also, corpus, len(chosen), width, source)
     provenance = {
         "model": model.about,
-        "corpus": about_corpus(corpus),
+        "corpus": corpus_metadata(corpus),
         "form": form,
         "excluded": "BOS and padding",
     }
@@ -73,12 +74,14 @@ def collect(
     )
     with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
         task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
+        reader = InOrder(model)
         for start in range(0, len(corpus), batch):
-            means = {}
-            for iso in corpus.langs:
-                lines = corpus[iso][start : start + batch]
+            means: dict[str, Tensor] = {}
+            for lang in corpus.langs:
+                lines = corpus[lang][start : start + batch]
                 if lines:
-                    means[iso] = _read(model, moments, iso, tokens_of(model, iso, lines, form))
+                    ids = tokens_of(model, lang, lines, form)
+                    means[lang] = _read(reader, moments, lang, ids)
                     bar.advance(task, len(lines))
             if moments.pairs is not None and (derange is None or len(means[source]) > 1):
                 if derange is not None:
@@ -114,26 +117,30 @@ def _parts(
     return tuple(also)
 
 
-def _read(model: Model, moments: Moments, iso: str, ids: list[list[int]]) -> Tensor:
-    """Feed one batch of one language to the moments; each text's mean comes back in the order of
-    the texts."""
+def _read(
+    reader: InOrder, moments: Moments, lang: str, ids: list[list[int]]
+) -> Float[Tensor, "text layer width"]:
+    """Feed texts of one language to the moments; each text's mean comes back in the order of the
+    texts."""
+    model = reader.model
     need_room(model, ids)
-    seen: dict[str, Tensor] = {}
-    masks: list[Tensor] = []
+    names = {layer: hook_name(moments.site, layer) for layer in moments.layers}
 
-    def keep(name: str) -> Any:
-        def look(h: Tensor, where: Positions) -> None:
-            seen[name] = h
-            masks[:] = [where.text]
+    def work(rows: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+        seen: dict[str, Tensor] = {}
+        looks = [(moments.site, layer, _keep(seen, name)) for layer, name in names.items()]
+        return seen, read(model, [ids[row] for row in rows], looks).cpu()
 
-        return look
+    return torch.cat([moments.update(lang, seen, text) for seen, text in reader.run(ids, work)])
 
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
-    with model.attached(
-        [(moments.site, layer, keep(hook_name(moments.site, layer))) for layer in moments.layers]
-    ):
-        model.body(tokens, mask)
-    return moments.update(iso, seen, masks[0].cpu())
+
+def _keep(seen: dict[str, Tensor], name: str) -> HookFn:
+    """What looks at activations and keeps them by this name."""
+
+    def look(h: Tensor, _: Positions) -> None:
+        seen[name] = h
+
+    return look
 
 
 @torch.inference_mode()
@@ -147,13 +154,16 @@ def text_means(
 ) -> dict[str, Float[Tensor, "text layer width"]]:
     """The mean vector of every text, by language: small corpora only, since nothing is summed
     up."""
-    model, found = load(model), {}
+    model = load(model)
     chosen = chosen_layers(model, layers)
-    for iso in corpus.langs:
-        scratch = Moments((iso,), chosen, model.width_of(site), site=site)
-        ids = tokens_of(model, iso, corpus[iso], form)
+    reader = InOrder(model)
+    means: dict[str, Tensor] = {}
+    for lang in corpus.langs:
+        scratch = Moments((lang,), chosen, model.width_of(site), site=site)
+        ids = tokens_of(model, lang, corpus[lang], form)
         parts = [
-            _read(model, scratch, iso, ids[start : start + 64]) for start in range(0, len(ids), 64)
+            _read(reader, scratch, lang, ids[start : start + TEXTS])
+            for start in range(0, len(ids), TEXTS)
         ]
-        found[iso] = torch.cat(parts)
-    return found
+        means[lang] = torch.cat(parts)
+    return means

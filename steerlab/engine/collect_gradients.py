@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Gradients
 from steerlab.core.languages import language
+from steerlab.engine.batching import InOrder
 from steerlab.engine.inputs import chosen_layers, need_room
 from steerlab.engine.prompts import encode, pad
 from steerlab.models.huggingface import Model
@@ -47,45 +49,46 @@ def collect_gradients(
     _need_items(items, control)
     chosen, width = chosen_layers(model, layers), model.width_of(site)
     score, other = (torch.zeros(len(items), len(chosen), width) for _ in range(2))
-    for place, iso in enumerate(items):
-        score[place] = _terms(model, items[iso], site, chosen, batch, floor=None)
+    inputs = InOrder(model, every=True, backward=True)
+    for index, lang in enumerate(items):
+        score[index] = _terms(inputs, items[lang], site, chosen, batch, floor=None)
         if control is not None:
-            other[place] = _terms(model, control[iso], site, chosen, batch, floor=0.0)
+            other[index] = _terms(inputs, control[lang], site, chosen, batch, floor=0.0)
     provenance = {
         "model": model.about,
         "site": site,
-        "items": _about(items),
+        "items": _metadata(items),
         "answer": "exp(mean log-probability)",
     }
-    provenance["control"] = None if control is None else _about(control)
+    provenance["control"] = None if control is None else _metadata(control)
     return Gradients(tuple(items), chosen, site, score, other, provenance)
 
 
 def _need_items(items: Items, control: Items | None) -> None:
-    for iso in items:
-        language(iso)
+    for lang in items:
+        language(lang)
     if not items or not all(items.values()):
         raise SteerlabError(
             "give (prompt, answer) items for each language, one at least; some have none"
         )
     if control is not None and (set(control) != set(items) or not all(control.values())):
         raise SteerlabError(
-            f"the control has items of {' '.join(iso for iso in control if control[iso])}, the "
+            f"the control has items of {' '.join(lang for lang in control if control[lang])}, the "
             "items are of "
             f"{' '.join(items)}; give a control for each"
         )
 
 
-def _about(items: Items) -> dict[str, Any]:
-    told = json.dumps(
-        {iso: [list(pair) for pair in pairs] for iso, pairs in items.items()}, ensure_ascii=False
-    )
-    numbers = {iso: len(pairs) for iso, pairs in items.items()}
-    return {"hash": hashlib.sha256(told.encode()).hexdigest()[:16], "numbers": numbers}
+def _metadata(items: Items) -> dict[str, Any]:
+    """What an artefact records of the items that it was made with."""
+    listed = {lang: [list(pair) for pair in pairs] for lang, pairs in items.items()}
+    text = json.dumps(listed, ensure_ascii=False)
+    numbers = {lang: len(pairs) for lang, pairs in items.items()}
+    return {"hash": hashlib.sha256(text.encode()).hexdigest()[:16], "numbers": numbers}
 
 
 def _terms(
-    model: Model,
+    inputs: InOrder,
     pairs: Sequence[tuple[str, str]],
     site: str,
     layers: Sequence[int],
@@ -94,17 +97,29 @@ def _terms(
     floor: float | None,
 ) -> Float[Tensor, "layer unit"]:
     """The mean over items of P · max over tokens of value · gradient; no item's below `floor`."""
-    told = _tokens(model, pairs)
+    model = inputs.model
+    prompts, answers = _tokens(model, pairs)
+    ids = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    need_room(model, ids)
+
+    def work(start: int, rows: Sequence[int]) -> Float[Tensor, "row layer unit"]:
+        chosen = [start + row for row in rows]
+        lengths = [len(answers[row]) for row in chosen]
+        return _batch(model, [ids[row] for row in chosen], lengths, site, layers)
+
     with _differentiable(model):
         total = torch.zeros(len(layers), model.width_of(site), dtype=torch.float64)
-        for start in range(0, len(told), batch):
-            terms = _batch(model, told[start : start + batch], site, layers)
-            total += (terms if floor is None else terms.clamp(min=floor)).double().sum(0).cpu()
-        return (total / len(told)).float()
+        for start in range(0, len(ids), batch):
+            for terms in inputs.run(ids[start : start + batch], partial(work, start)):
+                kept = terms if floor is None else terms.clamp(min=floor)
+                total += kept.double().sum(0).cpu()
+        return (total / len(ids)).float()
 
 
-def _tokens(model: Model, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
-    """The token ids of each prompt, with BOS, and of each answer."""
+def _tokens(
+    model: Model, pairs: Sequence[tuple[str, str]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The token ids of the prompts, with BOS, and of the answers."""
     prompts = encode(model.tokenizer, [prompt for prompt, _ in pairs])
     texts = [answer if prompt[-1:].isspace() else f" {answer}" for prompt, answer in pairs]
     answers = [list(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
@@ -114,56 +129,57 @@ def _tokens(model: Model, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[i
                 f"the prompt {prompt[:60]!r} has an empty answer, of which nothing can be a "
                 "gradient"
             )
-    need_room(model, [a + b for a, b in zip(prompts, answers, strict=True)])
-    return list(zip(prompts, answers, strict=True))
+    return prompts, answers
 
 
 def _batch(
-    model: Model, told: Sequence[tuple[list[int], list[int]]], site: str, layers: Sequence[int]
+    model: Model,
+    ids: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    site: str,
+    layers: Sequence[int],
 ) -> Float[Tensor, "row layer unit"]:
-    """P · max over tokens of value · gradient of each item."""
-    tokens, mask = pad(
-        [prompt + answer for prompt, answer in told], model.tokenizer.pad_token_id, model.device
-    )
-    said = torch.zeros_like(mask)
-    for row, (_, answer) in enumerate(told):
-        said[row, -len(answer) :] = True
+    """P · max over tokens of value · gradient of each item, whose answer is its last tokens, as
+    many as `lengths` says."""
+    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    in_answer = torch.zeros_like(mask)
+    for row, length in enumerate(lengths):
+        in_answer[row, -length:] = True
     values: dict[int, Tensor] = {}
     where: list[Positions] = []
 
     def watch(layer: int) -> HookFn:
-        def keep(h: Tensor, here: Positions) -> Tensor:
-            where[:] = [here]
+        def keep(h: Tensor, positions: Positions) -> Tensor:
+            where[:] = [positions]
             values[layer] = h if h.requires_grad else h.detach().requires_grad_()
-            return values[
-                layer
-            ]  # a slice must go back into the graph that its gradient comes through
+            # A slice must go back into the graph that its gradient comes through.
+            return values[layer]
 
         return keep
 
     with model.attached([(site, layer, watch(layer)) for layer in layers]):
         logits, _ = model.forward(tokens[:, :-1], mask[:, :-1])
-        chance = _chance(logits, tokens[:, 1:], said[:, 1:])
+        chance = _chance(logits, tokens[:, 1:], in_answer[:, 1:])
         gradients = torch.autograd.grad(chance.sum(), [values[layer] for layer in layers])
     text = where[0].text[..., None]
-    found = []
+    terms = []
     for layer, gradient in zip(layers, gradients, strict=True):
         product = (values[layer].detach().float() * gradient.float()).masked_fill(~text, -torch.inf)
-        found.append(chance.detach()[:, None] * product.amax(1))
-    return torch.stack(found, 1)
+        terms.append(chance.detach()[:, None] * product.amax(1))
+    return torch.stack(terms, 1)
 
 
 def _chance(
     logits: Float[Tensor, "row pos vocab"],
     following: Int[Tensor, "row pos"],
-    said: Bool[Tensor, "row pos"],
+    in_answer: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:
-    """exp of the mean log-probability of each row's answer, the tokens where `said`."""
-    nats = torch.zeros(said.shape, device=logits.device)
-    found = -torch.nn.functional.cross_entropy(
-        logits[said].float(), following[said], reduction="none"
+    """exp of the mean log-probability of each row's answer, the tokens where `in_answer`."""
+    log_chances = -torch.nn.functional.cross_entropy(
+        logits[in_answer].float(), following[in_answer], reduction="none"
     )
-    return (nats.masked_scatter(said, found).sum(1) / said.sum(1)).exp()
+    padded = torch.zeros(in_answer.shape, device=logits.device)
+    return (padded.masked_scatter(in_answer, log_chances).sum(1) / in_answer.sum(1)).exp()
 
 
 @contextmanager

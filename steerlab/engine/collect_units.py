@@ -16,8 +16,9 @@ from torch import Tensor
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
-from steerlab.engine.inputs import about_corpus, chosen_layers, need_room, tokens_of
-from steerlab.engine.prompts import pad
+from steerlab.engine.batching import InOrder
+from steerlab.engine.forward import read
+from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
@@ -82,7 +83,7 @@ def collect_units(
     reader = _neurons(model, layers) if saes is None else _latents(model, saes, layers)
     provenance = {
         "model": model.about,
-        "corpus": about_corpus(corpus),
+        "corpus": corpus_metadata(corpus),
         "form": form,
         "noise": noise,
         "seed": seed,
@@ -102,18 +103,23 @@ def collect_units(
     )
     with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
         task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
-        for iso in corpus.langs:
-            ids = tokens_of(model, iso, corpus[iso], form)
+        inputs = InOrder(model)
+        for lang in corpus.langs:
+            ids = tokens_of(model, lang, corpus[lang], form)
             need_room(model, ids)
-            ids = _noisy(model, ids, noise, _generator(seed, iso))
+            ids = _noisy(model, ids, noise, _generator(seed, lang))
             for start in range(0, len(ids), batch):
-                _read(model, firing, iso, ids[start : start + batch], reader)
-                bar.advance(task, len(ids[start : start + batch]))
+                some = ids[start : start + batch]
+                _read(inputs, firing, lang, some, reader)
+                bar.advance(task, len(some))
     firing.provenance["tokens"] = int(firing.tokens.sum())
     return firing
 
 
 # ------------------------------------------------------------------------------------- what is read
+
+
+Sums = dict[int, list[Tensor]]  # of each layer: what `Firing.summed` gives
 
 
 @dataclass
@@ -126,26 +132,25 @@ class _Neurons:
     site: str = "mlp_post"
     digests: list[str] = field(default_factory=list)
 
-    def changes(
-        self, firing: Firing, iso: str, where: list[Positions]
-    ) -> list[tuple[str, int, HookFn]]:
+    def looks(self, firing: Firing, lang: str, sums: Sums) -> list[tuple[str, int, HookFn]]:
+        """What looks at a pass of texts of one language and leaves their sums, layer by layer."""
         on: dict[int, Tensor] = {}
 
         def gate(layer: int) -> HookFn:
             return lambda h, _: on.__setitem__(layer, h > 0)
 
         def value(layer: int) -> HookFn:
-            def look(h: Tensor, here: Positions) -> None:
-                where[:] = [here]
-                firing.update(iso, layer, on=on.pop(layer), value=h, states=h, mask=here.text)
+            def look(h: Tensor, positions: Positions) -> None:
+                sums[layer] = firing.summed(
+                    lang, layer, on=on.pop(layer), value=h, states=h, mask=positions.text
+                )
 
             return look
 
-        pairs = [
-            (("mlp_pre", layer, gate(layer)), (self.site, layer, value(layer)))
-            for layer in self.layers
-        ]
-        return [change for pair in pairs for change in pair]
+        looks: list[tuple[str, int, HookFn]] = []
+        for layer in self.layers:
+            looks += [("mlp_pre", layer, gate(layer)), (self.site, layer, value(layer))]
+        return looks
 
 
 @dataclass
@@ -162,17 +167,15 @@ class _Latents:
     def digests(self) -> list[str]:
         return [self.saes[layer].digest for layer in self.layers]
 
-    def changes(
-        self, firing: Firing, iso: str, where: list[Positions]
-    ) -> list[tuple[str, int, HookFn]]:
+    def looks(self, firing: Firing, lang: str, sums: Sums) -> list[tuple[str, int, HookFn]]:
+        """What looks at a pass of texts of one language and leaves their sums, layer by layer."""
+
         def look(layer: int) -> HookFn:
-            def see(h: Tensor, here: Positions) -> None:
-                where[:] = [here]
-                z = h.new_zeros(*here.text.shape, self.units, dtype=torch.float32)
-                z[here.text] = (
-                    self.saes[layer].encode(h[here.text]).float()
-                )  # of what counts only: this takes the time
-                firing.update(iso, layer, on=z > 0, value=z, states=h, mask=here.text)
+            def see(h: Tensor, positions: Positions) -> None:
+                text = positions.text
+                z = h.new_zeros(*text.shape, self.units, dtype=torch.float32)
+                z[text] = self.saes[layer].encode(h[text]).float()  # only of what counts: slow
+                sums[layer] = firing.summed(lang, layer, on=z > 0, value=z, states=h, mask=text)
 
             return see
 
@@ -205,12 +208,13 @@ def _latents(model: Model, saes: Mapping[int, Any], layers: Iterable[int] | None
             )
     kinds = {(saes[layer].site, saes[layer].latents, saes[layer].width) for layer in chosen}
     if len(kinds) > 1:
-        told = ", ".join(
+        listed = ", ".join(
             f"{latents} latents of width {width} at {site}"
             for site, latents, width in sorted(kinds)
         )
         raise SteerlabError(
-            f"the autoencoders are of different kinds: {told}; read each kind in a pass of its own"
+            f"the autoencoders are of different kinds: {listed}; read each kind in a pass of its "
+            "own"
         )
     [(site, latents, width)] = kinds
     return _Latents(
@@ -220,18 +224,25 @@ def _latents(model: Model, saes: Mapping[int, Any], layers: Iterable[int] | None
 
 @torch.inference_mode()
 def _read(
-    model: Model,
+    inputs: InOrder,
     firing: Firing,
-    iso: str,
+    lang: str,
     ids: Sequence[Sequence[int]],
     reader: _Neurons | _Latents,
 ) -> None:
-    """One forward pass of a batch of texts, of which every layer is counted on the way."""
-    where: list[Positions] = []
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
-    with model.attached(reader.changes(firing, iso, where)):
-        model.body(tokens, mask)
-    firing.count(iso, where[0].text)
+    """Read texts, of which every layer is summed up on the way, and add their sums."""
+
+    def work(rows: Sequence[int]) -> tuple[Sums, Tensor]:
+        sums: Sums = {}
+        looks = reader.looks(firing, lang, sums)
+        text = read(inputs.model, [ids[row] for row in rows], looks)
+        return sums, text
+
+    # Added only when a pass is over: one that runs out of memory is run again, in halves.
+    for sums, text in inputs.run(ids, work):
+        for layer, own in sums.items():
+            firing.add(lang, layer, own)
+        firing.count(lang, text)
 
 
 # -------------------------------------------------------------------------------------------- noise
@@ -262,12 +273,12 @@ def ordinary(model: Model) -> Int[Tensor, " token"]:
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = {
         *tokenizer.all_special_ids,
-        *(token for token, about in added.items() if about.special),
+        *(token for token, added_token in added.items() if added_token.special),
     }
-    known = range(min(len(tokenizer), model.vocabulary))
-    names = tokenizer.convert_ids_to_tokens(list(known))
+    tokens = range(min(len(tokenizer), model.vocabulary))
+    names = tokenizer.convert_ids_to_tokens(list(tokens))
     kept = [
-        token for token in known if token not in special and not _UNUSED.match(str(names[token]))
+        token for token in tokens if token not in special and not _UNUSED.match(str(names[token]))
     ]
     if not kept:
         raise SteerlabError(
@@ -276,7 +287,7 @@ def ordinary(model: Model) -> Int[Tensor, " token"]:
     return torch.tensor(kept)
 
 
-def _generator(seed: int, iso: str) -> torch.Generator:
+def _generator(seed: int, lang: str) -> torch.Generator:
     """One for each language, whichever others are read beside it."""
-    digest = hashlib.sha256(f"{seed} {iso}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} {lang}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -2,21 +2,20 @@
 have ended leave."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, EditStats
-from steerlab.engine.prompts import encode, pad
-from steerlab.models.branching import branch
+from steerlab.engine.forward import Rows, rows_on
+from steerlab.engine.prompts import encode
 from steerlab.models.huggingface import Model
-from steerlab.models.kv_cache import keep_rows
 from steerlab.models.loading import load
 
 LEAVE = (
@@ -94,31 +93,14 @@ def decode(
             f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each "
             "prompt"
         )
-    longest = max(map(len, ids), default=0) + max_new_tokens
-    if longest > model.context:
-        raise SteerlabError(
-            f"a prompt of {longest - max_new_tokens} tokens and {max_new_tokens} new ones make "
-            f"{longest}; {model.name} "
-            f"was made for {model.context}: shorten the prompt or max_new_tokens"
-        )
-    stacked = edit is not None and edit.rows is not None
-    if edit is not None and stacked and edit.rows != len(ids):
-        raise SteerlabError(
-            f"there are {len(ids)} prompts and the stack has {edit.rows} edits; give each prompt "
-            "one"
-        )
-    depth = edit.joins(range(len(ids)), model.n_layers) if edit else [0] * len(ids)
-    plan = batches.plan(model, ids, depth, new=max_new_tokens, batch=batch)
-    decoding = _Decoding(
-        model, ids, max_new_tokens, _Stops.of(model, one_line=one_line), temperature, seed
-    )
-    if stacked and model.branches and not model.attachments:
-        decoding.depth = depth
-    with edit.on(model) if edit else nullcontext(EditStats()) as touched:
-        plan = batches.run(plan, decoding.run, touched.mark, touched.undo)
+    stops = _Stops.of(model, one_line=one_line)
+    with rows_on(model, ids, edit, new=max_new_tokens) as rows:
+        decoding = _Decoding(rows, max_new_tokens, stops, temperature, seed)
+        plan = batches.plan(model, ids, rows.depth, new=max_new_tokens, batch=batch)
+        plan = rows.run(decoding.run, plan)
     texts = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in decoding.new]
-    dose = touched.doses(len(ids)).tolist() if edit else [0.0] * len(ids)
-    return Decoded(texts, [len(tokens) for tokens in decoding.new], touched, plan, dose)
+    dose = rows.touched.doses(len(ids)).tolist()
+    return Decoded(texts, [len(tokens) for tokens in decoding.new], rows.touched, plan, dose)
 
 
 class _Decoding:
@@ -126,83 +108,55 @@ class _Decoding:
 
     def __init__(
         self,
-        model: Model,
-        ids: list[list[int]],
+        rows: Rows,
         steps: int,
         stops: "_Stops",
         temperature: float,
         seed: int | Sequence[int],
     ):
-        self.model, self.ids, self.steps, self.stops, self.temperature = (
-            model,
-            ids,
-            steps,
-            stops,
-            temperature,
-        )
-        self.new: list[list[int]] = [[] for _ in ids]
-        self.depth: Sequence[int] | None = (
-            None  # where rows join the prompt that they share; None: each runs its own
-        )
-        # one number for each row and step, so that what is sampled does not depend on the batches
-        self.chances = None
+        self.rows, self.steps, self.stops, self.temperature = rows, steps, stops, temperature
+        self.new: list[list[int]] = [[] for _ in rows.ids]
+        # One number for each row and step, so that what is sampled does not depend on the batches.
+        self.chances: Tensor | None = None
         if temperature:
-            self.chances = _chances(len(ids), steps, seed)
+            self.chances = _chances(len(rows.ids), steps, seed)
 
     def run(self, rows: Sequence[int]) -> None:
         """Fill in the new tokens of some rows; a row that has ended leaves the batch and its
         cache."""
-        model = self.model
-        prompts, joined = [self.ids[row] for row in rows], None
-        if self.depth is not None:
-            prompts, joined = branch(prompts, [self.depth[row] for row in rows], rows, model.device)
-        names = torch.tensor(rows, device=model.device) if joined is None else joined.names
-        feed, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
-        made = torch.full((len(rows), self.steps), -1, device=model.device)
-        active = torch.arange(
-            len(rows), device=model.device
-        )  # of the rows, those still in the batch
-        live = torch.ones(
-            len(rows), dtype=torch.bool, device=model.device
-        )  # of the batch, those that have not ended
-        said = ~live
-        try:
-            model.rows = (
-                names if joined is None else torch.full((len(prompts),), -1, device=model.device)
-            )
-            logits, past = model.forward(feed, mask, last=True, room=self.steps, branch=joined)
-            mask = mask if joined is None else mask[joined.parent]
-            for step in range(self.steps):
-                chosen = self._choose(logits[:, -1], names[active], step)
-                going = live & ~self.stops.end[chosen]
-                made[active, step] = torch.where(going, chosen, -1)
-                if self.stops.one_line:
-                    said = said | ~self.stops.blank[chosen]
-                    going = going & ~(self.stops.line[chosen] & said)
-                live = going
-                left = int(live.sum())
-                if not left or step + 1 == self.steps:
-                    break
-                if len(live) - left >= max(1, LEAVE * len(live)):
-                    keep = live.nonzero()[:, 0]
-                    active, live, said, mask, chosen = (
-                        part[keep] for part in (active, live, said, mask, chosen)
-                    )
-                    keep_rows(past, keep)
-                    model.rows = names[active]
-                elif not step:
-                    model.rows = names
-                model.live = None if left == len(live) else live
-                mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-                logits, past = model.forward(chosen[:, None], mask, past=past, last=True)
-        finally:
-            model.rows = model.live = None
-        for name, tokens in zip(names.tolist(), made.tolist(), strict=True):
-            self.new[name] = [token for token in tokens if token >= 0]
+        device = self.rows.model.device
+        numbers = torch.tensor(rows, device=device)
+        made = torch.full((len(rows), self.steps), -1, device=device)
+        active = torch.arange(len(rows), device=device)  # of the rows, those still in the batch
+        # Of the batch: the rows that have not ended, and those that have said more than spaces.
+        live = torch.ones(len(rows), dtype=torch.bool, device=device)
+        begun = ~live
+        logits, batch = self.rows.forward(rows, room=self.steps)
+        logits = logits[:, -1]
+        for step in range(self.steps):
+            chosen = self._choose(logits, numbers[active], step)
+            going = live & ~self.stops.end[chosen]
+            made[active, step] = torch.where(going, chosen, -1)
+            if self.stops.one_line:
+                begun = begun | ~self.stops.blank[chosen]
+                going = going & ~(self.stops.line[chosen] & begun)
+            live = going
+            left = int(live.sum())
+            if not left or step + 1 == self.steps:
+                break
+            if len(live) - left >= max(1, LEAVE * len(live)):
+                keep = live.nonzero()[:, 0]
+                active, begun, chosen = active[keep], begun[keep], chosen[keep]
+                live = live[keep]
+                batch.take(keep)
+            logits = batch.step(chosen, None if left == len(live) else live)
+        for row, tokens in zip(rows, made.tolist(), strict=True):
+            self.new[row] = [token for token in tokens if token >= 0]
 
     def _choose(
-        self, logits: Float[Tensor, "row vocab"], names: Tensor, step: int
+        self, logits: Float[Tensor, "row vocab"], numbers: Int[Tensor, " row"], step: int
     ) -> Int[Tensor, " row"]:
+        """The next token of each of the rows of these numbers."""
         best, chosen = _largest(logits)
         if not torch.isfinite(best).all():
             raise SteerlabError(
@@ -211,8 +165,10 @@ class _Decoding:
             )
         if self.chances is None:
             return chosen
+        # By the inverse of the distribution function. Its end is 1 only up to rounding, so that the
+        # chance is taken as a share of it.
         share = torch.softmax(logits.float() / self.temperature, -1).cumsum(-1)
-        chance = self.chances[names.cpu(), step].to(share.device)[:, None] * share[:, -1:]
+        chance = self.chances[numbers.cpu(), step].to(share.device)[:, None] * share[:, -1:]
         return torch.searchsorted(share, chance, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 
@@ -228,16 +184,18 @@ def _chances(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, 
 def _largest(
     logits: Float[Tensor, "row vocab"],
 ) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
-    """The largest logit of each row and its first place, as `max` gives them, in less time on a
+    """The largest logit of each row and its first index, as `max` gives them, in less time on a
     CPU."""
     rows, size = logits.shape
     if rows < 16 or size % 128:
         best, chosen = logits.max(-1)
         return best, chosen
-    parts = logits.reshape(rows, -1, 128)
+    # Of parts of the vocabulary the largest values alone run fast; `max` with its index need then
+    # look at one part only.
+    parts = rearrange(logits, "row (part token) -> row part token", token=128)
     part = parts.amax(-1).argmax(-1)
-    best, place = parts[torch.arange(rows, device=logits.device), part].max(-1)
-    return best, part * 128 + place
+    best, index = parts[torch.arange(rows, device=logits.device), part].max(-1)
+    return best, part * 128 + index
 
 
 @dataclass(frozen=True)
@@ -252,9 +210,10 @@ class _Stops:
 
     @classmethod
     def of(cls, model: Model, *, one_line: bool) -> "_Stops":
-        known: dict[Any, _Stops] = model.__dict__.setdefault("_stops", {})
+        """Looked up once for a model, as decoding a whole vocabulary takes its time."""
+        cached: dict[Any, _Stops] = model.__dict__.setdefault("_stops", {})
         key = (one_line, frozenset(model.ends), model.device)
-        if key not in known:
+        if key not in cached:
             size = max(len(model.tokenizer), int(model.vocabulary))
             end, line, blank = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
             end[[token for token in model.ends if token < size]] = True
@@ -262,7 +221,7 @@ class _Stops:
                 texts = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
                 for token, text in enumerate(texts):
                     line[token], blank[token] = "\n" in text, not text.strip()
-            known[key] = cls(
+            cached[key] = cls(
                 end.to(model.device), line.to(model.device), blank.to(model.device), one_line
             )
-        return known[key]
+        return cached[key]

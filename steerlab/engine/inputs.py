@@ -20,25 +20,33 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]
     return chosen
 
 
-def tokens_of(model: Model, iso: str, lines: Sequence[str], form: str | None) -> list[list[int]]:
+def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -> list[list[int]]:
     """The token ids of each line of one language, put to the model in a prompt form, or as it
     is."""
     if form is None:
         return encode(model.tokenizer, lines)
     return encode(
         model.tokenizer,
-        [prompt(model.tokenizer, form, line, source=iso, target=iso) for line in lines],
+        [prompt(model.tokenizer, form, line, source=lang, target=lang) for line in lines],
     )
 
 
-def need_room(model: Model, ids: Sequence[Sequence[int]]) -> None:
-    """Raise where a text is longer than the model was made for."""
-    if too_long := [len(row) for row in ids if len(row) > model.context]:
+def need_room(model: Model, ids: Sequence[Sequence[int]], *, new: int = 0) -> None:
+    """Raise where a row of tokens, with `new` ones behind it, is longer than the model was made
+    for."""
+    length = max(map(len, ids), default=0)
+    if length + new <= model.context:
+        return
+    if new:
         raise SteerlabError(
-            f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it"
+            f"a prompt of {length} tokens and {new} new ones make {length + new}; {model.name} was "
+            f"made for {model.context}: shorten the prompt or max_new_tokens"
         )
+    raise SteerlabError(
+        f"a text has {length} tokens; {model.name} was made for {model.context}: cut it"
+    )
 
 
-def about_corpus(corpus: Corpus) -> dict[str, object]:
-    """What an artefact says of the corpus that it was made with."""
+def corpus_metadata(corpus: Corpus) -> dict[str, object]:
+    """What an artefact records of the corpus that it was made with."""
     return {"name": corpus.name, "hash": corpus.hash, "lines": len(corpus)}

@@ -8,13 +8,13 @@ language says more often than all others.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,9 +22,9 @@ import steerlab.engine.batching as batches
 from steerlab.analysis.intervals import by_sentence, named
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import Edit, EditStats, stack
-from steerlab.engine.prompts import encode, pad
-from steerlab.models.branching import branch
+from steerlab.edits import Edit, stack
+from steerlab.engine.forward import Rows, rows_on
+from steerlab.engine.prompts import encode
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 
@@ -180,113 +180,85 @@ def language_masses(
     model = load(model)
     if positions not in ("last", "all"):
         raise SteerlabError(f"masses are read at positions 'last' or 'all', not at {positions!r}")
-    if model.attachments:
-        raise SteerlabError(
-            "an edit is on the model already, so nothing is unsteered; leave its `with` first"
-        )
     if words.weights.shape[1] != model.vocabulary:
         raise SteerlabError(
             f"the lexicon has {words.weights.shape[1]} tokens and {model.name} {model.vocabulary}: "
             "make its own"
         )
-    if any(part.positions == "generated" for edit in edits for part in edit.parts):
-        raise SteerlabError(
-            "nothing is generated where masses are read; give edits of the positions 'all' or "
-            "'prompt'"
-        )
     ids = encode(model.tokenizer, texts)
-    if too_long := [len(row) for row in ids if len(row) > model.context]:
-        raise SteerlabError(
-            f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it"
+    steered = [Edit(()), *edits]  # edit 0 of each text is none
+    tokens = [row for row in ids for _ in steered]  # row = text · edits + edit
+    carries = list(range(len(steered))) * len(ids)
+    with rows_on(model, tokens, stack(steered), carries=carries, unsteered=True) as rows:
+        reading = _Reading(
+            rows,
+            len(steered),
+            words.weights.to(model.device),
+            all_positions=positions == "all",
         )
-    read = _Reading(
-        model,
-        ids,
-        [Edit(()), *edits],
-        words.weights.to(model.device),
-        all_positions=positions == "all",
-    )
-    mass, kl = read.run(batch)
+        reading.run(batch)
+    mass = rearrange(reading.mass, "(text edit) lang -> edit text lang", edit=len(steered))
+    kl = rearrange(reading.kl, "(text edit) -> edit text", edit=len(steered))
+    # Contiguous, as the last bits of means over it depend on how it lies in memory.
+    mass, kl = mass.contiguous(), kl.contiguous()
     return Masses(words.langs, mass[1:], mass[0], kl[1:])
 
 
-@dataclass
 class _Reading:
-    """One run over texts × edits, of which edit 0 is none: masses and divergences of each row."""
+    """One run over texts × edits, of which edit 0 is none: masses [row lang] and divergences [row]
+    of each row."""
 
-    model: Model
-    ids: list[list[int]]
-    edits: Sequence[Edit]
-    weights: Tensor
-    all_positions: bool
+    def __init__(
+        self,
+        rows: Rows,
+        count: int,
+        weights: Float[Tensor, "lang vocab"],
+        *,
+        all_positions: bool,
+    ):
+        self.rows, self.count, self.weights = rows, count, weights
+        self.all_positions = all_positions
+        self.mass = torch.zeros(len(rows.ids), len(weights))
+        self.kl = torch.zeros(len(rows.ids))
 
-    def run(
-        self, batch: int | None
-    ) -> tuple[Float[Tensor, "edit text lang"], Float[Tensor, "edit text"]]:
-        self.edit, count = stack(self.edits), len(self.edits)
-        self.depth = self.edit.joins(range(count), self.model.n_layers)
-        self.mass = torch.zeros(count, len(self.ids), len(self.weights))
-        self.kl = torch.zeros(count, len(self.ids))
-        steered = [(text, edit) for text in range(len(self.ids)) for edit in range(1, count)]
-        rows = steered or [(text, 0) for text in range(len(self.ids))]
-        lengths, depth = (
-            [self.ids[text] for text, _ in rows],
-            [self.depth[edit] for _, edit in rows],
+    def run(self, batch: int | None) -> None:
+        """Read all rows; those without an edit join the batches of their texts."""
+        model, ids = self.rows.model, self.rows.ids
+        every = self.all_positions
+        steered = [row for row in range(len(ids)) if row % self.count]
+        if batch is None:  # half of what is advised, for the rows without an edit in each batch
+            longest = max(map(len, ids), default=0)
+            batch = max(1, batches.advise(model, longest, every=every) // 2)
+        only = steered or range(len(ids))
+        self.rows.run(
+            self.work,
+            batches.plan(model, ids, self.rows.depth, only=only, every=every, batch=batch),
         )
-        if (
-            batch is None
-        ):  # half of what is advised, for the rows without an edit that join each batch
-            longest = max(map(len, lengths), default=0)
-            batch = max(1, batches.advise(self.model, longest, every=self.all_positions) // 2)
-        plan = batches.plan(self.model, lengths, depth, every=self.all_positions, batch=batch)
-        with self.edit.on(self.model) if self.edit.parts else nullcontext(EditStats()) as touched:
-            batches.run(
-                plan,
-                lambda chosen: self.work([rows[row] for row in chosen]),
-                touched.mark,
-                touched.undo,
-            )
-        return self.mass, self.kl
 
-    def work(self, rows: list[tuple[int, int]]) -> None:
+    def work(self, chosen: Sequence[int]) -> None:
         """A batch, and beside it its texts without an edit, which leave the shared rows after
         the last block."""
-        bare = [(text, 0) for text in dict.fromkeys(text for text, _ in rows)]
-        rows = [*bare, *(row for row in rows if row[1])]
-        prompts, names, joined = (
-            [self.ids[text] for text, _ in rows],
-            [edit for _, edit in rows],
-            None,
+        ids = self.rows.ids
+        texts = dict.fromkeys(row // self.count for row in chosen)
+        plain = sorted(
+            (text * self.count for text in texts), key=lambda row: (len(ids[row]), ids[row])
         )
-        if self.model.branches:
-            prompts, joined = branch(
-                prompts, [self.depth[name] for name in names], names, self.model.device
-            )
-        tokens, mask = pad(prompts, self.model.tokenizer.pad_token_id, self.model.device)
-        named = torch.tensor(names, device=self.model.device)
-        self.model.rows = named if joined is None else torch.full_like(tokens[:, 0], -1)
-        try:
-            logits, _ = self.model.forward(tokens, mask, last=not self.all_positions, branch=joined)
-        finally:
-            self.model.rows = None
-        place = dict(
-            zip(range(len(rows)) if joined is None else joined.order, range(len(rows)), strict=True)
-        )
-        plain = logits[:0, 0]
-        for number in sorted(
-            range(len(rows)), key=rows.__getitem__
-        ):  # text by text, first the row without an edit
-            text, edit = rows[number]
-            said = (
-                len(self.ids[text]) - (self.model.tokenizer.bos_token_id is not None)
-                if self.all_positions
-                else 1
-            )
-            chances = logits[place[number], -said:].float().log_softmax(-1)
-            plain = plain if edit else chances
-            share = chances.exp()
-            self.mass[edit, text] = (share @ self.weights.T).mean(0).cpu()
-            self.kl[edit, text] = (share * (chances - plain)).sum(-1).mean().cpu()
+        steered = [row for row in chosen if row % self.count]
+        rows = self.rows.as_they_run([*plain, *steered])
+        index = {row: number for number, row in enumerate(rows)}
+        logits, _ = self.rows.forward(rows, keep="all" if self.all_positions else "last")
+        bos = self.rows.model.tokenizer.bos_token_id is not None
+        unsteered = logits[:0, 0]
+        # Text by text, and of each text first the row without an edit, which the others are
+        # compared with: so the unsteered distributions of one text at a time are in memory.
+        for row in sorted(rows):
+            read = len(ids[row]) - bos if self.all_positions else 1
+            log_chances = logits[index[row], -read:].float().log_softmax(-1)
+            if not row % self.count:
+                unsteered = log_chances
+            chances = log_chances.exp()
+            self.mass[row] = (chances @ self.weights.T).mean(0).cpu()
+            self.kl[row] = (chances * (log_chances - unsteered)).sum(-1).mean().cpu()
 
 
 def gold_masses(

@@ -1,6 +1,7 @@
 """Chosen latents in sentences and in their translations: what FOXP2's stage II decomposes."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import LatentPairs
-from steerlab.engine.inputs import about_corpus, need_room, tokens_of
-from steerlab.engine.prompts import pad
+from steerlab.engine.batching import InOrder
+from steerlab.engine.forward import read
+from steerlab.engine.inputs import corpus_metadata, need_room, tokens_of
 from steerlab.engine.requirements import need_sae, need_source
 from steerlab.estimate.units import Selection
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
 from steerlab.sae import SAE
@@ -40,11 +41,11 @@ def latent_pairs(
     model = load(model)
     corpus.need_aligned("latent pairs")
     need_source(selection, source)
-    targets = [iso for iso in selection.langs if iso != source]
+    targets = [lang for lang in selection.langs if lang != source]
     chosen = {
-        (iso, layer): tuple(selection.of(iso, layer))
-        for iso in targets
-        for layer in selection.where(iso)
+        (lang, layer): tuple(selection.of(lang, layer))
+        for lang in targets
+        for layer in selection.where(lang)
     }
     if not chosen:
         raise SteerlabError("no language has any latent; choose with weaker thresholds")
@@ -57,61 +58,62 @@ def latent_pairs(
     union: dict[int, list[int]] = {layer: [] for layer in needed}
     for (_, layer), units in chosen.items():
         union[layer] = sorted({*union[layer], *units})
-    before = _means(model, source, corpus[source], needed, union, form, batch)
+    inputs = InOrder(model)
+
+    def means(lang: str, units: Mapping[int, list[int]]) -> dict[int, Float[Tensor, "text unit"]]:
+        ids = tokens_of(model, lang, corpus[lang], form)
+        return _means(inputs, ids, needed, units, batch)
+
+    before = means(source, union)
     differences, source_mean = {}, {}
-    for iso in targets:
-        layers = [layer for layer in needed if (iso, layer) in chosen]
-        after = _means(
-            model,
-            iso,
-            corpus[iso],
-            needed,
-            {layer: list(chosen[iso, layer]) for layer in layers},
-            form,
-            batch,
-        )
+    for lang in targets:
+        layers = [layer for layer in needed if (lang, layer) in chosen]
+        after = means(lang, {layer: list(chosen[lang, layer]) for layer in layers})
         for layer in layers:
-            own = before[layer][:, [union[layer].index(unit) for unit in chosen[iso, layer]]]
-            differences[iso, layer], source_mean[iso, layer] = after[layer] - own, own.mean(0)
-    about = {
+            own = before[layer][:, [union[layer].index(unit) for unit in chosen[lang, layer]]]
+            differences[lang, layer] = after[layer] - own
+            source_mean[lang, layer] = own.mean(0)
+    provenance = {
         "model": model.about,
-        "corpus": about_corpus(corpus),
+        "corpus": corpus_metadata(corpus),
         "form": form,
         "selection": selection.method,
+        "saes": [sae.digest for sae in needed.values()],
+        "excluded": "BOS and padding",
     }
-    about |= {"saes": [sae.digest for sae in needed.values()], "excluded": "BOS and padding"}
     return LatentPairs(
-        source, selection.langs, selection.layers, chosen, differences, source_mean, about
+        source, selection.langs, selection.layers, chosen, differences, source_mean, provenance
     )
 
 
 def _means(
-    model: Model,
-    iso: str,
-    lines: Sequence[str],
+    inputs: InOrder,
+    ids: list[list[int]],
     saes: Mapping[int, SAE],
     units: Mapping[int, list[int]],
-    form: str,
     batch: int,
 ) -> dict[int, Float[Tensor, "text unit"]]:
     """The mean of some latents over each text's tokens, by layer."""
-    found: dict[int, list[Tensor]] = {layer: [] for layer in units}
+    model = inputs.model
+    need_room(model, ids)
 
-    def look(layer: int) -> HookFn:
-        def see(h: Tensor, here: Positions) -> None:
-            z = saes[layer].encode(h[here.text])[:, units[layer]]
-            rows = here.text.nonzero()[:, 0]
+    def look(found: dict[int, Tensor], layer: int) -> HookFn:
+        def see(h: Tensor, positions: Positions) -> None:
+            text = positions.text
+            z = saes[layer].encode(h[text])[:, units[layer]]
+            rows = text.nonzero()[:, 0]
             sums = z.new_zeros(len(h), z.shape[1]).index_add_(0, rows, z)
-            found[layer].append((sums / here.text.sum(1, keepdim=True).clamp(min=1)).cpu())
+            found[layer] = (sums / text.sum(1, keepdim=True).clamp(min=1)).cpu()
 
         return see
 
-    ids = tokens_of(model, iso, lines, form)
-    need_room(model, ids)
-    with model.attached([(saes[layer].site, layer, look(layer)) for layer in units]):
-        for start in range(0, len(ids), batch):
-            tokens, mask = pad(
-                ids[start : start + batch], model.tokenizer.pad_token_id, model.device
-            )
-            model.body(tokens, mask)
-    return {layer: torch.cat(parts) for layer, parts in found.items()}
+    def work(start: int, rows: Sequence[int]) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        looks = [(saes[layer].site, layer, look(found, layer)) for layer in units]
+        read(model, [ids[start + row] for row in rows], looks)
+        return found
+
+    parts: list[dict[int, Tensor]] = []
+    for start in range(0, len(ids), batch):
+        parts += inputs.run(ids[start : start + batch], partial(work, start))
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in units}

@@ -1,7 +1,7 @@
 """Edits in random directions that are as strong as a given one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,10 @@ from torch import Tensor
 import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
 from steerlab.core.random import generator
-from steerlab.edits import Edit, Part, stack
-from steerlab.engine.prompts import encode, pad
-from steerlab.models.branching import branch
+from steerlab.edits import OPERATORS, Edit, Part, record_of, stack
+from steerlab.engine.forward import rows_on
+from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
-
-Tensors = Mapping[str, Tensor]
 
 # a scale fits at once where the dose is in proportion to it, as that of `add` and of one layer's
 # `ablate`
@@ -32,39 +30,19 @@ def doses(
     """The mean dose ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
     0 for no edit."""
     model = load(model)
-    ids, count, edit = encode(model.tokenizer, texts), len(edits), stack(edits)
+    ids = encode(model.tokenizer, texts)
+    edit = stack(edits)
     if not edit.parts:
-        return torch.zeros(count)
-    rows = [(text, number) for text in range(len(ids)) for number in range(count)]
-    tokens, joins = [ids[text] for text, _ in rows], edit.joins(range(count), model.n_layers)
-    depth = [joins[number] for _, number in rows]
+        return torch.zeros(len(edits))
+    tokens = [row for row in ids for _ in edits]
+    carries = list(range(len(edits))) * len(ids)
+    with rows_on(model, tokens, edit, carries=carries) as rows:
 
-    def work(chosen: Sequence[int]) -> None:
-        names, prompts, joined = (
-            [rows[row][1] for row in chosen],
-            [tokens[row] for row in chosen],
-            None,
-        )
-        if (
-            model.branches and model.attachments == 1
-        ):  # this edit's alone: another one is of whole passes
-            prompts, joined = branch(prompts, [depth[row] for row in chosen], names, model.device)
-        told, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
-        model.rows = (
-            torch.tensor(names, device=model.device)
-            if joined is None
-            else torch.full_like(told[:, 0], -1)
-        )
-        try:
-            model.forward(told, mask, last=True, branch=joined)
-        finally:
-            model.rows = None
+        def work(chosen: Sequence[int]) -> None:
+            rows.forward(chosen)  # for what is touched on the way
 
-    with edit.on(model) as touched:
-        batches.run(
-            batches.plan(model, tokens, depth, batch=batch), work, touched.mark, touched.undo
-        )
-    return touched.doses(count)
+        rows.run(work, batches.plan(model, tokens, rows.depth, batch=batch))
+    return rows.touched.doses(len(edits))
 
 
 def random_like(
@@ -73,13 +51,13 @@ def random_like(
     """An edit like this one in random directions, of the same dose over these texts: what any push
     of its size does.
 
-    Same operators, layers and ranks. `add` takes a random vector of the same length, and so does
-    `gate`, behind the same gate; `ablate` a random subspace; `rotate` a random second axis;
+    Same operators, layers and ranks. What is drawn is the twin in the operator's record
+    (`edits.OPERATORS`): `add` takes a random vector of the same length, and so does `gate`, behind
+    the same gate; `ablate` and `push` a random subspace; `rotate` a random second axis;
     `neuron_add`, `neuron_set` and `neuron_zero` as many random neurons, which get what the edit's
     get. Length, fraction or angle is then scaled until the dose agrees within 2 %, since a random
     direction holds less of the activations than a language's. What cannot reach the dose raises,
-    and so does an operator that knows no random likeness: `clamp` and `signed_shift` have their
-    control in other features (`selection.matched`).
+    and so does an operator without a twin, with the reason that its record states.
     """
     model = load(model)
     if not edit.parts:
@@ -88,76 +66,33 @@ def random_like(
         )
     scale = 1.0
     for _ in range(_TRIES):
-        made = _randomised(edit, seed, scale)
-        wanted, found = doses(model, texts, [edit, made], batch=batch).tolist()
-        if abs(found - wanted) <= _CLOSE * wanted:
-            return made
-        scale *= wanted / found if found else math.inf
+        twin = _drawn(edit, seed, scale)
+        wanted, reached = doses(model, texts, [edit, twin], batch=batch).tolist()
+        if abs(reached - wanted) <= _CLOSE * wanted:
+            return twin
+        scale *= wanted / reached if reached else math.inf
         if not math.isfinite(scale):
             break
     raise SteerlabError(
-        f"no random edit reached the dose {wanted:.3g} (the last had {found:.3g}); take a weaker "
-        "edit or fewer layers, "
-        "or compare with controls.random"
+        f"no random edit reached the dose {wanted:.3g} (the last had {reached:.3g}); take a weaker "
+        "edit or fewer layers, or compare with controls.random"
     )
 
 
-def _randomised(edit: Edit, seed: int, scale: float) -> Edit:
+def _drawn(edit: Edit, seed: int, scale: float) -> Edit:
     random = generator("random edit", seed)
-    return replace(edit, parts=tuple(_random_part(part, random, scale) for part in edit.parts))
+    return replace(edit, parts=tuple(_drawn_part(part, random, scale) for part in edit.parts))
 
 
-def _random_part(part: Part, random: torch.Generator, scale: float) -> Part:
-    if part.operator not in _RANDOM:
-        told = (
-            "clamp or shift other features, of selection.matched"
-            if part.operator in _FEATURES
-            else "controls.random"
-        )
+def _drawn_part(part: Part, random: torch.Generator, scale: float) -> Part:
+    record = record_of(part)
+    if record is None or record.twin is None:
+        reason = "it is your own function; draw one yourself" if record is None else record.no_twin
+        able = ", ".join(name for name, each in OPERATORS.items() if each.twin is not None)
         raise SteerlabError(
-            f"there is no random control of the operator {part.operator!r}; use {told}: only "
-            f"{', '.join(_RANDOM)} have one"
+            f"there is no random control of the operator {part.operator!r}: {reason}. Only {able} "
+            "have one"
         )
-    old = {name: tensor.cpu() for name, tensor in part.tensors.items()}
-    return replace(part, tensors={**old, **_RANDOM[part.operator](old, random, scale)})
-
-
-def _draw(like: Tensor, random: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=random)
-
-
-def _shift(old: Tensors, random: torch.Generator, scale: float) -> Tensors:
-    shift = _draw(old["shift"], random)
-    return {
-        "shift": scale
-        * shift
-        * old["shift"].norm(dim=-1, keepdim=True)
-        / shift.norm(dim=-1, keepdim=True)
-    }
-
-
-def _subspace(old: Tensors, random: torch.Generator, scale: float) -> Tensors:
-    filled = old["basis"].any(-1, keepdim=True)  # a stack fills smaller subspaces up with zeros
-    basis = torch.linalg.qr(_draw(old["basis"], random).mT)[0].mT * filled
-    return {"basis": basis, "fraction": scale * old["fraction"]}
-
-
-def _plane(old: Tensors, random: torch.Generator, scale: float) -> Tensors:
-    first, second = old["first"], _draw(old["second"], random)
-    second = second - (second * first).sum(-1, keepdim=True) * first
-    return {"second": second / second.norm(dim=-1, keepdim=True), "angle": scale * old["angle"]}
-
-
-def _neurons(old: Tensors, random: torch.Generator, scale: float) -> Tensors:
-    order = torch.randperm(old["weight"].shape[-1], generator=random)
-    return {name: scale * old[name][..., order] for name in ("shift", "weight")}
-
-
-_RANDOM: dict[str, Callable[[Tensors, torch.Generator, float], Tensors]] = {
-    "add": _shift,
-    "gate": _shift,
-    "ablate": _subspace,
-    "rotate": _plane,
-    **dict.fromkeys(("neuron_add", "neuron_set", "neuron_zero"), _neurons),
-}
-_FEATURES = ("clamp", "signed_shift")
+    # Drawn where the generator is, so that a seed means the same on every device.
+    tensors = {name: tensor.cpu() for name, tensor in part.tensors.items()}
+    return replace(part, tensors={**tensors, **record.twin(tensors, random, scale)})

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import explained, need_ending, write_text
 
 _PIXELS = 96 / 25.4  # a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
@@ -39,17 +41,23 @@ def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.F
 
 
 def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = None) -> list[Path]:
-    """Write `<stem>.html`, and `<stem>.csv` with the data that it shows.
+    """Write `<stem>.html`, and `<stem>.csv` with the data that it shows; each is whole or not
+    there.
 
     The pages of one folder share one plotly.min.js, so they open from disk.
     """
-    stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    files = [Path(f"{stem}.html")]
-    figure.write_html(files[0], include_plotlyjs="directory", auto_play=False)
-    if data is not None:
-        files.append(Path(f"{stem}.csv"))
-        data.to_csv(files[-1], index=False, float_format="%.6g")
+    stem = need_ending(stem, made=".html and .csv, which are put to the name")
+    page, script = Path(f"{stem}.html"), stem.parent / "plotly.min.js"
+    files = [page]
+    with explained(page.parent):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if not script.exists():
+            # plotly's own `write_html` would leave half of it behind on a full disk, for good.
+            write_text(script, get_plotlyjs())
+        write_text(page, figure.to_html(include_plotlyjs="directory", auto_play=False))
+        if data is not None:
+            files.append(Path(f"{stem}.csv"))
+            write_text(files[-1], data.to_csv(index=False, float_format="%.6g"))
     return files
 
 
@@ -59,8 +67,8 @@ def draw(pictures: Mapping[Path, go.Figure]) -> None:
     Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or
     Chromium.
     """
-    if unknown := [file for file in pictures if file.suffix not in _FORMATS]:
-        raise SteerlabError(f"{unknown[0]} is no picture; the formats are {', '.join(_FORMATS)}")
+    for file in pictures:
+        need_ending(file, *_FORMATS)
     if not pictures:
         return  # without starting a browser
     for file in pictures:

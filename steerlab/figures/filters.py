@@ -113,15 +113,17 @@ def threshold_counts(
 
 
 def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
-    """Overlap of the features that two samples of texts select, against the size of the samples; a
-    panel a layer.
+    """Overlap of the features that a draw of texts selects with those of all texts, against its
+    size; a panel a layer.
 
-    Columns: language, layer, samples, jaccard, low, high. Up to six languages have a line each with
-    its interval as a bar; of more, thin lines in the colours of their families lie under their
-    median and quartiles. Of more than eight layers eight are drawn.
+    Columns: language, layer, samples, jaccard, low, high, as `langfir_stability` has them. Up to
+    six languages have a line each with the middle 95 % of the draws as a bar; of more, thin lines
+    in the colours of their families lie under their median and quartiles. Of more than eight layers
+    eight are drawn.
     """
     check(table, ("language", "layer", "samples", "jaccard", "low", "high"), "stability_curve")
     layers, isos = some(table["layer"].tolist()), _languages(table)
+    few = len(isos) <= _FEW
     columns = min(_COLUMNS, len(layers))
     figure = make_subplots(
         rows=-(-len(layers) // columns),
@@ -137,7 +139,7 @@ def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
             _line(part, iso, number, len(isos), legend=place == 0)
             for number, iso in enumerate(isos)
         ]
-        if len(isos) > _FEW:
+        if not few:
             traces = [*traces, *_middle(part, legend=place == 0)]
         for trace in traces:
             figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
@@ -150,10 +152,11 @@ def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
     figure.update_yaxes(range=[0, 1.04])
     _ends(figure, len(layers), columns, x="texts", y="Jaccard")
     caption = sentence_of(
-        "Jaccard index (shared over all) of the features that two disjoint samples of so many "
-        "texts select",
-        "Bars: 95 % intervals"
-        if len(isos) <= _FEW
+        "Jaccard index (shared over all) of the features that a draw of so many texts selects and "
+        "those of all texts",
+        "A draw is a part of all texts, so that the index is 1 where all are drawn",
+        "Bars: the middle 95 % of the draws"
+        if few
         else "Line and band: median and quartiles over the languages",
         _of(table, layers),
         note,

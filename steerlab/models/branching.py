@@ -17,8 +17,9 @@ class Branch:
     """Rows in the order of the depth at which they join; depth d is before block d, or after the
     last block.
 
-    `parent`: the place of each row's prompt in the batch of prompts. `names`: which row of the
-    whole each one is. `order`: the place that each had in what was asked for.
+    `parent`: the index of each row's prompt in the batch of prompts. `names`: which row of the
+    whole each one is. `order`: the index that each had in what was asked for. `prompts`: how many
+    there are.
     """
 
     parent: Int[Tensor, " row"]
@@ -42,21 +43,19 @@ class Branch:
         """The name of each member of the batch at a depth; -1 for a prompt that is nobody's row."""
         joined = self.joined(depth)
         rows = self.names[:joined]
-        return (
-            rows
-            if joined == len(self.depth)
-            else torch.cat([torch.full_like(self._clean, -1), rows])
-        )
+        if joined == len(self.depth):
+            return rows
+        return torch.cat([torch.full_like(self._clean, -1), rows])
 
     def step(self, depth: int) -> Int[Tensor, " member"]:
-        """The place of each member at a depth in the batch just above it."""
+        """The index of each member at a depth in the batch just above it."""
         before, after = self.joined(depth - 1), self.joined(depth)
         rows = torch.arange(before, device=self.parent.device) + self.prompts
         rows = torch.cat([rows, self.parent[before:after]])
         return rows if after == len(self.depth) else torch.cat([self._clean, rows])
 
     def final(self, block: int) -> Int[Tensor, " row"]:
-        """The place of each row, or of its prompt, in what a block saw: where its keys and
+        """The index of each row, or of its prompt, in what a block saw: where its keys and
         values lie."""
         joined = self.joined(block)
         if joined == len(self.depth):
@@ -73,17 +72,21 @@ def branch(
     ids: Sequence[Sequence[int]], depth: Sequence[int], names: Sequence[int], device: torch.device
 ) -> tuple[list[list[int]], Branch | None]:
     """The prompts to run for rows of tokens, and how the rows join them; no branch where no two
-    share a prompt."""
-    place: dict[tuple[int, ...], int] = {}
-    parent = [place.setdefault(tuple(row), len(place)) for row in ids]
-    if len(place) == len(ids):
-        return [list(row) for row in ids], None
-    order = sorted(range(len(ids)), key=lambda row: depth[row])
-    rows = torch.tensor([[parent[row], names[row]] for row in order], device=device)
-    joined = Branch(
-        rows[:, 0], tuple(depth[row] for row in order), rows[:, 1], tuple(order), len(place)
-    )
-    return [list(prompt) for prompt in place], joined
+    share a prompt.
+
+    The prompts are in the order of their lengths and tokens, as in a plan: their pass does not
+    depend on the order in which rows are asked for.
+    """
+    rows = [tuple(row) for row in ids]
+    prompts = sorted(set(rows), key=lambda prompt: (len(prompt), prompt))
+    if len(prompts) == len(rows):
+        return [list(row) for row in rows], None
+    index = {prompt: number for number, prompt in enumerate(prompts)}
+    order = sorted(range(len(rows)), key=lambda row: depth[row])
+    joining_rows = [[index[rows[row]], names[row]] for row in order]
+    parent, name = torch.tensor(joining_rows, device=device).T
+    joined = Branch(parent, tuple(depth[row] for row in order), name, tuple(order), len(prompts))
+    return [list(prompt) for prompt in prompts], joined
 
 
 @contextmanager
@@ -105,15 +108,15 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator
         )
         return h[branch.step(depth)]
 
-    def before(block: int, known: dict[int, Tensor]) -> Any:
+    def before(block: int, grown: dict[int, Tensor]) -> Any:
         origin = branch.origins(block)
 
         def hook(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             named = dict(kwargs)
-            h, *more = args or (named.pop("hidden_states"),)
+            h, *others = args or (named.pop("hidden_states"),)
             h = join(h, 0) if block == 0 else h
-            grown = [_rows(item, origin, branch.prompts, known) for item in (tuple(more), named)]
-            return (h, *grown[0]), grown[1]
+            others = _rows(tuple(others), origin, branch.prompts, grown)
+            return (h, *others), _rows(named, origin, branch.prompts, grown)
 
         return hook
 
@@ -124,14 +127,14 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator
         return hook
 
     try:
-        known: dict[int, Tensor] = {}
+        grown: dict[int, Tensor] = {}  # of the blocks between two depths at which rows join
         for number, block in enumerate(blocks):
             if branch.joined(number) != branch.joined(number - 1):
-                known = {}
+                grown = {}
             if branch.joined(number):
                 handles.append(
                     block.register_forward_pre_hook(
-                        before(number, known), with_kwargs=True, prepend=True
+                        before(number, grown), with_kwargs=True, prepend=True
                     )
                 )
             if branch.joined(number + 1) != branch.joined(number):
@@ -142,17 +145,17 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator
             handle.remove()
 
 
-def _rows(given: Any, origin: Tensor, prompts: int, known: dict[int, Tensor]) -> Any:
+def _rows(given: Any, origin: Tensor, prompts: int, grown: dict[int, Tensor]) -> Any:
     """Masks and position embeddings of the members; they are the same objects in every block, so
-    `known` keeps them."""
+    `grown` keeps them."""
     if isinstance(given, Tensor):
         if given.ndim < 2 or given.shape[0] != prompts:
             return given
-        if id(given) not in known:
-            known[id(given)] = given[origin]
-        return known[id(given)]
+        if id(given) not in grown:
+            grown[id(given)] = given[origin]
+        return grown[id(given)]
     if isinstance(given, tuple):
-        return tuple(_rows(item, origin, prompts, known) for item in given)
+        return tuple(_rows(item, origin, prompts, grown) for item in given)
     if isinstance(given, dict):
-        return {key: _rows(item, origin, prompts, known) for key, item in given.items()}
+        return {key: _rows(item, origin, prompts, grown) for key, item in given.items()}
     return given

@@ -18,7 +18,7 @@ from steerlab.core.sites import hook_name
 from steerlab.models.anatomy import attach, blocks, projections
 from steerlab.models.branching import Branch, joining
 from steerlab.models.kv_cache import length
-from steerlab.models.positions import HookFn, Positions, where
+from steerlab.models.positions import HookFn, Positions, positions_of
 
 
 class Model:
@@ -27,11 +27,12 @@ class Model:
 
     hf: Any  # a transformers model: torch types each of its attributes as a tensor or a module
     branches = True  # whether rows can join on the way through `forward`
-    rows: Tensor | None = None  # set by decoding: which row each of the batch is
-    live: Tensor | None = None  # set by decoding, while some rows of the batch have ended
     attachments = 0  # how many `attached` are open
-    _where: Positions | None = None  # of the pass in flight
-    _ours = False  # whether that pass is one of `forward` or `body`
+    # The positions of the pass in flight, and None between passes. A module's hook gets nothing of
+    # ours but the module and its input, so it reads them here. `forward` and `body` put them here
+    # before their pass; for one that somebody else begins, as `hf.generate` under an edit does,
+    # `_watch` does so.
+    _where: Positions | None = None
 
     def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None):
         self.hf, self.tokenizer, self.name, self.revision = hf.eval(), tokenizer, name, revision
@@ -129,16 +130,24 @@ class Model:
         last: bool = False,
         room: int | None = None,
         branch: Branch | None = None,
+        positions: Positions | None = None,
     ) -> tuple[Float[Tensor, "out_row out vocab"], Any]:
-        """Logits, of the last position only with `last`; and a cache with room for `room` more
-        positions, if asked for.
+        """Logits, and a cache if one is asked for. `engine.forward` runs many rows by it.
 
-        With `branch` the ids are prompts, and its rows join them on the way: logits and cache are
-        those of the rows.
+        Args:
+            ids: tokens; behind a cache, only the new ones.
+            mask: true where there is no padding, the cache's positions included.
+            past: the cache that an earlier pass gave.
+            last: whether to keep the logits of the last position alone.
+            room: how many more positions the cache shall have room for; None for no cache.
+            branch: rows that join on the way, of which the ids are the prompts: logits and cache
+                are those of the rows, in the branch's order.
+            positions: what attached functions see, such as which row each one is; by default the
+                rows are taken for the whole batch. With a branch they follow from it.
         """
-        with self._pass(ids, mask, past=past, branch=branch) as positions:
+        with self._pass(ids, mask, past=past, branch=branch, positions=positions) as places:
             logits, past = self._run(
-                ids, mask, positions, past, last=last, cached=past is not None or room is not None
+                ids, mask, places, past, last=last, cached=past is not None or room is not None
             )
         if room is not None and self.branches:
             from steerlab.models.kv_cache import preallocate  # imports transformers
@@ -172,31 +181,37 @@ class Model:
 
     @contextmanager
     def _pass(
-        self, ids: Tensor, mask: Tensor, *, past: Any = None, branch: Branch | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        past: Any = None,
+        branch: Branch | None = None,
+        positions: Positions | None = None,
     ) -> Iterator[Tensor]:
-        """Know the positions of a pass and let rows branch off; gives the position ids."""
-        before = length(past)
+        """Put the positions of a pass where hooks find them, and let rows branch off; gives the
+        position ids."""
         if self.attachments or branch:
-            self._where = self._positions(ids, mask, before)
-        self._ours = True
+            if positions is None or branch:
+                # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.
+                rows = torch.full((len(ids),), -1, device=ids.device) if branch else None
+                positions = self._positions(ids, mask, length(past), rows)
+            self._where = positions
         try:
-            with joining(branch, self.blocks, self._where) if branch else nullcontext():
+            with joining(branch, self.blocks, positions) if branch else nullcontext():
                 yield (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         finally:
-            self._ours, self._where = False, None
+            self._where = None
 
-    def _positions(self, ids: Tensor, mask: Tensor | None, past: int) -> Positions:
-        if past and self.rows is not None and ids.shape[1] == 1:
-            told = torch.ones_like(ids, dtype=torch.bool)
-            if self.live is None:
-                return Positions(told, told, self.rows, step=True)
-            return Positions(self.live[:, None], told, self.rows)
-        return where(ids, mask, past=past, bos=self.tokenizer.bos_token_id, rows=self.rows)
+    def _positions(
+        self, ids: Tensor, mask: Tensor | None, past: int, rows: Tensor | None = None
+    ) -> Positions:
+        return positions_of(ids, mask, past=past, bos=self.tokenizer.bos_token_id, rows=rows)
 
     @contextmanager
     def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
-        """Attach functions of (h [row pos width], Where) to sites; all or none, and gone afterwards
-        whatever happens.
+        """Attach functions of (h [row pos width], Positions) to sites; all or none, and gone
+        afterwards whatever happens.
 
         A function that returns None only looks. They see every forward pass of the Hugging Face
         model, also those of its own `generate`.
@@ -204,9 +219,9 @@ class Model:
         handles: list[Any] = []
         self.attachments += 1
         try:
-            handles.append(
-                self.hf.base_model.register_forward_pre_hook(self._watch, with_kwargs=True)
-            )
+            base = self.hf.base_model
+            handles.append(base.register_forward_pre_hook(self._watch, with_kwargs=True))
+            handles.append(base.register_forward_hook(self._forget, always_call=True))
             for site, layer, change in changes:
                 self.need_layer(layer)
                 handles.append(attach(self.blocks[layer], site, self._placed(change)))
@@ -254,7 +269,7 @@ class Model:
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
         """Learn the positions of a pass that somebody else began."""
-        if self._ours:
+        if self._where is not None:  # ours, or another `attached` has seen the pass begin
             return
         ids = kwargs.get("input_ids", kwargs.get("input", args[0] if args else None))
         if not isinstance(ids, Tensor) or ids.is_floating_point():
@@ -263,6 +278,10 @@ class Model:
             )
         past = length(kwargs.get("past_key_values") or kwargs.get("past_kv_cache"))
         self._where = self._positions(ids, kwargs.get("attention_mask"), past)
+
+    def _forget(self, *_: Any) -> None:
+        """A pass is over, by an error too: what was learnt of it says nothing of the next."""
+        self._where = None
 
 
 @torch.no_grad()

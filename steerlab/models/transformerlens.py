@@ -100,9 +100,6 @@ class LensModel(Model):
             before.remove()
             after.remove()
 
-    def _forget(self, *_: Any) -> None:
-        self._where = None
-
     def _hook(self, change: HookFn) -> Callable:
         def hook(h: Tensor, hook: Any) -> Tensor | None:
             if self._where is None:

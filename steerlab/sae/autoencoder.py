@@ -3,7 +3,6 @@ each."""
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,11 +11,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.sites import hook_name
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
 
@@ -120,6 +120,14 @@ class SAE:
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, SAE) and self.digest == other.digest and same(self.about, other.about)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     def encode(self, h: Float[Tensor, "*any width"]) -> Float[Tensor, "*any latent"]:
         """The latents of activations of any dtype, in float32: zero where a latent is off."""
         self._need_width(h.shape[-1], self.width, "activations")
@@ -202,23 +210,16 @@ class SAE:
         The header of the weights holds the digest of both files together, so that a folder of which
         only one was replaced is refused when it is read.
         """
-        folder = Path(folder)
+        folder = need_ending(folder)
         stored = {name: value.cpu().to(dtype) for name, value in self._tensors().items()}
         kept = replace(self, **stored)  # raises where a number does not fit into the dtype
-        files = {WEIGHTS: folder / f"{WEIGHTS}.new", CONFIG: folder / f"{CONFIG}.new"}
-        try:
+        files = [folder / WEIGHTS, folder / CONFIG]
+        with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(stored, files[WEIGHTS], metadata={"steerlab": kept.digest})
-            files[CONFIG].write_text(json.dumps(as_config(kept, dtype), indent=1), "utf-8")
-            for name, fresh in files.items():
-                os.replace(fresh, folder / name)
-        except (SafetensorError, OSError) as error:
-            for fresh in files.values():
-                if fresh.exists():
-                    fresh.unlink()
-            raise SteerlabError(
-                f"could not write into {folder} ({error}); make room or give another folder"
-            ) from error
+            # Both are written before either is replaced: two files of one autoencoder.
+            with replacing(*files) as (weights, config):
+                save_file(stored, weights, metadata={"steerlab": kept.digest})
+                config.write_text(json.dumps(as_config(kept, dtype), indent=1), "utf-8")
         return folder
 
     @classmethod

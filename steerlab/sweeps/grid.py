@@ -1,181 +1,162 @@
-"""The grid of a sweep, as YAML or Python say it: every key is checked, and every error names its
-key."""
+"""The grid of a sweep, as a YAML file, a command line or Python give it."""
 
-import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
-from steerlab.edits import OPERATORS
-from steerlab.engine.prompts import read_form
-from steerlab.sweeps.cell import Cell
-from steerlab.sweeps.methods import METHODS, known, suits
-from steerlab.sweeps.runner import NEW_TOKENS
+from steerlab.core.settings import Checked, did_you_mean
+from steerlab.sweeps.settings import (
+    EMPTY,
+    JUDGE,
+    NEW_TOKENS,
+    CorpusName,
+    Device,
+    Dtype,
+    Estimators,
+    JudgeModel,
+    Langs,
+    Layers,
+    Lid,
+    Limit,
+    ModelName,
+    Natural,
+    NewTokens,
+    Number,
+    Prompt,
+    Revision,
+    RowsOfABatch,
+    Seed,
+    Source,
+    Strengths,
+    Targets,
+    Word,
+    need_judge,
+    need_two_languages,
+    split,
+    split_names,
+)
 
-# The operators that a sweep steers with, by themselves at one layer, and the strengths of each
-# where none are given.
-STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes}
+if TYPE_CHECKING:
+    import steerlab.sweeps.cell
+
 ALL = -1  # stands for the layer of what acts on all layers at once
 
-Strength = Annotated[float, Field(allow_inf_nan=False)]
+
+def _add() -> dict[str, tuple[float, ...]]:
+    from steerlab.sweeps.methods import STEERING
+
+    return {"add": STEERING["add"]}
 
 
-def _listed(value: Any) -> Any:
-    """One word stands for a list of it."""
-    return (
-        (value,) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
-    )
+class Grid(Checked):
+    """Everything that decides a sweep; `Grid.read` takes it from a YAML file.
 
-
-def _every(value: Any) -> Any:
-    return None if value == "all" else _listed(value)
-
-
-class Grid(BaseModel):
-    """Everything that decides a sweep; `Grid.read` takes it from a YAML file, where "all" is every
-    layer or language.
-
-    `operators` maps each operator to its strengths, in its own unit (`edits.OPERATORS`): natural
-    gaps for `add`, shares of the angle between the two means for `rotate`; a list of names takes
-    `strengths`, or each operator's own. One that belongs to an estimator runs with that one only,
-    and one that acts on all layers at once takes no layer (-1). `saes`: the folder of the model's
-    SAEs, for methods that choose their features. `draws` is how many samples each prompt gets at a
-    temperature above 0; `seed` decides these, and the order of the lines in a race.
+    Each operator has strengths in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
+    of the angle between the two means for `rotate`. An operator that belongs to an estimator runs
+    with that one only, and one that acts on all layers at once takes no layer (-1).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    model: str = "polyglot"
-    revision: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    corpus: str | None = None
-    langs: Annotated[tuple[str, ...] | None, BeforeValidator(_every)] = None
-    source: str = "en"
-    targets: Annotated[tuple[str, ...] | None, BeforeValidator(_every)] = None
-    estimators: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("diffmean",)
-    operators: dict[str, tuple[Strength, ...]] = {"add": STEERING["add"]}
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...] | None, BeforeValidator(_every)] = (
-        None
+    model: ModelName = "polyglot"
+    revision: Revision = None
+    dtype: Dtype = None
+    device: Device = None
+    corpus: CorpusName = None
+    langs: Langs = None
+    source: Source = "en"
+    targets: Targets = None
+    estimators: Estimators = ("diffmean",)
+    operators: dict[str, tuple[Number, ...]] = Field(
+        default_factory=_add,
+        description="ways to apply a direction, each with its strengths or without, such as "
+        "add,rotate or add=0.5,1,rotate=1; a wrong one lists all",
     )
-    split: Literal["estimate", "dev", "test"] = "dev"
-    limit: Annotated[int, Field(ge=1)] | None = None
-    prompt: str = "line"
-    saes: str | None = None
-    lid: str | None = None
-    judge: str = "retrieval"
-    judge_model: str | None = None
-    new_tokens: Annotated[int, Field(ge=1)] = NEW_TOKENS
-    one_line: bool = True
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    draws: Annotated[int, Field(ge=1)] = 1
-    batch: Annotated[int, Field(ge=1)] | None = None
-    fluency: bool = False
-    race: bool = False
-    seed: int = 0
+    # A shorter way to write `operators`, and read into it: a grid itself has none.
+    strengths: Strengths = Field(default=None, exclude=True)
+    layers: Layers = None
+    split: Literal["estimate", "dev", "test"] = Field(
+        default="dev", description="the part of the corpus whose sentences are run"
+    )
+    limit: Limit = None
+    prompt: Prompt = "line"
+    saes: Word | None = Field(
+        default=None,
+        description="a folder of the model's SAEs, for methods that choose their features "
+        "(default: those in the package, for its model)",
+    )
+    lid: Lid = None
+    judge: Word = Field(default="retrieval", description=JUDGE)
+    judge_model: JudgeModel = None
+    new_tokens: NewTokens = NEW_TOKENS
+    one_line: bool = Field(default=True, description="an output ends with its first line")
+    temperature: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="0 takes the likeliest token, more samples",
+    )
+    draws: Natural = Field(
+        default=1, description="samples of each prompt, at a temperature above 0"
+    )
+    batch: RowsOfABatch = None
+    fluency: bool = Field(default=False, description="score how fluent the outputs are, too")
+    race: bool = Field(
+        default=False,
+        description="stop settings that fall behind early: only the best one is wanted",
+    )
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
-    def _strengths(cls, given: Any) -> Any:
-        """`strengths` beside a list of operators is short for the same strengths of each."""
-        if not isinstance(given, dict):
-            raise ValueError(f"a grid is keys and values, not {type(given).__name__}")
+    def _read_operators(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Every operator with strengths of its own: those given with it, else `strengths`, else
+        its default ones."""
         given = dict(given)
-        strengths = given.pop("strengths", None)
-        operators = given.get("operators", ("add",))
-        if isinstance(operators, dict):
-            if strengths is not None:
-                raise ValueError("strengths: the operators have their own; give one of the two")
-            return given
-        named = _listed(operators)
-        for name in named:
-            _operator(name)
-        return given | {
-            "operators": {
-                name: _listed(STEERING[name] if strengths is None else strengths) for name in named
-            }
-        }
-
-    @field_validator("operators")
-    @classmethod
-    def _known_operators(cls, given: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-        for name in given:
-            _operator(name)
-        return given
-
-    @field_validator("estimators")
-    @classmethod
-    def _known_estimators(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for name in given:
-            try:
-                known(name)
-            except SteerlabError as error:
-                raise ValueError(str(error)) from error
-        return given
-
-    @field_validator("langs", "targets", "source")
-    @classmethod
-    def _known_languages(cls, given: Any) -> Any:
-        for iso in _listed(given) or ():
-            try:
-                language(iso)
-            except SteerlabError as error:
-                raise ValueError(str(error)) from error
-        return given
-
-    @field_validator("prompt")
-    @classmethod
-    def _known_form(cls, given: str) -> str:
-        try:
-            read_form(given)
-        except SteerlabError as error:
-            raise ValueError(str(error)) from error
-        return given
+        shared = given.pop("strengths", None)
+        operators = read_operators(given.get("operators", "add"))
+        if shared is not None and any(own is not None for own in operators.values()):
+            raise SteerlabError("strengths: the operators have their own; give one of the two")
+        if shared is not None and split(shared) in ((), []):
+            raise SteerlabError(f"strengths: {EMPTY}")
+        for name, own in operators.items():
+            chosen = (own, shared, _steering(name))
+            operators[name] = split(next(each for each in chosen if each is not None))
+        return given | {"operators": operators}
 
     @model_validator(mode="after")
-    def _whole(self) -> "Grid":
-        if self.source in (self.targets or ()):
-            raise ValueError(
-                f"the source {self.source!r} is among the targets; a direction needs two languages"
-            )
-        for name in ("targets", "estimators", "operators", "layers", *self.operators):
-            found = self.operators.get(name, getattr(self, name, None))
-            if found is not None and not found:
-                raise ValueError(
-                    "the grid is empty; give at least one estimator, operator, layer, strength and "
-                    "target"
-                )
+    def _fits_together(self) -> "Grid":
+        from steerlab.edits import OPERATORS
+        from steerlab.sweeps.methods import METHODS, suits
+
+        need_two_languages(self.source, self.targets)
+        need_judge(self.judge, self.judge_model)
+        empty = [f"operators.{name}" for name, own in self.operators.items() if not own]
+        if empty or not self.operators:
+            raise SteerlabError(f"{(*empty, 'operators')[0]}: {EMPTY}")
         for name in self.operators:
             if not any(suits(name, estimator) for estimator in self.estimators):
-                told = OPERATORS[name].estimator or ", ".join(
-                    each for each in METHODS if suits(name, each)
-                )
-                raise ValueError(
-                    f"operators.{name}: it needs what {told or 'an estimator'} makes, which is not "
-                    "asked for"
+                able = [each for each in METHODS if suits(name, each)]
+                needed = OPERATORS[name].estimator or ", ".join(able) or "an estimator"
+                raise SteerlabError(
+                    f"operators.{name}: it needs what {needed} makes, which is not asked for"
                 )
         if self.draws > 1 and not self.temperature:
-            raise ValueError(
+            raise SteerlabError(
                 "draws: at temperature 0 every draw is the same; give a temperature or 1 draw"
             )
         return self
 
     @classmethod
-    def read(cls, file: str | Path) -> "Grid":
-        """The grid in a YAML file."""
-        file = Path(file)
+    def read(cls, file: str | Path, keys: Mapping[str, Any] | None = None) -> "Grid":
+        """The grid in a YAML file; `keys`, such as those of a command line, win over the file's.
+
+        Strengths in `keys` win over those that the file has with its operators, and operators with
+        strengths in `keys` over the file's `strengths`.
+        """
+        file, keys = Path(file), keys or {}
         try:
             given = yaml.safe_load(file.read_text("utf-8"))
         except OSError as error:
@@ -184,21 +165,22 @@ class Grid(BaseModel):
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SteerlabError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-        return cls.of({} if given is None else given, f"{file}: ")
+        given = {} if given is None else given
+        if not keys or not isinstance(given, Mapping):
+            return cls.of(given, f"{file}: ")
+        given = dict(given)
+        if "strengths" in keys and "operators" in given:
+            given["operators"] = list(read_operators(given["operators"]))
+        if any(read_operators(keys.get("operators", ())).values()):
+            given.pop("strengths", None)
+        return cls.of(given | dict(keys), f"{file} with the options: ")
 
-    @classmethod
-    def of(cls, given: Any, where: str = "") -> "Grid":
-        """The grid of keys and values; a wrong one raises with the key, what was given and what
-        is allowed."""
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            raise SteerlabError(
-                where + "; ".join(_told(found) for found in error.errors())
-            ) from error
-
-    def cells(self, langs: tuple[str, ...], layers: int) -> list[Cell]:
+    def cells(self, langs: tuple[str, ...], layers: int) -> "list[steerlab.sweeps.cell.Cell]":
         """Every cell, for a corpus with these languages and a model of so many layers."""
+        from steerlab.edits import OPERATORS
+        from steerlab.sweeps.cell import Cell
+        from steerlab.sweeps.methods import suits
+
         targets = (
             [iso for iso in langs if iso != self.source] if self.targets is None else self.targets
         )
@@ -230,21 +212,48 @@ def method_name(estimator: str, operator: str) -> str:
     return estimator if operator == "add" else f"{estimator}_{operator}"
 
 
-def _operator(name: str) -> None:
+def read_operators(given: Any) -> dict[str, Any]:
+    """Operators and the strengths given with each, None without: of a mapping, of names, or of
+    words such as `add=0.5,1,rotate`."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    names: dict[str, Any] = {}
+    current = None  # the operator that a number belongs to
+    for word in _words(given):
+        name, equals, strength = word.partition("=")
+        if equals:
+            current = name.strip()
+            names[current] = [strength]
+        elif current is not None and _is_number(word):
+            names[current].append(word)
+        else:
+            current = None
+            names[word] = None
+    return names
+
+
+def _words(given: Any) -> list[str]:
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        given = (given,)
+    return [word for item in given for word in split_names(str(item))]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _steering(name: str) -> tuple[float, ...]:
+    """The strengths of an operator where none are given; what is no operator of a sweep raises."""
+    from steerlab.sweeps.methods import STEERING
+
     if name not in STEERING:
-        raise ValueError(f"a sweep steers with {', '.join(STEERING)}, not with {name!r}")
-
-
-def _told(error: Any) -> str:
-    """One of pydantic's errors: the key, what was given, what is allowed."""
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Grid.model_fields, n=1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        return f"there is no key {key!r}; {meant}the keys are {', '.join(Grid.model_fields)}"
-    told = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return told
-    if error["type"] == "value_error":
-        return f"{key}: {told}"
-    return f"{key}: {told[0].lower()}{told[1:]}, and {error['input']!r} was given"
+        near = did_you_mean(str(name), STEERING)
+        raise SteerlabError(
+            f"operators: a sweep steers with {', '.join(STEERING)}, not with {name!r}"
+            f"{'; ' if near else ''}{near}"
+        )
+    return STEERING[name]

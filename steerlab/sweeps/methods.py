@@ -17,6 +17,10 @@ from steerlab.estimate.units.monolinguality import monolinguality
 from steerlab.estimate.units.nju import nju
 from steerlab.sae import SAE
 
+# The operators that a sweep steers with, by themselves at one layer, and the strengths of each
+# where none are given.
+STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes}
+
 FEATURES = ("add", "ablate", "rotate", "affine", "push", "clamp")
 NEURONS = ("neuron_add", "neuron_swap", "neuron_set", "neuron_zero")
 

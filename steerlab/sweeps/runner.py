@@ -26,8 +26,7 @@ from steerlab.sweeps.decoding import Decoding, decode_rows
 from steerlab.sweeps.inputs import Inputs
 from steerlab.sweeps.ledger import Ledger, Meter
 from steerlab.sweeps.scoring import as_json, bits_ratio, score_rows
-
-NEW_TOKENS = 32
+from steerlab.sweeps.settings import NEW_TOKENS as NEW_TOKENS
 
 # Batches, at most, whose rows are planned together. One would split the cells of one prompt over
 # many batches; all would make the plan of a long run depend on its last cell.

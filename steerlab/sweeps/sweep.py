@@ -1,5 +1,6 @@
 """Sweeps over layers, languages, strengths, estimators and operators, whole or raced."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -10,7 +11,8 @@ import pandas as pd
 
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import read_json, write_json
+from steerlab.core.files import need_ending, read_json, write_json
+from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
@@ -22,11 +24,13 @@ from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import Runner, Workers, run_locally
+from steerlab.sweeps.settings import need_name
 
 
+@takes(Grid)
 def sweep(
     model: Any = None,
-    corpus: Corpus | None = None,
+    corpus: Corpus | str | os.PathLike[str] | None = None,
     *,
     grid: Grid | None = None,
     out: str | Path | None = None,
@@ -45,12 +49,27 @@ def sweep(
     `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
     `race`, when only the best layer and strength are wanted, settings that fall behind stop early;
     how far each one went is in `rows.attrs["race"]`.
+
+    Args:
+        model: a loaded model, or the name of one: a Hub id, a folder or polyglot, the default.
+        corpus: a `Corpus`, or a folder of aligned <iso>.txt files; by default the sentences in the
+            package.
+        grid: a `Grid` in place of the keys that follow.
+        out: a folder that keeps what is finished, and from which the same call goes on.
+        workers: who runs the batches, such as a `Ray()` cluster; by default this process.
+        retry: run cells again that failed before.
+        progress: show on stderr how far it is.
     """
-    if grid is not None and keys:
-        raise SteerlabError(
-            f"give a grid or its keys, not both; beside the grid there is {', '.join(keys)}"
-        )
-    grid = Grid.of(keys) if grid is None else grid
+    # The name of a model or a corpus is a key of the grid, so that `dtype` and `langs` hold for it.
+    if isinstance(model, (str, os.PathLike)):
+        keys["model"] = os.fspath(model)
+        model = None
+    if isinstance(corpus, (str, os.PathLike)):
+        keys["corpus"] = os.fspath(corpus)
+        corpus = None
+    if model is not None:
+        need_name(keys)
+    grid = Grid.either(grid, keys)
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
     if not grid.race:
@@ -71,10 +90,10 @@ def prepare(
 ) -> tuple[Runner, list[Cell]]:
     """The runner and the cells of a grid; with `out`, directions are fitted once for all who work
     in that folder."""
+    folder = None if out is None else need_ending(out)
     model = _loaded(grid, model)
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
-    folder = None if out is None else Path(out)
     runner = replace(_runner(grid, model, texts, folder), workers=workers, retry=retry)
     if folder is not None:
         if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
@@ -190,7 +209,10 @@ def _loaded(grid: Grid, model: Any) -> Model:
 
 
 def _read(grid: Grid, texts: Corpus | None) -> Corpus:
-    texts = corpus(grid.corpus, grid.langs) if texts is None else texts
+    if texts is None:
+        texts = corpus(grid.corpus, grid.langs)
+    elif grid.langs is not None:
+        texts = texts.select(grid.langs)
     for lang in (grid.source, *(grid.targets or ())):
         texts[lang]  # raises where the corpus has no such language
     return texts

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Gradients
 
 COLUMNS = ["method", "language", "layer", "unit", "score"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The units of each language at each layer: `chosen` [lang layer unit], and the `score` by
     which, higher is more.
@@ -30,6 +31,8 @@ class Selection:
     chosen: Bool[Tensor, "lang layer unit"]
     score: Float[Tensor, "lang layer unit"]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    __eq__ = by_content
 
     def __post_init__(self) -> None:
         shape = (len(self.langs), len(self.layers), self.chosen.shape[-1])

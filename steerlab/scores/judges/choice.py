@@ -19,6 +19,7 @@ JUDGES = (
     "http://HOST/v1 with a model's name",
     "embeddings:ID_OR_FOLDER",
 )
+URLS = ("http", "https")
 
 
 def judge_from(
@@ -36,18 +37,12 @@ def judge_from(
     the one that is steered, which judges likelihood. `judge_model`: the name of the model behind a
     URL, whose replies are kept in the folder `cache`.
     """
+    check_judge(word, judge_model)
     kind, _, rest = word.partition(":")
-    if kind in ("http", "https"):
+    if kind in URLS:
         return Endpoint(word, judge_model or "", cache=cache)
-    if judge_model is not None:
-        raise SteerlabError(
-            f"a judge's model, {judge_model!r}, is named for a URL only; the judge is {word!r}"
-        )
-    if kind == "model" and rest:
+    if kind == "model":
         return Instruct(rest)
-    compares = word in ("retrieval", "likelihood") or (kind == "embeddings" and rest)
-    if not compares:
-        raise SteerlabError(f"there is no judge {word!r}; the judges are {', '.join(JUDGES)}")
     if references is None:
         raise SteerlabError(
             f"the judge {word!r} compares with other sentences; give references, a corpus"
@@ -55,3 +50,18 @@ def judge_from(
     if word == "retrieval":
         return Retrieval(references)
     return Likelihood(references, model) if word == "likelihood" else Embeddings(references, rest)
+
+
+def check_judge(word: str, judge_model: str | None = None) -> None:
+    """Raise where a word means no judge, or a judge's model is missing or one too many; nothing
+    is loaded."""
+    kind, _, rest = word.partition(":")
+    if kind in URLS:
+        Endpoint(word, judge_model or "")
+        return
+    if judge_model is not None:
+        raise SteerlabError(
+            f"a judge's model, {judge_model!r}, is named for a URL only; the judge is {word!r}"
+        )
+    if word not in ("retrieval", "likelihood") and not (kind in ("model", "embeddings") and rest):
+        raise SteerlabError(f"there is no judge {word!r}; the judges are {', '.join(JUDGES)}")

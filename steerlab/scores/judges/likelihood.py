@@ -16,8 +16,9 @@ from torch import Tensor
 import steerlab.engine.batching as batches
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.engine.prompts import encode, pad
-from steerlab.models.branching import branch
+from steerlab.engine.forward import Rows, rows_on
+from steerlab.engine.inputs import need_room
+from steerlab.engine.prompts import encode
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.scores.chrf import rivals
@@ -43,28 +44,28 @@ class Likelihood:
 
     @property
     def name(self) -> str:
-        about = json.dumps(loaded(self.model).about, sort_keys=True)
-        told = f"{self.distractors + 1} prompts of {self.references.hash}, seed {self.seed}"
-        return f"likelihood among {told}, under {about}"
+        model = json.dumps(loaded(self.model).about, sort_keys=True)
+        prompts = f"{self.distractors + 1} prompts of {self.references.hash}, seed {self.seed}"
+        return f"likelihood among {prompts}, under {model}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
         """`rating` [answer] of 0 or 1, and `margin` [answer]: nats per token above the best other
         prompt.
 
-        The margin of an empty output is NaN.
+        The margin of an empty output is NaN. Raises while an edit is on the model: it judges as it
+        is.
         """
         model = loaded(self.model)
-        if model.attachments:
-            raise SteerlabError(
-                "likelihood is judged by the model as it is: judge outside of the edit's `with`"
-            )
-        told = [answer for answer in answers if answer.output.strip()]
-        rows = zip(told, self._prompts(told), strict=True)
-        after = [(prompt, answer.output) for answer, prompts in rows for prompt in prompts]
-        distinct = list(dict.fromkeys(after))
+        spoken = [answer for answer in answers if answer.output.strip()]
+        pairs = [
+            (prompt, answer.output)
+            for answer, prompts in zip(spoken, self._prompts(spoken), strict=True)
+            for prompt in prompts
+        ]
+        distinct = list(dict.fromkeys(pairs))
         nats, lengths = conditional(model, distinct, batch=self.batch)
         each = dict(zip(distinct, (nats / lengths).tolist(), strict=True))
-        cost = np.array([each[pair] for pair in after]).reshape(len(told), self.distractors + 1)
+        cost = np.array([each[pair] for pair in pairs]).reshape(len(spoken), self.distractors + 1)
         margin = np.full(len(answers), np.nan)
         margin[[bool(answer.output.strip()) for answer in answers]] = (
             cost[:, 1:].min(1) - cost[:, 0]
@@ -75,7 +76,7 @@ class Likelihood:
         """Each answer's own prompt, then the others."""
         others = rivals(len(self.references), self.distractors, self.seed)
         made = []
-        for answer, place in zip(answers, places(self.references, answers), strict=True):
+        for answer, index in zip(answers, places(self.references, answers), strict=True):
             before, question, after = answer.prompt.rpartition(answer.question)
             if not question:
                 raise SteerlabError(
@@ -85,7 +86,7 @@ class Likelihood:
                 )
             lines = self.references[answer.source]
             made.append(
-                [answer.prompt, *(before + lines[other] + after for other in others[place])]
+                [answer.prompt, *(before + lines[other] + after for other in others[index])]
             )
         return made
 
@@ -111,56 +112,42 @@ def conditional(
     texts = list(dict.fromkeys(prompt for prompt, _ in pairs))
     prompts = dict(zip(texts, encode(model.tokenizer, texts), strict=True))
     read = cache(lambda text: list(model.tokenizer(text, add_special_tokens=False).input_ids))
-    said = [read(output if prompt[-1:].isspace() else f" {output}") for prompt, output in pairs]
+    # A word after a prompt begins with a space, unless the prompt ends in one or in a line break.
+    outputs = [read(output if prompt[-1:].isspace() else f" {output}") for prompt, output in pairs]
     ids = [prompts[prompt] for prompt, _ in pairs]
-    longest = max((len(a) + len(b) for a, b in zip(ids, said, strict=True)), default=1)
-    if longest > model.context:
-        raise SteerlabError(
-            f"a prompt and an output have {longest} tokens; {model.name} was made for "
-            f"{model.context}: shorten them"
-        )
-    rows = batches.advise(model, longest, every=True) if batch is None else batch
-    order = sorted(range(len(pairs)), key=lambda row: (len(ids[row]), ids[row], len(said[row])))
-    parts = tuple(tuple(order[start : start + rows]) for start in range(0, len(order), rows))
+    whole = [[*prompt, *output] for prompt, output in zip(ids, outputs, strict=True)]
+    need_room(model, whole)
+    lengths = [len(output) for output in outputs]
     nats = torch.zeros(len(pairs))
+    with rows_on(model, ids, unsteered=True) as rows:
 
-    def work(chosen: Sequence[int]) -> None:
-        places, found = _after(model, [ids[row] for row in chosen], [said[row] for row in chosen])
-        nats[[chosen[place] for place in places]] = found.cpu()
+        def work(chosen: Sequence[int]) -> None:
+            nats[list(chosen)] = _after(rows, chosen, [outputs[row] for row in chosen]).cpu()
 
-    plan = batches.Plan(parts, rows, batches.row_bytes(model, longest, every=True))
-    batches.run(plan, work, lambda: None, lambda _: None)
-    return nats, torch.tensor([float(len(tokens)) for tokens in said])
+        longest = max(map(len, whole), default=1)
+        plan = batches.plan(model, ids, lengths, longest=longest, every=True, batch=batch)
+        rows.run(work, plan)
+    return nats, torch.tensor(lengths, dtype=torch.float32)
 
 
 def _after(
-    model: Model, prompts: list[list[int]], said: list[list[int]]
-) -> tuple[Sequence[int], Float[Tensor, " row"]]:
-    """The order in which rows were run, and the nats of what each says after its prompt, in that
-    order."""
-    rows, joined = prompts, None
-    if model.branches:
-        rows, joined = branch(
-            prompts, [model.n_layers] * len(prompts), range(len(prompts)), model.device
-        )
-    order = range(len(prompts)) if joined is None else joined.order
-    feed, mask = pad(rows, model.tokenizer.pad_token_id, model.device)
-    longest = max(map(len, said))
-    logits, past = model.forward(feed, mask, last=True, room=longest - 1, branch=joined)
-    tokens = torch.zeros(len(said), longest, dtype=torch.long)
-    real = torch.zeros(len(said), longest, dtype=torch.bool)
-    for place, row in enumerate(order):
-        tokens[place, : len(said[row])], real[place, : len(said[row])] = (
-            torch.tensor(said[row]),
-            True,
-        )
-    tokens, real = tokens.to(model.device), real.to(model.device)
+    rows: Rows, chosen: Sequence[int], outputs: Sequence[Sequence[int]]
+) -> Float[Tensor, " row"]:
+    """The nats of an output after each of some rows' prompts."""
+    device, longest = rows.model.device, max(map(len, outputs))
+    logits, batch = rows.forward(chosen, room=longest - 1)
+    tokens = torch.zeros(len(outputs), longest, dtype=torch.long)
+    real = torch.zeros(len(outputs), longest, dtype=torch.bool)
+    for row, output in enumerate(outputs):
+        tokens[row, : len(output)] = torch.tensor(output)
+        real[row, : len(output)] = True
+    tokens, real = tokens.to(device), real.to(device)
+    # The prompt's pass foretells the first token of an output, and all but its last the others.
     if longest > 1:
-        mask = torch.cat([mask if joined is None else mask[joined.parent], real[:, :-1]], 1)
-        more, _ = model.forward(tokens[:, :-1], mask, past=past)
+        more = batch.follow(tokens[:, :-1], real[:, :-1])
         logits = torch.cat([logits[:, -1:], more], 1)
-    nats = torch.zeros(real.shape, device=model.device)
+    nats = torch.zeros(real.shape, device=device)
     nats[real] = torch.nn.functional.cross_entropy(
         logits[real].float(), tokens[real], reduction="none"
     )
-    return order, nats.sum(1)
+    return nats.sum(1)

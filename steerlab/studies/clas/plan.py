@@ -1,4 +1,4 @@
-"""What a run of CLaS-Bench asks for, and what it compares."""
+"""What a run of CLaS-Bench compares, for its settings, questions and model."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -6,62 +6,18 @@ from itertools import product
 from steerlab.analysis.choices import Setting
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
-from steerlab.edits import OPERATORS
 from steerlab.engine.prompts import read_form
 from steerlab.estimate import variant
 from steerlab.scores.langid import Identifier
 from steerlab.studies.clas.reading import Questions
+from steerlab.studies.clas.settings import Settings
 from steerlab.studies.design import AT_METHOD, Control, Design, Method, Pair
 from steerlab.sweeps.cell import UNSTEERED
-from steerlab.sweeps.grid import STEERING, method_name
-from steerlab.sweeps.methods import known, suits
+from steerlab.sweeps.grid import method_name
+from steerlab.sweeps.methods import STEERING, suits
 
 RANDOM = "random"
 SEEDS = 5  # of the random directions: the questions take them in turn
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that the caller decides; the defaults are CLaS-Bench's own settings where it has
-    them.
-
-    `questions`: a Hub id or a folder; without, the stand-in. `pairs`: (source, target) each;
-    without, every pair of `sources` and `targets`, by default of all languages of the questions,
-    same-language pairs among them. Directions come from `corpus`, a folder of aligned texts (by
-    default the sentences in the package), or `texts`, one of plain texts. `strengths` are natural
-    gaps, `alphas` steps of that length in the residual stream, as the paper has them. `layers`: by
-    default seven, as evenly spread as the paper's 4, 8, ... 28 of 32. `prompt`: a form of
-    `prompts.prompt`; `baselines`: the suffixes of the prompting baselines. `judge`: a word of
-    `judges.judge_from`.
-    """
-
-    model: str = "polyglot"
-    questions: str | None = None
-    sources: tuple[str, ...] | None = None
-    targets: tuple[str, ...] | None = None
-    pairs: tuple[Pair, ...] | None = None
-    corpus: str | None = None
-    texts: str | None = None
-    estimators: tuple[str, ...] = ("diffmean",)
-    operators: tuple[str, ...] = ("add",)
-    layers: tuple[int, ...] | None = None
-    strengths: tuple[float, ...] | None = None
-    alphas: tuple[float, ...] | None = None
-    prompt: str = "chat"
-    baselines: tuple[str, ...] = ("english", "target")
-    judge: str | None = None
-    judge_model: str | None = None
-    lid: str | None = None
-    new_tokens: int = 1024
-    limit: int | None = None
-    dev_limit: int | None = None
-    device: str | None = None
-    dtype: str | None = None
-    seed: int = 0
-    batch: int | None = None
-
-    def __post_init__(self) -> None:
-        read_form(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -175,7 +131,6 @@ def random_names(fit: str) -> tuple[str, ...]:
 def pairs_of(settings: Settings, questions: Questions, identifier: Identifier) -> tuple[Pair, ...]:
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
-    _check(settings)
     pairs = _pairs(settings, questions)
     if strange := [target for _, target in pairs if target not in identifier.languages]:
         raise SteerlabError(
@@ -194,42 +149,7 @@ def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
     )
 
 
-def _check(settings: Settings) -> None:
-    for name in settings.estimators:
-        known(name)
-    able = [name for name in STEERING if not OPERATORS[name].whole]
-    if unknown := [name for name in settings.operators if name not in able]:
-        raise SteerlabError(f"CLaS-Bench steers with {', '.join(able)}, not with {unknown[0]!r}")
-    if not (settings.estimators and settings.operators):
-        raise SteerlabError("there is nothing to run; give at least one estimator and one operator")
-    if alone := [
-        name
-        for name in settings.operators
-        if not any(suits(name, each) for each in settings.estimators)
-    ]:
-        raise SteerlabError(
-            f"the operator {alone[0]} belongs to the estimator {OPERATORS[alone[0]].estimator}; "
-            "ask for that one too"
-        )
-    if settings.corpus and settings.texts:
-        raise SteerlabError(
-            "directions come from a corpus of aligned texts or from plain texts; give one of the "
-            "two"
-        )
-    if settings.alphas and (settings.strengths or settings.operators != ("add",)):
-        raise SteerlabError(
-            "alphas are steps of the operator add in the place of strengths; give them alone, with "
-            "add"
-        )
-    for suffix in settings.baselines:
-        read_form(f"{read_form(settings.prompt)[0]}+{suffix}")
-
-
 def _pairs(settings: Settings, questions: Questions) -> tuple[Pair, ...]:
-    if settings.pairs and (settings.sources or settings.targets):
-        raise SteerlabError(
-            "the pairs say which sources and targets there are; give pairs, or sources and targets"
-        )
     sources, targets = settings.sources or questions.langs, settings.targets or questions.langs
     pairs = settings.pairs or tuple((source, target) for source in sources for target in targets)
     for pair in pairs:

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import write_json, write_table, write_text
+from steerlab.core.files import need_ending, write_json, write_table, write_text
+from steerlab.core.settings import takes
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
 from steerlab.scores.judges import Judge
@@ -26,7 +27,6 @@ from steerlab.scores.langid import identifier
 from steerlab.studies.clas.plan import (
     RANDOM,
     Plan,
-    Settings,
     fit_name,
     layers_of,
     pairs_of,
@@ -34,6 +34,7 @@ from steerlab.studies.clas.plan import (
 )
 from steerlab.studies.clas.reading import questions
 from steerlab.studies.clas.scoring import differences, table
+from steerlab.studies.clas.settings import Settings
 from steerlab.studies.clas.tables import markdown, show
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.cell import UNSTEERED
@@ -70,7 +71,12 @@ class Run:
         self.identifier = identifier(settings.lid)
         pairs = pairs_of(settings, self.questions, self.identifier)
         self.texts = _texts(settings).select(dict.fromkeys(lang for pair in pairs for lang in pair))
-        self.model = load(settings.model, device=settings.device, dtype=settings.dtype)
+        self.model = load(
+            settings.model,
+            revision=settings.revision,
+            device=settings.device,
+            dtype=settings.dtype,
+        )
         self.plan = Plan(settings, pairs, layers_of(settings, self.model.n_layers))
         for layer in self.plan.layers:
             self.model.need_layer(layer)
@@ -274,7 +280,7 @@ class Run:
 
     def _claim(self, command: Sequence[str]) -> None:
         """Take a folder that is empty or that the same settings made, and write what the run is."""
-        settings = json.loads(json.dumps(asdict(self.settings)))  # lists for tuples
+        settings = self.settings.model_dump(mode="json")
         claim(self.folder, settings)
         packages = ("torch", "transformers", "numpy", "fasttext-predict")
         manifest = {
@@ -325,14 +331,16 @@ def same_language(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     )
 
 
+@takes(Settings)
 def run(
     settings: Settings | None = None,
     *,
     out: str | Path,
-    judge: Judge | None = None,
+    judge: Judge | str | None = None,
     command: Sequence[str] = (),
     progress: bool = True,
     workers: Workers = run_locally,
+    **keys: Any,
 ) -> Path:
     """Do the benchmark in the folder `out`, or finish what was begun there; gives the folder.
 
@@ -340,17 +348,23 @@ def run(
     manifest.json and directions/.
 
     Args:
-        settings: what is asked for; by default CLaS-Bench's own settings.
-        out: the folder.
-        judge: takes the place of the one that the settings name.
-        command: the words that started the run, for the manifest.
-        progress: show how far the run is.
-        workers: who runs the batches, such as `Ray()`; by default this process.
+        settings: a `Settings` in place of the keys that follow.
+        out: the run folder, which need not exist.
+        judge: a judge that is made, in place of the one that the settings name; or its word, as
+            there.
+        command: what the manifest says that the run was started by.
+        progress: show on stderr what is being done.
+        workers: who runs the batches, such as a `Ray()` cluster; by default this process.
     """
+    folder = need_ending(out)
+    if isinstance(judge, str):
+        keys["judge"] = judge
+        judge = None
+    settings = Settings.either(settings, keys)
     try:
         return Run(
-            settings or Settings(),
-            Path(out),
+            settings,
+            folder,
             judge=judge,
             command=command,
             progress=progress,

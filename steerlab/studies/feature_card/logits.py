@@ -71,8 +71,10 @@ def written(tokenizer: Any, token: int) -> str:
     control character."""
     text, name = tokenizer.decode([token]), str(tokenizer.convert_ids_to_tokens(token))
     if "\ufffd" in text:
-        known = _bytes()
-        return _hexadecimal(known[letter] for letter in name) if set(name) <= set(known) else name
+        byte_of = _bytes()
+        if not set(name) <= set(byte_of):
+            return name
+        return _hexadecimal(byte_of[letter] for letter in name)
     if unseen := [
         letter for letter in text if not letter.isprintable() and letter not in "\n\t\u200c\u200d"
     ]:
@@ -92,7 +94,7 @@ def _bytes() -> dict[str, int]:
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {
-        chr(256 + place): byte for place, byte in enumerate(others)
+        chr(256 + index): byte for index, byte in enumerate(others)
     }
 
 
@@ -101,8 +103,8 @@ def neighbours(sae: SAE, unit: int, count: int) -> list[tuple[int, float]]:
     rows = sae.W_dec.cpu()
     cosines = torch.nn.functional.cosine_similarity(rows, rows[unit : unit + 1], dim=-1)
     cosines[unit] = -torch.inf
-    found = cosines.topk(min(count, len(rows) - 1))
-    return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+    nearest = cosines.topk(min(count, len(rows) - 1))
+    return list(zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True))
 
 
 def _head(model: Model) -> tuple[Any, Float[Tensor, "vocab width"]]:

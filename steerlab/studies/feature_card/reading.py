@@ -12,7 +12,10 @@ from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.engine.prompts import encode, pad, prompt
+from steerlab.engine import forward
+from steerlab.engine.batching import InOrder
+from steerlab.engine.inputs import need_room, tokens_of
+from steerlab.engine.prompts import prompt
 from steerlab.models.huggingface import Model
 from steerlab.models.positions import Positions
 from steerlab.sae import SAE
@@ -50,7 +53,7 @@ class Reading:
     def overall(self) -> float:
         """The share of all tokens at which the feature is on."""
         total = sum(self.tokens.values())
-        return sum(self.rate[iso] * count for iso, count in self.tokens.items()) / total
+        return sum(self.rate[lang] * count for lang, count in self.tokens.items()) / total
 
 
 @torch.inference_mode()
@@ -60,30 +63,30 @@ def read(
     """A reading of each feature, in one pass over every line of the corpus in the form "line"."""
     sae = sae.to(model.device)
     sums = torch.zeros(len(corpus.langs), 2, len(units), dtype=torch.float64)
-    counts, best = dict.fromkeys(corpus.langs, 0), [_Best(texts) for _ in units]
-    for place, iso in enumerate(corpus.langs):
-        lines = corpus[iso]
+    counts = dict.fromkeys(corpus.langs, 0)
+    best = [_Best(texts) for _ in units]
+    inputs = InOrder(model)
+    for index, lang in enumerate(corpus.langs):
+        lines = corpus[lang]
         for start in range(0, len(lines), batch):
             some = lines[start : start + batch]
-            found = _values(
-                model, sae, units, [prompt(model.tokenizer, "line", line) for line in some]
-            )
-            for line, values in zip(some, found, strict=True):
-                counts[iso] += len(values)
-                sums[place] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
+            batch_values = _values(inputs, sae, units, tokens_of(model, lang, some, "line"))
+            for line, values in zip(some, batch_values, strict=True):
+                counts[lang] += len(values)
+                sums[index] += torch.stack([(values > 0).double().sum(0), values.double().sum(0)])
                 for kept, own in zip(best, values.T, strict=True):
-                    kept.offer(iso, line, own)
+                    kept.offer(lang, line, own)
     sizes = torch.tensor(list(counts.values()), dtype=torch.float64)[:, None, None].clamp(min=1)
     means = (sums / sizes).tolist()
     return [
         Reading(
-            rate={iso: means[place][0][number] for place, iso in enumerate(corpus.langs)},
-            level={iso: means[place][1][number] for place, iso in enumerate(corpus.langs)},
+            rate={lang: means[index][0][number] for index, lang in enumerate(corpus.langs)},
+            level={lang: means[index][1][number] for index, lang in enumerate(corpus.langs)},
             tokens=counts,
             top=kept.top,
             examples=tuple(
-                Example(iso, pieces_of(model.tokenizer, line, values), max(values))
-                for iso, line, values in kept.texts
+                Example(lang, pieces_of(model.tokenizer, line, values), max(values))
+                for lang, line, values in kept.texts
             ),
         )
         for number, kept in enumerate(best)
@@ -96,11 +99,11 @@ class _Best:
     def __init__(self, count: int):
         self.count, self.texts, self._least = count, list[tuple[str, str, list[float]]](), 0.0
 
-    def offer(self, iso: str, line: str, values: Tensor) -> None:
+    def offer(self, lang: str, line: str, values: Tensor) -> None:
         top = float(values.max())
-        if top <= self._least or any(line == known for _, known, _ in self.texts):
+        if top <= self._least or any(line == kept for _, kept, _ in self.texts):
             return
-        self.texts.append((iso, line, values.tolist()))
+        self.texts.append((lang, line, values.tolist()))
         self.texts = sorted(self.texts, key=lambda text: -max(text[2]))[: self.count]
         self._least = max(self.texts[-1][2]) if len(self.texts) == self.count else 0.0
 
@@ -110,24 +113,22 @@ class _Best:
 
 
 def _values(
-    model: Model, sae: SAE, units: Sequence[int], texts: list[str]
+    inputs: InOrder, sae: SAE, units: Sequence[int], ids: list[list[int]]
 ) -> list[Float[Tensor, "pos unit"]]:
     """The features at every token of each text that counts."""
-    ids = encode(model.tokenizer, texts)
-    if too_long := [len(row) for row in ids if len(row) > model.context]:
-        raise SteerlabError(
-            f"a text has {too_long[0]} tokens; {model.name} was made for {model.context}: cut it"
-        )
-    seen: list[tuple[Tensor, Tensor]] = []
+    model = inputs.model
+    need_room(model, ids)
 
-    def look(h: Tensor, where: Positions) -> None:
-        seen.append((latents(sae, units, h).cpu(), where.text.cpu()))
+    def work(rows: Sequence[int]) -> list[Tensor]:
+        seen: list[Tensor] = []
 
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
-    with model.attached([(sae.site, sae.layer, look)]):
-        model.body(tokens, mask)
-    values, counted = seen[0]
-    return [row[where] for row, where in zip(values, counted, strict=True)]
+        def look(h: Tensor, _: Positions) -> None:
+            seen.append(latents(sae, units, h).cpu())
+
+        text = forward.read(model, [ids[row] for row in rows], [(sae.site, sae.layer, look)])
+        return [own[counted] for own, counted in zip(seen[0], text.cpu(), strict=True)]
+
+    return [values for part in inputs.run(ids, work) for values in part]
 
 
 def latents(

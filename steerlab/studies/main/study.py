@@ -1,11 +1,10 @@
 """The main job: find the directions, choose on dev, report on test beside the controls, draw it."""
 
 import importlib.metadata
-import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ import steerlab.estimate.controls as controls
 from steerlab.analysis.geometry import separation
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
-from steerlab.core.errors import SteerlabError
 from steerlab.core.files import write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
-from steerlab.engine.prompts import read_form
 from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.scores.judges import DISTRACTORS
@@ -30,6 +27,7 @@ from steerlab.scores.langid import identifier
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
+from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.summary import peak_bytes, race_summary, results_of
 from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
@@ -37,33 +35,9 @@ from steerlab.sweeps.folder import claim
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import LONGEST, NEW_TOKENS, Runner
 
-DEV_LINES, TEST_LINES = 16, 48
-ESTIMATE_LINES, SEPARATION_LINES = 240, 96  # of a large corpus
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that the caller decides; it is kept in the manifest, and another run folder is
-    needed to change it."""
-
-    model: str = "polyglot"
-    corpus: str | None = None
-    langs: tuple[str, ...] | None = None
-    source: str = "en"
-    targets: tuple[str, ...] | None = None
-    layers: tuple[int, ...] | None = None
-    prompt: str = "line"
-    lid: str | None = None
-    dtype: str | None = None
-    device: str | None = None
-    limit: int | None = TEST_LINES
-    seed: int = 0
-    quick: bool = False
-    full: bool = False
-    race: bool = False
-
-    def __post_init__(self) -> None:
-        read_form(self.prompt)
+DEV_LINES = 16
+ESTIMATE_LINES = 240  # of a large corpus, and so the next
+SEPARATION_LINES = 96
 
 
 class Study:
@@ -74,27 +48,36 @@ class Study:
         settings: Settings,
         folder: Path,
         *,
+        model: Model | None = None,
+        texts: Corpus | None = None,
         command: Sequence[str] = (),
         progress: bool = True,
     ):
+        """`model` and `texts` are taken in place of what the settings would load."""
         self.settings = settings
         self.folder = folder
         self.progress = progress
         self.started = time.monotonic()
         self.console = Console(stderr=True, quiet=not progress, markup=False, highlight=False)
-        claim(self.folder, self._settings_as_json())
-        self.model: Model = load(settings.model, dtype=settings.dtype, device=settings.device)
-        self.corpus: Corpus = corpus(settings.corpus, settings.langs)
+        claim(self.folder, settings.model_dump(mode="json"))
+        if model is None:
+            model = load(
+                settings.model,
+                revision=settings.revision,
+                dtype=settings.dtype,
+                device=settings.device,
+            )
+        self.model: Model = model
+        if texts is None:
+            self.corpus: Corpus = corpus(settings.corpus, settings.langs)
+        else:
+            self.corpus = texts if settings.langs is None else texts.select(settings.langs)
         self.source = settings.source
         self.targets = tuple(
             settings.targets or [lang for lang in self.corpus.langs if lang != self.source]
         )
         for lang in (self.source, *self.targets):
             self.corpus[lang]  # raises where the corpus has no such language
-        if self.source in self.targets:
-            raise SteerlabError(
-                f"the source {self.source!r} is among the targets; a direction needs two languages"
-            )
         self.layers = settings.layers or spread_layers(
             self.model.n_layers, quick=settings.quick, full=settings.full
         )
@@ -261,7 +244,7 @@ class Study:
         return {
             "format": 1,
             "command": list(command),
-            "settings": self._settings_as_json(),
+            "settings": self.settings.model_dump(mode="json"),
             "model": self.model.about,
             "corpus": {
                 "name": self.corpus.name,
@@ -275,10 +258,6 @@ class Study:
             "packages": {name: importlib.metadata.version(name) for name in packages},
             "python": platform.python_version(),
         }
-
-    def _settings_as_json(self) -> dict[str, Any]:
-        """The settings as the manifest has them: lists for tuples."""
-        return json.loads(json.dumps(asdict(self.settings)))
 
 
 def control_directions(
@@ -299,24 +278,3 @@ def control_directions(
         if wrong:
             directions[f"wrong {seed}"] = controls.wrong(main, source=source, seed=seed)
     return directions
-
-
-def run(
-    settings: Settings | None = None,
-    *,
-    out: str | Path,
-    command: Sequence[str] = (),
-    progress: bool = True,
-) -> Path:
-    """Do the main job in the folder `out`, or finish what was begun there; gives the folder.
-
-    Afterwards it holds rows.parquet, rows.csv, manifest.json, summary.json, directions/ and
-    figures/; `page.write_report` makes the page from them.
-    """
-    try:
-        return Study(settings or Settings(), Path(out), command=command, progress=progress).run()
-    except OSError as error:
-        raise SteerlabError(
-            f"could not write the run folder {out} ({error}); finished cells are kept: make room "
-            "and run again"
-        ) from error

@@ -2,27 +2,27 @@
 was run."""
 
 import json
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import write_text
-from steerlab.studies.main.page.inference import by_language, doses, tests
-from steerlab.studies.main.page.parts import account, figures, samples
+from steerlab.core.files import explained, write_text
+from steerlab.studies.html import environment
+from steerlab.studies.main.page.account import describe_run
+from steerlab.studies.main.page.figures import read_figures
+from steerlab.studies.main.page.inference import by_language, doses, tests, untestable
+from steerlab.studies.main.page.samples import COUNT, SEED, draw_samples
+from steerlab.studies.main.page.sentences import answer, byline, families
 from steerlab.studies.main.page.tables import differences, headline
-from steerlab.studies.main.page.values import number
-from steerlab.studies.main.page.words import answer, byline, families
 
 __all__ = ["FORMAT", "write_report"]
 
 FORMAT = 1
-_DATA = Path(__file__).parents[3] / "data"
 _KEYS = ("model", "source", "targets", "results")
 _COLUMNS = (
     "method layer strength split target prompt output language in_language joint tokens".split()
@@ -37,27 +37,33 @@ def write_report(folder: Path) -> Path:
     three is missing, broken or of another format.
     """
     summary, manifest, rows = _read(folder)
-    page = Template((_DATA / "report.html").read_text(encoding="utf-8")).substitute(
-        title=f"Steering the language of {escape(str(summary['model']))}",
-        question="Does the direction make it speak the language, and still say the same?",
-        byline=byline(summary),
-        answer=answer(summary),
-        headline=headline(summary),
-        differences=differences(summary),
-        tests=tests(summary),
-        doses=doses(summary),
-        by_language=by_language(summary),
-        families=families(summary),
-        figures=figures(folder / "figures"),
-        samples=samples(summary, rows),
-        account=account(summary, manifest, rows),
-        chance=number(summary.get("chance")),
-        css=(_DATA / "report.css").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
-        version=escape(_version()),
+    page = (
+        environment(__name__)
+        .get_template("report.html.jinja")
+        .render(
+            title=f"Steering the language of {summary['model']}",
+            byline=byline(summary),
+            answer=answer(summary),
+            headline=headline(summary),
+            differences=differences(summary),
+            tests=tests(summary),
+            untestable=untestable(summary),
+            doses=doses(summary),
+            by_language=by_language(summary),
+            families=families(summary),
+            figures=read_figures(folder / "figures"),
+            samples=draw_samples(summary, rows),
+            sample_count=COUNT,
+            sample_seed=SEED,
+            account=describe_run(summary, manifest, rows),
+            # Safe unescaped: a script of the installed plotly, with nothing of the run in it.
+            plotly=Markup(get_plotlyjs()),
+            version=_version(),
+        )
     )
     file = folder / "report.html"
-    write_text(file, page)
+    with explained(file):
+        write_text(file, page)
     return file
 
 

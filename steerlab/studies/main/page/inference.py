@@ -1,201 +1,259 @@
-"""The page's tables beyond scores: tests of every comparison, methods along the dose, a choice
-for each language."""
+"""The tables beyond scores: tests of every comparison, methods along the dose, a choice for each
+language."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 from steerlab.figures.style import CONTROLS, readable
-from steerlab.studies.main.page.values import cell, named, number, probability, protagonist, triple
+from steerlab.studies.html import environment
+from steerlab.studies.html.formats import Interval, decimal, interval, number
+from steerlab.studies.main.page.values import protagonist
 
-_SAID = {"at the smallest dose": "≤ {dose} <small>its smallest</small>", "interpolated": "{dose}"}
-_NOT_REACHED = "not reached <small>at most {highest}</small>"
+
+@dataclass(frozen=True)
+class Compared:
+    """A difference with its adjusted p, and whether p is below α."""
+
+    difference: float
+    p: float
+    sure: bool
 
 
-def tests(summary: Mapping[str, Any]) -> str:
-    """Every method less every control and less the main method, with adjusted p, and the power
-    note under it."""
-    if "tests" not in summary:
-        return ""
-    told = summary["tests"]
-    if not told:
-        return (
-            "<p class='note'>A single test sentence allows no paired test: read more (--limit).</p>"
-        )
-    pairs = told["pairs"]
-    found = list(dict.fromkeys(other for item in pairs.values() for other in item))
-    others = [name for name in CONTROLS if name in found] + [
-        name for name in found if name not in CONTROLS
+@dataclass(frozen=True)
+class Worth:
+    """How many independent outputs a method's outputs are worth."""
+
+    method: str
+    outputs: float
+    effective: float
+    intraclass: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """What was tested, how it was corrected, and the differences that so many sentences can see.
+
+    `least` and `least_corrected` are given where no test can pass `alpha`, `seen` and
+    `seen_corrected` (ranges over the comparisons) where a difference can be seen at all.
+    """
+
+    sentences: str
+    comparisons: str
+    family: str
+    alpha: float
+    least: str
+    least_corrected: str
+    percent: float
+    seen: str
+    seen_corrected: str
+    worth: Worth | None
+
+
+@dataclass(frozen=True)
+class MethodTests:
+    """The differences of one method, a cell for each of the others."""
+
+    method: str
+    cells: list[Compared | None]
+
+
+@dataclass(frozen=True)
+class PairedTests:
+    """Every method less every control and less the main method."""
+
+    columns: list[str]
+    rows: list[MethodTests]
+    score: str
+    power: Power
+
+
+@dataclass(frozen=True)
+class Dose:
+    """The least dose at which a method speaks the language, and a remark where it is a bound or
+    none."""
+
+    text: str
+    remark: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method along the dose."""
+
+    method: str
+    layer: str
+    first: float
+    last: float
+    least: Dose
+    at: Interval | None
+    area: Interval | None
+
+
+@dataclass(frozen=True)
+class Doses:
+    """Methods along the dose; `dose` and `shared` only where their doses have a range in common."""
+
+    level: float
+    dose: float | None
+    shared: tuple[float, float] | None
+    curves: list[Curve]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a choice for each language gains a method over one choice."""
+
+    method: str
+    one: Interval | None
+    each: Interval | None
+    test: Compared | None
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The layer and the strength that each language takes; None where it has none."""
+
+    method: str
+    choices: list[tuple[float, float] | None]
+
+
+@dataclass(frozen=True)
+class ByLanguage:
+    """A choice for each method and language: its gains, and the choices themselves."""
+
+    comparisons: str
+    langs: list[str]
+    gains: list[Gain]
+    picks: list[Picks]
+
+
+def untestable(summary: Mapping[str, Any]) -> bool:
+    """Whether a run was tested in vain: a single sentence allows no paired test."""
+    return "tests" in summary and not summary["tests"]
+
+
+def tests(summary: Mapping[str, Any]) -> PairedTests | None:
+    """Every method less every control and less the main method, with adjusted p."""
+    tested = summary.get("tests")
+    if not tested:
+        return None
+    pairs, alpha = tested["pairs"], tested["alpha"]
+    compared = list(dict.fromkeys(other for row in pairs.values() for other in row))
+    others = [name for name in CONTROLS if name in compared]
+    others += [name for name in compared if name not in CONTROLS]
+    rows = [
+        MethodTests(readable(name), [_compared(row.get(other), alpha) for other in others])
+        for name, row in pairs.items()
     ]
-    lines = [
-        [readable(name), *(_test(item.get(other), told["alpha"]) for other in others)]
-        for name, item in pairs.items()
-    ]
-    heads = [
-        "Method",
-        *(
-            f"less {escape(readable(other).lower() if other in CONTROLS else readable(other))}"
-            for other in others
-        ),
-    ]
-    note = (
-        f"Differences of {escape(str(told['score']))}, below each its p; bold where p is below "
-        f"{told['alpha']:g}."
+    # A control is a common noun, the name of a method is its own.
+    names = [readable(name).lower() if name in CONTROLS else readable(name) for name in others]
+    columns = ["Method", *(f"less {name}" for name in names)]
+    return PairedTests(columns, rows, str(tested["score"]), power(summary))
+
+
+def power(summary: Mapping[str, Any]) -> Power:
+    """What the tests of a run could see; the run must have tests."""
+    tested = summary["tests"]
+    comparisons, alpha, least = tested["comparisons"], tested["alpha"], tested["least"]
+    pairs = [pair for row in tested["pairs"].values() for pair in row.values()]
+    corrected = least * comparisons
+    hopeless = corrected > alpha
+    return Power(
+        sentences=str(tested["sentences"]),
+        comparisons=str(comparisons),
+        family=str(tested["family"]),
+        alpha=alpha,
+        least=number(least) if hopeless else "",
+        least_corrected=number(min(1.0, corrected)) if hopeless else "",
+        percent=100 * tested["power"],
+        seen=_range([pair["detects"] for pair in pairs]),
+        seen_corrected=_range([pair["detects_holm"] for pair in pairs]),
+        worth=_worth(summary),
     )
-    return f"<h3>Paired tests</h3>{_table(heads, lines)}<p class='note'>{note} {power(summary)}</p>"
 
 
-def power(summary: Mapping[str, Any]) -> str:
-    """What was tested, how it was corrected, and the differences that so many sentences can see."""
-    told = summary["tests"]
-    n, m, alpha = told["sentences"], told["comparisons"], told["alpha"]
-    items = [item for row in told["pairs"].values() for item in row.values()]
-    said = [
-        f"p is that of a paired permutation test, two-sided: the signs of the {n} sentences' "
-        "differences are flipped, "
-        "so that the outputs of a sentence stay together. It is adjusted by Holm's method over the "
-        "family: "
-        f"{escape(str(told['family']))}, {m} comparisons."
-    ]
-    if told["least"] * m > alpha:
-        said.append(
-            f"<strong>Nothing here can pass {alpha:g}</strong>: the least p of {n} sentences is "
-            f"{number(told['least'])}, {number(min(1.0, told['least'] * m))} after correction; "
-            "read more sentences."
-        )
-    seen, widened = (_span([item[key] for item in items]) for key in ("detects", "detects_holm"))
-    if seen:
-        said.append(
-            f"With {100 * told['power']:.0f}&nbsp;% power one test by itself sees a difference of "
-            f"{seen}, by comparison"
-            + (
-                f"; where Holm's correction is strictest, {widened}."
-                if widened
-                else "; after Holm's correction none."
-            )
-        )
-    worth = told.get("together") or {}
-    if triple(worth.get("effective")):
-        name = protagonist(summary)
-        said.append(
-            f"The {worth['outputs']:.0f} outputs of {escape(readable(name or 'a method'))} are "
-            "worth "
-            f"{worth['effective']:.0f} independent ones (intraclass correlation "
-            f"{worth['intraclass']:.2f} within a "
-            "sentence)."
-        )
-    return " ".join(said)
+def power_note(summary: Mapping[str, Any]) -> str:
+    """The note about power as the page has it, in HTML."""
+    template = environment("steerlab.studies.main.page").get_template("power.html.jinja")
+    return template.render(power=power(summary))
 
 
-def doses(summary: Mapping[str, Any]) -> str:
+def doses(summary: Mapping[str, Any]) -> Doses | None:
     """The least dose that makes the model speak the language, `joint` at one dose and its area
     over a common range."""
-    told = summary.get("doses")
-    if not told:
-        return ""
-    shared, dose = told["range"], told["dose"]
-    lines = []
-    for name, item in told["curves"].items():
-        read = f"{item['doses'][0]:.2f} to {item['doses'][-1]:.2f}"
-        lines.append(
-            [readable(name), f"<td>{item['layer']}</td>", f"<td>{read}</td>", _least(item["least"])]
+    read = summary.get("doses")
+    if not read:
+        return None
+    curves = [
+        Curve(
+            method=readable(name),
+            layer=str(curve["layer"]),
+            first=curve["doses"][0],
+            last=curve["doses"][-1],
+            least=_least(curve["least"]),
+            at=interval(curve["at"]),
+            area=interval(curve["area"]),
         )
-        lines[-1] += [cell(item["at"]), cell(item["area"])]
-    heads = ["Method", "Layer", "Doses read", f"Least dose for LFS {told['level']:g}"]
-    heads += [
-        "Joint at that dose" if dose is None else f"Joint at dose {dose:.2f}",
-        "Area under joint",
+        for name, curve in read["curves"].items()
     ]
-    note = (
-        f"The area is the mean of joint over the doses that all methods have, {shared[0]:.2f} to "
-        f"{shared[1]:.2f}."
-        if shared
-        else "These doses have no range in common, so that methods cannot be compared at one dose: "
-        "read more strengths."
-    )
-    return (
-        f"<h3>Along the dose</h3>{_table(heads, lines)}<p class='note'>On dev lines, each method "
-        "at its chosen layer; "
-        f"between its strengths straight lines. {note} Brackets: 95&nbsp;% intervals by resampling "
-        "sentences.</p>"
-    )
+    shared = tuple(read["range"]) if read["range"] else None
+    return Doses(level=read["level"], dose=read["dose"], shared=shared, curves=curves)
 
 
-def by_language(summary: Mapping[str, Any]) -> str:
-    """What choosing a layer and strength for each language would gain, and which it would take;
-    folded."""
-    told = summary.get("by_language")
-    if not told:
-        return ""
-    gains, picks = [], []
-    isos = list(dict.fromkeys(iso for item in told["methods"].values() for iso in item["choices"]))
-    for name, item in told["methods"].items():
-        gains.append(
-            [readable(name), cell(item["per method"]), cell(item["per method and language"])]
+def by_language(summary: Mapping[str, Any]) -> ByLanguage | None:
+    """What choosing a layer and strength for each language would gain, and which it would take."""
+    read = summary.get("by_language")
+    if not read:
+        return None
+    entries = read["methods"]
+    langs = list(dict.fromkeys(lang for item in entries.values() for lang in item["choices"]))
+    gains = [
+        Gain(
+            method=readable(name),
+            one=interval(item["per method"]),
+            each=interval(item["per method and language"]),
+            test=_compared(item["test"], read["alpha"]),
         )
-        gains[-1].append(_test(item["test"], told["alpha"]))
-        picks.append([readable(name), *(_pick(item["choices"].get(iso)) for iso in isos)])
-    return (
-        "<details><summary>A choice for each method and language</summary>"
-        + _table(
-            [
-                "Joint on dev",
-                "Choice for each method",
-                "For each method and language",
-                "Difference",
-            ],
-            gains,
-        )
-        + "<p class='note'>Chosen on one half of the dev lines and scored on the other, both ways; "
-        "the tables above "
-        "take one choice for each method. p: paired test, adjusted by Holm's method over "
-        f"{told['comparisons']} "
-        f"comparisons. Below: layer and strength that each language takes on all dev lines.</p>"
-        + _table(["Method", *(named(iso) for iso in isos)], picks)
-        + "</details>"
-    )
+        for name, item in entries.items()
+    ]
+    picks = [
+        Picks(readable(name), [_pick(item["choices"].get(lang)) for lang in langs])
+        for name, item in entries.items()
+    ]
+    return ByLanguage(str(read["comparisons"]), langs, gains, picks)
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Heads and cells are HTML, the first cell of a line is text."""
-    head = "".join(f"<th scope='col'>{label}</th>" for label in heads)
-    body = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th>{''.join(cells)}</tr>" for name, *cells in lines
-    )
-    return (
-        "<div class='scroll' "
-        f"tabindex='0'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _test(item: Mapping[str, Any] | None, alpha: float) -> str:
+def _compared(item: Mapping[str, Any] | None, alpha: float) -> Compared | None:
     if not item:
-        return "<td></td>"
-    sure = " best" if item["p_holm"] < alpha else ""
-    value = f"{item['difference']:+.2f}".replace("-", "−")
-    return (
-        f"<td class='number{sure}'>{value}<small>p&nbsp;{probability(item['p_holm'])}</small></td>"
-    )
+        return None
+    return Compared(item["difference"], item["p_holm"], item["p_holm"] < alpha)
 
 
-def _least(item: Mapping[str, Any]) -> str:
-    dose = "" if item["dose"] is None else f"{item['dose']:.2f}"
-    said = _SAID.get(item["said"], _NOT_REACHED).format(dose=dose, highest=f"{item['highest']:.2f}")
-    return f"<td class='number'>{said}</td>"
+def _worth(summary: Mapping[str, Any]) -> Worth | None:
+    read = summary["tests"].get("together") or {}
+    if interval(read.get("effective")) is None:
+        return None
+    name = readable(protagonist(summary) or "a method")
+    return Worth(name, read["outputs"], read["effective"], read["intraclass"])
 
 
-def _pick(setting: Sequence[float] | None) -> str:
-    return (
-        "<td>–</td>"
-        if setting is None
-        else f"<td class='number'>{setting[0]:g}<small>× {setting[1]:g}</small></td>"
-    )
+def _least(item: Mapping[str, Any]) -> Dose:
+    if item["said"] == "at the smallest dose":
+        return Dose(f"≤ {decimal(item['dose'])}", "its smallest")
+    if item["said"] == "interpolated":
+        return Dose(decimal(item["dose"]), "")
+    return Dose("not reached", f"at most {decimal(item['highest'])}")
 
 
-def _span(values: Sequence[float | None]) -> str:
+def _pick(choice: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if choice is None else (choice[0], choice[1])
+
+
+def _range(values: Sequence[float | None]) -> str:
     """The least and the greatest of the values that there are."""
-    known = [value for value in values if value is not None]
-    if not known:
+    present = [value for value in values if value is not None]
+    if not present:
         return ""
-    ends = list(dict.fromkeys(f"{value:.3f}" for value in (min(known), max(known))))
-    return " to ".join(ends)
+    ends = [f"{min(present):.3f}", f"{max(present):.3f}"]
+    return " to ".join(dict.fromkeys(ends))

@@ -1,123 +1,141 @@
-"""The page's tables: every method and control with its intervals, and the paired differences."""
+"""The tables of scores: every method and control with its intervals, and the paired differences."""
 
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 from steerlab.figures.style import CONTROLS, readable
-from steerlab.studies.main.page.values import (
-    Triple,
-    cell,
-    controls,
-    joint,
-    methods,
-    number,
-    protagonist,
-    setting,
-    triple,
-)
-from steerlab.studies.main.page.words import JOINT_FLOOR, LFS_FLOOR, holds
+from steerlab.studies.html.formats import Interval, interval
+from steerlab.studies.main.page.sentences import JOINT_FLOOR, LFS_FLOOR, holds
+from steerlab.studies.main.page.values import controls, joint, methods, protagonist, setting
 
 _SCORES = {
     "lfs": "LFS",
     "relevance": "Relevance",
     "score": "S",
     "bits_per_byte_ratio": "Bits/byte ratio",
+    "dose": "Dose",
 }
-_MARKS = {
-    True: ' <span class="yes" title="above the bound">✓</span>',
-    False: ' <span class="no" title="below the bound">✗</span>',
-    None: ' <span title="the bound lies inside">?</span>',
-}
+# The drawing of an interval: 150 wide, with room for half a dot at either end.
+_LEFT, _LENGTH = 4, 142
 
 
-def headline(summary: Mapping[str, Any]) -> str:
-    """All scores: methods first, then controls; a result that is empty says that it was not run."""
-    results = summary["results"]
-    highs = [known[2] for result in results.values() if (known := triple(result.get("joint")))]
-    top = 1.05 * max([0.1, *highs])
+@dataclass(frozen=True)
+class Forest:
+    """Where a drawing of an interval has its dot, the ends of its line, and the line of chance."""
+
+    value: float
+    low: float
+    high: float
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method or control in the main table; `run` is false where it has no result."""
+
+    name: str
+    variant: str
+    run: bool
+    joint: Interval | None
+    best: bool
+    forest: Forest | None
+    scores: list[Interval | None]
+    setting: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The main table: its columns, the methods, then the controls."""
+
+    columns: list[str]
+    methods: list[Row]
+    controls: list[Row]
+    sentences: str
+    outputs: str
+    choice: str
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference from a control, and whether each score passes its bound (None where the
+    bound lies inside the interval)."""
+
+    control: str
+    joint: Interval | None
+    joint_holds: bool | None
+    lfs: Interval | None
+    lfs_holds: bool | None
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The main method less each control."""
+
+    method: str
+    rows: list[Difference]
+    joint_floor: float = JOINT_FLOOR
+    lfs_floor: float = LFS_FLOOR
+
+
+def headline(summary: Mapping[str, Any]) -> Headline:
+    """All scores: methods first, then controls; a result that is empty was not run."""
+    intervals = [interval(result.get("joint")) for result in summary["results"].values()]
+    # All drawings share one scale, a little longer than what is drawn on it.
+    top = 1.05 * max([0.1, *(read.high for read in intervals if read)])
     best = max((joint(summary, name) for name in methods(summary)), default=-1.0)
+    chance = interval(summary.get("chance"))
 
-    def lines(names: list[str]) -> str:
-        return "".join(
-            _result(
-                name, results[name], top, summary.get("chance"), best=joint(summary, name) == best
-            )
-            for name in names
+    def row(name: str) -> Row:
+        result = summary["results"][name]
+        read = interval(result.get("joint"))
+        return Row(
+            name=readable(name),
+            variant=str(result.get("variant") or ""),
+            run=bool(result),
+            joint=read,
+            best=joint(summary, name) == best,
+            forest=_forest(read, top, chance.value if chance else None),
+            scores=[interval(result.get(key)) for key in _SCORES],
+            setting=setting(result),
         )
 
-    heads = "".join(
-        f"<th scope='col'>{label}</th>" for label in [*_SCORES.values(), "Dose", "Setting"]
-    )
-    return (
-        "<p class='caption'>Scores on the test lines, "
-        f"n&nbsp;=&nbsp;{escape(str(summary.get('n_sentences', '?')))} "
-        f"sentences, {escape(str(summary.get('n_outputs', '?')))} outputs for each method"
-        f"{'; chosen ' + escape(str(summary['choice'])) if 'choice' in summary else ''}</p>"
-        f"<div class='scroll' tabindex='0'><table class='headline'><thead><tr>"
-        f"<th scope='col'>Method</th><th scope='col' colspan='2'>Joint</th>"
-        f"{heads}</tr></thead><tbody>{lines(methods(summary))}</tbody><tbody><tr class='group'>"
-        f"<th colspan='9' scope='rowgroup'><span>Controls</span></th></tr>"
-        f"{lines(controls(summary))}</tbody></table></div>"
-        "<p class='note'>Below each value its 95&nbsp;% interval by resampling sentences. Chance "
-        "is "
-        f"{number(summary.get('chance'))} for relevance, and no more for joint (dotted line). Each "
-        "control was run at "
-        "the method's own cell and dose and with its own choice on dev: the stronger of the two is "
-        "shown.</p>"
+    return Headline(
+        columns=[*_SCORES.values(), "Setting"],
+        methods=[row(name) for name in methods(summary)],
+        controls=[row(name) for name in controls(summary)],
+        sentences=str(summary.get("n_sentences", "?")),
+        outputs=str(summary.get("n_outputs", "?")),
+        choice=str(summary.get("choice", "")),
+        chance=chance.value if chance else None,
     )
 
 
-def differences(summary: Mapping[str, Any]) -> str:
-    """The paired difference of the main method from each control, marked against the criterion."""
+def differences(summary: Mapping[str, Any]) -> Differences | None:
+    """The paired difference of the main method from each control, against the criterion."""
     given, name = summary.get("differences"), protagonist(summary)
     if not given or name is None:
-        return ""
-    lines = []
-    for control in sorted(
-        given, key=lambda key: CONTROLS.index(key) if key in CONTROLS else len(CONTROLS)
-    ):
-        cells = [
-            cell(given[control].get(key), mark=_MARKS[holds([given[control].get(key)], floor)])
-            for key, floor in (("joint", JOINT_FLOOR), ("lfs", LFS_FLOOR))
-        ]
-        lines.append(f"<tr><th scope='row'>{escape(readable(control))}</th>{''.join(cells)}</tr>")
-    return (
-        f"<h3>{escape(readable(name))} less each control</h3><div class='scroll narrow' "
-        "tabindex='0'><table><thead><tr>"
-        "<th scope='col'>Control</th><th scope='col'>Joint<small>bound "
-        f"{JOINT_FLOOR:g}</small></th>"
-        "<th scope='col'>LFS<small>bound "
-        f"{LFS_FLOOR:g}</small></th></tr></thead><tbody>{''.join(lines)}</tbody>"
-        "</table></div><p class='note'>Differences on the same sentences and targets. ✓ the whole "
-        "interval is above "
-        "the bound, ✗ below it, ? the bound lies inside. The prompt is a yardstick: the verdict "
-        "leaves it out.</p>"
-    )
+        return None
+    # The controls in their own order, then what another version called a control.
+    order = [control for control in CONTROLS if control in given]
+    order += [control for control in given if control not in CONTROLS]
+    rows = [
+        Difference(
+            control=readable(control),
+            joint=interval(given[control].get("joint")),
+            joint_holds=holds([given[control].get("joint")], JOINT_FLOOR),
+            lfs=interval(given[control].get("lfs")),
+            lfs_holds=holds([given[control].get("lfs")], LFS_FLOOR),
+        )
+        for control in order
+    ]
+    return Differences(readable(name), rows)
 
 
-def _result(name: str, result: Mapping[str, Any], top: float, chance: Any, *, best: bool) -> str:
-    variant = f"<small>{escape(str(result['variant']))}</small>" if result.get("variant") else ""
-    head = f"<th scope='row'>{escape(readable(name))}{variant}</th>"
-    if not result:
-        return f"<tr>{head}<td colspan='8' class='how'>not run</td></tr>"
-    known = triple(result.get("joint"))
-    cells = [cell(result.get("joint"), best=best), f"<td>{_forest(known, top, chance)}</td>"]
-    cells += [cell(result.get(key)) for key in (*_SCORES, "dose")]
-    return f"<tr>{head}{''.join(cells)}<td class='how'>{setting(result)}</td></tr>"
-
-
-def _forest(known: Triple | None, top: float, chance: Any) -> str:
-    """A dot with its interval on the scale from 0 to `top`, chance as a dotted line; the numbers
-    stand beside it."""
-    if known is None:
-        return ""
-    mean, low, high = (4 + 142 * min(max(part, 0.0), top) / top for part in known)
-    dotted = 4 + 142 * chance / top if isinstance(chance, int | float) else -9
-    return (
-        '<svg class="forest" viewBox="0 0 150 22" aria-hidden="true"><path d="M4 21.5H146" '
-        'stroke="#d9dfe5"/>'
-        f'<path d="M{dotted:.1f} 1V21" stroke="#6b7785" stroke-dasharray="1.5 2.5"/>'
-        f'<path d="M{low:.1f} 11H{high:.1f}" stroke="#0b5a8a" stroke-width="2"/>'
-        f'<circle cx="{mean:.1f}" cy="11" r="4" fill="#0b5a8a"/></svg>'
-    )
+def _forest(read: Interval | None, top: float, chance: float | None) -> Forest | None:
+    """Places on the scale from 0 to `top`; what lies outside stands at its end."""
+    if read is None:
+        return None
+    value, low, high = (_LEFT + _LENGTH * min(max(part, 0.0), top) / top for part in read)
+    return Forest(value, low, high, None if chance is None else _LEFT + _LENGTH * chance / top)

@@ -1,0 +1,114 @@
+"""Options of a command line: those of a settings class are made from its fields."""
+
+import argparse
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from steerlab.core.settings import Checked
+
+
+class Verb(argparse.ArgumentParser):
+    """The parser of one verb; `fill` adds its options when the verb is called, so that
+    `steerlab --help` imports none of what they are made from."""
+
+    def __init__(self, *, fill: Callable[["Verb"], None] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._fill = fill
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The options that the words give; the first word that is no option raises."""
+        from steerlab.core.errors import SteerlabError
+
+        if self._fill is not None:
+            self._fill(self)
+            self._fill = None  # once: a parser may read several command lines
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            raise SteerlabError(self._unknown(rest[0]))
+        return options, rest
+
+    def _unknown(self, word: str) -> str:
+        from steerlab.core.settings import did_you_mean
+
+        if not word.startswith("-"):
+            return f"{word!r} is one word too many; {self.prog} --help lists what there is"
+        name = word.partition("=")[0]
+        near = did_you_mean(name, self._option_string_actions)
+        meant = f"{near} " if near else ""
+        return f"there is no option {name!r}; {meant}{self.prog} --help lists those that there are"
+
+
+def add_options(parser: argparse.ArgumentParser, settings: "type[Checked]") -> None:
+    """An option for each field: a flag that has a --no- for a yes or no, else one word.
+
+    The words are read and checked by the settings themselves, as those of a file are. An option
+    that is not given is absent from what `given` finds, so that the default is the class's own.
+    """
+    from steerlab.core.settings import default_of
+
+    group = parser.add_argument_group("settings")
+    hints = get_type_hints(settings)
+    for name, field in settings.model_fields.items():
+        default = shown(default_of(settings, name)) if field.default_factory is None else ""
+        text = f"{field.description} (default: {default})" if default else str(field.description)
+        options: dict[str, Any] = {
+            "dest": name,
+            "default": argparse.SUPPRESS,
+            "help": text.replace("%", "%%"),
+        }
+        if hints[name] is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["metavar"] = _metavar(name, hints[name])
+        group.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def given(options: argparse.Namespace, settings: "type[Checked]") -> dict[str, Any]:
+    """The settings that the words of a command line give."""
+    return {name: getattr(options, name) for name in settings.model_fields if name in options}
+
+
+def shown(value: Any) -> str:
+    """A default as one would write it; empty where the description says what happens without."""
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "yes"
+    items = value if isinstance(value, tuple) else (value,)
+    return ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
+
+
+def _metavar(name: str, hint: Any) -> str:
+    """What stands for a value in the help: its kind, or the words that are allowed."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kind = next(kind for kind in kinds if kind is not types.NoneType)
+    if get_origin(kind) is Literal:
+        return f"{{{','.join(get_args(kind))}}}"
+    if get_origin(kind) in (tuple, dict):
+        return "A,B,..."
+    return {int: "N", float: "X"}.get(kind, name.rpartition("_")[2].upper())
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """The options that put the work on a Ray cluster."""
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="work on a Ray cluster: auto, local or its address"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="Ray workers (default: one for each GPU, else for each --cpus)"
+    )
+    parser.add_argument("--cpus", type=int, default=1, help="cores, and threads, of one Ray worker")
+    parser.add_argument(
+        "--gpus", type=float, help="GPUs of one Ray worker (default: 1 where there are any)"
+    )
+
+
+def workers(options: argparse.Namespace) -> dict[str, Any]:
+    """`workers=` of a call, if a cluster was asked for."""
+    if not options.ray:
+        return {}
+    from steerlab.sweeps.ray import Ray
+
+    return {"workers": Ray(options.ray, options.workers, options.cpus, options.gpus)}

@@ -1,0 +1,145 @@
+"""Settings that are checked before any work: each error names the key, what was given, what is
+allowed, and the nearest key.
+
+A settings class lists its fields once. The command line, the keywords of a call in Python and the
+table in the documentation are made from that list, so that they cannot drift apart.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from steerlab.core.errors import SteerlabError
+
+Made = TypeVar("Made", bound="Checked")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Checked(BaseModel):
+    """A frozen set of keys and values; a wrong one raises `SteerlabError`, and all wrong ones are
+    named together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            sentences = [_sentence(each, type(self)) for each in error.errors()]
+            raise SteerlabError("; ".join(sentences)) from error
+
+    @classmethod
+    def of(cls: type[Made], keys: Any, where: str = "") -> Made:
+        """The settings in a mapping, such as a YAML file holds; `where` begins what an error
+        says."""
+        if not isinstance(keys, Mapping):
+            raise SteerlabError(f"{where}keys and values are needed, not {type(keys).__name__}")
+        try:
+            # A key that is no word (YAML has numbers) is unknown like any other wrong key.
+            return cls(**{str(key): value for key, value in keys.items()})
+        except SteerlabError as error:
+            raise SteerlabError(f"{where}{error}") from error
+
+    @classmethod
+    def either(cls: type[Made], settings: Made | None, keys: Mapping[str, Any]) -> Made:
+        """Settings that are made, or those of keywords beside them; both at once raise."""
+        if settings is None:
+            return cls.of(keys)
+        if keys:
+            raise SteerlabError(
+                f"give {cls.__name__} or its keys, not both; beside it there is {', '.join(keys)}"
+            )
+        return settings
+
+
+def check(function: Callable[[Any], Any]) -> AfterValidator:
+    """A check for a field's type: what `function` raises as a `SteerlabError` is said under the
+    field's key."""
+
+    def checked(value: Any) -> Any:
+        try:
+            function(value)
+        except SteerlabError as error:
+            raise ValueError(str(error)) from error  # the error that pydantic collects
+        return value
+
+    return AfterValidator(checked)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """A question that names the nearest of some words; empty where none is near."""
+    near = get_close_matches(word, list(words), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def default_of(settings: type[Checked], key: str) -> Any:
+    """The value of a key that is not given."""
+    return settings.model_fields[key].get_default(call_default_factory=True)
+
+
+def takes(settings: type[Checked]) -> Callable[[Function], Function]:
+    """Show the keys of a settings class in the signature and the docstring of a function that
+    takes them as `**keys`.
+
+    `help(function)` and completion in a notebook then list every key. A key that is a parameter of
+    the function's own keeps what the function says of it. The docstring's last section has to be
+    "Args:".
+    """
+
+    def show(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        names = {parameter.name for parameter in own}
+        types = get_type_hints(settings)  # without what stands in `Annotated`
+        keys = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default_of(settings, name),
+                annotation=types[name],
+            )
+            for name in settings.model_fields
+            if name not in names
+        ]
+        shown: Any = function
+        shown.__signature__ = signature.replace(parameters=[*own, *keys])
+        lines = [
+            f"    {name}: {field.description}."
+            for name, field in settings.model_fields.items()
+            if name not in names
+        ]
+        shown.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), *lines])
+        return function
+
+    return show
+
+
+def _sentence(error: Any, settings: type[Checked]) -> str:
+    """One of pydantic's errors in our words: the key, what is allowed, what was given."""
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        keys = settings.model_fields
+        allowed = f"{did_you_mean(key, keys)} the keys are {', '.join(keys)}"
+        return f"there is no key {key!r}; {allowed.strip()}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    if error["type"] == "value_error":
+        return f"{key}: {message}"
+    given = error["input"]
+    sentence = f"{key}: {message[0].lower()}{message[1:]}, and {given!r} was given"
+    near = did_you_mean(str(given), _choices(error)) if error["type"] == "literal_error" else ""
+    return f"{sentence}; {near}" if near else sentence
+
+
+def _choices(error: Any) -> list[str]:
+    """The words that a field of a few words allows; pydantic has them as "'a', 'b' or 'c'"."""
+    words: list[str] = error["ctx"]["expected"].replace(" or ", ", ").split(", ")
+    return [word.strip("'") for word in words]

@@ -1,0 +1,235 @@
+"""One pass of many rows through a model, each under its own edit.
+
+    with rows_on(model, ids, edit) as rows:
+        logits, _ = rows.forward(range(len(ids)))
+
+Whatever runs many rows runs them here: which of them share a prompt, how they are padded, which row
+of a stack each one is and what may not be asked are decided once. What a loop does with the logits
+is its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+import steerlab.engine.batching as batches
+from steerlab.core.errors import SteerlabError
+from steerlab.edits import Edit, EditStats
+from steerlab.engine.inputs import need_room
+from steerlab.engine.prompts import pad
+from steerlab.models.branching import Branch, branch
+from steerlab.models.huggingface import Model
+from steerlab.models.kv_cache import keep_rows
+from steerlab.models.positions import HookFn, Positions, positions_of, step_positions
+
+Keep = Literal["last", "all"]
+
+
+@contextmanager
+def rows_on(
+    model: Model,
+    ids: Sequence[Sequence[int]],
+    edit: Edit | None = None,
+    *,
+    carries: Sequence[int] | None = None,
+    new: int = 0,
+    unsteered: bool = False,
+) -> Iterator["Rows"]:
+    """Rows of tokens, and an edit that is on the model for the length of a `with`.
+
+    Raises before anything runs: for rows longer than the model was made for, edits that could never
+    act, a stack without an edit for each row, and, with `unsteered`, another edit on the model.
+
+    Args:
+        model: what runs the rows.
+        ids: the tokens of each row, BOS included.
+        edit: the edit of all rows; of a stack each row carries one edit. None for the model as it
+            is.
+        carries: which edit of the stack each row carries; by default row i carries edit i.
+        new: how many tokens will follow each row.
+        unsteered: whether rows are to be read as the model is, which no other edit may then change.
+    """
+    _need(model, ids, edit, carries, new=new, unsteered=unsteered)
+    carries = range(len(ids)) if carries is None else carries
+    depth = [model.n_layers] * len(ids)
+    if edit is not None:
+        depth = edit.joins(carries, model.n_layers)
+    # Rows can share what is below this edit. One that is on already acts on rows from a depth that
+    # is not known here, so that each must then run its own prompt.
+    shares = model.branches and not model.attachments
+    attached = edit.on(model) if edit is not None and edit.parts else nullcontext(EditStats())
+    with attached as touched:
+        yield Rows(model, ids, carries, depth, shares, touched)
+
+
+def _need(
+    model: Model,
+    ids: Sequence[Sequence[int]],
+    edit: Edit | None,
+    carries: Sequence[int] | None,
+    *,
+    new: int,
+    unsteered: bool,
+) -> None:
+    if unsteered and model.attachments:
+        raise SteerlabError(
+            "an edit is on the model already, so that it cannot be read as it is; leave the edit's "
+            "`with` first"
+        )
+    if edit is not None and not new and any(part.positions == "generated" for part in edit.parts):
+        raise SteerlabError(
+            "nothing is generated when texts are read; give edits of the positions 'all' or "
+            "'prompt'"
+        )
+    need_room(model, ids, new=new)
+    if carries is not None and len(carries) != len(ids):
+        raise SteerlabError(
+            f"there are {len(ids)} rows and {len(carries)} numbers of what each "
+            "carries; give each row one"
+        )
+    if edit is None or edit.rows is None:
+        return
+    if carries is None and edit.rows != len(ids):
+        raise SteerlabError(
+            f"there are {len(ids)} prompts and the stack has {edit.rows} edits; give each prompt "
+            "one"
+        )
+    if carries and not 0 <= min(carries) <= max(carries) < edit.rows:
+        raise SteerlabError(
+            f"rows carry the edits {min(carries)} to {max(carries)} of a stack of {edit.rows}; "
+            f"their numbers are 0 to {edit.rows - 1}"
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of tokens on a model whose edit is on; `rows_on` makes them.
+
+    `carries`: which edit of a stack each row carries. `depth`: the block above which each row is no
+    longer as its prompt is without an edit. `shares`: whether rows of one prompt run it once.
+    `touched`: what the edit did until now.
+    """
+
+    model: Model
+    ids: Sequence[Sequence[int]]
+    carries: Sequence[int]
+    depth: Sequence[int]
+    shares: bool
+    touched: EditStats
+
+    def run(self, work: Callable[[list[int]], None], plan: batches.Plan) -> batches.Plan:
+        """Do the work batch by batch, each in the order `as_they_run`; gives the plan as it was
+        kept to.
+
+        Where memory runs out the batch and all that follow are halved, and what the edit had
+        counted of the batch that failed is taken back. So `work` may be given a row twice.
+        """
+        touched = self.touched
+        return batches.run(
+            plan, lambda rows: work(self.as_they_run(rows)), touched.mark, touched.undo
+        )
+
+    def as_they_run(self, rows: Sequence[int]) -> list[int]:
+        """Numbers of rows in the order in which one pass runs them, so that `forward` need not
+        copy its logits and cache to put them back."""
+        distinct = len({tuple(self.ids[row]) for row in rows})
+        if not self.shares or distinct == len(rows):
+            return list(rows)
+        return sorted(rows, key=lambda row: self.depth[row])
+
+    def forward(
+        self, rows: Sequence[int], *, keep: Keep = "last", room: int | None = None
+    ) -> tuple[Float[Tensor, "row out vocab"], "Pass"]:
+        """The logits of one pass of the rows of some numbers, in one batch, and what can follow;
+        both in the order of the numbers.
+
+        `keep`: the logits of the `last` position, or of `all`. `room`: how many more positions will
+        follow, for which a cache is kept; None for none.
+        """
+        model = self.model
+        prompts = [list(self.ids[row]) for row in rows]
+        carries = [self.carries[row] for row in rows]
+        joined: Branch | None = None
+        if self.shares:
+            depth = [self.depth[row] for row in rows]
+            prompts, joined = branch(prompts, depth, carries, model.device)
+        tokens, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
+        if joined is None:
+            names = torch.tensor(carries, device=model.device)
+            bos = model.tokenizer.bos_token_id
+            positions = positions_of(tokens, mask, past=0, bos=bos, rows=names)
+        else:  # the positions follow from the branch, and change as its rows join
+            names, positions = joined.names, None
+        logits, cache = model.forward(
+            tokens, mask, last=keep == "last", room=room, branch=joined, positions=positions
+        )
+        if joined is None:
+            return logits, Pass(model, tokens, mask, names, cache)
+        done = Pass(model, tokens[joined.parent], mask[joined.parent], names, cache)
+        if joined.order != tuple(range(len(rows))):
+            back = torch.tensor(joined.order, device=model.device).argsort()
+            logits = logits[back]
+            done.take(back)
+        return logits, done
+
+
+@dataclass
+class Pass:
+    """Rows whose prompts ran together, for what follows.
+
+    `tokens` and `mask` [row pos], padded on the left; `carries` [row], the edit of the stack that
+    each row carries; `cache`, if room was asked for.
+    """
+
+    model: Model
+    tokens: Int[Tensor, "row pos"]
+    mask: Bool[Tensor, "row pos"]
+    carries: Int[Tensor, " row"]
+    cache: Any
+
+    def take(self, rows: Int[Tensor, " kept"]) -> None:
+        """Go on with these rows, in this order, of those that are there."""
+        self.tokens, self.mask = self.tokens[rows], self.mask[rows]
+        self.carries = self.carries[rows]
+        if self.cache is not None:
+            keep_rows(self.cache, rows)
+
+    def step(
+        self, tokens: Int[Tensor, " row"], live: Bool[Tensor, " row"] | None = None
+    ) -> Float[Tensor, "row vocab"]:
+        """The logits after one more token in each row; edits leave alone what is not `live`."""
+        new = rearrange(tokens, "row -> row 1")
+        positions = step_positions(self.carries, live)
+        return self._more(new, torch.ones_like(new, dtype=torch.bool), positions, last=True)[:, -1]
+
+    def follow(
+        self, tokens: Int[Tensor, "row new"], real: Bool[Tensor, "row new"]
+    ) -> Float[Tensor, "row new vocab"]:
+        """The logits after each of several more tokens in each row, which are padding where not
+        `real`."""
+        positions = Positions(real, torch.ones_like(real), self.carries)
+        return self._more(tokens, real, positions, last=False)
+
+    def _more(self, tokens: Tensor, real: Tensor, positions: Positions, *, last: bool) -> Tensor:
+        self.mask = torch.cat([self.mask, real], 1)
+        logits, self.cache = self.model.forward(
+            tokens, self.mask, past=self.cache, last=last, positions=positions
+        )
+        return logits
+
+
+def read(
+    model: Model, ids: Sequence[Sequence[int]], looks: Sequence[tuple[str, int, HookFn]]
+) -> Bool[Tensor, "row pos"]:
+    """Run texts through the blocks for the sake of what `looks` see at their sites; gives where
+    there is text, neither padding nor BOS."""
+    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    with model.attached(looks):
+        model.body(tokens, mask)
+    return positions_of(tokens, mask, past=0, bos=model.tokenizer.bos_token_id).text

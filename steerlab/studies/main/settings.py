@@ -1,0 +1,66 @@
+"""Everything that the caller of the main job decides."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from steerlab.core.settings import Checked
+from steerlab.sweeps.settings import (
+    CorpusName,
+    Device,
+    Dtype,
+    Langs,
+    Layers,
+    Lid,
+    Limit,
+    ModelName,
+    Prompt,
+    Revision,
+    Seed,
+    Source,
+    Targets,
+    need_two_languages,
+)
+
+TEST_LINES, QUICK_LINES = 48, 16
+
+
+class Settings(Checked):
+    """The keys of the main job; they are kept in the run's manifest, and to change one another run
+    folder is needed."""
+
+    model: ModelName = "polyglot"
+    revision: Revision = None
+    corpus: CorpusName = None
+    langs: Langs = None
+    source: Source = "en"
+    targets: Targets = None
+    layers: Layers = Field(
+        default=None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
+    )
+    prompt: Prompt = "line"
+    lid: Lid = None
+    dtype: Dtype = None
+    device: Device = None
+    limit: Limit = Field(
+        default=TEST_LINES,
+        description=f"test lines to report on at most, or all; {QUICK_LINES} if quick",
+    )
+    seed: Seed = 0
+    quick: bool = Field(default=False, description="DiffMean only, a small grid: a minute")
+    full: bool = Field(default=False, description="every layer, strength, target and dev line")
+    race: bool = Field(
+        default=False, description="choose by successive halving: a third of the grid's cost"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fewer_lines_if_quick(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("quick") is True and "limit" not in given:
+            return given | {"limit": QUICK_LINES}
+        return given
+
+    @model_validator(mode="after")
+    def _two_languages(self) -> "Settings":
+        need_two_languages(self.source, self.targets)
+        return self

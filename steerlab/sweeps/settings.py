@@ -1,0 +1,244 @@
+"""The settings that several verbs share: the type, the check and the help of each, written once.
+
+A settings class picks its fields from here and gives each its default. The descriptions are the
+help of the command line and the tables in docs/settings.md, so they begin in lower case and end
+without a full stop; "(default: ...)" stands in them where the default is no plain value. Nothing
+heavy is imported before a value is checked, since `--help` reads this module.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from steerlab.core.errors import SteerlabError
+from steerlab.core.languages import language
+from steerlab.core.settings import check
+
+NEW_TOKENS = 32
+EMPTY = "there is nothing in it; give at least one, or leave the key out"
+
+
+# -------------------------------------------------- what a file, a command line or Python may write
+
+
+def split(value: Any) -> Any:
+    """The items of a list written as words with commas or spaces between them; a number alone
+    stands for a list of it."""
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    return _listed(value)
+
+
+def split_names(value: Any) -> Any:
+    """The items of a list written with commas between them: a name, such as `lda against source`,
+    may hold spaces."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return _listed(value)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return (value,)
+    # pydantic takes lists and tuples, but no range
+    return tuple(value) if isinstance(value, range) else value
+
+
+def _codes(value: Any) -> Any:
+    """Codes of languages, where YAML has read `no`, which is Norwegian, as false."""
+    if isinstance(value, (list, tuple)):
+        return tuple("no" if item is False else item for item in value)
+    return "no" if value is False else value
+
+
+def _all(value: Any) -> Any:
+    """The word "all" is the same as no choice."""
+    return None if isinstance(value, str) and value.strip() == "all" else value
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _dtype(value: Any) -> Any:
+    """The name of a dtype of torch, `torch.bfloat16` without its `torch.`."""
+    return value if value is None else str(value).removeprefix("torch.")
+
+
+def _pair(value: Any) -> Any:
+    """A source and a target, written as en-de."""
+    if not isinstance(value, str):
+        return value
+    source, dash, target = value.partition("-")
+    if not (source and dash and target):
+        raise ValueError(f"{value!r} is no pair; write the source and the target as in en-de")
+    return source, target
+
+
+# --------------------------------------------------------------------------------------- the checks
+
+
+def need_two_languages(source: str, targets: Iterable[str] | None) -> None:
+    """Raise where the source is among the targets."""
+    if source in (targets or ()):
+        raise SteerlabError(
+            f"the source {source!r} is among the targets; a direction needs two languages"
+        )
+
+
+def need_name(keys: Iterable[str]) -> None:
+    """Raise where keys decide how a model is loaded, and the model is loaded already."""
+    if decided := [key for key in ("revision", "dtype", "device") if key in keys]:
+        raise SteerlabError(
+            f"the model is loaded already, so that {decided[0]} decides nothing; leave it out, or "
+            "give the model by its name"
+        )
+
+
+def need_judge(judge: str | None, judge_model: str | None) -> None:
+    """Raise where there is no such judge, or a model is named for one that has none."""
+    if judge is None or (judge == "retrieval" and judge_model is None):
+        return  # the defaults; the judges take a second to import
+    from steerlab.scores.judges.choice import check_judge
+
+    try:
+        check_judge(judge, judge_model)
+    except SteerlabError as error:
+        raise SteerlabError(f"judge: {error}") from error
+
+
+def _need_some(items: Any) -> None:
+    if items is not None and len(items) == 0:
+        raise SteerlabError(EMPTY)
+
+
+def _need_languages(codes: str | Iterable[str] | None) -> None:
+    for code in (codes,) if isinstance(codes, str) else codes or ():
+        language(code)
+
+
+def _need_estimators(names: Iterable[str]) -> None:
+    from steerlab.sweeps.methods import known
+
+    for name in names:
+        known(name)
+
+
+def _need_form(form: str) -> None:
+    from steerlab.engine.prompts import read_form
+
+    read_form(form)
+
+
+# ---------------------------------------------------------------------------------------- the types
+# Of what stands in `Annotated`, checks run from left to right, after what is read by the
+# BeforeValidators, from right to left.
+
+Word = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
+Natural = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+SOME = check(_need_some)
+SPLIT = BeforeValidator(split)
+NAMES = BeforeValidator(split_names)
+ALL = BeforeValidator(_all)
+CODES = BeforeValidator(_codes)
+LANGUAGES = check(_need_languages)
+
+Codes = Annotated[tuple[str, ...] | None, SOME, LANGUAGES, SPLIT, CODES, ALL]
+Numbers = Annotated[tuple[Number, ...] | None, SOME, SPLIT]
+Pair = Annotated[tuple[str, str], LANGUAGES, BeforeValidator(_pair)]
+Pairs = Annotated[tuple[Pair, ...] | None, SOME, SPLIT]
+Lines = Annotated[Natural | None, ALL]
+
+# --------------------------------------------------------------------------------------- the fields
+
+ModelName = Annotated[
+    Word,
+    Field(
+        description="a Hub id or a folder of a causal language model; polyglot is the one in the "
+        "package"
+    ),
+]
+Revision = Annotated[
+    Word | None,
+    Field(description="a branch, tag or commit of the model on the Hub (default: its main branch)"),
+]
+Dtype = Annotated[
+    Literal["float32", "bfloat16", "float16", "float64", "auto"] | None,
+    BeforeValidator(_dtype),
+    Field(
+        description="the precision; auto is bfloat16 where the processor computes in it (default: "
+        "float32 on a CPU, the checkpoint's own on a GPU)"
+    ),
+]
+Device = Annotated[
+    Word | None, Field(description="cpu, or cuda with a GPU (default: cuda if there is one)")
+]
+CorpusName = Annotated[
+    Word | None,
+    Field(
+        description="a folder of aligned <iso>.txt files (default: the sentences in the package)"
+    ),
+]
+Langs = Annotated[
+    Codes,
+    Field(description="languages to read, such as en,de,es (default: all of the corpus)"),
+]
+Source = Annotated[str, LANGUAGES, CODES, Field(description="the language of the prompts")]
+Targets = Annotated[
+    Codes,
+    Field(description="languages to steer to, such as de,es (default: all but the source)"),
+]
+Estimators = Annotated[
+    tuple[Word, ...],
+    SOME,
+    check(_need_estimators),
+    NAMES,
+    Field(
+        description="ways to find a direction, such as diffmean,lda or lda against source; a wrong "
+        "one lists all"
+    ),
+]
+Layers = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...] | None,
+    SOME,
+    SPLIT,
+    ALL,
+    Field(description="layers to steer at, such as 1,3,5 (default: all)"),
+]
+Strengths = Annotated[
+    Numbers,
+    Field(
+        description="strengths of the operators, each in the operator's own unit, such as 0.5,1 "
+        "(default: the operator's own)"
+    ),
+]
+Prompt = Annotated[
+    str,
+    check(_need_form),
+    Field(description="the prompt form, such as line, chat, line+english or chat+de"),
+]
+Lid = Annotated[
+    Word | None,
+    Field(
+        description="a fastText language identifier (default: lid.176, which is installed with "
+        "steerlab)"
+    ),
+]
+JUDGE = (
+    "who judges relevance: retrieval, likelihood, model:ID_OR_FOLDER, embeddings:ID_OR_FOLDER, or "
+    "the URL of an OpenAI-compatible endpoint"
+)
+JudgeModel = Annotated[
+    Word | None,
+    Field(description="the name of the model behind the judge's URL, such as Qwen/Qwen3-8B"),
+]
+NewTokens = Annotated[Natural, Field(description="new tokens of an output at most")]
+Limit = Annotated[Lines, Field(description="sentences to run at most (default: all)")]
+RowsOfABatch = Annotated[
+    Natural | None,
+    Field(description="rows that run together (default: what memory and speed advise)"),
+]
+Seed = Annotated[int, Field(description="the seed of what is drawn at random")]
