@@ -157,7 +157,7 @@ def able_with(fits: Mapping[str, Directions]) -> Callable[[Cell], bool]:
 def sizes(bed: Bed) -> dict[str, Selection]:
     """The selection behind each row that has one."""
     found = dict(bed.selections)
-    named = {each.name: each.fits[0].removesuffix(" gated") for each in SHOWN}
+    named = {each.name: each.fits_of(SOURCE)[0].removesuffix(" gated") for each in SHOWN}
     return {name: found[fit] for name, fit in named.items() if fit in found}
 
 

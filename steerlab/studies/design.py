@@ -41,6 +41,10 @@ class Method:
     fits: tuple[str, ...] | Mapping[str, tuple[str, ...]]
     settings: tuple[Setting, ...] = ()
 
+    def fits_of(self, source: str) -> tuple[str, ...]:
+        """The names of the directions from a source language."""
+        return self.fits if isinstance(self.fits, tuple) else self.fits[source]
+
     def cells(
         self, settings: Sequence[Setting], pairs: Sequence[Pair], *, split: str, form: str
     ) -> list[Cell]:
@@ -55,7 +59,7 @@ class Method:
                 source=source,
                 target=target,
                 split=split,
-                fits=self.fits if isinstance(self.fits, tuple) else self.fits[source],
+                fits=self.fits_of(source),
                 form=form,
             )
             for layer, strength in settings
