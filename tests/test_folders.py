@@ -58,7 +58,7 @@ def test_a_folder_does_not_end_as_a_file(name: str) -> None:
 # ---------------------------------------------------------------------------------------- the verbs
 
 # a model, a corpus or a file that is not there: whoever looked for it first would say so
-MISSING = "retrieval"
+MISSING = "nowhere"
 FILES: dict[str, tuple[list[str], str, list[str]]] = {
     "fit": (["fit", "diffmean", MISSING, MISSING], ".safetensors", ["x.gguf", "x.pt", "x"]),
     "import": (["import", "means", MISSING], ".safetensors", ["x.bin", "x.html", "x"]),
@@ -70,13 +70,13 @@ FILES: dict[str, tuple[list[str], str, list[str]]] = {
 }
 FOLDERS: dict[str, list[str]] = {
     "run": ["run", "--model", MISSING, "--corpus", MISSING],
-    "clas": ["clas", "--model", MISSING, "--corpus", MISSING, "--judge", MISSING],
+    "clas": ["clas", "--model", MISSING, "--corpus", MISSING, "--judge", "retrieval"],
     "sweep": ["sweep", "grid.yaml"],
 }
 
 
 @pytest.fixture
-def run_locally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, but for a grid of a model that is not there."""
     (tmp_path / "grid.yaml").write_text(f"model: {MISSING}\n", "utf-8")
     monkeypatch.chdir(tmp_path)
@@ -89,9 +89,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture) -> str:
 
 
 @pytest.mark.parametrize("verb", FILES)
-def test_verbs_that_write_a_file(
-    verb: str, run_locally: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_verbs_that_write_a_file(verb: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
     words, ending, wrong = FILES[verb]
     for name in wrong:
         assert f"what is written there is {ending}; give a name that ends in {ending}" in said(
@@ -100,20 +98,18 @@ def test_verbs_that_write_a_file(
     assert MISSING in said([*words, "--out", f"x{ending}"], capsys), (
         "with the right ending it goes to work"
     )
-    assert [path.name for path in run_locally.iterdir()] == ["grid.yaml"], "nothing was written"
+    assert [path.name for path in folder.iterdir()] == ["grid.yaml"], "nothing was written"
 
 
 @pytest.mark.parametrize("verb", FOLDERS)
-def test_verbs_that_write_a_folder(
-    verb: str, run_locally: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_verbs_that_write_a_folder(verb: str, folder: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("rows.parquet", "page.html", "table.csv"):
         err = said([*FOLDERS[verb], "--out", name], capsys)
         assert (
             f"{name} ends in {Path(name).suffix}, as a file does, but what is written there is a "
             "folder" in err
         )
-    assert [path.name for path in run_locally.iterdir()] == ["grid.yaml"], "nothing was written"
+    assert [path.name for path in folder.iterdir()] == ["grid.yaml"], "nothing was written"
     assert "as a file does" not in said([*FOLDERS[verb], "--out", "llama-3.1"], capsys), (
         "it goes to work"
     )

@@ -10,9 +10,13 @@ SITES: tuple[str, ...] = get_args(Site)
 
 
 def hook_name(site: str, layer: int) -> str:
-    """The TransformerLens name of a site at a layer, such as `blocks.5.hook_resid_post`."""
+    """The TransformerLens name of a site at a layer, such as `blocks.5.hook_resid_post`.
+
+    Raises `SteerlabError` for an unknown site.
+    """
     if site not in SITES:
         raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
+    # Hooks inside the MLP belong to a submodule of the block, and lose the prefix.
     if site.startswith("mlp_"):
         return f"blocks.{layer}.mlp.hook_{site.removeprefix('mlp_')}"
     return f"blocks.{layer}.hook_{site}"

@@ -176,8 +176,8 @@ def stack(edits: Sequence[Edit]) -> Edit:
                 raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
             place = (part.layer, part.site)
             turns[place] = turns.get(place, -1) + 1
-            key = (*place, turns[place], part.positions, part.identity, part.change)
-            groups.setdefault((*key, _shapes(part)), []).append((row, part))
+            key = (*place, turns[place], part.positions, part.identity, *_function_of(part))
+            groups.setdefault(key, []).append((row, part))
     # Groups of one layer, site and turn are of different rows, so that their order is free: by name
     # it is the same in every run, whatever row comes first.
     order = lambda item: (*item[0][:3], item[1][0][1].operator, *item[0][3:5])  # noqa: E731
@@ -185,12 +185,17 @@ def stack(edits: Sequence[Edit]) -> Edit:
     return Edit(tuple(_together(members) for _, members in ordered), _maker(edits), len(edits))
 
 
-def _shapes(part: Part) -> tuple:
-    """What tensors must have in common to be joined: nothing for the package's functions, for which
-    a row of zeros is no row, and the whole shape for a user's."""
+def _function_of(part: Part) -> tuple:
+    """What parts have in common that one call can do, beside their place: the function, and for a
+    user's the shapes of the tensors too.
+
+    For an operator's function a row of zeros in a subspace, or in a set of units, is as if it was
+    not there; what it is for a user's function no one knows.
+    """
     if not isinstance(part.change, OwnFunction):
-        return ()
-    return tuple((name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors))
+        return (part.change,)
+    shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]
+    return (part.change.identity, tuple(shapes))
 
 
 def _together(members: Sequence[tuple[int, Part]]) -> Part:
@@ -236,7 +241,9 @@ def edit_along(
     Args:
         direction: says the site, the layers and the model.
         change: what is added to h (see `ChangeFn`), a function of a module, so that it pickles.
-        tensors: what the function gets, each with a leading axis of the direction's layers.
+        tensors: what the function gets, each with a leading axis of the direction's layers. In a
+            stack, one of three axes is filled up with rows of zeros to the largest rank: these must
+            change nothing.
         operator: what messages call it.
         positions: one of POSITIONS.
         identity: whether the operator is set to change nothing.

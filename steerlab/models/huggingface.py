@@ -145,10 +145,9 @@ class Model:
             positions: what attached functions see, such as which row each one is; by default the
                 rows are taken for the whole batch. With a branch they follow from it.
         """
-        with self._pass(ids, mask, past=past, branch=branch, positions=positions) as places:
-            logits, past = self._run(
-                ids, mask, places, past, last=last, cached=past is not None or room is not None
-            )
+        with self._pass(ids, mask, past=past, branch=branch, positions=positions) as position_ids:
+            cached = past is not None or room is not None
+            logits, past = self._run(ids, mask, position_ids, past, last=last, cached=cached)
         if room is not None and self.branches:
             from steerlab.models.kv_cache import preallocate  # imports transformers
 
