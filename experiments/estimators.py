@@ -9,7 +9,6 @@ command goes on after a stop.
 import os
 import resource
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,21 +16,29 @@ import torch
 
 import steerlab as sl
 from steerlab import estimate, figures
-from steerlab.analysis.choices import at, choose
+from steerlab.analysis.choices import Setting
 from steerlab.analysis.comparisons import comparisons
 from steerlab.analysis.results import result
 from steerlab.analysis.tables import markdown, spelled
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
-from steerlab.estimate import VARIANTS, controls
-from steerlab.studies.main.plan import Plan
-from steerlab.sweeps.cell import Cell
+from steerlab.estimate import VARIANTS
+from steerlab.studies.design import (
+    OWN_CHOICE,
+    Control,
+    Design,
+    Method,
+    spread_over_families,
+)
+from steerlab.studies.main.plan import DEV_TARGETS, control_fits
+from steerlab.studies.main.study import control_directions
+from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.runner import Runner
 
 OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
 SOURCE, LAYERS, STRENGTHS = "en", (1, 3, 5, 7), (0.5, 1.0, 1.5)
-DEV_LINES, TEST_LINES, SEEDS = 16, 48, 5
+DEV_LINES, TEST_LINES = 16, 48
 CONTROLS = ("random", "shuffled", "wrong")
 SHOWN = ("de", "ru", "ja")
 HEAD = """# Estimators
@@ -58,21 +65,22 @@ def main() -> None:
     part = corpus.split("estimate")
     moments = sl.collect(model, part, source=SOURCE, also=also)
     fits, costs, refused = fitted(moments)
-    known = dict(fits) | blind(fits["diffmean"], moments)
-    targets = tuple(iso for iso in corpus.langs if iso != SOURCE)
-    limits = {"dev": DEV_LINES, "test": TEST_LINES}
-    bench = Runner(model, corpus, known, sl.scores.identifier(), limits, OUT / "rows")
-    few = Plan(SOURCE, targets, LAYERS).dev_targets
-    dev = bench.run(cells(fits, few, "dev"), title="dev", progress=True)
-    choices = choose(dev)
-    if lost := dev.attrs.get("failed"):
-        raise SteerlabError(
-            f"{len(lost)} cells failed; the first said: {next(iter(lost.values()))}"
-        )
-    bench = replace(bench, fluency=True)
-    test = bench.run(reported(choices, targets), title="test", progress=True)
-    rows = {name: at(test, name, choice) for name, choice in choices.items()}
-    rows |= {name: test[test["method"] == name] for name in ("unsteered", "prompt")}
+    targets = tuple(lang for lang in corpus.langs if lang != SOURCE)
+    runner = Runner(
+        model=model,
+        corpus=corpus,
+        directions=fits | control_directions(fits["diffmean"], moments, source=SOURCE),
+        identifier=sl.scores.identifier(),
+        limits={"dev": DEV_LINES, "test": TEST_LINES},
+        folder=OUT / "rows",
+    )
+    few = spread_over_families(targets, DEV_TARGETS)
+    report = choose_and_report(
+        runner, design(fits, few, targets), fluency=True, progress=True, log=print
+    )
+    # In the order of their names, controls among the estimators; the model as it is comes last.
+    order = [*sorted(report.choices), "unsteered", "prompt"]
+    rows = {name: report.tables[name] for name in order}
     pairs = [
         (name, other)
         for name in fits
@@ -91,7 +99,11 @@ def main() -> None:
         "test": TEST_LINES,
         "n": len(rows["diffmean"]),
     }
-    parts = [HEAD.format(**head), table(rows, fits, choices, costs, tests), notes(refused, tests)]
+    parts = [
+        HEAD.format(**head),
+        table(rows, fits, report.choices, costs, tests),
+        notes(refused, tests),
+    ]
     deranged = sl.collect(model, part, source=SOURCE, also=["pairs"], derange=0)
     parts.append(spectrum(moments, deranged))
     PAGE.write_text("\n".join(parts), "utf-8")
@@ -134,54 +146,31 @@ def memory(name: str, moments: Moments) -> float:
         return float(told.read()) * 1024
 
 
-def blind(main: Directions, moments: Moments) -> dict[str, Directions]:
-    covariance = moments.covariance().float()
-    found = {}
-    for seed in range(SEEDS):
-        found[f"random isotropic {seed}"] = controls.random(main, seed=seed)
-        found[f"random covariance {seed}"] = controls.random(main, seed=seed, covariance=covariance)
-        found[f"shuffled {seed}"] = controls.shuffled(main, seed=seed)
-        found[f"wrong {seed}"] = controls.wrong(main, source=SOURCE, seed=seed)
-    return found
-
-
-def of(method: str) -> tuple[str, ...]:
-    """The fits of a method: its own, or a control's seeds."""
-    if method == "random":
-        return tuple(
-            f"random {kind} {seed}" for kind in ("isotropic", "covariance") for seed in range(SEEDS)
-        )
-    return tuple(f"{method} {seed}" for seed in range(SEEDS)) if method in CONTROLS else (method,)
-
-
-def cells(fits: dict[str, Directions], targets: tuple[str, ...], split: str) -> list[Cell]:
-    return [
-        Cell(method, "add", layer, strength, SOURCE, target, split, of(method))
-        for method in (*fits, *CONTROLS)
-        for layer in LAYERS
-        for strength in STRENGTHS
-        for target in targets
-    ]
-
-
-def reported(choices: dict[str, tuple[int, float]], targets: tuple[str, ...]) -> list[Cell]:
-    steered = [
-        Cell(method, "add", layer, strength, SOURCE, target, "test", of(method))
-        for method, (layer, strength) in choices.items()
-        for target in targets
-    ]
-    plain = [("unsteered", "line"), ("prompt", "instructed")]
-    return steered + [
-        Cell(name, "none", -1, 0.0, SOURCE, iso, "test", (), form)
-        for name, form in plain
-        for iso in targets
-    ]
+def design(fits: dict[str, Directions], few: tuple[str, ...], targets: tuple[str, ...]) -> Design:
+    """Every estimator, and every control with a choice of its own."""
+    settings = tuple((layer, strength) for layer in LAYERS for strength in STRENGTHS)
+    names = control_fits()
+    return Design(
+        methods=tuple(
+            Method(name=name, operator="add", fits=(name,), settings=settings) for name in fits
+        ),
+        controls=tuple(
+            Control(
+                method=Method(name=name, operator="add", fits=names[name], settings=settings),
+                chances=(OWN_CHOICE,),
+            )
+            for name in CONTROLS
+        ),
+        prompts={"prompt": "instructed"},
+        dev=tuple((SOURCE, target) for target in few),
+        test=tuple((SOURCE, target) for target in targets),
+    )
 
 
 def table(
     rows: dict[str, pd.DataFrame],
     fits: dict[str, Directions],
-    choices: dict[str, tuple[int, float]],
+    choices: dict[str, Setting],
     costs: dict[str, tuple[float, float]],
     tests: dict,
 ) -> str:

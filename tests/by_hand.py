@@ -28,7 +28,7 @@ from steerlab.edits import (
     rotate,
 )
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 OPERATORS = ("add", "ablate", "rotate")
 EVERY = (

@@ -21,8 +21,8 @@ from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.moments import Moments
 from steerlab.estimate import diffmean
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 
 PROMPTS = [
     "The weather is nice today.\n",

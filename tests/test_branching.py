@@ -16,8 +16,8 @@ from steerlab.edits import Edit, ablate, add, rotate, stack
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.prompts import encode, pad
 from steerlab.models.branching import branch
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 
 def directions(model: Model, count: int = 3) -> list[Direction]:
@@ -50,6 +50,18 @@ def edits_of(model: Model) -> list[Edit]:
 @pytest.fixture(params=["polyglot", *SHAPES])
 def model(request: pytest.FixtureRequest, polyglot: Model, tiny: Callable[[str], Path]) -> Model:
     return polyglot if request.param == "polyglot" else load(tiny(request.param))
+
+
+def test_rows_join_before_the_block_that_an_edit_is_in(polyglot):
+    """All sites lie before their block's end but the last, which is behind it."""
+    for site in SITES:
+        unit = torch.ones(1, polyglot.width_of(site))
+        step = Direction(
+            "de", "en", (3,), site, unit, torch.tensor([1.0]), 0 * unit, unit[:, None], {}
+        )
+        depth = 4 if site == "resid_post" else 3
+        assert add(step).joins([0, 1], end=8) == [depth, depth]
+        assert stack([Edit(()), add(step)]).joins([1, 0], end=8) == [depth, 8]
 
 
 @torch.inference_mode()

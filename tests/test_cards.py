@@ -14,7 +14,7 @@ from pages import Reader
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.studies.feature_card import feature_card, feature_cards
 from steerlab.studies.feature_card.logits import (

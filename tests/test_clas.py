@@ -28,7 +28,6 @@ from steerlab.scores.judges import Answer, Endpoint, score
 from steerlab.scores.langid import identifier
 from steerlab.studies.clas import (
     LABELS,
-    Questions,
     Settings,
     differences,
     questions,
@@ -37,8 +36,8 @@ from steerlab.studies.clas import (
     table,
 )
 from steerlab.studies.clas.plan import Plan, layers_of, pairs_of
-from steerlab.studies.clas.protocol import in_units
 from steerlab.studies.clas.reading import PACKAGED
+from steerlab.studies.clas.study import in_units
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
 
@@ -178,12 +177,13 @@ def test_the_hub_is_read_through_its_cache(tmp_path: Path, monkeypatch: pytest.M
 def test_dev_and_test_share_no_question_and_leave_none_out() -> None:
     read = questions()
     dev, test = read.split("dev"), read.split("test")
-    assert isinstance(test, Questions)
+    assert test.splits == read.splits, "a part is split like the whole"
     assert sorted(dev.numbers + test.numbers) == list(read.split("all").numbers)
     assert 0 < len(dev) < len(test)
     assert dev.take(2).split("all").numbers == dev.take(2).numbers
     with pytest.raises(
-        SteerlabError, match="no split 'estimate' of questions; there are dev, test and all"
+        SteerlabError,
+        match="'stand-in questions' has no split 'estimate'; its splits are dev, test, all",
     ):
         read.split(SPLITS[0])
 
@@ -420,7 +420,7 @@ def test_the_defaults_are_those_of_the_paper() -> None:
     told = planned()
     assert (told.settings.prompt, told.settings.new_tokens) == ("chat", 1024)
     assert told.layers == (4, 8, 12, 16, 20, 24, 28)
-    assert told.controls == {
+    assert told.forms == {
         "unsteered": "chat",
         "prompt english": "chat+english",
         "prompt target": "chat+target",
@@ -437,7 +437,8 @@ def test_a_pair_of_one_language_is_never_steered() -> None:
     told = planned(
         sources=("en", "de"), targets=("de", "es"), strengths=(1.0,), operators=("add", "rotate")
     )
-    cells = [*told.dev(), *told.test({"diffmean": (4, 1.0), "diffmean_rotate": (8, 1.0)}, "test")]
+    choices = {"diffmean": (4, 1.0), "diffmean_rotate": (8, 1.0)}
+    cells = [*told.design.dev_cells(), *told.design.test_cells(choices)]
     same = {(cell.method, cell.operator) for cell in cells if cell.source == cell.target}
     assert same == {(name, "none") for name in ("unsteered", "prompt english", "prompt target")}
     assert {cell.operator for cell in cells if cell.source != cell.target} == {
@@ -469,7 +470,7 @@ def test_directions_from_pairs_know_their_source() -> None:
     assert told.choices is not None
     fits = {
         (cell.method, cell.source, cell.fits[:1])
-        for cell in told.test(told.choices, "all")
+        for cell in told.design.test_cells(told.choices, "all")
         if cell.fits
     }
     assert {(name, source, fit[0]) for name, source, fit in fits if name != "random"} == {
@@ -533,7 +534,16 @@ def test_alpha_one_and_strength_one_are_two_cells(polyglot: Model, directions: D
     """They are two experiments, and so finished rows of one are not those of the other; what
     operators need is kept."""
     fit = replace(directions, extra={"level": torch.ones(1, len(directions.layers))})
-    cell = Cell("diffmean", "add", 3, 1.0, "en", "de", "test", ("diffmean",))
+    cell = Cell(
+        method="diffmean",
+        operator="add",
+        layer=3,
+        strength=1.0,
+        source="en",
+        target="de",
+        split="test",
+        fits=("diffmean",),
+    )
 
     def key(alphas: tuple[float, ...] | None) -> str:
         fits = in_units({"diffmean": fit}, Settings(alphas=alphas))

@@ -99,7 +99,7 @@ class Deadly(dict):
         return super().items()
 
 
-def test_a_unit_that_kills_every_worker_fails(ray, lively):
+def test_a_batch_that_kills_every_worker_fails(ray, lively):
     made = runner(str(lively("llama")), None)
     fits = {"made": replace(made.directions["made"], extra=Deadly())}
     made = replace(made, directions=fits, workers=Ray("auto", 1), limits={"dev": 1})

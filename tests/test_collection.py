@@ -14,8 +14,8 @@ from steerlab.core.sites import hook_name
 from steerlab.engine import collect as collection
 from steerlab.engine.collect import collect, text_means
 from steerlab.engine.prompts import prompt
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_layers_that_are_not_there(polyglot, few):
     with pytest.raises(SteerlabError, match="name at least one of polyglot's layers 0 to 7"):
         collect(polyglot, few, layers=[])
     with pytest.raises(
-        SteerlabError, match="there is no site 'mlp'; the sites are resid_pre, resid_post"
+        SteerlabError, match="there is no site 'mlp'; the sites are resid_pre, attn_z"
     ):
         collect(polyglot, few, site="mlp")
 

@@ -132,7 +132,7 @@ def test_select_orders_and_the_hash_tells_contents_apart() -> None:
 
 
 def test_an_unknown_split_lists_the_splits() -> None:
-    with pytest.raises(SteerlabError, match="no split 'train'; the splits are estimate, dev, test"):
+    with pytest.raises(SteerlabError, match="no split 'train'; its splits are estimate, dev, test"):
         EMBEDDED.split("train")
     with pytest.raises(SteerlabError, match="'small/dev' is empty: 'small' has only 1 lines"):
         Corpus("small", {"en": ("One.",)}, (0,)).split("dev")

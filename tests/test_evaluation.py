@@ -8,8 +8,8 @@ import torch
 from conftest import SHAPES
 
 from steerlab.engine.cross_entropy import bits_per_byte
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
 from steerlab.engine.collect_units import collect_units, ordinary
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 COUNTS = ("tokens", "texts", "on", "texts_on")

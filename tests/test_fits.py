@@ -15,7 +15,7 @@ from steerlab.edits import OPERATORS, steer
 from steerlab.engine.collect_units import collect_units
 from steerlab.engine.prompts import encode, pad
 from steerlab.estimate.units import langfir
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sweeps.fits import contrast, fit, read_units
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.methods import METHODS, Readings, suits

@@ -3,6 +3,7 @@ anything runs, and run again in halves where memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from steerlab.engine.collect_gradients import collect_gradients
 from steerlab.engine.collect_units import collect_units
 from steerlab.engine.forward import read, rows_on
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions, positions_of, step_positions
 
 Shaped = Callable[[str], Model]
@@ -78,16 +79,16 @@ def test_rows_are_what_they_are_alone_in_the_order_asked_for(
         stepped = done.step(torch.full((len(order),), 700))
         real = torch.tensor([[True, row % 2 == 0] for row in order])
         more = done.follow(torch.tensor([[800, 900]] * len(order)), real)
-    close = {"atol": 2e-4, "rtol": 1e-3}
+    close = partial(torch.testing.assert_close, atol=2e-4, rtol=1e-3)
     whole = [alone(model, [*ids[row], 700, 800, 900], edits[row]) for row in order]
     for index, row in enumerate(order):
         length = len(ids[row])
         assert done.tokens[index, -length:].tolist() == ids[row]
         assert done.carries[index] == row
-        torch.testing.assert_close(logits[index, -length:], whole[index][:length], **close)
-        torch.testing.assert_close(stepped[index], whole[index][length], **close)
+        close(logits[index, -length:], whole[index][:length])
+        close(stepped[index], whole[index][length])
         seen = whole[index][length + 1 : length + 2 + int(real[index, 1])]
-        torch.testing.assert_close(more[index, : len(seen)], seen, **close)
+        close(more[index, : len(seen)], seen)
     # The negative control: in the order in which rows join they would be other rows' logits.
     joined = sorted(range(len(order)), key=lambda index: rows.depth[order[index]])
     wanted = torch.stack([whole[index][len(ids[row])] for index, row in enumerate(order)])
@@ -412,8 +413,8 @@ def test_what_is_added_up_is_the_same_where_memory_runs_out(
     def gather() -> dict[str, Tensor]:
         if units:
             firing = collect_units(polyglot, texts, layers=[1, 6], keep=9, batch=8)
-            names = ("tokens", "texts", "on", "texts_on", "total", "square", "sums", "seen")
-            return {name: getattr(firing, name) for name in names}
+            counts = ("tokens", "texts", "on", "texts_on", "total", "square", "sums", "seen")
+            return {name: getattr(firing, name) for name in counts}
         moments = collect(polyglot, texts, layers=[1, 6], also=["scatter", "pairs"], batch=8)
         assert moments.pairs is not None
         names = ("count", "rows", "mean", "pooled", "last", "within")

@@ -12,8 +12,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, ablate, add, rotate, stack
 from steerlab.engine.decoding import decode, generate
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.langid import identifier
 
 

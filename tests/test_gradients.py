@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES
 from steerlab.engine.collect_gradients import collect_gradients
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 ITEMS = {
     "en": [
@@ -141,7 +142,7 @@ def test_a_neuron_that_writes_nothing_scores_zero(lively):
         assert (score[:, [0, 2], 5] != 0).all()
 
 
-@pytest.mark.parametrize("site", ["resid_pre", "resid_post", "mlp_pre", "mlp_post"])
+@pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("shape", ["gpt2", "gemma2"])
 def test_every_view_and_site_scores_alike(shape: str, site: str, shaped: Shaped, lens: Any) -> None:
     model = shaped(shape)

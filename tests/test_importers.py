@@ -296,8 +296,8 @@ def test_a_wrong_folder_or_kind_says_what_there_is(released: Path, tmp_path: Pat
         ({"means": torch.ones(2, 3, 4)}, {"langs": "de,xx"}, "unknown language code 'xx'"),
         (
             {"means": torch.ones(2, 3, 4)},
-            {"site": "mlp_out"},
-            "site is 'mlp_out'; the sites are resid_pre, resid_post",
+            {"site": "mlp"},
+            "site is 'mlp'; the sites are resid_pre, attn_z",
         ),
     ],
 )

@@ -21,8 +21,8 @@ from steerlab.edits import POSITIONS, Edit, ablate, add, detour, rotate, stack
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.decoding import decode, generate
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 Shaped = Callable[[str], Model]
 law = settings(deadline=None, max_examples=8)
@@ -342,7 +342,7 @@ def test_nothing_is_left_after_a_pass_that_was_stopped(viewed: Model, site: str)
 
 
 def _block(model: Model, depth: int) -> torch.nn.Module:
-    return model.blocks[depth] if hasattr(model, "blocks") else model.hf.blocks[depth]
+    return model.blocks[depth]
 
 
 def test_a_failed_attach_inside_an_edit_leaves_the_edit_and_then_nothing(viewed: Model) -> None:

@@ -25,8 +25,8 @@ from steerlab.engine.prompts import encode
 from steerlab.engine.trace import trace
 from steerlab.estimate.units import Selection
 from steerlab.estimate.units.foxp2 import candidates, foxp2_features, signed
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 LAYERS, LANGS = (4, 5), ("en", "de", "ru")

@@ -22,7 +22,7 @@ from steerlab.engine.language_mass import (
     mass_summary,
 )
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from conftest import PROMPTS, RESIDUAL, SHAPES
+from einops import rearrange
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
@@ -17,8 +18,9 @@ from steerlab.edits import Edit, ablate, add, rotate, stack
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import generate
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions
 from steerlab.models.transformerlens import LensModel
 
@@ -108,8 +110,12 @@ def test_bridge_has_the_same_logits_and_no_second_set_of_weights(polyglot):
         )
 
 
-def test_bridge_built_inside_an_edit_is_unsteered(directions):
+@pytest.mark.parametrize("folder", [True, False])
+def test_bridge_built_inside_an_edit_is_unsteered(folder, directions):
+    """Also of a model that no folder has, and that could not be loaded again."""
     model = load()
+    if not folder:
+        model = HuggingFaceModel(model.hf, model.tokenizer, name="no folder has it")
     ids, mask = batch(model, PROMPTS[:1])
     before = logits(model, ids, mask)
     with add(directions.between("en", "es").at(2), strength=3.0).on(model), torch.inference_mode():
@@ -224,6 +230,18 @@ def test_load_takes_what_is_loaded(polyglot, hooked):
         load(7)
 
 
+def test_a_model_is_abstract_or_final(polyglot, hooked):
+    """So that none inherits half of another: whoever makes one calls the constructor of all."""
+    assert set(Model.__subclasses__()) == {HuggingFaceModel, LensModel}
+    with pytest.raises(TypeError, match="abstract class Model"):
+        Model(None, None)  # type: ignore[abstract, call-arg]
+    for view in (polyglot, load(hooked)):
+        assert getattr(type(view), "__final__", False)
+        assert vars(view).keys() >= {"hf", "name", "n_layers", "width", "config", "fingerprint"}
+        for name in Model.__abstractmethods__:
+            assert name in vars(type(view)), "written out, and not another view's"
+
+
 # ---------------------------------------------------------------------------------------- the sites
 
 
@@ -248,8 +266,10 @@ def test_sites_are_the_hidden_states(shape, polyglot, tiny):
         if layer + 1 < model.n_layers:
             assert torch.equal(post, out.hidden_states[layer + 1])
         for site in SITES:
-            name = hook_name(site, layer)
-            torch.testing.assert_close(seen[name][mask], cache[name][mask], atol=1e-4, rtol=1e-4)
+            ours, theirs = (held[hook_name(site, layer)] for held in (seen, cache))
+            # TransformerLens' heads have an axis of their own.
+            theirs = rearrange(theirs, "r p h d -> r p (h d)") if site == "attn_z" else theirs
+            torch.testing.assert_close(ours[mask], theirs[mask], atol=1e-4, rtol=1e-4)
     assert torch.equal(last, out.hidden_states[-1])  # so what was seen is before the final norm
 
 
@@ -401,8 +421,11 @@ def test_dtype_and_fingerprint(polyglot):
     assert (
         half.fingerprint == polyglot.fingerprint
     )  # the shipped weights are bfloat16: the same model
-    assert half.about["dtype"] == "bfloat16"
-    other = Model(copy.deepcopy(polyglot.hf), polyglot.tokenizer, name="other")
+    assert half.metadata["dtype"] == "bfloat16"
+    other = HuggingFaceModel(copy.deepcopy(polyglot.hf), polyglot.tokenizer, name="other")
     with torch.no_grad():
         next(other.hf.parameters())[0] += 1.0
-    assert Model(other.hf, polyglot.tokenizer, name="other").fingerprint != polyglot.fingerprint
+    assert (
+        HuggingFaceModel(other.hf, polyglot.tokenizer, name="other").fingerprint
+        != polyglot.fingerprint
+    )

@@ -145,13 +145,24 @@ def test_rows_of_one_function_are_one_part_and_of_two_are_two() -> None:
     assert part.tensors["vector"].shape == (3, 1, WIDTH)
     assert part.tensors["size"].shape == (3, 1, 1)
     again = [edit(lambda h: SCALE * h, layer=2) for _ in range(2)]
-    assert len(stack(again).parts) == 1, "the same source and values are the same function"
+    assert len(stack(again).parts) == 1, "the lambdas of one loop are one function"
     assert len(stack([edit(halve, layer=2), of_two(1)]).parts) == 2
     scaled = [edit(functools.partial(torch.mul, other=scale), layer=2) for scale in (1.0, 2.0)]
     assert len(stack(scaled).parts) == 2
     # Zeros fill a smaller subspace of the package's up; what they would do here no one knows.
     narrow = edit(mix, layer=2, tensors=mixed(1) | {"matrix": randn(WIDTH, 1)})
     assert len(stack([of_two(1), narrow]).parts) == 2
+
+
+def test_functions_that_are_equal_now_are_not_confused_later() -> None:
+    """A value of one of two closures changes in place after the edits were made."""
+    vectors = [VECTOR.clone(), VECTOR.clone()]
+    one, other = (edit((lambda v: lambda h: v)(vector), layer=2) for vector in vectors)
+    assert one == other
+    vectors[1] *= -1
+    h = randn(2, 3, WIDTH)
+    together = at_site(stack([one, other]), h)
+    torch.testing.assert_close(together, h + torch.stack([VECTOR, -VECTOR])[:, None])
 
 
 def test_rows_of_one_name_and_two_functions_are_not_confused() -> None:
@@ -259,6 +270,30 @@ def test_a_digest_follows_closures_defaults_globals_and_helpers(
     assert digest(with_default) != default
 
 
+class Gate(torch.nn.Module):
+    shift: Tensor
+
+    def __init__(self, scale: float, shift: float = 0.0) -> None:
+        super().__init__()
+        self.scale = scale  # no weight and no buffer
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.scale * h + self.shift
+
+
+def set_on_itself(h: Tensor) -> Tensor:
+    return set_on_itself.scale * h  # type: ignore[attr-defined]
+
+
+def test_a_digest_reads_what_was_set_on_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    for scale in (1.0, 1.0, 2.0):
+        monkeypatch.setattr(set_on_itself, "scale", scale, raising=False)
+        digests.append(digest(set_on_itself))
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_digest_reads_arrays_modules_of_torch_methods_and_partials() -> None:
     gates = []
     for seed in (1, 1, 2):
@@ -267,6 +302,8 @@ def test_a_digest_reads_arrays_modules_of_torch_methods_and_partials() -> None:
     array = np.arange(3.0)
     kinds: list[Any] = [
         tuple(gates),
+        (Gate(1.0), Gate(1.0), Gate(2.0)),
+        (Gate(1.0), Gate(1.0), Gate(1.0, shift=1.0)),
         tuple((lambda g: lambda h: torch.sigmoid(g(h)))(gate) for gate in gates),
         (torch.relu, torch.relu, torch.sigmoid),
         (VECTOR.mul, VECTOR.clone().mul, (2 * VECTOR).mul),

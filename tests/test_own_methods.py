@@ -106,7 +106,10 @@ def test_own_methods_make_the_rows_that_the_packages_make(
 
     # Another thing under the name is refused, before any work, and changes nothing.
     other = dataclasses.replace(made, vectors=-made.vectors)
-    named = {"means": functools.partial(turned), "pushed": lambda direction, *, strength: None}
+    named: dict[str, Any] = {
+        "means": functools.partial(turned),
+        "pushed": lambda direction, *, strength: None,
+    }
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("made", {"directions": {"made": other}}),
         ("means", {"estimators": [estimator(named["means"], name="means")]}),

@@ -12,12 +12,12 @@ from conftest import ALL_SHAPES, NO_BOS, PROMPTS, RESIDUAL, random_directions
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES, hook_name
-from steerlab.edits import Edit, stack
+from steerlab.core.sites import NEURONS, SITES, hook_name
+from steerlab.edits import Edit, add, stack
 from steerlab.engine.decoding import decode
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 NEW = 8
 TOLERANCE = 1e-4  # of logits whose standard deviation is 1.5 to 5; the views differ by 1e-5
@@ -50,7 +50,9 @@ def views(*shapes: str) -> Any:
 
 
 def sites_of(shape: str) -> Sequence[str]:
-    return RESIDUAL if shape in EXPERTS else SITES
+    """The sites of a shape, those of the residual stream first."""
+    inside = [site for site in SITES if site not in RESIDUAL]
+    return [*RESIDUAL, *(site for site in inside if shape not in EXPERTS or site not in NEURONS)]
 
 
 def hooks_of(edit: Edit, tl: Any, shape: str) -> list[tuple[str, Callable]]:
@@ -77,7 +79,7 @@ def feeds_of(model: Model, rows: int) -> Sequence[torch.Tensor]:
 
     No padding, which plain hooks cannot see.
     """
-    text = " ".join(line.strip() for line in PROMPTS)
+    text = " ".join(line.strip() for line in PROMPTS * 2)  # longer than there are rows
     [ids] = encode(model.tokenizer, [text])
     return torch.tensor([[ids[0], *ids[1 + row : 16 + row]] for row in range(rows)]).split(
         [13, 1, 1, 1], 1
@@ -147,10 +149,8 @@ def test_the_views_have_the_same_logits_at_every_site(
     assert apart[1:, first:].min() > 10 * TOLERANCE, "every edit is felt at every position but BOS"
     residual = 1 + sum(len(rows_at(model, site, known)) for site in RESIDUAL)
     assert apart[1:residual].amax(1).min() > 0.3
-    if residual < len(
-        rows
-    ):  # one MLP is a part of what a block adds, and of what the stream holds by then
-        assert apart[residual:].amax(1).min() > 0.03
+    # An attention or an MLP is a part of what a block adds, and of what the stream holds by then.
+    assert apart[residual:].amax(1).min() > 0.03
     torch.testing.assert_close(
         passes(lens_passes(tl, view), feeds), plain, atol=TOLERANCE, rtol=TOLERANCE
     )
@@ -176,9 +176,9 @@ def test_one_edit_for_all_rows_does_the_same(
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("site", ["mlp_pre", "mlp_post"])
+@pytest.mark.parametrize("site", [site for site in SITES if site not in RESIDUAL])
 @views("llama", "gpt2", "gemma2")
-def test_one_edit_inside_the_mlp_does_the_same(
+def test_one_edit_inside_a_block_does_the_same(
     shape: str, view: str, site: str, operator: str, shaped: Shaped, lens: Lens
 ) -> None:
     """And what is read there, on the prompt and on each token after it."""
@@ -204,7 +204,7 @@ def test_one_edit_inside_the_mlp_does_the_same(
         with attached, load(tl).attached(watched):
             theirs = passes(lens_passes(tl, view), feeds)
         torch.testing.assert_close(theirs, ours, atol=TOLERANCE, rtol=TOLERANCE)
-        assert len(read) == len(seen) == 4 * model.n_layers
+        assert len(read) == len(seen) == len(SITES) * model.n_layers
         for name, parts in seen.items():
             torch.testing.assert_close(
                 torch.cat(parts, 1), read[name], atol=TOLERANCE, rtol=TOLERANCE
@@ -239,6 +239,32 @@ def test_experts_have_no_sites_inside(
         SteerlabError, match="the model is a mixture of experts, which has no sites mlp_pre"
     ):
         edit.hooks(tl)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
+def test_what_a_bridges_middle_returns_does_not_reach_its_stream(
+    shape: str, shaped: Shaped, lens: Lens
+) -> None:
+    """Which is why our hooks change it in place: returned, it reaches the MLP alone."""
+    model, tl = shaped(shape), lens(shape, "bridge")
+    step, [ids, *_] = random_directions(model).between("en", "es").at(1), feeds_of(model, 2)
+    middle, attention = (
+        add(replace(step, site=site)).hooks(model) for site in ("resid_mid", "attn_out")
+    )
+    shift = step.unit * step.gap[:, None]
+
+    def returned(h: torch.Tensor, hook: Any) -> torch.Tensor:
+        moved = h + shift
+        moved[:, 0] = h[:, 0]  # BOS
+        return moved
+
+    with torch.inference_mode():
+        [expected, ours, theirs] = [
+            tl.run_with_hooks(ids, fwd_hooks=hooks)
+            for hooks in (attention, middle, [(hook_name("resid_mid", 1), returned)])
+        ]
+    torch.testing.assert_close(ours, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    assert (theirs - expected).abs().max() > 0.3
 
 
 @views("llama", "gpt2")
@@ -340,7 +366,7 @@ def test_the_views_own_generate_says_what_decode_says(
         )
     theirs = [_until_the_end(model, row) for row in made[:, ids.shape[1] :].tolist()]
     assert len(differing(model, prompts, rows, ours, theirs, NEW)) <= 1
-    assert sum(text == ours[0] for text in ours) <= 3, "the edits do change what is said"
+    assert sum(text == ours[0] for text in ours) <= len(rows) / 7, "the edits change what is said"
 
 
 @views(*ALL_SHAPES, NO_BOS)

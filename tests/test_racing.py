@@ -22,7 +22,7 @@ SETTINGS = [(layer, strength) for layer in range(4) for strength in (0.5, 1.0, 1
 
 
 class Table(Runner):
-    """A bench whose rows are drawn: the chance of a joint output is that of the setting."""
+    """A runner whose rows are drawn: the chance of a joint output is that of the setting."""
 
     def __init__(self, chances: dict[tuple[int, float], float], lines: int = 16):
         self.count, self.asked = lines, 0
@@ -60,7 +60,16 @@ class Table(Runner):
 
 def grid(method: str = "diffmean") -> list[Cell]:
     return [
-        Cell(method, "add", layer, strength, "en", str(target), "dev", (method,))
+        Cell(
+            method=method,
+            operator="add",
+            layer=layer,
+            strength=strength,
+            source="en",
+            target=str(target),
+            split="dev",
+            fits=(method,),
+        )
         for layer, strength in SETTINGS
         for target in range(4)
     ]

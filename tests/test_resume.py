@@ -21,7 +21,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit
 from steerlab.models.loading import load
 from steerlab.scores.langid import identifier
-from steerlab.sweeps import runner as cells
+from steerlab.sweeps import decoding
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.ledger import Ledger
 from steerlab.sweeps.race import race
@@ -37,9 +37,19 @@ HEAVY = [
 
 
 def grid() -> list[Cell]:
-    plain = [Cell("unsteered", "none", -1, 0.0, "en", "es", "dev")]
+    plain = [Cell.unsteered(source="en", target="es", split="dev")]
     return plain + [
-        Cell("made", "add", layer, strength, "en", "es", "dev", ("made",), draw=draw)
+        Cell(
+            method="made",
+            operator="add",
+            layer=layer,
+            strength=strength,
+            source="en",
+            target="es",
+            split="dev",
+            fits=("made",),
+            draw=draw,
+        )
         for layer in LAYERS
         for strength in STRENGTHS
         for draw in range(DRAWS)
@@ -166,7 +176,7 @@ def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeyp
 
 
 def test_when_every_cell_fails_it_raises(lively, tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "decode", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr(decoding, "decode", lambda *given, **options: 1 / 0)
     with pytest.raises(
         SteerlabError, match="every one of 25 cells failed; the first said: ZeroDivisionError"
     ):

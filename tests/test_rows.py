@@ -16,7 +16,7 @@ from steerlab.edits import POSITIONS, Edit, add, stack
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.decoding import Decoded, decode
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 ROWS, NEW = 200, 12
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES, hook_name
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE, saes
 from steerlab.sae.hooks import place_of
 
@@ -208,6 +209,29 @@ def test_other_kinds_survive_too(kind: str, tmp_path: Path) -> None:
     assert (read.digest, read.site, read.layer, read.k) == (made.digest, "mlp_post", 1, made.k)
 
 
+def test_an_autoencoder_of_attention_heads_is_that_of_sae_lens(tmp_path: Path) -> None:
+    """It takes hook_z [row pos head dim] there, and here the heads side by side."""
+    from sae_lens import SAE as TheirSAE
+
+    parts = {name: value for name, value in weights().items() if name != "threshold"}
+    made = SAE(**parts, kind="relu", layer=1, site="attn_z")
+    read, other = SAE.load(made.save(tmp_path)), TheirSAE.load_from_disk(tmp_path)
+    assert (read.digest, read.hook) == (made.digest, "blocks.1.attn.hook_z")
+    assert (SAE.of(other).site, SAE.of(other).digest) == ("attn_z", made.digest)
+    h = activations()
+    heads = rearrange(h, "row pos (head dim) -> row pos head dim", head=2)
+    with torch.no_grad():
+        z = other.encode(heads)
+        torch.testing.assert_close(read.encode(h), z)
+        torch.testing.assert_close(
+            rearrange(read.decode(z), "row pos (head dim) -> row pos head dim", head=2),
+            other.decode(z),
+        )
+    wrong = altered(other, tmp_path / "wrong", lambda told: told["metadata"].update(hook_name=HOOK))
+    with pytest.raises(SteerlabError, match=f"attention heads .hook_z. but reads {HOOK}"):
+        SAE.load(wrong)
+
+
 def test_16_bit_weights_come_back_as_they_were_rounded(tmp_path: Path) -> None:
     made = jumprelu()
     read = SAE.load(made.save(tmp_path, dtype=torch.float16))
@@ -388,7 +412,7 @@ def altered(of: Any, folder: Path, change: Callable[[dict[str, Any]], None]) -> 
         ({"architecture": "transcoder"}, "a 'transcoder' autoencoder"),
         ({"architecture": "batchtopk"}, "save_inference_model"),
         (
-            {"d_in": 3, "metadata": {"hook_name": "blocks.2.hook_mlp_out"}},
+            {"d_in": 3, "metadata": {"hook_name": "blocks.2.hook_mlp_in"}},
             "neither reads nor writes; it knows blocks.5",
         ),
         ({"metadata": {}}, "does not say where its autoencoder reads"),
@@ -504,9 +528,8 @@ def test_blocks_of_hugging_face_are_the_stream_after_them(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "blocks.3.attn.hook_z",
-        "blocks.3.hook_mlp_out",
-        "blocks.3.hook_resid_mid",
+        "blocks.3.attn.hook_q",
+        "blocks.3.hook_mlp_in",
         "hook_embed",
         "blocks.3.hook_resid_post.x",
         "model.layers.3.self_attn.o_proj.input",
@@ -516,7 +539,7 @@ def test_blocks_of_hugging_face_are_the_stream_after_them(name: str) -> None:
 def test_other_places_are_refused_with_those_that_there_are(name: str) -> None:
     with pytest.raises(
         SteerlabError,
-        match="blocks.5.hook_resid_pre, blocks.5.hook_resid_post, blocks.5.mlp.hook_pre",
+        match="blocks.5.hook_resid_pre, blocks.5.attn.hook_z, blocks.5.hook_attn_out",
     ):
         place_of(name)
 

@@ -58,14 +58,14 @@ def read(verb: str, *words: str) -> Checked:
     return CLASSES[verb].of(given(options, CLASSES[verb]))
 
 
-def told(capsys: pytest.CaptureFixture, *words: str) -> str:
+def error_of(capsys: pytest.CaptureFixture, *words: str) -> str:
     """What a wrong command line says: one line, exit 2."""
     assert main(list(words)) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("steerlab: ")
-    assert said.err.count("\n") == 1
-    return str(said.err)
+    message = capsys.readouterr()
+    assert message.out == ""
+    assert message.err.startswith("steerlab: ")
+    assert message.err.count("\n") == 1
+    return str(message.err)
 
 
 # ------------------------------------------------------------------------------- one list of fields
@@ -361,21 +361,21 @@ def test_a_wrong_word_is_one_sentence_that_names_the_key(
         assert option in capsys.readouterr().err
         return
     other = ["--judge=likelihood"] if name == "judge_model" else []
-    said = told(capsys, verb, f"{option}={WRONG.get(name, '')}", *other)
+    message = error_of(capsys, verb, f"{option}={WRONG.get(name, '')}", *other)
     # A grid reads `strengths` into its operators, and a judge's model is a matter of the judge.
     key = {"sweep strengths": "operators.add"}.get(f"{verb} {name}", name.removesuffix("_model"))
-    assert said.startswith(f"steerlab: {key}")
-    assert WRONG.get(name, "") in said
+    assert message.startswith(f"steerlab: {key}")
+    assert WRONG.get(name, "") in message
 
 
 def test_unknown_words_are_one_sentence_that_names_the_nearest(
     capsys: pytest.CaptureFixture,
 ) -> None:
-    said = told(capsys, "run", "--langes", "en")
-    assert "there is no option '--langes'; did you mean '--langs'? steerlab run --help" in said
-    assert "there is no option '--zzz'; steerlab clas --help" in told(capsys, "clas", "--zzz=1")
-    assert "'grid.yaml' is one word too many" in told(capsys, "sweep", "a.yaml", "grid.yaml")
-    assert "limit: " in told(capsys, "run", "--limit", "0", "--layers", "a")
+    message = error_of(capsys, "run", "--langes", "en")
+    assert "there is no option '--langes'; did you mean '--langs'? steerlab run --help" in message
+    assert "there is no option '--zzz'; steerlab clas --help" in error_of(capsys, "clas", "--zzz=1")
+    assert "'grid.yaml' is one word too many" in error_of(capsys, "sweep", "a.yaml", "grid.yaml")
+    assert "limit: " in error_of(capsys, "run", "--limit", "0", "--layers", "a")
     for call in CALLS.values():
         with pytest.raises(SteerlabError, match="there is no key 'layer'; did you mean 'layers'?"):
             call(out="nowhere", layer=3)
@@ -417,9 +417,9 @@ def test_options_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture
     file.write_text("operators: [add, rotate]\nstrengths: [3]\n")
     assert merged("--operators", "push").operators == {"push": (3,)}
     assert merged("--operators", "push=2").operators == {"push": (2,)}
-    said = told(capsys, "sweep", str(file), "--limit", "0")
-    assert f"{file} with the options: limit: " in said
-    assert "there is no file to name the folder of results after" in told(capsys, "sweep")
+    message = error_of(capsys, "sweep", str(file), "--limit", "0")
+    assert f"{file} with the options: limit: " in message
+    assert "there is no file to name the folder of results after" in error_of(capsys, "sweep")
 
 
 # -------------------------------------------------------------------------------------- its folders

@@ -156,12 +156,12 @@ def test_the_choice_is_made_on_dev(summary, rows):
 def test_controls_have_the_dose_of_the_method(summary, rows):
     """At the method's own cell a control moves as far as the method does."""
     chosen = summary["results"]["diffmean"]
-    run_locally = rows[
+    at_cell = rows[
         (rows["layer"] == chosen["layer"])
         & (rows["strength"] == chosen["strength"])
         & (rows["split"] == "dev")
     ]
-    doses = run_locally.groupby("method")["dose"].mean()
+    doses = at_cell.groupby("method")["dose"].mean()
     for name in ("random", "shuffled", "wrong"):
         assert doses[name] == pytest.approx(doses["diffmean"], rel=0.15)
 
@@ -221,7 +221,7 @@ def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
     rows = pd.read_parquet(uninterrupted / "rows.parquet")
     settings = json.loads((uninterrupted / "manifest.json").read_text("utf-8"))["settings"]
     cells = {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()}
-    monkeypatch.setattr("steerlab.sweeps.runner.decode", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("steerlab.sweeps.decoding.decode", lambda *_, **__: 1 / 0)
     again = run(**settings, out=uninterrupted, progress=False)
     assert again == RunResult(uninterrupted)
     assert Path(again) == uninterrupted

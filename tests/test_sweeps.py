@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import steerlab.engine.batching as batches
 import steerlab.engine.collect
 import steerlab.estimate
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.edits import add, rotate
+from steerlab.engine import batching
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import decode, generate
 from steerlab.estimate import controls
@@ -23,8 +23,8 @@ from steerlab.models.loading import load
 from steerlab.scores.judges import Likelihood, score
 from steerlab.scores.langid import Identifier, identifier
 from steerlab.scores.text import first_line
-from steerlab.sweeps import fits
-from steerlab.sweeps import runner as cells
+from steerlab.sweeps import decoding, fits, scoring
+from steerlab.sweeps import runner as running
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit
 from steerlab.sweeps.runner import Runner, run_locally
@@ -37,6 +37,21 @@ GRID: dict[str, Any] = {
     "limit": 2,
     "batch": 4,
 }
+
+
+def steered(**changes: Any) -> Cell:
+    """A cell that steers from English to Spanish."""
+    given: dict[str, Any] = {
+        "method": "diffmean",
+        "operator": "add",
+        "layer": 3,
+        "strength": 1.0,
+        "source": "en",
+        "target": "es",
+        "split": "dev",
+        "fits": ("diffmean",),
+    }
+    return Cell(**given | changes)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +74,7 @@ def read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fits, "collect", cached)
-        patch.setattr(cells, "GROUP", 1)  # so that a few rows are several groups
+        patch.setattr(running, "GROUP", 1)  # so that a few rows are several groups
         yield
 
 
@@ -72,7 +87,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(prompts))
         return decode(model, prompts, **options)
 
-    monkeypatch.setattr(cells, "decode", count)
+    monkeypatch.setattr(decoding, "decode", count)
     return calls
 
 
@@ -110,7 +125,7 @@ def test_columns(polyglot, pair):
     assert {*words.split(), *numbers.split()} <= set(rows.columns)
     for name in ("in_language", "relevant", "joint"):
         assert rows[name].dtype == bool
-    assert rows["tokens"].between(0, cells.NEW_TOKENS).all()
+    assert rows["tokens"].between(0, running.NEW_TOKENS).all()
     assert not rows.duplicated(["cell", "sentence"]).any()
 
 
@@ -131,18 +146,18 @@ def test_a_finished_cell_is_never_run_again(polyglot, pair, tmp_path, decoded):
 def test_a_stopped_sweep_goes_on(polyglot, pair, tmp_path, decoded, monkeypatch):
     whole = sweep(polyglot, pair, **GRID)
     monkeypatch.setattr(
-        cells, "score", lambda *a, **b: score(*a, **b) if len(decoded) < 4 else 1 / 0
+        scoring, "score", lambda *a, **b: score(*a, **b) if len(decoded) < 4 else 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
         sweep(polyglot, pair, out=tmp_path, **GRID)
     assert len(list(tmp_path.glob("rows/*.jsonl"))) == 1
-    monkeypatch.setattr(cells, "score", score)
+    monkeypatch.setattr(scoring, "score", score)
     assert same(sweep(polyglot, pair, out=tmp_path, **GRID), whole)
     assert decoded == [4, 4, 4, 4, 4]  # the whole took two, the stopped one two, the rest one
 
 
 def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions):
-    cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
+    cell = steered()
 
     def key(cell: Cell = cell, **changes: Any) -> str:
         given: dict[str, Any] = {
@@ -154,18 +169,18 @@ def test_what_decides_a_number_decides_the_cell(polyglot, pair, tiny, directions
         }
         return Runner(**given | changes).key(cell)
 
-    assert key() == key(batch=batches.ROWS)  # what is advised for polyglot
+    assert key() == key(batch=batching.ROWS)  # what is advised for polyglot
     others = [
         key(batch=7),
-        key(Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",), lines=(0,))),
+        key(steered(lines=(0,))),
         key(model=load(tiny("llama"))),
         key(corpus=pair.select(["en", "es"])),
         key(directions={"diffmean": directions.at(3)}),
         key(limits={"dev": 3}),
         key(fluency=True),
-        key(Cell("diffmean", "add", 3, 1.5, "en", "es", "dev", ("diffmean",))),
-        key(Cell("diffmean", "add", 3, 1.0, "en", "es", "test", ("diffmean",))),
-        key(Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",), "instructed")),
+        key(steered(strength=1.5)),
+        key(steered(split="test")),
+        key(steered(form="instructed")),
     ]
     assert len({key(), *others}) == len(others) + 1
 
@@ -180,9 +195,9 @@ class NamedOtherwise(Identifier):
 
 
 def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions):
-    """A bench remembers what its keys are made of: nothing of it may outlive a change, and
+    """A runner remembers what its keys are made of: nothing of it may outlive a change, and
     nothing changes in place."""
-    cell = Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",))
+    cell = steered()
     fits = {"diffmean": directions}
     made = Runner(polyglot, pair, fits, identifier(), {"dev": 2}, temperature=0.7)
     before = made.key(cell)
@@ -212,7 +227,7 @@ def test_what_is_replaced_after_a_key_changes_the_key(polyglot, pair, directions
 
 def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
     fits = {"a": directions, "b": directions, "c": directions}
-    cell = Cell("random", "add", 3, 1.0, "en", "es", "dev", ("a", "b", "c"))
+    cell = steered(method="random", fits=("a", "b", "c"))
     runner = Runner(polyglot, pair, fits, identifier(), {"dev": 4})
     rows = runner.run([cell])
     assert rows["estimator"].tolist() == ["a", "b", "c", "a"]
@@ -221,11 +236,11 @@ def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
 
 def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):
     cells = [
-        Cell("unsteered", "none", -1, 0.0, "en", "es", "dev"),
-        Cell("unsteered", "none", -1, 0.0, "en", "de", "dev"),
-        Cell("prompt", "none", -1, 0.0, "en", "es", "dev", (), "instructed"),
-        Cell("removal", "ablate", 3, 1.0, "es", "es", "dev", ("diffmean",)),
-        Cell("diffmean", "add", 3, 1.0, "en", "es", "dev", ("diffmean",)),
+        Cell.unsteered(source="en", target="es", split="dev"),
+        Cell.unsteered(source="en", target="de", split="dev"),
+        Cell.unsteered(method="prompt", source="en", target="es", split="dev", form="instructed"),
+        steered(method="removal", operator="ablate", source="es"),
+        steered(),
     ]
     runner = Runner(
         polyglot, pair, {"diffmean": directions}, identifier(), {"dev": 3}, fluency=True

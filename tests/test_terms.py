@@ -15,7 +15,7 @@ import steerlab.core.languages
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import _ISO3, _NAMES, LANGUAGES, Language, families, language
 from steerlab.core.random import generator
-from steerlab.core.sites import SITES, hook_name
+from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width, site_of
 from steerlab.core.tokens import has_bos
 
 PACKAGE = Path(steerlab.__file__).parent
@@ -92,12 +92,53 @@ def test_an_unknown_code_lists_the_known_ones(code: str) -> None:
 
 
 def test_hook_names_are_those_of_transformer_lens() -> None:
-    named = ["hook_resid_pre", "hook_resid_post", "mlp.hook_pre", "mlp.hook_post"]
+    named = ["hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid"]
+    named += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
     assert [hook_name(site, 5) for site in SITES] == [f"blocks.5.{name}" for name in named]
     with pytest.raises(
-        SteerlabError, match="there is no site 'resid_mid'; the sites are resid_pre, resid_post"
+        SteerlabError, match="there is no site 'hook_z'; the sites are resid_pre, attn_z, attn_out"
     ):
-        hook_name("resid_mid", 5)
+        hook_name("hook_z", 5)
+
+
+def test_hook_names_are_read_back() -> None:
+    for site in SITES:
+        assert site_of(hook_name(site, 12)) == (site, 12)
+    for name in ("blocks.3.hook_attn_in", "blocks.3.attn.hook_zz", "hook_embed", "blocks.x.hook_z"):
+        assert site_of(name) is None
+
+
+def test_plain_hooks_of_heads_and_of_the_middle() -> None:
+    """What is at `hook_z` lies flat for the function and has its heads back; what is at
+    `hook_resid_mid` is changed where it is, and what the function saw stays."""
+    heads, seen = torch.arange(24.0).view(1, 2, 3, 4), list[torch.Tensor]()
+
+    def double(h: torch.Tensor) -> torch.Tensor:
+        seen.append(h)
+        return 2 * h
+
+    assert torch.equal(lens_hook("attn_z", double)(heads, hook=None), 2 * heads)
+    assert torch.equal(seen[0], torch.arange(24.0).view(1, 2, 12))
+    stream, before = torch.ones(1, 2, 3), torch.ones(1, 2, 3)
+    assert lens_hook("resid_mid", double)(stream, hook=None) is stream
+    assert torch.equal(stream, 2 * before)
+    assert torch.equal(seen[1], before)
+    assert torch.equal(lens_hook("attn_out", double)(before, hook=None), 2 * before)
+    assert torch.equal(before, torch.ones(1, 2, 3)), "elsewhere a new tensor is returned"
+    for site in SITES:
+        h = torch.ones(1, 2, 3, 4) if site == "attn_z" else torch.ones(1, 2, 3)
+        assert lens_hook(site, lambda h: None)(h, hook=None) is None
+
+
+def test_widths_by_the_configuration_of_transformer_lens() -> None:
+    cfg = SimpleNamespace(d_model=6, n_heads=4, d_head=3, d_mlp=20, num_experts=None)
+    wide = {"attn_z": 12, "mlp_pre": 20, "mlp_post": 20}
+    assert {site: lens_width(cfg, site) for site in SITES} == dict.fromkeys(SITES, 6) | wide
+    assert lens_width(SimpleNamespace(d_model=6), "mlp_pre") is None
+    cfg.num_experts = 2
+    assert lens_width(cfg, "mlp_out") == 6
+    with pytest.raises(SteerlabError, match="mixture of experts, which has no sites mlp_pre"):
+        lens_width(cfg, "mlp_pre")
 
 
 @pytest.mark.parametrize(

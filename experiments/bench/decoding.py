@@ -11,7 +11,7 @@ from shared import NEW_TOKENS, SHAPE, random_llama
 import steerlab as sl
 from steerlab.core.directions import Direction
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 BATCHES = (1, 16, 64)
 STEERED, UNSTEERED, PLAIN = "steered", "unsteered", "Hugging Face"

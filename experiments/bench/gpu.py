@@ -30,8 +30,9 @@ from shared import NEW_TOKENS, PROMPTS, STRENGTHS, TARGETS
 import steerlab as sl
 from steerlab.core.directions import Direction
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import PACKAGED
+from steerlab.models.model import Model
 
 SHAPES: dict[str, dict[str, Any]] = {
     "Llama-3.2-1B": {
@@ -127,7 +128,7 @@ def random_model(shape: dict[str, Any], *, device: str, dtype: torch.dtype) -> M
     finally:
         torch.set_default_dtype(before)
     tokenizer.eos_token = None  # no row ends early
-    return Model(hf, tokenizer, name="random")
+    return HuggingFaceModel(hf, tokenizer, name="random")
 
 
 def rates(device: str, dtype: torch.dtype, side: int) -> tuple[float, float]:

@@ -34,7 +34,7 @@ Setting = tuple[int, float]
 
 
 class Recorded(Runner):
-    """A bench whose rows are known already: a race on it costs nothing."""
+    """A runner whose rows are known already: a race on it costs nothing."""
 
     rows: pd.DataFrame
     few: list[int]  # the sentences that count as its lines
@@ -58,7 +58,16 @@ def measure(*, quick: bool) -> dict[str, Any]:
     model, corpus = sl.load(), sl.corpus().select(["en", *TARGETS])
     fits = fit(model, corpus, ["diffmean"], layers=range(model.n_layers), source="en")
     grid = [
-        Cell("diffmean", "add", layer, strength, "en", target, "dev", ("diffmean",))
+        Cell(
+            method="diffmean",
+            operator="add",
+            layer=layer,
+            strength=strength,
+            source="en",
+            target=target,
+            split="dev",
+            fits=("diffmean",),
+        )
         for layer in range(model.n_layers)
         for strength in STRENGTHS
         for target in TARGETS

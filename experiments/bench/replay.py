@@ -20,7 +20,7 @@ from torch import Tensor
 import steerlab as sl
 from steerlab.core.directions import Directions
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 QUARTER, BATCH = 4, 16
 Edits = list[tuple[str, int]]  # language to ablate, layer

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import steerlab as sl
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import PACKAGED
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions
 
 PROMPTS, NEW_TOKENS = 8, 24

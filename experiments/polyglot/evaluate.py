@@ -20,8 +20,8 @@ from steerlab.core.corpus import Corpus, corpus
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.engine.decoding import decode
 from steerlab.engine.prompts import prompt
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 from steerlab.scores.chrf import ChrfIndex
 from steerlab.scores.judges import Answer, Retrieval, score
 from steerlab.scores.langid import identifier

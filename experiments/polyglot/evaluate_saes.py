@@ -22,8 +22,8 @@ from steerlab.analysis.intervals import by_sentence
 from steerlab.edits import Edit
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions
 from steerlab.sae import SAE, saes
 

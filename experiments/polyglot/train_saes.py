@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from steerlab.core.sites import hook_name
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import PACKAGED, load
+from steerlab.models.model import Model
 
 SITE, TIMES, ACTIVE, COMPARED = "resid_post", 8, 32, 4
 TOKENS, COMPARED_TOKENS, BATCH, RATE = 1_600_000, 600_000, 1024, 6e-4
@@ -104,7 +104,7 @@ def untrained(kind: str, model: Model, layer: int) -> Any:
     )
     from sae_lens.saes.sae import SAEMetadata
 
-    about = model.about | {
+    about = model.metadata | {
         "layer": layer,
         "hook_name": hook_name(SITE, layer),
         "model_name": "polyglot",

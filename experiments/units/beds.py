@@ -25,7 +25,7 @@ from steerlab.estimate.units import (
     nju,
     sae_lape,
 )
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.sweeps.fits import read_units
 from steerlab.sweeps.methods import METHODS, Readings

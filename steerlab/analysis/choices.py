@@ -14,8 +14,12 @@ Setting = tuple[int, float]
 
 
 def choose(dev: pd.DataFrame) -> dict[str, Setting]:
-    """The best layer and strength of each method on dev, of those that read the most lines (all
-    did, but in a race)."""
+    """The best (layer, strength) of each method on dev rows.
+
+    In a race, settings that were dropped early have read fewer lines; only those that read the
+    most are compared. Raises `SteerlabError` for rows of another split.
+    """
+    # A choice made on the lines that are reported would report its own luck.
     if set(dev["split"]) != {"dev"}:
         raise SteerlabError(
             f"a choice is made on dev rows only, not on {sorted(set(dev['split']))}"
@@ -24,8 +28,11 @@ def choose(dev: pd.DataFrame) -> dict[str, Setting]:
 
 
 def choose_each(dev: pd.DataFrame, by: str = "target") -> dict[str, dict[str, Setting]]:
-    """The best layer and strength of each method for each value of a column, such as the target:
-    method → value."""
+    """The best (layer, strength) of each method for each value of a column, such as the target.
+
+    The result is nested, method → value → setting. Raises `SteerlabError` for a missing column and
+    for rows of another split.
+    """
     need_column(dev, by)
     chosen: dict[str, dict[str, Setting]] = {}
     for value, rows in dev.groupby(by):
@@ -35,7 +42,7 @@ def choose_each(dev: pd.DataFrame, by: str = "target") -> dict[str, dict[str, Se
 
 
 def need_column(rows: pd.DataFrame, name: str) -> None:
-    """Raise where the rows have no such column."""
+    """Raise `SteerlabError` if the rows have no such column."""
     if name not in rows.columns:
         raise SteerlabError(
             f"there is no column {name!r} to choose by; the rows have {', '.join(rows.columns)}"
@@ -43,13 +50,18 @@ def need_column(rows: pd.DataFrame, name: str) -> None:
 
 
 def whole(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the settings that read as many lines as any of their method."""
-    size = rows.groupby(["method", *SETTING])["joint"].transform("size")
-    return rows[size == size.groupby(rows["method"]).transform("max")]
+    """The rows of those settings that read as many lines as any setting of their method."""
+    # A mean over fewer lines is luckier: the best of many settings would often be one of these.
+    lines = rows.groupby(["method", *SETTING])["joint"].transform("size")
+    most = lines.groupby(rows["method"]).transform("max")
+    return rows[lines == most]
 
 
 def ranking(rows: pd.DataFrame) -> list[Setting]:
-    """One method's settings by `joint`, best first; ties go to LFS, then to the smaller dose."""
+    """One method's settings by mean `joint`, best first.
+
+    Ties go to the larger share of outputs in the language, then to the smaller dose.
+    """
     means = rows.groupby(SETTING)[["joint", "in_language", "dose"]].mean().reset_index()
     best = means.sort_values(["joint", "in_language", "dose"], ascending=[False, False, True])
     return [(int(layer), float(strength)) for layer, strength in best[SETTING].to_numpy()]
@@ -57,17 +69,25 @@ def ranking(rows: pd.DataFrame) -> list[Setting]:
 
 def at(rows: pd.DataFrame, method: str, setting: Setting) -> pd.DataFrame:
     """A method's rows at one layer and strength."""
+    layer, strength = setting
     return rows[
-        (rows["method"] == method)
-        & (rows["layer"] == setting[0])
-        & (rows["strength"] == setting[1])
+        (rows["method"] == method) & (rows["layer"] == layer) & (rows["strength"] == strength)
     ]
 
 
 def at_each(
     rows: pd.DataFrame, method: str, settings: Mapping[str, Setting], by: str = "target"
 ) -> pd.DataFrame:
-    """A method's rows, those of each value of a column at that value's own layer and strength."""
+    """A method's rows, those of each value of a column at that value's own layer and strength.
+
+    Raises `SteerlabError` for a missing column.
+
+    Args:
+        rows: rows of any methods and settings.
+        method: the one whose rows are wanted.
+        settings: the (layer, strength) of each value of the column.
+        by: the column.
+    """
     need_column(rows, by)
     return pd.concat(
         [at(rows[rows[by] == value], method, setting) for value, setting in settings.items()]
@@ -75,28 +95,33 @@ def at_each(
 
 
 def held_out(dev: pd.DataFrame, *, folds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What choosing is worth, without test lines: (choice per method, choice per method and
-    target), rows of each.
+    """What a choice is worth, estimated without test lines: cross-validation by sentence.
 
-    The sentences of dev are dealt into folds; the rows of each are taken at the settings chosen on
-    the other folds, so that no row had a part in its own choice.
+    Returns the rows of all methods at (one choice for each method, one choice for each method and
+    target). The sentences of dev are dealt into `folds`; the rows of each fold are taken at the
+    settings chosen on the other folds, so that no row had a part in its own choice.
     """
-    sides: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    per_method: list[pd.DataFrame] = []
+    per_target: list[pd.DataFrame] = []
     for others, own in _folds(whole(dev), folds):
         each = choose_each(others)
         for method, setting in choose(others).items():
-            sides[0].append(at(own, method, setting))
-            sides[1].append(at_each(own, method, each[method]))
-    return pd.concat(sides[0]), pd.concat(sides[1])
+            per_method.append(at(own, method, setting))
+            per_target.append(at_each(own, method, each[method]))
+    return pd.concat(per_method), pd.concat(per_target)
 
 
 def _folds(rows: pd.DataFrame, folds: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
-    """(the other sentences' rows, the fold's own rows), sentences dealt in turn."""
+    """For each fold, (the rows of all other sentences, the fold's own rows).
+
+    Sentences are dealt in turn, so that neighbours, which may share a topic, lie in different
+    folds.
+    """
     sentences = np.unique(rows["sentence"])
     if not 2 <= folds <= len(sentences):
         raise SteerlabError(
-            f"{len(sentences)} sentences cannot be dealt into {folds} folds; 2 or more, one "
-            "sentence each"
+            f"{len(sentences)} sentences cannot be dealt into {folds} folds; give 2 folds or more, "
+            "and a sentence for each"
         )
     for fold in range(folds):
         own = rows["sentence"].isin(sentences[fold::folds])

@@ -23,7 +23,9 @@ from steerlab.analysis.tests import (
 )
 from steerlab.core.errors import SteerlabError
 
-FINE = 200  # draws for each comparison at least, so that p can be small enough after correction
+# Random draws for each comparison of a family, at least: Holm multiplies the smallest p by the
+# number of comparisons, so the smallest that can be drawn must shrink with it.
+FINE = 200
 
 Pair = tuple[str, str]
 
@@ -36,30 +38,46 @@ def comparisons(
     value: str = "joint",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Paired tests of `value` for (a, b) pairs of tables by name, Holm's correction over all of
-    them, their power.
+    """Paired tests of one score for pairs of tables, with Holm's correction over all of them.
 
-    `family` says in words what is compared. Gives {"score", "family", "comparisons", "sentences",
-    "least", "alpha", "power", "pairs": {a: {b: {"difference", "p", "p_holm", "detects",
-    "detects_holm"}}}}. "least" is the smallest p that there can be, before correction; "detects"
-    what a comparison could have shown at 80 % power, by itself and at Holm's first step, None where
-    nothing varies or no difference could be seen.
+    The result has:
+
+    - "score", "family", "comparisons", "sentences", "alpha", "power": what was tested, and how;
+    - "least": the smallest p that a comparison can have, before correction;
+    - "pairs": {a: {b: {"difference", "p", "p_holm", "detects", "detects_holm"}}}, where "detects"
+      is the smallest difference that one comparison sees with 80 % power by itself, and
+      "detects_holm" at Holm's first step; None where nothing varies or no difference could be seen.
+
+    Raises `SteerlabError` for a family without a pair.
+
+    Args:
+        tables: rows of one setting each, by name.
+        pairs: the names (a, b) of the tables to compare; the difference is a less b.
+        family: says in words what is compared.
+        value: the column to compare.
+        seed: decides the random draws.
     """
     if not pairs:
         raise SteerlabError("a family without a pair was to be compared; name two tables or more")
-    sides = {name: outputs(tables[name]) for name in {name for pair in pairs for name in pair}}
+    # Each table once, though a method stands in many pairs.
+    sides = {}
+    for pair in pairs:
+        for name in pair:
+            if name not in sides:
+                sides[name] = outputs(tables[name])
     draws = max(DRAWS, FINE * len(pairs) - 1)
     tests = [_test(sides[a], sides[b], value, draws, seed) for a, b in pairs]
-    adjusted = holm([test.p for test in tests])
-    told: dict[str, dict[str, Any]] = {}
-    for (a, b), test, p in zip(pairs, tests, adjusted, strict=True):
-        seen = [_known(detectable(test.spread, test.sentences, family=m)) for m in (1, len(pairs))]
-        told.setdefault(a, {})[b] = {
+    corrected = holm([test.p for test in tests])
+    results: dict[str, dict[str, Any]] = {}
+    for (a, b), test, p_holm in zip(pairs, tests, corrected, strict=True):
+        alone = detectable(test.spread, test.sentences, family=1)
+        in_family = detectable(test.spread, test.sentences, family=len(pairs))
+        results.setdefault(a, {})[b] = {
             "difference": test.difference,
             "p": test.p,
-            "p_holm": p,
-            "detects": seen[0],
-            "detects_holm": seen[1],
+            "p_holm": p_holm,
+            "detects": _finite(alone),
+            "detects_holm": _finite(in_family),
         }
     sentences = min(test.sentences for test in tests)
     return {
@@ -67,32 +85,40 @@ def comparisons(
         "family": family,
         "comparisons": len(pairs),
         "sentences": sentences,
+        # Two of all 2^n sign patterns are as extreme as possible; a random test counts itself too.
         "least": max(2.0 ** (1 - sentences), 1 / (1 + draws)),
         "alpha": ALPHA,
         "power": POWER,
-        "pairs": told,
+        "pairs": results,
     }
 
 
 def together(rows: pd.DataFrame, value: str = "joint") -> dict[str, float | None]:
-    """How far the outputs of a sentence go together, and how many independent ones they are
-    worth."""
+    """How strongly the outputs of one sentence go together, and how many independent outputs they
+    are worth.
+
+    The fields of `tests.Clustering`, None where one has no value, and the number of "outputs".
+    """
     table = outputs(rows)
-    found = asdict(clustering(table[value].to_numpy(float), table["sentence"].to_numpy()))
-    return {name: _known(number) for name, number in found.items()} | {"outputs": float(len(table))}
+    fields = asdict(clustering(table[value].to_numpy(float), table["sentence"].to_numpy()))
+    result = {name: _finite(number) for name, number in fields.items()}
+    result["outputs"] = float(len(table))
+    return result
 
 
 def _test(a: pd.DataFrame, b: pd.DataFrame, value: str, draws: int, seed: int) -> Paired:
-    columns = [
-        part
-        for rows in (a, b)
-        for part in (rows[value].to_numpy(float), rows["sentence"].to_numpy())
-    ]
-    return paired_test(*columns, draws=draws, seed=seed)
+    return paired_test(
+        a[value].to_numpy(float),
+        a["sentence"].to_numpy(),
+        b[value].to_numpy(float),
+        b["sentence"].to_numpy(),
+        draws=draws,
+        seed=seed,
+    )
 
 
-def _known(number: float) -> float | None:
-    """A number that JSON can hold, or nothing."""
+def _finite(number: float) -> float | None:
+    """The number, or None for NaN and infinity, which JSON does not have."""
     return number if math.isfinite(number) else None
 
 
@@ -105,13 +131,22 @@ def against(
     seed: int = 0,
 ) -> dict[str, Any]:
     """The family of a results table: every method less every control, and every other method
-    less the main one."""
+    less the main one.
+
+    Args:
+        tables: rows of one setting each, by name of the method or control.
+        methods: the methods to compare.
+        controls: what each of them is compared with.
+        main: the method that the others are compared with too.
+        seed: decides the random draws.
+    """
     others = [method for method in methods if method != main]
-    pairs = [(method, control) for method in methods for control in controls] + [
-        (other, main) for other in others
-    ]
-    family = f"{len(methods)} {'methods' if others else 'method'} less {len(controls)} controls"
-    family += f", and the {len(others)} other methods less the main one" if others else ""
+    pairs = [(method, control) for method in methods for control in controls]
+    pairs += [(other, main) for other in others]
+    noun = "methods" if others else "method"
+    family = f"{len(methods)} {noun} less {len(controls)} controls"
+    if others:
+        family += f", and the {len(others)} other methods less the main one"
     return comparisons(tables, pairs, family=family, seed=seed)
 
 
@@ -119,38 +154,51 @@ def by_language(dev: pd.DataFrame, methods: Sequence[str], *, seed: int = 0) -> 
     """What a choice for each method and target gains over one for each method, and the settings
     that it takes.
 
-    Scored on dev by `held_out`, two folds: no line had a part in its own choice, but each was made
-    on half of them.
+    It is scored on dev by `held_out` with two folds: no line had a part in its own choice, but each
+    choice was made on half of the lines. The result is that of `comparisons`, with "methods" in
+    place of "pairs": {method: {"per method", "per method and language": value, low and high,
+    "test": one of the pairs, "choices": {target: [layer, strength]}}}.
+
+    Args:
+        dev: rows of the dev split.
+        methods: the methods to choose for.
+        seed: decides the random draws.
     """
+    # Controls are left out: they are no methods to choose for.
     rows = dev[dev["method"].isin(methods)]
-    sides = held_out(rows)
-    names = ("per method", "per method and language")
-    tables = {
-        f"{m}, {name}": side[side["method"] == m]
-        for name, side in zip(names, sides, strict=True)
-        for m in methods
-    }
-    pairs = [(f"{method}, {names[1]}", f"{method}, {names[0]}") for method in methods]
-    found = comparisons(
+    per_method, per_target = held_out(rows)
+    once = "per method"
+    each = "per method and language"
+    tables = {}
+    for name, side in ((once, per_method), (each, per_target)):
+        for method in methods:
+            tables[f"{method}, {name}"] = side[side["method"] == method]
+    pairs = [(f"{method}, {each}", f"{method}, {once}") for method in methods]
+    result = comparisons(
         tables,
         pairs,
         family=f"{len(methods)} methods, a choice for each language less one",
         seed=seed,
     )
-    tests = found.pop("pairs")
+    # Each method is in one pair, so the result is by method instead.
+    tests = result.pop("pairs")
     chosen = choose_each(rows)
-    found["methods"] = {
-        method: {name: _joint(tables[f"{method}, {name}"], seed) for name in names}
-        | {
+    result["methods"] = {}
+    for method, (a, b) in zip(methods, pairs, strict=True):
+        settings = {lang: list(setting) for lang, setting in chosen[method].items()}
+        result["methods"][method] = {
+            once: _joint(tables[b], seed),
+            each: _joint(tables[a], seed),
             "test": tests[a][b],
-            "choices": {iso: list(setting) for iso, setting in chosen[method].items()},
+            "choices": settings,
         }
-        for method, (a, b) in zip(methods, pairs, strict=True)
-    }
-    return found
+    return result
 
 
 def _joint(rows: pd.DataFrame, seed: int) -> list[float]:
+    """The mean of `joint` with its interval: [value, low, high]."""
     table = outputs(rows)
-    sentences, strata = table["sentence"].to_numpy(), table["target"].to_numpy()
-    return list(by_sentence(table["joint"].to_numpy(float), sentences, strata=strata, seed=seed))
+    sentences = table["sentence"].to_numpy()
+    targets = table["target"].to_numpy()
+    interval = by_sentence(table["joint"].to_numpy(float), sentences, strata=targets, seed=seed)
+    return list(interval)

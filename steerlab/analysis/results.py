@@ -11,21 +11,24 @@ from steerlab.analysis.tables import need_columns
 from steerlab.core.columns import score_records, summary_key
 from steerlab.core.errors import SteerlabError
 
-OUTPUT = [
-    "target",
-    "sentence",
-]  # what decides an output at one setting, but for the luck of sampling
+# What decides an output at one setting, but for the luck of sampling.
+OUTPUT = ["target", "sentence"]
 
 
 def outputs(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of one setting, those of one target and sentence averaged: several sampling seeds
-    count as one output."""
+    count as one output.
+
+    Raises `SteerlabError` for no rows.
+    """
     if rows.empty:
         raise SteerlabError("there are no rows to summarise; the cell was not run")
     if not rows.duplicated(OUTPUT).any():
         return rows
-    kept = [name for name in score_records() if name in rows.columns]
-    return rows.astype(dict.fromkeys(kept, float)).groupby(OUTPUT, as_index=False)[kept].mean()
+    scores = [name for name in score_records() if name in rows.columns]
+    # Some scores are booleans, which have no mean until they are numbers.
+    numbers = rows.astype(dict.fromkeys(scores, float))
+    return numbers.groupby(OUTPUT, as_index=False)[scores].mean()
 
 
 def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
@@ -41,16 +44,17 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     table = outputs(rows)
     need_columns(rows, "a summary of scores", "joint", "in_language", "relevant")
     first = rows.iloc[0]
-    means = {}
+    intervals = {}
     for name in score_records():
-        if (interval := _aggregate(table, name, seed)) is not None:
-            means[summary_key(name)] = interval
+        interval = _aggregate(table, name, seed)
+        if interval is not None:
+            intervals[summary_key(name)] = interval
     return {
         "operator": first["operator"],
         "layer": int(first["layer"]),
         "strength": float(first["strength"]),
         "dose": float(rows["dose"].mean()),
-        **means,
+        **intervals,
         "n": len(rows),
         "empty": int((rows["output"].str.len() == 0).sum()),
     }
@@ -63,46 +67,71 @@ def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:
     if any(column not in table for column in needed):
         return None
     columns = [table[column].to_numpy(float) for column in needed]
+    # Not every output has every score: an empty one has no bits per byte.
     kept = np.logical_and.reduce([np.isfinite(values) for values in columns])
     if not kept.any():
         return None
+    values = [column[kept] for column in columns]
     sentences = table["sentence"].to_numpy()[kept]
     strata = table["target"].to_numpy()[kept]
-    aggregate = harmonic_by_sentence if len(columns) == 2 else by_sentence
-    values = [column[kept] for column in columns]
-    return list(aggregate(*values, sentences, strata=strata, seed=seed))
+    if len(values) == 1:
+        return list(by_sentence(values[0], sentences, strata=strata, seed=seed))
+    a, b = values
+    return list(harmonic_by_sentence(a, b, sentences, strata=strata, seed=seed))
 
 
 def difference(
     method: pd.DataFrame, control: pd.DataFrame, *, seed: int = 0
 ) -> dict[str, list[float]]:
-    """The method's joint and LFS less the control's, on the same sentences, with 95 % intervals."""
-    found, tables = {}, (outputs(method), outputs(control))
+    """The method's joint and LFS less the control's, on the same sentences, with 95 % intervals.
+
+    Both are rows of one setting. Raises `SteerlabError` for a sentence that one of them lacks.
+    """
+    a = outputs(method)
+    b = outputs(control)
+    differences = {}
     for name, column in (("joint", "joint"), ("lfs", "in_language")):
-        a, b = ((table[column].to_numpy(float), table["sentence"].to_numpy()) for table in tables)
-        found[name] = list(
-            paired_difference(*a, *b, strata=tables[0]["target"].to_numpy(), seed=seed)
+        interval = paired_difference(
+            a[column].to_numpy(float),
+            a["sentence"].to_numpy(),
+            b[column].to_numpy(float),
+            b["sentence"].to_numpy(),
+            strata=a["target"].to_numpy(),
+            seed=seed,
         )
-    return found
+        differences[name] = list(interval)
+    return differences
 
 
 def stronger(candidates: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame]:
-    """Of a control's variants the one with the most `joint`, then LFS."""
-    ranked = sorted(
-        candidates.items(),
-        key=lambda item: (item[1]["joint"].mean(), item[1]["in_language"].mean()),
-    )
-    return ranked[-1]
+    """Of a control's variants, by name, the one with the most `joint`, then LFS: (name, rows)."""
+
+    def scores(candidate: tuple[str, pd.DataFrame]) -> tuple[float, float]:
+        _, rows = candidate
+        return rows["joint"].mean(), rows["in_language"].mean()
+
+    # The last of equals, as sorting leaves them in their order.
+    return sorted(candidates.items(), key=scores)[-1]
 
 
 def curve(rows: pd.DataFrame, *, x: str, value: str, by: str) -> pd.DataFrame:
-    """Mean and interval of `value` for each `x` and `by`: what dose curves draw."""
-    table = []
-    for (name, place), part in rows.groupby([by, x]):
+    """The mean of a score with its interval along a column, for each curve of a figure.
+
+    Columns of the result: by, x, value, low, high, n.
+
+    Args:
+        rows: rows of any methods and settings.
+        x: the column along which the curves run.
+        value: the column of the score.
+        by: the column that tells the curves apart.
+    """
+    points = []
+    for (name, position), part in rows.groupby([by, x]):
         strata = part["target"].to_numpy() if "target" in part.columns else None
-        values, sentences = part[value].to_numpy(float), part["sentence"].to_numpy()
+        values = part[value].to_numpy(float)
+        sentences = part["sentence"].to_numpy()
         mean, low, high = by_sentence(values, sentences, strata=strata)
-        table.append(
-            {"by": name, "x": place, "value": mean, "low": low, "high": high, "n": len(part)}
+        points.append(
+            {"by": name, "x": position, "value": mean, "low": low, "high": high, "n": len(part)}
         )
-    return pd.DataFrame(table)
+    return pd.DataFrame(points)

@@ -9,12 +9,17 @@ from steerlab.core.errors import SteerlabError
 
 
 def need_columns(rows: Any, what: str, *names: str) -> None:
-    """Raise where a table of rows lacks a column that `what` needs, or has no rows."""
-    if lost := [name for name in names if name not in rows]:
-        raise SteerlabError(
-            f"{what} needs the column {lost[0]!r}; the rows have "
-            f"{', '.join(map(str, rows.columns))}"
-        )
+    """Raise `SteerlabError` if a table of rows lacks a column, or has no rows.
+
+    Args:
+        rows: the table.
+        what: says for what it is needed, as the beginning of the message.
+        names: the columns that are needed.
+    """
+    missing = [name for name in names if name not in rows]
+    if missing:
+        there = ", ".join(map(str, rows.columns))
+        raise SteerlabError(f"{what} needs the column {missing[0]!r}; the rows have {there}")
     if rows.empty:
         raise SteerlabError(f"{what} was given no rows; check the filter that left nothing")
 

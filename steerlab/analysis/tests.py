@@ -20,15 +20,26 @@ from steerlab.core.errors import SteerlabError
 
 Array = NDArray[Any]
 
-DRAWS = 9_999  # sign flips of a test; as many or fewer possible ones are all taken
-ALPHA, POWER = 0.05, 0.8
-_DIGITS = 12  # statistics that agree so far are equal: sums of the same numbers in another order
+# Random sign flips of a test. With the observed signs they make 10,000, so that p is a multiple of
+# 1 / 10,000. Where there are no more flips than this, all are taken.
+DRAWS = 9_999
+ALPHA = 0.05
+POWER = 0.8
+# Statistics that agree to so many digits are equal: sums of the same numbers in another order
+# round differently.
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired test: the mean difference of `sentences` sentences, its two-sided p, their
-    standard deviation."""
+    """The result of a paired test.
+
+    Args:
+        difference: the mean difference over sentences.
+        p: two-sided, for a mean difference of 0.
+        spread: the standard deviation of the sentences' differences.
+        sentences: how many there are.
+    """
 
     difference: float
     p: float
@@ -38,10 +49,12 @@ class Paired:
 
 @dataclass(frozen=True)
 class Clustering:
-    """How far outputs of one sentence go together.
+    """How strongly outputs of one sentence go together.
 
-    `intraclass`: the correlation of two outputs of a sentence; `design`: how many times larger it
-    makes the variance of the mean; `effective`: how many independent outputs would say as much.
+    Args:
+        intraclass: the correlation of two outputs of a sentence.
+        design: the design effect: how many times larger this makes the variance of the mean.
+        effective: how many independent outputs would say as much.
     """
 
     intraclass: float
@@ -58,16 +71,29 @@ def paired_test(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Paired:
-    """Do a and b differ: a test by flipping the signs of the sentences' differences of means.
+    """Whether a and b differ: a permutation test that flips the signs of sentences' differences.
 
-    `*_values [row]` and `*_sentences [row]` as in `intervals.paired_difference`: the same sentences
-    on both sides, each with any number of rows. The statistic is the mean over sentences, each
-    counted once.
+    The statistic is the mean over sentences, each counted once, of the difference of its two means.
+    Raises `SteerlabError` for a sentence on one side only, and for fewer than two sentences.
+
+    Args:
+        a_values: the scores of one side, `[row]`.
+        a_sentences: the sentence of each, `[row]`.
+        b_values: the scores of the other side, with rows of its own.
+        b_sentences: the sentence of each of these.
+        draws: how many sign patterns to draw, unless there are no more than these.
+        seed: decides the draws.
     """
     a, b = matched(a_values, a_sentences, b_values, b_sentences)
+    # Each side's mean of a sentence first, so that ten seeds weigh no more than one.
     differences = a.each - b.each
     p = sign_flips(differences, draws=draws, seed=seed)
-    return Paired(float(differences.mean()), p, float(differences.std(ddof=1)), len(differences))
+    return Paired(
+        difference=float(differences.mean()),
+        p=p,
+        spread=float(differences.std(ddof=1)),
+        sentences=len(differences),
+    )
 
 
 def sign_flips(
@@ -75,9 +101,10 @@ def sign_flips(
 ) -> float:
     """The two-sided p-value of a mean difference of 0, by flipping signs.
 
-    The share of sign patterns whose mean is at least as far from 0 as the observed: of all 2^n
-    patterns where they are no more than `draws`, else (1 + count) / (1 + draws) of random ones,
-    which keeps the test's level (Phipson and Smyth, 2010).
+    It is the share of sign patterns whose mean is at least as far from 0 as the observed one. All
+    2^n patterns are taken where they are no more than `draws`; else p = (1 + count) / (1 + draws)
+    of random ones, which never rejects too often (Phipson and Smyth, 2010). Raises `SteerlabError`
+    for fewer than two differences, and for values that are not finite.
     """
     from scipy.stats import permutation_test
 
@@ -95,32 +122,40 @@ def sign_flips(
     def distance(values: Array, axis: int) -> Any:
         return np.abs(np.round(values.mean(axis), _DIGITS))
 
-    told: dict[str, Any] = {
-        "permutation_type": "samples",
-        "vectorized": True,
-        "alternative": "greater",
-        "rng": seed,
-    }
-    return float(permutation_test((differences,), distance, n_resamples=draws, **told).pvalue)
+    # "samples" of one sample flips signs. The distance from 0 makes the one-sided test of it
+    # two-sided.
+    test = permutation_test(
+        (differences,),
+        distance,
+        n_resamples=draws,
+        permutation_type="samples",
+        vectorized=True,
+        alternative="greater",
+        rng=seed,
+    )
+    return float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in their order: below alpha holds for
-    the whole family.
+    """Holm's correction of a family of p-values, in their order.
 
-    Of m sorted p-values the k-th from 0 becomes max over j <= k of (m - j) p_j, at most 1 (Holm
-    1979).
+    Those below alpha afterwards hold together: the chance of even one false one is below alpha. Of
+    m sorted p-values the k-th from 0 becomes max over j <= k of (m - j) p_j, at most 1 (Holm 1979).
+    Raises `SteerlabError` for an empty family, and for numbers that are no p-values.
     """
     if not len(p_values):
         raise SteerlabError(
             "Holm's correction was given no p-values; a family has one comparison or more"
         )
-    if bad := [p for p in p_values if not 0 <= p <= 1]:
+    bad = [p for p in p_values if not 0 <= p <= 1]
+    if bad:
         raise SteerlabError(
             f"{bad[0]} is no p-value: a family is corrected once every one lies between 0 and 1"
         )
-    p, order = np.array(p_values, dtype=float), np.argsort(p_values)
+    p = np.array(p_values, dtype=float)
+    order = np.argsort(p_values)
     steps = np.arange(len(p), 0, -1) * p[order]
+    # A larger p cannot become smaller than one before it: hence the running maximum.
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(value) for value in adjusted]
@@ -135,7 +170,15 @@ def detectable(
     freedom, s the standard deviation of the sentences' differences, m the number of comparisons in
     the family: alpha / m is Holm's first step, later ones widen it less. NaN without spread,
     infinite where n is so small that not even 2^(1 - n), the least p of all sign patterns, is below
-    alpha / m. Too hopeful where most sentences do not differ at all.
+    alpha / m. Too hopeful where most sentences do not differ at all. Raises `SteerlabError` for
+    fewer than two sentences, or less than one comparison.
+
+    Args:
+        spread: s, the standard deviation of the sentences' differences.
+        sentences: n.
+        family: m, the number of comparisons that are corrected together.
+        alpha: the level of the test.
+        power: the chance of seeing such a difference.
     """
     from scipy.stats import t
 
@@ -148,6 +191,7 @@ def detectable(
         return math.nan
     if 2.0 ** (1 - sentences) > alpha / family:
         return math.inf
+    # Upper quantiles: of the two-sided level of one comparison, and of the chance of a miss.
     quantiles = t.isf([alpha / family / 2, 1 - power], sentences - 1)
     return float(quantiles.sum() * spread / math.sqrt(sentences))
 
@@ -155,22 +199,29 @@ def detectable(
 def clustering(values: Array, sentences: Array) -> Clustering:
     """The intraclass correlation of outputs by sentence, from a one-way analysis of variance.
 
-    `values [row]`, `sentences [row]`. With mean squares B between and W within k sentences of n_i
-    outputs (N in all): ρ = (B - W) / (B + (n_0 - 1) W), n_0 = (N - Σ n_i² / N) / (k - 1); design
-    effect 1 + (Σ n_i² / N - 1) ρ, and no less than 1 (Donner and Koval, 1980; Kish, 1965). NaN
-    where nothing varies or no sentence has two outputs.
+    With mean squares B between and W within k sentences of n_i outputs (N in all):
+    ρ = (B - W) / (B + (n_0 - 1) W), n_0 = (N - Σ n_i² / N) / (k - 1); design effect
+    1 + (Σ n_i² / N - 1) ρ, and no less than 1 (Donner and Koval, 1980; Kish, 1965). NaN where
+    nothing varies or no sentence has two outputs. `values [row]` are scores, `sentences [row]` the
+    sentence of each.
     """
     table = gather(values, sentences)
-    total, count = float(table.rows.sum()), table.count
+    total = float(table.rows.sum())  # N
+    count = table.count  # k
+    # One sentence has no variance between; with one output each there is none within.
     if count < 2 or total == count:
         return Clustering(math.nan, math.nan, math.nan)
-    size = float((table.rows**2).sum()) / total
-    typical = (total - size) / (count - 1)
+    size = float((table.rows**2).sum()) / total  # Σ n_i² / N
+    typical = (total - size) / (count - 1)  # n_0
     between = float((table.rows * (table.each - table.mean()) ** 2).sum()) / (count - 1)
+    # The sum of squares within is all of it less that of the sentences' means; rounding can leave
+    # it just below zero.
     squares = float((np.asarray(values, dtype=np.float64) ** 2).sum())
-    within = max(0.0, squares - float((table.rows * table.each**2).sum())) / (total - count)
+    squares_within = max(0.0, squares - float((table.rows * table.each**2).sum()))
+    within = squares_within / (total - count)
+    # Nothing varies: the correlation would be 0 / 0.
     if between + within <= 10**-_DIGITS:
         return Clustering(math.nan, math.nan, math.nan)
     intraclass = (between - within) / (between + (typical - 1) * within)
     design = max(1.0, 1 + (size - 1) * intraclass)
-    return Clustering(intraclass, design, total / design)
+    return Clustering(intraclass=intraclass, design=design, effective=total / design)

@@ -11,40 +11,59 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 
 PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
-# Of every 24 lines 12 serve to estimate, 5 to choose and 7 to report, spread so that each topic is
-# in all three.
+# Of every 24 lines 12 serve to estimate, 5 to choose and 7 to report: the even ones, these five of
+# the odd ones, and the rest. They are spread so that each topic of the file is in all three.
+_PERIOD = 24
 _DEV = {1, 5, 11, 15, 21}
 SPLITS = ("estimate", "dev", "test")
+SENTENCES: Mapping[str, tuple[str, ...]] = {name: (name,) for name in SPLITS}
 
 
 def split_of(line: int) -> str:
-    """The split of a line by its number in the file."""
-    place = line % 24
-    return "estimate" if place % 2 == 0 else "dev" if place in _DEV else "test"
+    """The split of a line, by its number in the file: "estimate", "dev" or "test".
+
+    It depends on the number alone, so a corpus keeps its splits when lines are left out.
+    """
+    index = line % _PERIOD
+    if index % 2 == 0:
+        return "estimate"
+    return "dev" if index in _DEV else "test"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Lines by language. `numbers[i]` is the line of the file that each language's i-th line
-    stands on."""
+    """Lines of text by language, aligned by line or not.
+
+    Args:
+        name: what the corpus is called in results.
+        lines: each language's lines, by ISO 639-1 code.
+        numbers: for aligned lines, `numbers[i]` is the line of the file, from 0, that each
+            language's i-th line stands on.
+        aligned: whether the i-th lines of all languages are translations of one another.
+        splits: its splits by name, each with what `split_of` says of the numbers in it. Sentences
+            have three; texts of which nothing is estimated may have others.
+    """
 
     name: str
     lines: Mapping[str, tuple[str, ...]]
     numbers: tuple[int, ...] = field(default=())
     aligned: bool = True
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SENTENCES)
 
     @property
     def langs(self) -> tuple[str, ...]:
         return tuple(self.lines)
 
     def __len__(self) -> int:
-        return (
-            len(self.numbers) if self.aligned else max(len(lines) for lines in self.lines.values())
-        )
+        # Unaligned languages have different numbers of lines: the largest counts.
+        if not self.aligned:
+            return max(len(lines) for lines in self.lines.values())
+        return len(self.numbers)
 
     def __getitem__(self, iso: str) -> tuple[str, ...]:
         if iso not in self.lines:
-            language(iso)
+            # A typing error deserves the list of all codes, a missing file that of the corpus.
+            language(iso)  # raises first where there is no such language at all
             raise SteerlabError(
                 f"corpus {self.name!r} has no {iso!r}; it has {' '.join(self.langs)}"
             )
@@ -52,131 +71,173 @@ class Corpus:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of every language's lines, 16 hex digits."""
+        """SHA-256 of every language's code and lines, its first 16 hex digits."""
         digest = hashlib.sha256()
-        for iso, lines in self.lines.items():
-            digest.update("\n".join([iso, *lines, ""]).encode())
+        for lang, lines in self.lines.items():
+            # The empty string ends each language with a newline, so that no two run together.
+            digest.update("\n".join([lang, *lines, ""]).encode())
         return digest.hexdigest()[:16]
 
     def split(self, name: str) -> "Corpus":
-        """The lines of one split: `estimate`, `dev` or `test`."""
-        if name not in SPLITS:
-            raise SteerlabError(f"there is no split {name!r}; the splits are {', '.join(SPLITS)}")
+        """The lines of one split: `estimate`, `dev` or `test`, where there are no other `splits`.
+
+        Raises `SteerlabError` for another name, for unaligned text and where no line is left.
+        """
+        if name not in self.splits:
+            raise SteerlabError(
+                f"{self.name!r} has no split {name!r}; its splits are {', '.join(self.splits)}"
+            )
         self.need_aligned(f"the split {name!r}")
-        return self._keep(
-            [i for i, number in enumerate(self.numbers) if split_of(number) == name],
-            f"{self.name}/{name}",
-        )
+        inside = self.splits[name]
+        if set(inside) == set(SPLITS):
+            return self
+        chosen = [index for index, line in enumerate(self.numbers) if split_of(line) in inside]
+        return self._keep(chosen, f"{self.name}/{name}")
 
     def take(self, limit: int | None) -> "Corpus":
-        """At most `limit` lines of each language, evenly spread over the corpus."""
+        """At most `limit` lines of each language, evenly spread over the corpus; all for None.
+
+        Raises `SteerlabError` for a limit below 1.
+        """
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
             raise SteerlabError(f"a limit of {limit} lines leaves nothing; give 1 or more")
-        if not self.aligned:
-            kept = {
-                iso: tuple(lines[i] for i in _spread(len(lines), limit))
-                for iso, lines in self.lines.items()
-            }
-            return replace(self, lines=kept)
-        return self._keep(_spread(len(self), limit), self.name)
+        if self.aligned:
+            return self._keep(_spread(len(self), limit), self.name)
+        # Unaligned languages differ in length, so each is thinned by itself.
+        kept = {}
+        for lang, lines in self.lines.items():
+            kept[lang] = tuple(lines[index] for index in _spread(len(lines), limit))
+        return replace(self, lines=kept)
 
     def drop(self, limit: int) -> "Corpus":
-        """The aligned lines that `take(limit)` leaves."""
+        """The aligned lines that `take(limit)` leaves out."""
         self.need_aligned("leaving lines out")
         taken = set(_spread(len(self), limit))
-        return self._keep([place for place in range(len(self)) if place not in taken], self.name)
+        return self._keep([index for index in range(len(self)) if index not in taken], self.name)
 
     def select(self, isos: Iterable[str]) -> "Corpus":
-        """Only these languages, in this order."""
-        return replace(self, lines={iso: self[iso] for iso in isos})
+        """Only these languages, in this order; raises `SteerlabError` for one that is not there."""
+        return replace(self, lines={lang: self[lang] for lang in isos})
 
     def need_aligned(self, what: str) -> None:
+        """Raise `SteerlabError` if the text is unaligned; `what` says for what that is needed."""
         if not self.aligned:
             raise SteerlabError(
                 f"{what} needs sentences aligned by line, but {self.name!r} was read as unaligned "
-                "text; "
-                "read a folder of parallel <iso>.txt files with corpus(folder)"
+                "text; read a folder of parallel <iso>.txt files with corpus(folder)"
             )
 
-    def _keep(self, places: list[int], name: str) -> "Corpus":
-        if not places:
+    def _keep(self, indices: list[int], name: str) -> "Corpus":
+        """The aligned lines with these indices, under a name of their own."""
+        if not indices:
             raise SteerlabError(f"{name!r} is empty: {self.name!r} has only {len(self)} lines")
-        kept = {iso: tuple(lines[i] for i in places) for iso, lines in self.lines.items()}
-        return replace(self, name=name, lines=kept, numbers=tuple(self.numbers[i] for i in places))
+        kept = {}
+        for lang, lines in self.lines.items():
+            kept[lang] = tuple(lines[index] for index in indices)
+        numbers = tuple(self.numbers[index] for index in indices)
+        return replace(self, name=name, lines=kept, numbers=numbers)
 
 
 def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None) -> Corpus:
-    """Read aligned `<iso>.txt` files, one sentence a line; without a folder, the sentences in the
-    package.
+    """Read parallel text from `<iso>.txt` files such as `en.txt`, one sentence a line.
 
-    Files of unequal length and empty lines raise, with the file and the line.
+    Raises `SteerlabError`, with the file and the line, for files of unequal length, empty lines,
+    text that is not UTF-8 and languages without a file.
+
+    Args:
+        folder: holds the files; None for the sentences in the package.
+        langs: the languages to read, in this order; None for all that are there.
     """
     files = _files(PACKAGED if folder is None else Path(folder), langs)
-    lines = {iso: _read(file) for iso, file in files.items()}
-    for iso, found in lines.items():
-        for number, line in enumerate(found):
+    lines = {lang: _read(file) for lang, file in files.items()}
+    for lang, of_lang in lines.items():
+        for number, line in enumerate(of_lang, start=1):
             if not line:
                 raise SteerlabError(
-                    f"{files[iso]} line {number + 1} is empty; an aligned corpus has a sentence on "
+                    f"{files[lang]} line {number} is empty; an aligned corpus has a sentence on "
                     "each line"
                 )
-    lengths = {iso: len(found) for iso, found in lines.items()}
+    lengths = {lang: len(of_lang) for lang, of_lang in lines.items()}
+    parent = next(iter(files.values())).parent
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{iso} {n}" for iso, n in lengths.items())
+        listed = ", ".join(f"{lang} {length}" for lang, length in lengths.items())
         raise SteerlabError(
-            f"the files in {files[next(iter(files))].parent} are not aligned, their lines differ "
-            f"in number: {told}; "
-            "mend them, or read them with texts(folder) for methods that need no pairs"
+            f"the files in {parent} are not aligned, their lines differ in number: {listed}; mend "
+            "them, or read them with texts(folder) for methods that need no pairs"
         )
     count = next(iter(lengths.values()))
     if not count:
-        raise SteerlabError(
-            f"the files in {files[next(iter(files))].parent} are empty; give at least one line"
-        )
+        raise SteerlabError(f"the files in {parent} are empty; give at least one line")
+    # The folder's own name, also where it was given as "." or a link.
     name = "parallel" if folder is None else Path(folder).resolve().name
-    return Corpus(name, {iso: tuple(found) for iso, found in lines.items()}, tuple(range(count)))
+    frozen = {lang: tuple(of_lang) for lang, of_lang in lines.items()}
+    return Corpus(name, frozen, tuple(range(count)))
 
 
 def texts(folder: str | Path, langs: Iterable[str] | None = None) -> Corpus:
-    """Read unaligned `<iso>.txt` files for methods that need no pairs; empty lines are skipped."""
+    """Read unaligned text from `<iso>.txt` files, for methods that need no pairs.
+
+    Empty lines are skipped. Raises `SteerlabError` for a file without text, text that is not UTF-8
+    and languages without a file.
+
+    Args:
+        folder: holds the files.
+        langs: the languages to read, in this order; None for all that are there.
+    """
     files = _files(Path(folder), langs)
-    lines = {iso: tuple(line for line in _read(file) if line) for iso, file in files.items()}
-    for iso, found in lines.items():
-        if not found:
-            raise SteerlabError(f"{files[iso]} has no text; give at least one line")
+    lines = {}
+    for lang, file in files.items():
+        lines[lang] = tuple(line for line in _read(file) if line)
+    for lang, of_lang in lines.items():
+        if not of_lang:
+            raise SteerlabError(f"{files[lang]} has no text; give at least one line")
     return Corpus(Path(folder).resolve().name, lines, aligned=False)
 
 
 def _spread(count: int, limit: int) -> list[int]:
-    return list(range(count)) if limit >= count else [i * count // limit for i in range(limit)]
+    """At most `limit` indices below `count`, evenly spread."""
+    if limit >= count:
+        return list(range(count))
+    # In whole numbers: a step in floating point could name an index twice.
+    return [index * count // limit for index in range(limit)]
 
 
 def _files(folder: Path, langs: Iterable[str] | None) -> dict[str, Path]:
+    """The files of a folder by language, of the languages asked for; all are checked before any is
+    read."""
     if not folder.is_dir():
         raise SteerlabError(
             f"there is no folder {folder}; give a folder of <iso>.txt files, such as en.txt and "
             "de.txt"
         )
-    found = {file.stem: file for file in sorted(folder.glob("*.txt")) if len(file.stem) == 2}
-    if not found:
+    # Names of two letters only, so that a README.txt beside them is no language.
+    files = {file.stem: file for file in sorted(folder.glob("*.txt")) if len(file.stem) == 2}
+    if not files:
         raise SteerlabError(f"{folder} holds no <iso>.txt files, such as en.txt and de.txt")
-    for iso in found if langs is None else (langs := list(langs)):
-        language(iso)
-        if iso not in found:
-            raise SteerlabError(f"{folder} has no {iso}.txt; it has {' '.join(found)}")
-    if langs is not None and not langs:
-        raise SteerlabError(f"no language was asked for; {folder} has {' '.join(found)}")
-    return found if langs is None else {iso: found[iso] for iso in langs}
+    wanted = list(files) if langs is None else list(langs)
+    for lang in wanted:
+        language(lang)
+        if lang not in files:
+            raise SteerlabError(f"{folder} has no {lang}.txt; it has {' '.join(files)}")
+    if not wanted:
+        raise SteerlabError(f"no language was asked for; {folder} has {' '.join(files)}")
+    return {lang: files[lang] for lang in wanted}
 
 
 def _read(file: Path) -> list[str]:
+    """The lines of a file, stripped and in the composed Unicode form (NFC), so that equal texts
+    are equal strings."""
     try:
         text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise SteerlabError(
             f"{file} is not UTF-8 ({error.reason} at byte {error.start}); convert it"
         ) from error
+    # Split at newlines alone: `splitlines` would also split at characters that text may hold.
     lines = [unicodedata.normalize("NFC", line.strip()) for line in text.split("\n")]
-    return lines[:-1] if lines and not lines[-1] else lines
+    # The newline at the end of the last line begins no line of its own.
+    if lines and not lines[-1]:
+        lines.pop()
+    return lines

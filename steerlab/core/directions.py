@@ -1,5 +1,9 @@
-"""The waist: where each language lies at each layer of one site, and the direction from one
-language to another."""
+"""Directions: where each language lies at each layer of one site, and how one language is reached
+from another.
+
+This is the noun that connects the two halves of the package: every estimator makes it, every edit
+takes it.
+"""
 
 import hashlib
 import json
@@ -19,20 +23,28 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.languages import language
 
-FORMAT = "steerlab directions 1"
+FORMAT = "steerlab directions 1"  # in the header of a file, with the version of its layout
 StrengthUnit = Literal["gap", "absolute"]
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """From one language (or, if `source` is None, from the other languages' mean) to another, at
-    some layers.
+    """The direction from one language to another, at some layers of one site.
 
-    `unit` [layer width] points at the target; `gap` [layer] is how far strength 1 goes: the
-    distance between the two means, or 1 where `Directions.strength_unit` is "absolute"; `start`
-    [layer width] is the mean that it sets out from, `end` the target's; `basis` [layer rank width]
-    is the target's subspace; `extra` what only some operators ask for [layer ...], of the target,
-    and `source_extra` the same of the source, if there is one.
+    Args:
+        target: the language that it points at.
+        source: the language that it sets out from; None for the mean of all other languages.
+        layers: the layers that it has a vector for, in this order.
+        site: the site of the model that it belongs to.
+        unit: vectors of length 1 that point at the target.
+        gap: how far strength 1 goes: the distance between the two means, or 1 where
+            `Directions.strength_unit` is "absolute".
+        start: the mean that it sets out from.
+        basis: orthonormal rows that span the target's subspace.
+        model: name and fingerprint of the model, so that an edit of another one can be refused.
+        end: the target's mean.
+        extra: what only some operators ask for, of the target, by name, [layer ...].
+        source_extra: the same of the source, if there is one.
     """
 
     target: str
@@ -51,8 +63,8 @@ class Direction:
     __eq__ = by_content
 
     def at(self, *layers: int) -> "Direction":
-        """Only these layers."""
-        keep = _places(self.layers, layers)
+        """Only these layers, in this order; raises `SteerlabError` for one that is not there."""
+        keep = _layer_indices(self.layers, layers)
         return replace(
             self,
             layers=layers,
@@ -69,17 +81,27 @@ class Direction:
 @final
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """Language vectors whose differences are directions, with the language means that give strength
-    its unit.
+    """A vector for each language and layer, whose differences are the directions between languages.
 
-    `vectors` [lang layer width]: what the estimator says of each language; `between(a, b)` is the
-    unit vector of their difference, so `between(a, b)` and `between(b, a)` are opposite. `basis`
-    [lang layer rank width]: orthonormal rows, zero rows where a layer uses a smaller rank. `means`
-    [lang layer width]. `source` is set when the fit is for one source language only: then no other
-    source may be asked for. `extra` holds what an estimator's own operator needs beside these, by
-    name [lang layer ...], or [1 layer ...] where all languages share it. `strength_unit` says how
-    far strength 1 goes: "gap", the distance between the two means, or "absolute", 1 in the residual
-    stream.
+    `between(a, b)` is the unit vector of the difference of two languages, so `between(a, b)` and
+    `between(b, a)` are opposite. Raises `SteerlabError` for shapes that do not fit together, NaN or
+    infinity.
+
+    Args:
+        vectors: what the estimator found for each language.
+        basis: orthonormal rows that span each language's subspace; rows of zeros where a layer
+            uses a smaller rank.
+        means: the mean activations of each language, which give strength its unit.
+        langs: the languages, in the order of the tensors.
+        layers: the layers, in the order of the tensors.
+        site: the site of the model at which the activations were read.
+        source: set if the fit is for one source language only; then no other source may be asked
+            for.
+        provenance: what made them: model, corpus, estimator and its settings.
+        extra: what an estimator's own operator needs beside these, by name, [lang layer ...], or
+            [1 layer ...] where all languages share it.
+        strength_unit: how far strength 1 goes: "gap", the distance between the two means, or
+            "absolute", 1 in the residual stream.
     """
 
     vectors: Float[Tensor, "lang layer width"]
@@ -106,6 +128,7 @@ class Directions:
                 raise SteerlabError(
                     f"{name} has shape {tuple(value.shape)}; languages x layers x width is {shape}"
                 )
+            # One NaN would spread over every output of a steered model.
             if not torch.isfinite(value).all():
                 raise SteerlabError(
                     f"{name} holds NaN or infinity; the model's activations or the fit are broken"
@@ -115,138 +138,158 @@ class Directions:
                 f"basis has shape {tuple(self.basis.shape)}, not languages x layers x rank x width"
             )
         for name, value in self.extra.items():
-            if (
-                tuple(value.shape[:2]) not in ((1, shape[1]), shape[:2])
-                or not torch.isfinite(value).all()
-            ):
-                told = (
-                    f"has shape {tuple(value.shape)}, not (languages or 1) x layers x ..., or is "
-                    "not finite"
+            fits = tuple(value.shape[:2]) in ((1, shape[1]), shape[:2])
+            if not fits or not torch.isfinite(value).all():
+                raise SteerlabError(
+                    f"extra {name!r} has shape {tuple(value.shape)}, not (languages or 1) x layers "
+                    "x ..., or is not finite; fit again"
                 )
-                raise SteerlabError(f"extra {name!r} {told}; fit again")
 
     @property
     def estimator(self) -> str:
+        """The name of the estimator that made them, or "unknown"."""
         return str(self.provenance.get("estimator", "unknown"))
 
     @property
     def width(self) -> int:
+        """The width of the activations."""
         return self.means.shape[-1]
 
     def at(self, *layers: int) -> "Directions":
-        """Only these layers."""
-        keep = _places(self.layers, layers)
-        cut = {name: getattr(self, name)[:, keep] for name in ("vectors", "basis", "means")}
+        """Only these layers, in this order; raises `SteerlabError` for one that is not there."""
+        keep = _layer_indices(self.layers, layers)
         return replace(
-            self, layers=layers, extra={name: v[:, keep] for name, v in self.extra.items()}, **cut
+            self,
+            layers=layers,
+            vectors=self.vectors[:, keep],
+            basis=self.basis[:, keep],
+            means=self.means[:, keep],
+            extra={name: value[:, keep] for name, value in self.extra.items()},
         )
 
     def between(self, source: str, target: str) -> Direction:
         """The direction from `source` to `target`: the unit vector of the difference of their
-        vectors."""
-        a, b = self._place(source), self._place(target)
+        vectors.
+
+        Raises `SteerlabError` for a language that is not there, for one language twice, for
+        another source than the one fitted for, and where the difference is zero.
+        """
+        a = self._lang_index(source)
+        b = self._lang_index(target)
         if a == b:
             raise SteerlabError(
                 f"source and target are both {source!r}; a direction needs two languages"
             )
+        # An estimator that reads pairs from one language says nothing about other sources.
         if self.source is not None and source != self.source:
             raise SteerlabError(
                 f"these directions were fitted from {self.source!r} only; {source!r} was asked for "
-                "as the source: "
-                f"fit again from {source!r}"
+                f"as the source: fit again from {source!r}"
             )
+        vector = self.vectors[b] - self.vectors[a]
         step = self.means[b] - self.means[a]
-        return self._direction(
-            source, target, self.vectors[b] - self.vectors[a], step, self.means[a]
-        )
+        return self._direction(source, target, vector, step, self.means[a])
 
     def __getitem__(self, target: str) -> Direction:
         """The direction from the mean of the other languages to `target`."""
-        b = self._place(target)
-        others = [i for i in range(len(self.langs)) if i != b]
+        b = self._lang_index(target)
+        others = self._others(b)
         start = self.means[others].mean(0)
         vector = self.vectors[b] - self.vectors[others].mean(0)
         return self._direction(None, target, vector, self.means[b] - start, start)
 
     def where(self, target: str, source: str | None = None) -> tuple[int, ...]:
-        """The layers at which there is a direction to a target: a method may find nothing of it
-        elsewhere."""
-        b = self._place(target)
-        others = (
-            [i for i in range(len(self.langs)) if i != b]
-            if source is None
-            else [self._place(source)]
-        )
-        apart = (self.vectors[b] - self.vectors[others].mean(0)).any(-1)
-        return tuple(
-            layer for layer, there in zip(self.layers, apart.tolist(), strict=True) if there
-        )
+        """The layers at which there is a direction to a target.
+
+        An estimator that finds nothing of a language at a layer leaves its vector the source's.
+        Without a source, the direction is that from the mean of the other languages.
+        """
+        b = self._lang_index(target)
+        others = self._others(b) if source is None else [self._lang_index(source)]
+        differs = (self.vectors[b] - self.vectors[others].mean(0)).any(-1).tolist()
+        return tuple(layer for layer, there in zip(self.layers, differs, strict=True) if there)
 
     def centred(self) -> Float[Tensor, "lang layer width"]:
-        """The language vectors less their mean over languages: what similarity of languages is
-        read from."""
+        """The language vectors less their mean over languages: what the similarity of languages is
+        computed from."""
         return self.vectors - self.vectors.mean(0, keepdim=True)
 
     def subspace(self, layer: int) -> Float[Tensor, "rank width"]:
         """Orthonormal rows that span the centred language vectors at a layer."""
         centred = self.at(layer).centred()[:, 0]
         _, values, rows = torch.linalg.svd(centred, full_matrices=False)
+        # Centring takes one dimension away, so at least one singular value is mere rounding.
         return rows[values > values[0] * 1e-5]
 
-    def _place(self, iso: str) -> int:
-        if iso not in self.langs:
-            language(iso)
-            raise SteerlabError(f"no direction for {iso!r}; there are {' '.join(self.langs)}")
-        return self.langs.index(iso)
+    def _lang_index(self, lang: str) -> int:
+        if lang not in self.langs:
+            language(lang)  # raises first where there is no such language at all
+            raise SteerlabError(f"no direction for {lang!r}; there are {' '.join(self.langs)}")
+        return self.langs.index(lang)
+
+    def _others(self, index: int) -> list[int]:
+        """The indices of all languages but one."""
+        return [other for other in range(len(self.langs)) if other != index]
+
+    def _extra_of(self, lang: str | None) -> dict[str, Tensor]:
+        """A language's own part of `extra`, or the one part that all languages share."""
+        if lang is None:
+            return {}
+        index = self._lang_index(lang)
+        return {name: value[index if len(value) > 1 else 0] for name, value in self.extra.items()}
 
     def _direction(
         self, source: str | None, target: str, vector: Tensor, step: Tensor, start: Tensor
     ) -> Direction:
+        """The `Direction` of one pair of languages.
+
+        Args:
+            source: where it sets out from; None for the mean of the others.
+            target: where it goes.
+            vector: the difference of the language vectors, [layer width].
+            step: the difference of the means, [layer width], whose length is the gap.
+            start: the mean that it sets out from, [layer width].
+        """
         size = vector.norm(dim=-1, keepdim=True)
+        zero = (size[:, 0] == 0).tolist()
+        # A zero vector has no direction: dividing by its length would steer by NaN.
         if not (size > 0).all():
-            empty = [
-                layer
-                for layer, zero in zip(self.layers, (size[:, 0] == 0).tolist(), strict=True)
-                if zero
-            ]
+            empty = [layer for layer, is_zero in zip(self.layers, zero, strict=True) if is_zero]
             raise SteerlabError(
                 f"the direction to {target!r} is zero at layers {empty}; choose other layers or "
                 "texts"
             )
-        place = self._place(target)
-
-        def of(lang: int) -> dict[str, Tensor]:
-            return {
-                name: value[lang if len(value) > 1 else 0] for name, value in self.extra.items()
-            }
-
+        gap = step.norm(dim=-1)
+        target_index = self._lang_index(target)
         return Direction(
             target=target,
             source=source,
             layers=self.layers,
             site=self.site,
             unit=vector / size,
-            gap=step.norm(dim=-1) if self.strength_unit == "gap" else torch.ones_like(step[..., 0]),
+            gap=gap if self.strength_unit == "gap" else torch.ones_like(gap),
             start=start,
-            basis=self.basis[place],
+            basis=self.basis[target_index],
             model=self.provenance.get("model", {}),
-            end=self.means[place],
-            extra=of(place),
-            source_extra={} if source is None else of(self._place(source)),
+            end=self.means[target_index],
+            extra=self._extra_of(target),
+            source_extra=self._extra_of(source),
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that edits made of it can read: tensors, languages, layers, site,
-        source, unit of strength."""
-        told = [self.langs, self.layers, self.site, self.source]
-        if (
-            self.strength_unit != "gap"
-        ):  # so that a digest of before this field is still that of the same directions
-            told.append(self.strength_unit)
-        return _digest(self._tensors(), {"about": json.dumps(told)})
+        """SHA-256 of all that an edit can read of it: tensors, languages, layers, site, source,
+        unit of strength."""
+        fields = [self.langs, self.layers, self.site, self.source]
+        # Only where it is not the default, so that directions of before this field existed keep
+        # their digest.
+        if self.strength_unit != "gap":
+            fields.append(self.strength_unit)
+        return _digest(self._tensors(), {"about": json.dumps(fields)})
 
     def _tensors(self) -> dict[str, Tensor]:
+        """The tensors under the names that they have in a file."""
+        # The prefix keeps a part of `extra` from taking the name of one of the other three.
         extra = {f"extra.{name}": value for name, value in self.extra.items()}
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
@@ -275,7 +318,10 @@ class Directions:
 
     @classmethod
     def load(cls, file: str | Path) -> "Directions":
-        """Read what `save` wrote; a truncated, altered or foreign file raises."""
+        """Read what `save` wrote.
+
+        Raises `SteerlabError` for a missing, truncated, altered or foreign file.
+        """
         try:
             with safe_open(file, framework="pt") as opened:
                 header = opened.metadata() or {}
@@ -289,50 +335,50 @@ class Directions:
         if header.get("format") != FORMAT:
             raise SteerlabError(
                 f"{file} was not written by Directions.save (its format is "
-                f"{header.get('format')!r})"
+                f"{header.get('format')!r}, not {FORMAT!r}); give a file that it wrote"
             )
+        # safetensors checks that a file is whole, not that nobody changed a number in it.
         if _digest(tensors, header) != header.get("sha256"):
             raise SteerlabError(
                 f"{file} was altered after it was written: its checksum does not match; make it "
                 "again"
             )
-        about = json.loads(header["about"])
-        extra = {
-            name.removeprefix("extra."): tensors.pop(name)
-            for name in list(tensors)
-            if name.startswith("extra.")
-        }
+        metadata = json.loads(header["about"])
+        extra = {}
+        for name in list(tensors):
+            if name.startswith("extra."):
+                extra[name.removeprefix("extra.")] = tensors.pop(name)
         return cls(
             **tensors,
             extra=extra,
-            langs=tuple(about["langs"]),
-            layers=tuple(about["layers"]),
-            site=about["site"],
-            source=about["source"],
-            strength_unit=about.get(
-                "strength_unit", "gap"
-            ),  # files of before this field are in gaps
+            langs=tuple(metadata["langs"]),
+            layers=tuple(metadata["layers"]),
+            site=metadata["site"],
+            source=metadata["source"],
+            # Files of before this field existed are in gaps.
+            strength_unit=metadata.get("strength_unit", "gap"),
             provenance=json.loads(header["provenance"]),
         )
 
 
-def _places(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
-    if missing := [layer for layer in wanted if layer not in have]:
-        raise SteerlabError(
-            f"no layer {missing[0]} here; there are layers {', '.join(map(str, have))}"
-        )
+def _layer_indices(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
+    """Where the wanted layers stand among those that there are."""
+    there = ", ".join(map(str, have))
+    missing = [layer for layer in wanted if layer not in have]
+    if missing:
+        raise SteerlabError(f"no layer {missing[0]} here; there are layers {there}")
     if not wanted:
-        raise SteerlabError(f"name at least one of the layers {', '.join(map(str, have))}")
+        raise SteerlabError(f"name at least one of the layers {there}")
     return [have.index(layer) for layer in wanted]
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """SHA-256 of everything in the file but the checksum itself."""
-    told = [f"{name}: {text}" for name, text in sorted(header.items()) if name != "sha256"]
-    shapes = [
-        f"{name} {tensors[name].dtype} {list(tensors[name].shape)}" for name in sorted(tensors)
-    ]
-    digest = hashlib.sha256("\n".join(told + shapes).encode())
+    """SHA-256 of everything in a file but the checksum itself."""
+    lines = [f"{name}: {text}" for name, text in sorted(header.items()) if name != "sha256"]
+    # Types and shapes too, since equal bytes can stand for different tensors.
+    for name in sorted(tensors):
+        lines.append(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}")
+    digest = hashlib.sha256("\n".join(lines).encode())
     for name in sorted(tensors):
         digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,5 +2,5 @@
 
 
 class SteerlabError(Exception):
-    """What was given, what is allowed, what to do: the message of every error that a user can
-    cause."""
+    """An error that the user can mend: its message says what was given, what is allowed and what
+    to do."""

@@ -14,17 +14,35 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
 
+# What adds up: a batch adds to these, and so does another shard.
+_SUMS = ("on", "texts_on", "total", "square", "sums")
+
 
 class Firing:
-    """Counts and moments of every unit's value per language and layer, in one pass.
+    """Counts and moments of every unit's value per language and layer, gathered in one pass.
 
-    `tokens`, `texts` [lang]; `on` [lang layer unit] tokens at which a unit is on, `texts_on` texts
-    with such a token; `total` and `square` the sums of its value and of its square over all tokens
-    that count; `means` [lang layer width] of what the units were read from: the hook's own
-    activations. With `keep`, `seen` [lang text layer unit]: whether the unit is on anywhere in each
-    of a language's first `keep` texts. `site` is where an edit of these units acts: `resid_post`
-    for an SAE's latents there, `mlp_post` for neurons. `noise` says what was read instead of the
-    texts.
+    - `tokens`, `texts` [lang]: how many were read.
+    - `on` [lang layer unit]: the tokens at which a unit is on; `texts_on`: the texts with such a
+      token.
+    - `total`, `square` [lang layer unit]: the sums of a unit's value and of its square, over all
+      tokens that count.
+    - `sums` [lang layer width]: the sum of what the units were read from, the hook's own
+      activations; `means` is their mean.
+    - `seen` [lang text layer unit], with `keep`: whether the unit is on anywhere in each of a
+      language's first `keep` texts.
+
+    Raises `SteerlabError` for an unknown language or site.
+
+    Args:
+        langs: the languages, as ISO 639-1 codes.
+        layers: the layers that are read.
+        units: how many units each layer has.
+        width: of the activations that the units are read from.
+        site: where an edit of these units acts: `resid_post` for an SAE's latents there,
+            `mlp_post` for neurons.
+        keep: of how many texts a language `seen` keeps a record; 0 for none.
+        noise: says what was read instead of the texts, if not they, such as random tokens.
+        provenance: what the numbers come from: model, autoencoders, corpus.
     """
 
     def __init__(
@@ -39,34 +57,39 @@ class Firing:
         noise: str | None = None,
         provenance: Mapping[str, Any] | None = None,
     ):
-        for iso in langs:
-            language(iso)
+        # Unknown languages and sites raise here, before anything is read.
+        for lang in langs:
+            language(lang)
         for layer in layers:
             hook_name(site, layer)
-        self.langs, self.layers, self.units, self.width, self.site = (
-            tuple(langs),
-            tuple(layers),
-            units,
-            width,
-            site,
-        )
-        self.noise, self.provenance = noise, dict(provenance or {})
+        # Copies of the caller's lists: languages and layers must not change under the sums.
+        self.langs = tuple(langs)
+        self.layers = tuple(layers)
+        self.units = units
+        self.width = width
+        self.site = site
+        self.noise = noise
+        self.provenance = dict(provenance or {})
         shape = (len(self.langs), len(self.layers), units)
+        # float64 also for counts: they are divided by one another, and stay exact up to 2^53.
         self.tokens = torch.zeros(len(self.langs), dtype=torch.float64)
         self.texts = torch.zeros(len(self.langs), dtype=torch.float64)
-        self.on, self.texts_on, self.total, self.square = (
-            torch.zeros(shape, dtype=torch.float64) for _ in range(4)
-        )
+        self.on = torch.zeros(shape, dtype=torch.float64)
+        self.texts_on = torch.zeros(shape, dtype=torch.float64)
+        self.total = torch.zeros(shape, dtype=torch.float64)
+        self.square = torch.zeros(shape, dtype=torch.float64)
         self.sums = torch.zeros(*shape[:2], width, dtype=torch.float64)
-        self.seen = (
-            torch.zeros(len(self.langs), keep, len(self.layers), units, dtype=torch.bool)
-            if keep
-            else None
-        )
+        self.seen: Tensor | None = None
+        if keep:
+            self.seen = torch.zeros(
+                len(self.langs), keep, len(self.layers), units, dtype=torch.bool
+            )
+
+    # A language of which nothing was read yet has the value 0 in the five that follow, not 0 / 0.
 
     @property
     def means(self) -> Float[Tensor, "lang layer width"]:
-        """The mean activations, whose differences are the natural gaps."""
+        """The mean activations, whose differences are the natural gaps between languages."""
         return self.sums / self.tokens[:, None, None].clamp(min=1)
 
     @property
@@ -81,13 +104,14 @@ class Firing:
 
     @property
     def level(self) -> Float[Tensor, "lang layer unit"]:
-        """The mean value of each unit over all tokens, those where it is off included."""
+        """The mean value of each unit over all tokens, including those where it is off."""
         return self.total / self.tokens[:, None, None].clamp(min=1)
 
     @property
     def deviation(self) -> Float[Tensor, "lang layer unit"]:
         """The standard deviation of each unit's value over tokens."""
         mean_square = self.square / self.tokens[:, None, None].clamp(min=1)
+        # Rounding can leave a variance of a constant unit just below zero.
         return (mean_square - self.level.square()).clamp(min=0).sqrt()
 
     def update(
@@ -100,11 +124,20 @@ class Firing:
         states: Float[Tensor, "row pos width"],
         mask: Bool[Tensor, "row pos"],
     ) -> None:
-        """Add a batch of texts at one layer; `mask` is true where a token counts. Call `count`
-        once for all layers."""
-        self.add(
-            lang, layer, self.summed(lang, layer, on=on, value=value, states=states, mask=mask)
-        )
+        """Add a batch of texts of one language at one layer; then call `count` once for all layers.
+
+        Raises `SteerlabError` for a language that this was not made for, and for NaN or infinity.
+
+        Args:
+            lang: the language of the texts.
+            layer: the layer that was read.
+            on: whether each unit is on at each token.
+            value: each unit's value at each token.
+            states: the activations that the units were read from.
+            mask: true where a token counts.
+        """
+        sums = self.summed(lang, layer, on=on, value=value, states=states, mask=mask)
+        self.add(lang, layer, sums)
 
     def summed(
         self,
@@ -119,101 +152,120 @@ class Firing:
         """What a batch of texts adds at one layer, for `add`; nothing is changed.
 
         A pass that fails half-way through the layers leaves nothing behind when all is added at
-        its end.
+        its end. The arguments are those of `update`.
         """
-        first = int(self.texts[self._place(lang)])
-        texts_on = (on & mask[..., None]).any(1)
-        total, kept = (
-            value[mask].float(),
-            states[mask].float(),
-        )  # what does not count may even be NaN
-        square = total.square()
-        counts = [part.sum(0, dtype=torch.int32).cpu() for part in (on[mask], texts_on)]
-        found = [*counts, *(part.sum(0).cpu() for part in (total, square, kept))]
-        if not all(torch.isfinite(part).all() for part in found[2:]):
+        # `texts` grows in `count` only, so it is the number of the batch's first text.
+        first = int(self.texts[self._lang_index(lang)])
+        texts_on = (on & mask[..., None]).any(1)  # [row unit]
+        # Select first and add afterwards: a token that does not count may even be NaN.
+        values = value[mask].float()
+        kept_states = states[mask].float()
+        # int32 is enough for the tokens of a batch, and half of what torch takes by default.
+        counts = [
+            on[mask].sum(0, dtype=torch.int32).cpu(),
+            texts_on.sum(0, dtype=torch.int32).cpu(),
+        ]
+        sums = [
+            values.sum(0).cpu(),
+            values.square().sum(0).cpu(),
+            kept_states.sum(0).cpu(),
+        ]
+        # Checked before anything is added, so that a refused batch leaves no trace.
+        if not all(torch.isfinite(part).all() for part in sums):
             raise SteerlabError(
                 f"the units of layer {layer} hold NaN or infinity for {lang!r}; the weights are "
                 "broken"
             )
+        # Texts beyond the first `keep` find no room, and are left out.
         kept_texts = 0 if self.seen is None else max(0, self.seen.shape[1] - first)
-        return [*found, texts_on[:kept_texts].cpu()]
+        return [*counts, *sums, texts_on[:kept_texts].cpu()]
 
     def add(self, lang: str, layer: int, sums: Sequence[Tensor]) -> None:
         """Add what `summed` gave for the texts that come next."""
-        place, depth = self._place(lang), self.layers.index(layer)
-        *found, texts_on = sums
-        for name, part in zip(("on", "texts_on", "total", "square", "sums"), found, strict=True):
-            getattr(self, name)[place, depth] += part
+        lang_index = self._lang_index(lang)
+        layer_index = self.layers.index(layer)
+        *parts, texts_on = sums
+        for name, part in zip(_SUMS, parts, strict=True):
+            getattr(self, name)[lang_index, layer_index] += part
         if self.seen is not None:
-            first = int(self.texts[place])
-            room = self.seen[place, first : first + len(texts_on), depth]
+            first = int(self.texts[lang_index])
+            room = self.seen[lang_index, first : first + len(texts_on), layer_index]
             room |= texts_on[: len(room)]
 
     def count(self, lang: str, mask: Bool[Tensor, "row pos"]) -> None:
-        """Close a batch: its texts and tokens, once every layer was updated."""
-        place = self._place(lang)
-        self.texts[place] += len(mask)
-        self.tokens[place] += int(mask.sum())
+        """Close a batch: count its texts and tokens, once every layer was updated."""
+        lang_index = self._lang_index(lang)
+        self.texts[lang_index] += len(mask)
+        self.tokens[lang_index] += int(mask.sum())
 
     def merge(self, other: "Firing") -> "Firing":
-        """Add what another shard or machine saw; which texts had which units (`seen`) does not
-        merge."""
-        mine, theirs = self._kind(), other._kind()
-        if differing := [
+        """Add, in place, what another shard or machine saw.
+
+        The record of which texts had which units (`seen`) is not merged. Raises `SteerlabError`
+        where the two were not collected alike, and names what differs.
+        """
+        mine = self._kind()
+        theirs = other._kind()
+        differing = [
             f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]
-        ]:
+        ]
+        if differing:
             raise SteerlabError(
                 f"firing of a different kind cannot be merged: {'; '.join(differing)}"
             )
-        for name in ("tokens", "texts", "on", "texts_on", "total", "square", "sums"):
+        for name in ("tokens", "texts", *_SUMS):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
     def need_texts(self) -> None:
-        """Raise and name the languages of which nothing was read."""
-        if missing := [
-            iso for iso, count in zip(self.langs, self.tokens.tolist(), strict=True) if not count
-        ]:
+        """Raise `SteerlabError` if nothing was read of some language, and name it."""
+        missing = [
+            lang for lang, count in zip(self.langs, self.tokens.tolist(), strict=True) if count == 0
+        ]
+        if missing:
             raise SteerlabError(
                 f"nothing was read of {', '.join(missing)}; give some text of it, or leave it out"
             )
 
     def need_like(self, other: "Firing", purpose: str) -> None:
-        """Raise unless the other has the same languages, layers and units: what is compared must
-        be comparable."""
+        """Raise `SteerlabError` unless the other has the same languages, layers, units and site.
+
+        `purpose` says what the other is, as the beginning of the message: "the firing on noise".
+        """
         for name in ("langs", "layers", "units", "site"):
             if getattr(self, name) != getattr(other, name):
                 raise SteerlabError(
                     f"{purpose} has {name} {getattr(other, name)} and the text "
-                    f"{getattr(self, name)}; "
-                    "collect both alike"
+                    f"{getattr(self, name)}; collect both alike"
                 )
 
-    def _place(self, lang: str) -> int:
+    def _lang_index(self, lang: str) -> int:
         if lang not in self.langs:
             raise SteerlabError(f"this firing has no {lang!r}; it is for {' '.join(self.langs)}")
         return self.langs.index(lang)
 
     def _kind(self) -> dict[str, Any]:
-        """What must be equal in two for their sum to mean something."""
-        told = {
+        """What must be equal in two of them, so that their sum means something."""
+        return {
             "languages": self.langs,
             "layers": self.layers,
             "site": self.site,
             "units": self.units,
+            "width": self.width,
+            "noise": self.noise,
+            "kept texts": self.seen is not None,
+            "saes": self.provenance.get("saes"),
+            "model": self.provenance.get("model", {}).get("fingerprint"),
         }
-        told |= {"width": self.width, "noise": self.noise, "kept texts": self.seen is not None}
-        about = {name: self.provenance.get(name) for name in ("saes",)}
-        return told | about | {"model": self.provenance.get("model", {}).get("fingerprint")}
 
 
 @dataclass(frozen=True, eq=False)
 class Lift:
-    """What adding a unit does to a language's mass: `slope` [lang layer unit] per unit of strength,
-    NaN if not tried.
+    """How much adding a unit raises the probability of the next token being a language's.
 
-    `effect` [lang layer unit strength]: the mean rise of target's mass less source's, at each of
-    `strengths`.
+    `effect` [lang layer unit strength]: the mean rise of the target's probability less that of the
+    source's, at each of `strengths`. `slope` [lang layer unit]: the same per unit of strength, the
+    median over strengths; NaN for units that were not tried.
     """
 
     langs: tuple[str, ...]
@@ -229,11 +281,10 @@ class Lift:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """How much each unit serves a labelled answer: `score` [lang layer unit], `control` the same on
-    the control items.
+    """How much each unit contributes to the labelled answers of questions in each language.
 
-    Both are means over items of P(y|x) · max over tokens of (value · dP(y|x)/d value), the
-    control's clamped at 0.
+    `score` [lang layer unit] is the mean over items of P(y|x) · max over tokens of
+    (value · dP(y|x)/d value). `control` is the same on the control items, clamped at 0.
     """
 
     langs: tuple[str, ...]
@@ -248,11 +299,11 @@ class Gradients:
 
 @dataclass(frozen=True, eq=False)
 class LatentPairs:
-    """Differences of chosen latents between sentences and their translations, target less source.
+    """How chosen latents differ between sentences and their translations, target less source.
 
-    `differences[lang, layer]` [pair unit] of the sentences' mean latents, over `units[lang, layer]`
-    in that order; `source_mean[lang, layer]` [unit]: the same units' mean on the source's
-    sentences.
+    `units[lang, layer]`: the latents that were read. `differences[lang, layer]` [pair unit]: the
+    differences of their mean values over each sentence, in that order.
+    `source_mean[lang, layer]` [unit]: the same latents' mean on the source's sentences.
     """
 
     source: str

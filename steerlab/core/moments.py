@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -14,12 +15,14 @@ from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
 
 PARTS = ("scatter", "clouds", "sample", "pairs")  # what may be gathered beside count and means
-PAIRS = 256  # paired differences a language that are kept as they are
+PAIRS = 256  # paired differences that are kept as they are, for each language
 
 
 def derangement(count: int, seed: int) -> Tensor:
-    """A seeded permutation without a fixed point (of two or more things)."""
+    """A seeded permutation [count] that leaves nothing in its place; of one thing, the identity."""
     generator = torch.Generator().manual_seed(seed)
+    # About 1 in e of all permutations is a derangement, so a few tries do, and each derangement
+    # is equally likely.
     while count > 1:
         order = torch.randperm(count, generator=generator)
         if not (order == torch.arange(count)).any():
@@ -36,18 +39,27 @@ class Activations(Protocol):
 
 
 class Reservoir:
-    """A uniform sample of at most `size` token vectors per language (reservoir sampling, Vitter
-    1985).
+    """A uniform sample of at most `size` token vectors per language, of a stream of any length.
 
-    `vectors` [lang size layer width], of which the first `filled[lang]` are set.
+    `vectors` [lang size layer width], of which the first `filled(lang)` are set; `seen[lang]`
+    counts all tokens of the stream. Source: reservoir sampling, algorithm R (Vitter 1985).
+
+    Args:
+        langs: how many languages.
+        layers: how many layers.
+        width: of the activations.
+        size: how many tokens are kept of each language.
+        seed: decides which.
     """
 
     def __init__(self, langs: int, layers: int, width: int, *, size: int, seed: int = 0):
-        self.size, self.seen = size, [0] * langs
+        self.size = size
+        self.seen = [0] * langs
         self.vectors = torch.zeros(langs, size, layers, width)
         self._random = torch.Generator().manual_seed(seed)
 
     def filled(self, lang: int) -> int:
+        """How many token vectors of a language are kept."""
         return min(self.seen[lang], self.size)
 
     def of(self, lang: int) -> Float[Tensor, "token layer width"]:
@@ -55,52 +67,75 @@ class Reservoir:
         return self.vectors[lang, : self.filled(lang)]
 
     def update(self, lang: int, tokens: Float[Tensor, "token layer width"]) -> None:
-        free = min(self.size - self.filled(lang), len(tokens))
+        """Offer more tokens of a language's stream to its sample."""
+        # The first tokens of a stream are all kept.
         start = self.filled(lang)
+        free = min(self.size - start, len(tokens))
         self.vectors[lang, start : start + free] = tokens[:free]
         self.seen[lang] += free
         rest = tokens[free:]
         if not len(rest):
             return
+        # The n-th token of a stream draws a slot among n, and stays if that is one of ours. All
+        # draws are made at once; float64, since float32 has too few values for long streams.
         order = torch.arange(self.seen[lang] + 1, self.seen[lang] + len(rest) + 1)
-        places = (torch.rand(len(rest), generator=self._random, dtype=torch.float64) * order).long()
-        for index in (places < self.size).nonzero()[:, 0].tolist():
-            self.vectors[lang, places[index]] = rest[index]
+        draws = torch.rand(len(rest), generator=self._random, dtype=torch.float64)
+        slots = (draws * order).long()
+        # In the order of the stream: a later token replaces an earlier one in the same slot.
+        for index in (slots < self.size).nonzero()[:, 0].tolist():
+            self.vectors[lang, slots[index]] = rest[index]
         self.seen[lang] += len(rest)
 
     def merge(self, other: "Reservoir") -> None:
-        """Take over another shard's sample, each side in proportion to what it saw; both must be
-        of one size."""
+        """Take over, in place, another shard's sample, each side in proportion to what it saw.
+
+        Raises `SteerlabError` where the two keep different numbers of tokens.
+        """
         if self.size != other.size:
             raise SteerlabError(
                 f"samples of {self.size} and {other.size} tokens cannot be merged; collect with "
                 "one size"
             )
         for lang in range(len(self.seen)):
-            mine, theirs = self.of(lang).clone(), other.of(lang)
+            mine = self.of(lang).clone()  # a copy, since the sample is overwritten below
+            theirs = other.of(lang)
             total = self.seen[lang] + other.seen[lang]
+            # Together they fit: nothing has to be drawn.
             if total <= self.size:
                 self.update(lang, theirs)
                 continue
+            # Our part of the merged sample is rounded up or down by chance, so that it is right on
+            # average; and neither side can give more than it has.
             share = self.seen[lang] / total
-            drawn = int(
-                self.size * share + torch.rand((), generator=self._random, dtype=torch.float64)
-            )
-            take = min(
-                len(mine), max(self.size - len(theirs), drawn)
-            )  # rounded up or down by chance: no bias
-            pick = lambda pool, n: pool[torch.randperm(len(pool), generator=self._random)[:n]]  # noqa: E731
-            kept = torch.cat([pick(mine, take), pick(theirs, self.size - take)])
+            chance = torch.rand((), generator=self._random, dtype=torch.float64)
+            drawn = int(self.size * share + chance)
+            take = min(len(mine), max(self.size - len(theirs), drawn))
+            kept = torch.cat([self._pick(mine, take), self._pick(theirs, self.size - take)])
             self.vectors[lang, : len(kept)] = kept
             self.seen[lang] = total
 
+    def _pick(self, vectors: Tensor, count: int) -> Tensor:
+        """A random subset of token vectors."""
+        order = torch.randperm(len(vectors), generator=self._random)
+        return vectors[order[:count]]
+
 
 class Paired:
-    """What an uncentred SVD of paired differences needs, from one source language to every other.
+    """Sums over differences between sentences and their translations, from one source language.
 
-    Of the sentence means' differences `d` [pair width] per language and layer: their count, sum and
-    `d.T @ d`, and a `Reservoir` of `sample` of the differences themselves, from which a bootstrap
-    draws.
+    They are what an uncentred SVD of the differences needs. With d [pair width] the differences of
+    the sentences' mean activations, target less source, for each language and layer: `count` [lang]
+    of pairs, `total` [lang layer width], the sum of d, `square` [lang layer width width], d.T @ d,
+    and `sample`, a `Reservoir` of the differences themselves, from which a bootstrap draws.
+
+    Raises `SteerlabError` if the source is none of the languages.
+
+    Args:
+        source: the language that all differences set out from; its own entries stay zero.
+        langs: all languages, the source among them.
+        layers: how many layers.
+        width: of the activations.
+        sample: how many differences are kept of each language.
     """
 
     def __init__(
@@ -110,35 +145,44 @@ class Paired:
             raise SteerlabError(
                 f"the pairs' source {source!r} is none of {' '.join(langs)}; take it from these"
             )
-        self.source, self.langs = source, tuple(langs)
+        self.source = source
+        self.langs = tuple(langs)
         self.sample = Reservoir(len(langs), layers, width, size=sample)
         self.count = torch.zeros(len(langs), dtype=torch.float64)
         self.total = torch.zeros(len(langs), layers, width, dtype=torch.float64)
+        # float32: this is by far the largest tensor here.
         self.square = torch.zeros(len(langs), layers, width, width)
 
     def update(self, means: Mapping[str, Float[Tensor, "row layer width"]]) -> None:
-        """Add a block of aligned rows, the same sentences in every language."""
-        numbers = {iso: len(means.get(iso, ())) for iso in self.langs}
+        """Add a block of sentences, the same ones in every language.
+
+        `means` has each language's mean activations by sentence. Raises `SteerlabError` where the
+        languages have different numbers of sentences.
+        """
+        numbers = {lang: len(means.get(lang, ())) for lang in self.langs}
         if len(set(numbers.values())) > 1:
-            told = ", ".join(f"{iso} {number}" for iso, number in numbers.items())
+            listed = ", ".join(f"{lang} {number}" for lang, number in numbers.items())
             raise SteerlabError(
-                f"the pairs are unequal: {told} sentences; give the same sentences in every "
+                f"the pairs are unequal: {listed} sentences; give the same sentences in every "
                 "language"
             )
-        for place, iso in enumerate(self.langs):
-            if iso == self.source:
+        for index, lang in enumerate(self.langs):
+            if lang == self.source:
                 continue
-            difference = (means[iso] - means[self.source]).float()
-            self.count[place] += len(difference)
-            self.total[place] += difference.sum(0)
-            by_layer = difference.transpose(0, 1)
-            self.square[place] += by_layer.mT @ by_layer
-            self.sample.update(place, difference)
+            difference = (means[lang] - means[self.source]).float()
+            self.count[index] += len(difference)
+            self.total[index] += difference.sum(0)
+            by_layer = rearrange(difference, "pair layer width -> layer pair width")
+            self.square[index] += by_layer.mT @ by_layer
+            self.sample.update(index, difference)
 
     def merge(self, other: "Paired") -> None:
+        """Add, in place, what another shard saw of the same languages and source."""
         if (self.source, self.langs) != (other.source, other.langs):
             raise SteerlabError(
-                "paired statistics of different sources or languages cannot be merged"
+                "paired statistics of different sources or languages cannot be merged: from "
+                f"{self.source} to {' '.join(self.langs)}, and from {other.source} to "
+                f"{' '.join(other.langs)}; collect both alike"
             )
         self.count += other.count
         self.total += other.total
@@ -147,13 +191,29 @@ class Paired:
 
 
 class Moments:
-    """Count and mean of token vectors per language and layer, in one pass; more on request.
+    """Count and mean of token vectors per language and layer, gathered in one pass; more on
+    request.
 
-    `count` [lang] tokens; `mean` of all tokens, `pooled` of the texts' means and `last` of the
-    texts' last tokens [lang layer width]; with `scatter=True` also `within` [layer width width],
-    the scatter about each language's own mean, pooled; with `clouds=True` the same for each
-    language [lang layer width width]; with `sample` a `Reservoir` of that many tokens a language;
-    with `pairs_from` a `Paired` from that language, which keeps as many differences.
+    - `count`, `rows` [lang]: how many tokens and texts were read.
+    - `mean` [lang layer width]: of all tokens; `pooled`: of the texts' own means; `last`: of the
+      texts' last tokens.
+    - `within` [layer width width], with `scatter`: the scatter of tokens about their own
+      language's mean, summed over languages.
+    - `clouds` [lang layer width width], with `clouds`: the same, of each language.
+    - `sample`, a `Reservoir` of tokens; `pairs`, a `Paired`. What was not asked for is None.
+
+    Raises `SteerlabError` for an unknown language or site.
+
+    Args:
+        langs: the languages, as ISO 639-1 codes.
+        layers: the layers that are read.
+        width: of the activations.
+        site: where the activations are read.
+        scatter: whether to gather `within`.
+        clouds: whether to gather `clouds`: a matrix for each language and layer.
+        sample: how many tokens to keep of each language; 0 for none.
+        pairs_from: the source language of `pairs`, which keeps as many differences; None for none.
+        provenance: what the numbers come from: model, corpus.
     """
 
     def __init__(
@@ -169,81 +229,96 @@ class Moments:
         pairs_from: str | None = None,
         provenance: Mapping[str, Any] | None = None,
     ):
-        for iso in langs:
-            language(iso)
+        # Unknown languages and sites raise here, before anything is read.
+        for lang in langs:
+            language(lang)
         for layer in layers:
             hook_name(site, layer)
-        self.langs, self.layers, self.width, self.site = tuple(langs), tuple(layers), width, site
+        self.langs = tuple(langs)
+        self.layers = tuple(layers)
+        self.width = width
+        self.site = site
         shape = (len(self.langs), len(self.layers), width)
         self.count = torch.zeros(len(self.langs), dtype=torch.float64)
         self.rows = torch.zeros(len(self.langs), dtype=torch.float64)
         self.mean = torch.zeros(shape, dtype=torch.float64)
         self.pooled = torch.zeros(shape, dtype=torch.float64)
         self.last = torch.zeros(shape, dtype=torch.float64)
-        self.within = (
-            torch.zeros(len(self.layers), width, width, dtype=torch.float64) if scatter else None
-        )
+        self.within: Tensor | None = None
+        if scatter:
+            self.within = torch.zeros(len(self.layers), width, width, dtype=torch.float64)
+        # float32: a matrix for each language and layer is large.
         self.clouds = torch.zeros(*shape, width) if clouds else None
         self.sample = Reservoir(*shape, size=sample) if sample else None
-        self.pairs = (
-            Paired(pairs_from, self.langs, shape[1], width, sample=sample or PAIRS)
-            if pairs_from
-            else None
-        )
+        self.pairs: Paired | None = None
+        if pairs_from:
+            self.pairs = Paired(
+                pairs_from, self.langs, len(self.layers), width, sample=sample or PAIRS
+            )
         self.provenance = dict(provenance or {})
 
     def update(
         self, lang: str, activations: Activations, mask: Bool[Tensor, "row pos"]
     ) -> Float[Tensor, "row layer width"]:
-        """Add texts of one language, and give back each text's mean.
+        """Add a batch of texts of one language, and return each text's mean activations.
 
-        `activations` maps hook names (`blocks.5.hook_resid_post`) to [row pos width]: a plain dict
-        or a TransformerLens `ActivationCache`. `mask` is true where a token counts: not on padding,
-        not on BOS.
+        Raises `SteerlabError` for a language that this was not made for, an activation that is
+        missing or of another shape, a text without a token that counts, and NaN or infinity.
+
+        Args:
+            lang: the language of the texts.
+            activations: tensors [row pos width] by hook name (`blocks.5.hook_resid_post`): a plain
+                dict or a TransformerLens `ActivationCache`.
+            mask: true where a token counts: not on padding, not on BOS.
         """
         if lang not in self.langs:
             raise SteerlabError(
                 f"these moments have no {lang!r}; they are for {' '.join(self.langs)}"
             )
-        found = [self._values(activations, layer, mask) for layer in self.layers]
+        by_layer = [self._values(activations, layer, mask) for layer in self.layers]
         if not len(mask) or not mask.any(1).all():
             raise SteerlabError(
                 f"a text of {lang!r} has no token that counts; give texts with at least one token"
             )
-        device, counts = found[0].device, mask.sum(1).cpu()
-        places, text = mask.flatten().nonzero()[:, 0].to(device), mask.nonzero()[:, 0].to(device)
-        ends = (
-            torch.arange(1, len(mask) + 1) * mask.shape[1] - 1 - mask.cpu().flip(1).long().argmax(1)
-        )
-        tokens, sums, last = [], [], []  # of each layer, on the device of the activations
-        for h in found:
-            flat = h.flatten(0, 1)
-            chosen = flat[places].float()
-            sums.append(
-                torch.zeros(len(mask), self.width, device=device).index_add_(0, text, chosen)
-            )
-            last.append(flat[ends.to(device)].double().sum(0))
-            if any(part is not None for part in (self.within, self.clouds, self.sample)):
+        device = by_layer[0].device
+        counts = mask.sum(1).cpu()  # tokens of each text
+        # Of each token that counts: its index among all positions of the batch, and its text.
+        positions = mask.flatten().nonzero()[:, 0].to(device)
+        text = mask.nonzero()[:, 0].to(device)
+        ends = _last_positions(mask.cpu()).to(device)
+        # Lists by layer, on the device of the activations, so that one copy to the CPU is enough.
+        tokens = []
+        sums = []
+        last = []
+        needs_tokens = any(part is not None for part in (self.within, self.clouds, self.sample))
+        for h in by_layer:
+            flat = rearrange(h, "row pos width -> (row pos) width")
+            # Padding is left out here, so that what it holds, even NaN, reaches no sum.
+            chosen = flat[positions].float()
+            zeros = torch.zeros(len(mask), self.width, device=device)
+            sums.append(zeros.index_add_(0, text, chosen))
+            last.append(flat[ends].double().sum(0))
+            if needs_tokens:
                 tokens.append(chosen)
-        summed = torch.stack(sums, 1).cpu()
-        if not torch.isfinite(summed).all():
+        sums_of_texts = torch.stack(sums, 1).cpu()  # [row layer width]
+        # Checked before anything is added, so that a refused batch leaves no trace.
+        if not torch.isfinite(sums_of_texts).all():
             raise SteerlabError(
                 f"the activations of {lang!r} hold NaN or infinity; the model's weights are broken"
             )
-        place = self.langs.index(lang)
-        self._add(place, summed.double().sum(0), int(counts.sum()), tokens)
-        self.rows[place] += len(mask)
-        means = summed / counts[:, None, None]
-        for kept, total in (
-            (self.last, torch.stack(last).cpu()),
-            (self.pooled, means.double().sum(0)),
-        ):
-            kept[place] += (total - len(mask) * kept[place]) / self.rows[place]
+        index = self.langs.index(lang)
+        self._add(index, sums_of_texts.double().sum(0), int(counts.sum()), tokens)
+        self.rows[index] += len(mask)
+        # Each text counts once in `pooled` and `last`, however long it is.
+        means = sums_of_texts / counts[:, None, None]
+        self._add_texts(self.last, index, torch.stack(last).cpu(), len(mask))
+        self._add_texts(self.pooled, index, means.double().sum(0), len(mask))
         return means
 
     def _values(
         self, activations: Activations, layer: int, mask: Tensor
     ) -> Float[Tensor, "row pos width"]:
+        """The activations of one layer; raises where they are missing or of another shape."""
         name = hook_name(self.site, layer)
         try:
             value = activations[name].detach()
@@ -258,55 +333,77 @@ class Moments:
             )
         return value
 
-    def _add(self, place: int, total: Tensor, n: int, tokens: list[Tensor]) -> None:
-        """Chan, Golub and LeVeque's update of mean and scatter, stable for activations far from the
-        origin.
+    def _add(self, index: int, total: Tensor, n: int, tokens: list[Tensor]) -> None:
+        """Add n tokens of a language to its mean and scatter.
 
-        `total` [layer width] is the sum of n tokens; `tokens`, by layer [token width], is asked for
-        by what needs them.
+        This is the update of Chan, Golub and LeVeque (1983), stable for activations far from the
+        origin, where the difference of two large sums would lose all digits.
+
+        Args:
+            index: the number of the language.
+            total: the sum of the tokens, [layer width].
+            n: how many tokens.
+            tokens: the tokens themselves, by layer [token width]; empty if nothing needs them.
         """
-        before, mean = self.count[place].item(), total / n
-        step = mean - self.mean[place]
-        scatters = [kept for kept in (self.within, self._cloud(place)) if kept is not None]
+        before = self.count[index].item()
+        mean = total / n
+        step = mean - self.mean[index]
+        # The pooled scatter and the language's own grow by the same matrices.
+        scatters = []
+        if self.within is not None:
+            scatters.append(self.within)
+        if self.clouds is not None:
+            scatters.append(self.clouds[index])
         if scatters:
-            for layer, found in enumerate(tokens):
-                centred = found - mean[layer].to(found)
+            # First the scatter of the batch about its own mean...
+            for layer, vectors in enumerate(tokens):
+                centred = vectors - mean[layer].to(vectors)
                 square = (centred.mT @ centred).cpu()
-                for kept in scatters:
-                    kept[layer] += square
-            for kept in scatters:
-                kept += step[:, :, None] * step[:, None, :] * (before * n / (before + n))
-        self.mean[place] += step * (n / (before + n))
-        self.count[place] += n
+                for scatter in scatters:
+                    scatter[layer] += square
+            # ... then that of the two means about their common one.
+            for scatter in scatters:
+                scatter += step[:, :, None] * step[:, None, :] * (before * n / (before + n))
+        self.mean[index] += step * (n / (before + n))
+        self.count[index] += n
         if self.sample is not None:
-            self.sample.update(place, torch.stack(tokens, 1).cpu())
+            self.sample.update(index, torch.stack(tokens, 1).cpu())
 
-    def _cloud(self, place: int) -> Tensor | None:
-        return None if self.clouds is None else self.clouds[place]
+    def _add_texts(self, mean: Tensor, index: int, total: Tensor, n: int) -> None:
+        """Add the sum [layer width] over n texts to a mean over texts; `rows` counts them
+        already."""
+        mean[index] += (total - n * mean[index]) / self.rows[index]
 
     def merge(self, other: "Moments") -> "Moments":
-        """Add what another shard or machine saw."""
-        mine, theirs = self._kind(), other._kind()
-        if differing := [
+        """Add, in place, what another shard or machine saw.
+
+        Raises `SteerlabError` where the two were not collected alike, and names what differs.
+        """
+        mine = self._kind()
+        theirs = other._kind()
+        differing = [
             f"{name} {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]
-        ]:
+        ]
+        if differing:
             raise SteerlabError(
                 f"moments of a different kind cannot be merged: {'; '.join(differing)}"
             )
+        # The update of `_add`, with the other side as the batch. The clamps are for a language of
+        # which neither side has read anything: its mean stays 0.
         total = self.count + other.count
         step = other.mean - self.mean
         share = torch.where(total > 0, other.count / total.clamp(min=1), 0.0)[:, None, None]
+        weight = (self.count * other.count / total.clamp(min=1))[:, None, None]
         if self.within is not None and other.within is not None:
-            weight = (self.count * other.count / total.clamp(min=1))[:, None, None]
             self.within += other.within + torch.einsum("klw,klv->lwv", step * weight, step)
         if self.clouds is not None and other.clouds is not None:
-            weight = (self.count * other.count / total.clamp(min=1))[:, None, None]
             self.clouds += other.clouds + torch.einsum("klw,klv->klwv", step * weight, step)
         self.mean += step * share
-        rows = (other.rows / (self.rows + other.rows).clamp(min=1))[:, None, None]
-        self.last += (other.last - self.last) * rows
-        self.pooled += (other.pooled - self.pooled) * rows
-        self.count, self.rows = total, self.rows + other.rows
+        share_of_texts = (other.rows / (self.rows + other.rows).clamp(min=1))[:, None, None]
+        self.last += (other.last - self.last) * share_of_texts
+        self.pooled += (other.pooled - self.pooled) * share_of_texts
+        self.count = total
+        self.rows = self.rows + other.rows
         if self.sample is not None and other.sample is not None:
             self.sample.merge(other.sample)
         if self.pairs is not None and other.pairs is not None:
@@ -314,7 +411,7 @@ class Moments:
         return self
 
     def _kind(self) -> dict[str, Any]:
-        """What must be equal in two moments for their sum to mean something."""
+        """What must be equal in two of them, so that their sum means something."""
         return {
             "languages": self.langs,
             "layers": self.layers,
@@ -329,18 +426,22 @@ class Moments:
         }
 
     def at(self, *layers: int) -> "Moments":
-        """A view of some layers, for estimators: it shares some memory and is not to be updated."""
+        """Only these layers, for estimators: a view that shares memory and must not be updated.
+
+        Raises `SteerlabError` for a layer that is not there, or for none.
+        """
+        there = ", ".join(map(str, self.layers))
         if not layers:
-            raise SteerlabError(
-                f"name at least one of the layers {', '.join(map(str, self.layers))}"
-            )
+            raise SteerlabError(f"name at least one of the layers {there}")
         for layer in layers:
             if layer not in self.layers:
-                raise SteerlabError(
-                    f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}"
-                )
-        keep, view = [self.layers.index(layer) for layer in layers], copy.copy(self)
-        view.layers, view.mean, view.last = tuple(layers), self.mean[:, keep], self.last[:, keep]
+                raise SteerlabError(f"no layer {layer} here; there are layers {there}")
+        keep = [self.layers.index(layer) for layer in layers]
+        # A shallow copy: counts and languages stay shared, only what has an axis of layers is cut.
+        view = copy.copy(self)
+        view.layers = tuple(layers)
+        view.mean = self.mean[:, keep]
+        view.last = self.last[:, keep]
         view.pooled = self.pooled[:, keep]
         view.within = None if self.within is None else self.within[keep]
         view.clouds = None if self.clouds is None else self.clouds[:, keep]
@@ -349,16 +450,17 @@ class Moments:
             view.sample.vectors = self.sample.vectors[:, :, keep]
         if self.pairs is not None:
             view.pairs = copy.copy(self.pairs)
-            view.pairs.total, view.pairs.square = (
-                self.pairs.total[:, keep],
-                self.pairs.square[:, keep],
-            )
+            view.pairs.total = self.pairs.total[:, keep]
+            view.pairs.square = self.pairs.square[:, keep]
             view.pairs.sample = copy.copy(self.pairs.sample)
             view.pairs.sample.vectors = self.pairs.sample.vectors[:, :, keep]
         return view
 
     def covariance(self) -> Float[Tensor, "layer width width"]:
-        """The pooled within-language covariance; raises where scatter was not collected."""
+        """The pooled within-language covariance: the scatter over the number of tokens.
+
+        Raises `SteerlabError` where no scatter was collected.
+        """
         if self.within is None:
             raise SteerlabError(
                 "these moments hold no scatter; collect(..., also=['scatter']) gathers it"
@@ -368,33 +470,50 @@ class Moments:
 
     def spread(self) -> Float[Tensor, "layer width width"]:
         """The covariance of all tokens about the mean of all: within languages and between them."""
+        # Between languages, each weighs as much as it has tokens.
         share = (self.count / self.count.sum())[:, None, None]
         centred = (self.mean - (share * self.mean).sum(0)) * share.sqrt()
         return self.covariance() + torch.einsum("klw,klv->lwv", centred, centred)
 
     def second_moment(self, lang: int, place: int) -> Float[Tensor, "width width"]:
-        """The mean of h hᵀ over a language's tokens, not centred, at the layer number `place`;
-        needs `clouds`."""
+        """The mean of h hᵀ over a language's tokens h, not centred.
+
+        `lang` and `place` count the languages and the layers from 0. Raises `SteerlabError` where
+        no clouds were collected.
+        """
         mean = self.mean[lang, place]
-        return self.need("clouds")[lang, place].double() / self.count[lang] + torch.outer(
-            mean, mean
-        )
+        covariance = self.need("clouds")[lang, place].double() / self.count[lang]
+        return covariance + torch.outer(mean, mean)
 
     def need_texts(self) -> None:
-        """Raise and name the languages of which nothing was read: their mean is no mean."""
-        if missing := [
-            iso for iso, count in zip(self.langs, self.count.tolist(), strict=True) if not count
-        ]:
+        """Raise `SteerlabError` if nothing was read of some language, since it has no mean; name
+        it."""
+        missing = [
+            lang for lang, count in zip(self.langs, self.count.tolist(), strict=True) if count == 0
+        ]
+        if missing:
             raise SteerlabError(
                 f"these moments hold no text of {', '.join(missing)}; update them with some, or "
                 "leave it out"
             )
 
     def need(self, part: str) -> Any:
-        """The `clouds`, `sample` or `pairs`; raises and says how to collect it."""
-        found = getattr(self, part)
-        if found is None:
+        """The `clouds`, `sample` or `pairs`; raises `SteerlabError` if they were not collected,
+        and says how to."""
+        value = getattr(self, part)
+        if value is None:
             raise SteerlabError(
                 f"these moments hold no {part}; collect(..., also=['{part}']) gathers it"
             )
-        return found
+        return value
+
+
+def _last_positions(mask: Tensor) -> Tensor:
+    """The last position that counts of each text, among all positions of the batch, [row].
+
+    `mask` [row pos] is true where a token counts.
+    """
+    # `argmax` finds the first true value, so the mask is turned around.
+    behind = mask.flip(1).long().argmax(1)
+    ends_of_rows = torch.arange(1, len(mask) + 1) * mask.shape[1] - 1
+    return ends_of_rows - behind

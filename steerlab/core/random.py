@@ -8,13 +8,18 @@ if TYPE_CHECKING:
 
 
 def generator(purpose: str, seed: int) -> "torch.Generator":
-    """A generator of its own for each purpose and seed: what one purpose draws is no other's,
-    whatever their seeds.
+    """A random generator for one purpose and seed, independent of those of all other purposes.
 
-    Formula: the first 63 bits of the SHA-256 of "purpose seed". A seed added to a number of the
-    purpose's own would make seed k + 1 of one purpose seed k of another.
+    Formula: it is seeded with the first 63 bits of the SHA-256 of "purpose seed". (Adding the seed
+    to a number of the purpose's own would not do: seed k + 1 of one purpose could then equal seed
+    k of another.)
+
+    Args:
+        purpose: a word for what is drawn, such as "random control".
+        seed: the user's seed.
     """
-    import torch  # here, for the words of this module need no second's wait
+    import torch  # here, so that importing this module does not take the second that torch takes
 
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+    # `manual_seed` takes signed 64-bit numbers: shift the sign bit away.
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

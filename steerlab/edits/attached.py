@@ -118,14 +118,14 @@ class AttachedPart:
             )
         if self.part.rows is None:
             # A row of -1 is a prompt that rows are still to branch from: nothing is edited there.
-            here = [number for number, name in enumerate(names) if name >= 0]
+            mine = [number for number, name in enumerate(names) if name >= 0]
             index = None
         else:
             tensor_row = {name: number for number, name in enumerate(self.part.rows.tolist())}
-            here = [number for number, name in enumerate(names) if name in tensor_row]
-            index = torch.tensor([tensor_row[names[number]] for number in here], dtype=torch.long)
-        self.rows, self.whole = rows, len(here) == len(names)
-        self.pick = slice(None) if self.whole else _span(here, device)
+            mine = [number for number, name in enumerate(names) if name in tensor_row]
+            index = torch.tensor([tensor_row[names[number]] for number in mine], dtype=torch.long)
+        self.rows, self.whole = rows, len(mine) == len(names)
+        self.pick = slice(None) if self.whole else _span(mine, device)
         self.names = rows[self.pick]
         self.tensors = {
             name: (tensor if index is None else tensor[index]).to(device)

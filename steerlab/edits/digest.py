@@ -94,9 +94,7 @@ def _describe_collection(value: Any, above: tuple[FunctionType, ...]) -> Describ
         items = [[_describe(key, above), _describe(item, above)] for key, item in value.items()]
         return [kind, items]
     if isinstance(value, torch.nn.Module):
-        # `repr` says how it is built, with the settings of its layers.
-        weights = {name: tensor_digest(item) for name, item in value.state_dict().items()}
-        return ["torch module", _describe_class(type(value)), repr(value), weights]
+        return ["torch module", *_describe_module(value, above)]
     if dataclasses.is_dataclass(value):
         fields = {
             each.name: _describe(getattr(value, each.name), above)
@@ -106,6 +104,18 @@ def _describe_collection(value: Any, above: tuple[FunctionType, ...]) -> Describ
     if callable(value) and _is_installed(type(value)):
         return _describe_made_by_library(value, above)
     raise Unreadable(f"it uses an object of type {kind}")
+
+
+def _describe_module(module: torch.nn.Module, above: tuple[FunctionType, ...]) -> Described:
+    """The classes of a module and of those in it, their settings, and all weights and buffers."""
+    classes = [[name, _describe_class(type(each))] for name, each in module.named_modules()]
+    settings = {}
+    for name, each in module.named_modules():
+        for key, value in vars(each).items():
+            if not key.startswith("_"):  # those are torch's own: tables of weights and of hooks
+                settings[f"{name}.{key}"] = _describe(value, above)
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return [classes, settings, {name: tensor_digest(tensor) for name, tensor in tensors}]
 
 
 def _describe_made_by_library(value: Any, above: tuple[FunctionType, ...]) -> Described:
@@ -153,6 +163,7 @@ def _describe_function(function: FunctionType, above: tuple[FunctionType, ...]) 
         [_describe(value, inside) for value in function.__defaults__ or ()],
         {name: _describe(value, inside) for name, value in (function.__kwdefaults__ or {}).items()},
         {name: _describe(value, inside) for name, value in sorted(values.items())},
+        _describe_readable(vars(function), inside),  # what was set on it, as in f.scale = 2
     ]
 
 
@@ -161,12 +172,17 @@ def _describe_installed(function: FunctionType, inside: tuple[FunctionType, ...]
     `torch.vmap(f, 1)`, with that one and with its settings as far as they can be read."""
     # `functools.wraps` gives a wrapper the name of what it wraps; its code keeps its own.
     name = f"{function.__globals__['__name__']}.{function.__code__.co_qualname}"
-    settings = {}
-    for key, value in _closure_of(function).items():
-        with contextlib.suppress(Unreadable):
-            settings[key] = _describe(value, inside)
     wrapped = getattr(function, "__wrapped__", None)
+    settings = _describe_readable(_closure_of(function), inside)
     return ["installed", name, _describe(wrapped, inside), settings]
+
+
+def _describe_readable(values: Mapping[str, Any], above: tuple[FunctionType, ...]) -> Described:
+    described = {}
+    for key, value in values.items():
+        with contextlib.suppress(Unreadable):
+            described[key] = _describe(value, above)
+    return described
 
 
 # ------------------------------------------------------------------------------- the values it uses
@@ -190,8 +206,8 @@ def _globals_of(function: FunctionType, text: str) -> dict[str, Any]:
         table = symtable.symtable(text, "function", "exec")
     except SyntaxError as error:
         raise Unreadable("it changes names of the function around it") from error
-    known = function.__globals__
-    return {name: known[name] for name in set(_read_names(table)) if name in known}
+    values = function.__globals__
+    return {name: values[name] for name in set(_read_names(table)) if name in values}
 
 
 def _read_names(table: symtable.SymbolTable) -> Iterator[str]:
@@ -207,7 +223,7 @@ def _read_names(table: symtable.SymbolTable) -> Iterator[str]:
 def _values_in_modules(node: ast.AST, values: Mapping[str, Any]) -> dict[str, Any]:
     """What the source reads of modules, as in `settings.SCALE`; what lies in an installed one
     counts by its name, which is in the text."""
-    found = {}
+    read = {}
     for attribute in ast.walk(node):
         if not isinstance(attribute, ast.Attribute):
             continue
@@ -216,8 +232,8 @@ def _values_in_modules(node: ast.AST, values: Mapping[str, Any]) -> dict[str, An
             continue
         value = getattr(holder, attribute.attr, None)
         if not isinstance(value, ModuleType):
-            found[ast.unparse(attribute)] = value
-    return found
+            read[ast.unparse(attribute)] = value
+    return read
 
 
 def _resolve(node: ast.expr, values: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import hook_name
+from steerlab.core.sites import hook_name, lens_hook, lens_width
 from steerlab.edits.attached import AttachedPart, EditStats, begins_with_bos, plain_hook
 from steerlab.edits.own_function import OwnFunction
 from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
@@ -111,16 +111,7 @@ class Edit:
                 `prepend_bos`. A model that does not say raises where `bos` is not given.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
-            if getattr(model.cfg, "num_experts", None) and any(
-                part.site.startswith("mlp_") for part in self.parts
-            ):
-                raise SteerlabError(
-                    "the model is a mixture of experts, which has no sites mlp_pre and mlp_post"
-                )
-            inner = getattr(model.cfg, "d_mlp", None)
-            self._need_width(
-                lambda site: inner if site.startswith("mlp_") else model.cfg.d_model, "the model"
-            )
+            self._need_width(lambda site: lens_width(model.cfg, site), "the model")
         if blind := sorted({part.positions for part in self.parts} - {"all"}):
             raise SteerlabError(
                 f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'"
@@ -133,7 +124,10 @@ class Edit:
                 )
         bos = begins_with_bos(model) if bos is None else bos
         return [
-            (hook_name(part.site, part.layer), plain_hook(part, self.rows, bos=bos))
+            (
+                hook_name(part.site, part.layer),
+                lens_hook(part.site, plain_hook(part, self.rows, bos=bos)),
+            )
             for part in self.parts
         ]
 
@@ -158,7 +152,7 @@ class Edit:
             for key, tensor in part.tensors.items():
                 # A width of 1 is a number for each unit, not a vector.
                 if tensor.ndim > 1 and tensor.shape[-1] not in (1, width):
-                    where = f" at {part.site}" if part.site.startswith("mlp_") else ""
+                    where = "" if part.site.startswith("resid_") else f" at {part.site}"
                     raise SteerlabError(
                         f"{part.operator}: {key} has width {tensor.shape[-1]}, {name} has "
                         f"{width}{where}"
@@ -176,8 +170,8 @@ def stack(edits: Sequence[Edit]) -> Edit:
                 raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
             place = (part.layer, part.site)
             turns[place] = turns.get(place, -1) + 1
-            key = (*place, turns[place], part.positions, part.identity, part.change)
-            groups.setdefault((*key, _shapes(part)), []).append((row, part))
+            key = (*place, turns[place], part.positions, part.identity, *_function_of(part))
+            groups.setdefault(key, []).append((row, part))
     # Groups of one layer, site and turn are of different rows, so that their order is free: by name
     # it is the same in every run, whatever row comes first.
     order = lambda item: (*item[0][:3], item[1][0][1].operator, *item[0][3:5])  # noqa: E731
@@ -185,12 +179,17 @@ def stack(edits: Sequence[Edit]) -> Edit:
     return Edit(tuple(_together(members) for _, members in ordered), _maker(edits), len(edits))
 
 
-def _shapes(part: Part) -> tuple:
-    """What tensors must have in common to be joined: nothing for the package's functions, for which
-    a row of zeros is no row, and the whole shape for a user's."""
+def _function_of(part: Part) -> tuple:
+    """What parts have in common that one call can do, beside their place: the function, and for a
+    user's the shapes of the tensors too.
+
+    For an operator's function a row of zeros in a subspace, or in a set of units, is as if it was
+    not there; what it is for a user's function no one knows.
+    """
     if not isinstance(part.change, OwnFunction):
-        return ()
-    return tuple((name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors))
+        return (part.change,)
+    shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]
+    return (part.change.identity, tuple(shapes))
 
 
 def _together(members: Sequence[tuple[int, Part]]) -> Part:
@@ -236,7 +235,9 @@ def edit_along(
     Args:
         direction: says the site, the layers and the model.
         change: what is added to h (see `ChangeFn`), a function of a module, so that it pickles.
-        tensors: what the function gets, each with a leading axis of the direction's layers.
+        tensors: what the function gets, each with a leading axis of the direction's layers. In a
+            stack, one of three axes is filled up with rows of zeros to the largest rank: these must
+            change nothing.
         operator: what messages call it.
         positions: one of POSITIONS.
         identity: whether the operator is set to change nothing.
@@ -326,4 +327,6 @@ def _need_positions(positions: str) -> None:
 
 
 def _depth(part: Part) -> int:
+    """The depth below which a part changes nothing: all sites but one lie in their block or before
+    it, and a row that differs inside a block must run the block itself."""
     return part.layer + (part.site == "resid_post")

@@ -270,8 +270,8 @@ def detour(
 
 def inside(h: Tensor, read: Tensor, write: Tensor) -> Tensor:
     """What rows of `read` [row rank width] find in h, put back along rows of `write`."""
-    found = einsum(h, read, "row pos width, row rank width -> row pos rank")
-    return einsum(found, write, "row pos rank, row rank width -> row pos width")
+    read_out = einsum(h, read, "row pos width, row rank width -> row pos rank")
+    return einsum(read_out, write, "row pos rank, row rank width -> row pos width")
 
 
 def draw_like(tensor: Tensor, random: torch.Generator) -> Tensor:

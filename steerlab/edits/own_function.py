@@ -2,8 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ class OwnFunction:
     """A function that is called with as many of (h, tensors, positions) as it takes, and whose
     result is checked.
 
-    Two are equal, and so run together in a stack, if they have the same source and values; a
-    function that stands for its `name` alone is equal to itself only.
+    Two are equal if they had the same source and values when they were read; a function that
+    stands for its `name` alone is equal to itself only.
     """
 
     function: Callable[..., Tensor]
@@ -84,6 +85,21 @@ class OwnFunction:
                 f"{broken.numel()} positions, where h is finite; return finite numbers"
             )
         return added
+
+    @property
+    def identity(self) -> Hashable:
+        """What two functions share that do the same now and later, whatever happens to their
+        values: the code, and the very variables that it uses.
+
+        So the lambdas of one loop run together in a stack, and those of two closures do not, even
+        if their values are equal now.
+        """
+        function = self.function
+        if not isinstance(function, FunctionType):
+            return id(function)
+        defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        used = (*(function.__closure__ or ()), *defaults, function.__globals__)
+        return (function.__code__, *map(id, used))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, OwnFunction):

@@ -62,35 +62,35 @@ def causal_lift(
     scale = _scale(firing)[need_of(candidates, firing)]
     gold = need_gold(model, corpus.select(candidates.langs), words, batch=batch)
     prompts = [prompt(model.tokenizer, form, line, source=source) for line in corpus[source]]
-    columns = [words.langs.index(iso) for iso in candidates.langs]
+    columns = [words.langs.index(lang) for lang in candidates.langs]
     origin = words.langs.index(source)
     effect = torch.full((*candidates.chosen.shape, len(strengths)), float("nan"))
     with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
         for layer, sae in bar.track(needed.items(), description="lifting"):
-            place = candidates.layers.index(layer)
-            units = candidates.chosen[:, place].any(0).nonzero()[:, 0].tolist()
-            steps = scale[place, units, None] * sae.W_dec[units].cpu()
+            index = candidates.layers.index(layer)
+            units = candidates.chosen[:, index].any(0).nonzero()[:, 0].tolist()
+            steps = scale[index, units, None] * sae.W_dec[units].cpu()
             edits = [
                 _switched_on(model, sae, strength * step)
                 for step, strength in product(steps, strengths)
             ]
             gain = language_masses(model, prompts, edits, words, batch=batch).gain.mean(1)
             moved = (gain[:, columns] - gain[:, [origin]]).T
-            effect[:, place, units] = moved.unflatten(1, (len(units), len(strengths)))
+            effect[:, index, units] = moved.unflatten(1, (len(units), len(strengths)))
     slope = _median(effect / torch.tensor(list(strengths)))
-    about = {
-        "model": model.about,
+    provenance = {
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "candidates": candidates.method,
     }
-    about |= {
+    provenance |= {
         "positions": "all",
         "unit": "mean value where it is on",
         "saes": [sae.digest for sae in needed.values()],
     }
-    about |= {"tokens": {iso: words.sizes[iso] for iso in candidates.langs}}
-    about |= {
+    provenance |= {"tokens": {lang: words.sizes[lang] for lang in candidates.langs}}
+    provenance |= {
         "gold": dict(zip(candidates.langs, gold[range(len(gold)), columns].tolist(), strict=True))
     }
     return Lift(
@@ -100,7 +100,7 @@ def causal_lift(
         tuple(map(float, strengths)),
         slope,
         effect,
-        about,
+        provenance,
     )
 
 
@@ -118,7 +118,7 @@ def need_gold(
         heaviest = words.langs[int(row.argmax())]
         if heaviest != spoken:
             own, most = float(row[words.langs.index(spoken)]), float(row.max())
-            shown = {iso: words.sample(iso) for iso in (spoken, heaviest)}
+            shown = {lang: words.sample(lang) for lang in (spoken, heaviest)}
             wrong.append(
                 f"text of {spoken} has mass {own:.3f} of its own and {most:.3f} of {heaviest}; "
                 f"tokens: {shown}"
@@ -146,7 +146,7 @@ def _median(values: Float[Tensor, "*any value"]) -> Float[Tensor, "*any"]:
 
 def _switched_on(model: Model, sae: SAE, step: Tensor) -> Edit:
     part = Part(shift, "add", sae.site, sae.layer, "all", {"shift": step[None]}, identity=False)
-    return Edit((part,), model.about)
+    return Edit((part,), model.metadata)
 
 
 def _need(

@@ -53,7 +53,7 @@ def collect(
     width = model.width_of(site)
     parts = _parts(also, corpus, len(chosen), width, source)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "excluded": "BOS and padding",

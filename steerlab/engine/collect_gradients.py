@@ -18,8 +18,8 @@ from steerlab.core.languages import language
 from steerlab.engine.batching import InOrder
 from steerlab.engine.inputs import chosen_layers, need_room
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions
 
 Items = Mapping[str, Sequence[tuple[str, str]]]
@@ -55,7 +55,7 @@ def collect_gradients(
         if control is not None:
             other[index] = _terms(inputs, control[lang], site, chosen, batch, floor=0.0)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "site": site,
         "items": _metadata(items),
         "answer": "exp(mean log-probability)",

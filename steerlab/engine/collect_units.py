@@ -19,8 +19,8 @@ from steerlab.core.firing import Firing
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions
 
 NOISE = ("random", "shuffled")
@@ -82,7 +82,7 @@ def collect_units(
         raise SteerlabError(f"keep is 0 or more and batch 1 or more; given: {keep} and {batch}")
     reader = _neurons(model, layers) if saes is None else _latents(model, saes, layers)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "noise": noise,

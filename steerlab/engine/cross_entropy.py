@@ -14,8 +14,8 @@ import steerlab.engine.batching as batches
 from steerlab.edits import Edit, stack
 from steerlab.engine.forward import rows_on
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 
 def cross_entropy(

@@ -15,8 +15,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, EditStats
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 LEAVE = (
     1 / 8

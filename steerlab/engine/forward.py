@@ -24,8 +24,8 @@ from steerlab.edits import Edit, EditStats
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import pad
 from steerlab.models.branching import Branch, branch
-from steerlab.models.huggingface import Model
 from steerlab.models.kv_cache import keep_rows
+from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions, positions_of, step_positions
 
 Keep = Literal["last", "all"]

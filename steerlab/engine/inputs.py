@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.prompts import encode, prompt
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 
 def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:

@@ -39,25 +39,25 @@ def language_effects(
     named += [(CONTROL, name, edit) for name, edit in (controls or {}).items()]
     given = [edit for _, _, edit in named]
     dose = doses(
-        model, [text for iso in corpus.langs for text in corpus[iso]], given, batch=batch
+        model, [text for lang in corpus.langs for text in corpus[lang]], given, batch=batch
     ).tolist()
     parts = []
-    for iso in corpus.langs:
+    for lang in corpus.langs:
         plain, *steered = cross_entropy(
-            model, corpus[iso], [Edit(()), *given], batch=batch
+            model, corpus[lang], [Edit(()), *given], batch=batch
         ).double()
         numbers = (
-            corpus.numbers if corpus.aligned else [f"{iso} {place}" for place in range(len(plain))]
+            corpus.numbers if corpus.aligned else [f"{lang} {index}" for index in range(len(plain))]
         )
         for (kind, name, _), nats, size in zip(named, steered, dose, strict=True):
-            told = {
+            columns = {
                 "edit": name,
                 "kind": kind,
-                "language": iso,
+                "language": lang,
                 "sentence": list(numbers),
                 "dose": size,
             }
             parts.append(
-                pd.DataFrame({**told, "unsteered": plain, "nats": nats, "rise": nats - plain})
+                pd.DataFrame({**columns, "unsteered": plain, "nats": nats, "rise": nats - plain})
             )
     return pd.concat(parts, ignore_index=True)

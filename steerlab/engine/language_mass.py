@@ -25,8 +25,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, stack
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 __all__ = ["Lexicon", "gold_masses", "language_masses", "lexicon", "mass_shift", "mass_summary"]
 
@@ -52,8 +52,8 @@ class Lexicon:
 
     def __post_init__(self) -> None:
         sizes = (self.weights > 0).sum(1).tolist()
-        if empty := [iso for iso, size in zip(self.langs, sizes, strict=True) if not size]:
-            full = {iso: self.sample(iso) for iso in self.langs if iso not in empty}
+        if empty := [lang for lang, size in zip(self.langs, sizes, strict=True) if not size]:
+            full = {lang: self.sample(lang) for lang in self.langs if lang not in empty}
             raise SteerlabError(
                 f"no token stands for {' '.join(empty)}, so that no mass could ever be seen; give "
                 "more text, a smaller "
@@ -71,15 +71,15 @@ class Lexicon:
 
     def _owners(self, token: int) -> str:
         return " ".join(
-            iso
-            for iso, weight in zip(self.langs, self.weights[:, token].tolist(), strict=True)
+            lang
+            for lang, weight in zip(self.langs, self.weights[:, token].tolist(), strict=True)
             if weight
         )
 
-    def sample(self, iso: str, count: int = _SAMPLES) -> list[str]:
+    def sample(self, lang: str, count: int = _SAMPLES) -> list[str]:
         """Some of a language's tokens, decoded, evenly spread over their ids: look at them
         before you trust a mass."""
-        tokens = self.weights[self.langs.index(iso)].nonzero()[:, 0].tolist()
+        tokens = self.weights[self.langs.index(lang)].nonzero()[:, 0].tolist()
         step = max(1, len(tokens) // count)
         return [self.pieces.get(token, str(token)) for token in tokens[::step][:count]]
 
@@ -124,15 +124,16 @@ def lexicon(model: Any, corpus: Corpus, *, share: float = SHARE, least: int = LE
         raise SteerlabError(
             f"share lies between 0 and 1 and least is 1 or more; given: {share} and {least}"
         )
-    counts = torch.stack([_counts(model, corpus[iso]) for iso in corpus.langs])
+    counts = torch.stack([_counts(model, corpus[lang]) for lang in corpus.langs])
     pieces = _pieces(model)
-    place = {piece: number for number, piece in enumerate(dict.fromkeys(pieces.values()))}
-    units = torch.full((model.vocabulary,), len(place))
-    units[list(pieces)] = torch.tensor([place[piece] for piece in pieces.values()])
-    grouped = torch.zeros(len(counts), len(place) + 1, dtype=torch.float64).index_add_(
-        1, units, counts
-    )
-    grouped[:, -1] = 0  # what is nobody's
+    distinct = list(dict.fromkeys(pieces.values()))
+    index = {piece: number for number, piece in enumerate(distinct)}
+    # Tokens that decode to the same are one unit; all that are nobody's are the last one.
+    units = torch.full((model.vocabulary,), len(distinct))
+    units[list(pieces)] = torch.tensor([index[piece] for piece in pieces.values()])
+    grouped = torch.zeros(len(counts), len(distinct) + 1, dtype=torch.float64)
+    grouped.index_add_(1, units, counts)
+    grouped[:, -1] = 0
     frequency = grouped / grouped.sum(1, keepdim=True).clamp(min=1)
     weight = frequency / frequency.sum(0).clamp(min=1e-30)
     weight[(weight <= share) | (grouped < least)] = 0
@@ -147,17 +148,17 @@ def _counts(model: Model, texts: Sequence[str]) -> Tensor:
 def _pieces(model: Model) -> dict[int, str]:
     """What each token that may be a language's decodes to; a piece of a character keeps its
     number."""
-    special, found = set(model.tokenizer.all_special_ids), {}
-    for token, piece in enumerate(
-        model.tokenizer.batch_decode([[u] for u in range(len(model.tokenizer))])
-    ):
+    special = set(model.tokenizer.all_special_ids)
+    decoded = model.tokenizer.batch_decode([[token] for token in range(len(model.tokenizer))])
+    pieces: dict[int, str] = {}
+    for token, piece in enumerate(decoded):
         if token in special or token >= model.vocabulary:
             continue
         if _PARTIAL in piece:
-            found[token] = f"{piece.strip()}<{token}>"
+            pieces[token] = f"{piece.strip()}<{token}>"
         elif any(unicodedata.category(letter)[0] in "LM" for letter in piece):
-            found[token] = piece.strip()
-    return found
+            pieces[token] = piece.strip()
+    return pieces
 
 
 @torch.inference_mode()
@@ -268,10 +269,10 @@ def gold_masses(
     should be highest."""
     model = load(model)
     each = [
-        language_masses(model, corpus[iso], [], words, positions="all", batch=batch).unsteered
-        for iso in corpus.langs
+        language_masses(model, corpus[lang], [], words, positions="all", batch=batch).unsteered
+        for lang in corpus.langs
     ]
-    return torch.stack([found.mean(0) for found in each])
+    return torch.stack([unsteered.mean(0) for unsteered in each])
 
 
 def mass_shift(
@@ -287,50 +288,53 @@ def mass_shift(
     """Tidy rows of `language_masses`: edit, sentence, language, `mass`, `unsteered`, `gain` (ΔM)
     and `kl` in nats.
 
-    `sentences`: the number of each text, by default its place.
+    `sentences`: the number of each text, by default its index.
     """
     numbers = range(len(texts)) if sentences is None else sentences
     if len(numbers) != len(texts):
         raise SteerlabError(
             f"give one sentence number for each text; {len(numbers)} for {len(texts)} texts"
         )
-    found = language_masses(
+    masses = language_masses(
         model, texts, list(edits.values()), words, positions=positions, batch=batch
     )
-    told = []
-    for e, name in enumerate(edits):
-        for t, number in enumerate(numbers):
-            gained = zip(
-                words.langs, found.mass[e, t].tolist(), found.unsteered[t].tolist(), strict=True
+    lines: list[dict[str, Any]] = []
+    for edit, name in enumerate(edits):
+        for text, number in enumerate(numbers):
+            each = zip(
+                words.langs,
+                masses.mass[edit, text].tolist(),
+                masses.unsteered[text].tolist(),
+                strict=True,
             )
-            kl = float(found.kl[e, t])
-            told += [
+            kl = float(masses.kl[edit, text])
+            lines += [
                 {
                     "edit": name,
                     "sentence": number,
-                    "language": iso,
-                    "mass": m,
-                    "unsteered": u,
-                    "gain": m - u,
+                    "language": lang,
+                    "mass": mass,
+                    "unsteered": unsteered,
+                    "gain": mass - unsteered,
                     "kl": kl,
                 }
-                for iso, m, u in gained
+                for lang, mass, unsteered in each
             ]
-    return pd.DataFrame(told)
+    return pd.DataFrame(lines)
 
 
 def mass_summary(rows: pd.DataFrame) -> pd.DataFrame:
     """`mass_shift`'s rows, a line for each edit and language: `gain` and `kl` with 95 %
     intervals, on `n` texts."""
     table = []
-    for (edit, iso), part in rows.groupby(["edit", "language"], sort=False):
+    for (edit, lang), part in rows.groupby(["edit", "language"], sort=False):
         line: dict[str, Any] = {
             "edit": edit,
-            "language": iso,
+            "language": lang,
             "unsteered": float(part["unsteered"].mean()),
         }
         for name in ("gain", "kl"):
-            found = by_sentence(part[name].to_numpy(float), part["sentence"].to_numpy())
-            line |= named(name, found)
+            interval = by_sentence(part[name].to_numpy(float), part["sentence"].to_numpy())
+            line |= named(name, interval)
         table.append(line | {"n": len(part)})
     return pd.DataFrame(table)

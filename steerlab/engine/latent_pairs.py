@@ -74,7 +74,7 @@ def latent_pairs(
             differences[lang, layer] = after[layer] - own
             source_mean[lang, layer] = own.mean(0)
     provenance = {
-        "model": model.about,
+        "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
         "selection": selection.method,
@@ -97,21 +97,21 @@ def _means(
     model = inputs.model
     need_room(model, ids)
 
-    def look(found: dict[int, Tensor], layer: int) -> HookFn:
+    def look(means: dict[int, Tensor], layer: int) -> HookFn:
         def see(h: Tensor, positions: Positions) -> None:
             text = positions.text
             z = saes[layer].encode(h[text])[:, units[layer]]
             rows = text.nonzero()[:, 0]
             sums = z.new_zeros(len(h), z.shape[1]).index_add_(0, rows, z)
-            found[layer] = (sums / text.sum(1, keepdim=True).clamp(min=1)).cpu()
+            means[layer] = (sums / text.sum(1, keepdim=True).clamp(min=1)).cpu()
 
         return see
 
     def work(start: int, rows: Sequence[int]) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
-        looks = [(saes[layer].site, layer, look(found, layer)) for layer in units]
+        means: dict[int, Tensor] = {}
+        looks = [(saes[layer].site, layer, look(means, layer)) for layer in units]
         read(model, [ids[start + row] for row in rows], looks)
-        return found
+        return means
 
     parts: list[dict[int, Tensor]] = []
     for start in range(0, len(ids), batch):

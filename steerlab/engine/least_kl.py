@@ -40,10 +40,12 @@ def least_kl(
             f"share is {share}; give a share of the best gain above 0 and at most 1"
         )
     need_words(words, (source, target))
-    found = language_masses(model, texts, list(edits.values()), words, batch=batch)
-    gained = found.gain.mean(1)
+    masses = language_masses(model, texts, list(edits.values()), words, batch=batch)
+    gained = masses.gain.mean(1)
     gain = gained[:, words.langs.index(target)] - gained[:, words.langs.index(source)]
-    table = pd.DataFrame({"key": list(edits), "gain": gain.numpy(), "kl": found.kl.mean(1).numpy()})
+    table = pd.DataFrame(
+        {"key": list(edits), "gain": gain.numpy(), "kl": masses.kl.mean(1).numpy()}
+    )
     best = table["gain"].max()
     if not best > 0:
         raise SteerlabError(

@@ -57,8 +57,8 @@ def read_form(form: str) -> tuple[str, str]:
     """A form and the suffix joined to it ("" without): "chat+de" -> ("chat", "de"); an unknown
     one raises."""
     base, plus, asking = form.partition("+")
-    known = asking in SUFFIXES or asking in LANGUAGES
-    if base not in FORMS or (plus and not (known and base in INSTRUCTED)):
+    exists = asking in SUFFIXES or asking in LANGUAGES
+    if base not in FORMS or (plus and not (exists and base in INSTRUCTED)):
         joined = ", ".join(f"+{suffix}" for suffix in SUFFIXES)
         raise SteerlabError(
             f"there is no prompt form {form!r}; the forms are {', '.join(FORMS)}; to "
@@ -75,10 +75,11 @@ def instruction(asking: str, target: str) -> str:
     own name.
     """
     language(asking), language(target)
-    told, wanted = _instructions()[asking], _instructions()[target]
+    instructions = _instructions()
     if asking == target:
-        return told.own
-    return told.other.format(language(target).name if asking == "en" else wanted.name)
+        return instructions[asking].own
+    name = language(target).name if asking == "en" else instructions[target].name
+    return instructions[asking].other.format(name)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class _Instruction:
 @lru_cache(maxsize=1)
 def _instructions() -> dict[str, _Instruction]:
     rows = [line.split("\t") for line in _FILE.read_text("utf-8").splitlines()]
-    return {iso: _Instruction(*told) for iso, *told in rows}
+    return {lang: _Instruction(*texts) for lang, *texts in rows}
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -120,7 +121,7 @@ def pad(
     length = max(map(len, ids))
     tokens = torch.full((len(ids), length), padding or 0)
     mask = torch.zeros(len(ids), length, dtype=torch.bool)
-    for row, found in enumerate(ids):
-        tokens[row, length - len(found) :] = torch.tensor(found)
-        mask[row, length - len(found) :] = True
+    for row, own in enumerate(ids):
+        tokens[row, length - len(own) :] = torch.tensor(own)
+        mask[row, length - len(own) :] = True
     return tokens.to(device), mask.to(device)

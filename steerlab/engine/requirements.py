@@ -16,7 +16,7 @@ def need_source(selection: Selection, source: str) -> None:
 
 
 def need_words(words: Lexicon, langs: Iterable[str]) -> None:
-    if missing := [iso for iso in langs if iso not in words.langs]:
+    if missing := [lang for lang in langs if lang not in words.langs]:
         raise SteerlabError(
             f"the lexicon has no tokens of {' '.join(missing)}; make it from text of these too"
         )
@@ -25,9 +25,9 @@ def need_words(words: Lexicon, langs: Iterable[str]) -> None:
 def need_sae(saes: Mapping[int, SAE], layer: int, selection: Selection) -> SAE:
     """The layer's autoencoder, if it is one that the units may have been chosen with."""
     if layer not in saes:
-        told = ", ".join(map(str, saes)) or "none"
+        layers = ", ".join(map(str, saes)) or "none"
         raise SteerlabError(
-            f"there is no autoencoder of layer {layer}; there are {told}: give one, or use .at"
+            f"there is no autoencoder of layer {layer}; there are {layers}: give one, or use .at"
         )
     sae = saes[layer]
     if (sae.latents, sae.site) != (selection.units, selection.site):

@@ -13,9 +13,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
 from steerlab.engine.requirements import need_sae, need_source
 from steerlab.estimate.units import Selection
-from steerlab.models.anatomy import projections
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 COLUMNS = ["language", "layer", "feature", "mlp_layer", "neuron", "weight", "contribution", "share"]
@@ -101,16 +100,7 @@ def _largest(
 
 def written(model: Model, layer: int) -> Float[Tensor, "width neuron"]:
     """What each neuron of a layer's MLP writes into the residual stream."""
-    if not hasattr(model, "blocks"):
-        raise SteerlabError(
-            f"tracing reads the weights of {model.name} itself; load it by name, not in another's "
-            "view"
-        )
-    last: Any = projections(model.blocks[layer]).last
-    weight = (
-        last.weight if hasattr(last, "in_features") else last.weight.T
-    )  # GPT-2's Conv1D is the other way round
-    return weight.detach().double().cpu()
+    return model.neuron_outputs(layer).double().cpu()
 
 
 def _passed(sae: SAE, neurons: Firing) -> list[int]:

@@ -21,18 +21,25 @@ from steerlab.figures.style import (
 )
 
 _SHIFTED = "; points of equal x are drawn side by side"
+# Methods that always have the same colour and marker, in the order of the legend.
 _ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")
 
 
 def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = "") -> go.Figure:
     """How far apart the languages lie at each layer: two panels over one layer axis.
 
-    Columns: layer; trace_ratio (trace of the scatter between language means over that within
-    languages); nearest_mean (share of dev lines nearest to their own language's mean). `chance`
-    draws a line in the second panel.
+    Raises `SteerlabError` for a missing column or no rows.
+
+    Args:
+        table: columns layer; trace_ratio (trace of the scatter between language means over that
+            within languages); nearest_mean (share of dev lines nearest to their own language's
+            mean).
+        chance: draws a line in the second panel.
+        note: a last sentence of the caption.
     """
     check(table, ("layer", "trace_ratio", "nearest_mean"), "separation")
     table = table.sort_values("layer")
+    # A little room above the first panel, for its heading.
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12, specs=[[{"t": 0.05}], [{}]]
     )
@@ -61,7 +68,7 @@ def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = 
             font={"size": 13, "color": PALETTE[row - 1]},
         )
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(range=[0, 1.04], row=2, col=1)
+    figure.update_yaxes(range=[0, 1.04], row=2, col=1)  # a share, with room for the markers at 1
     figure.update_xaxes(**_layers(table["layer"]))
     figure.update_xaxes(title_text="layer", row=2, col=1)
     if chance is not None:
@@ -88,16 +95,28 @@ def dose_curves(
 ) -> go.Figure:
     """A score against strength or dose, one line for each method, with its interval as a bar.
 
-    Columns: `x`, `value`, `by`, and low and high, the ends of the interval. Controls are grey and
-    dashed; `chance` draws a line. Raises `SteerlabError` for a missing column or no rows.
+    Controls are grey and dashed. Raises `SteerlabError` for a missing column or no rows.
+
+    Args:
+        table: the columns that are named here, and low and high, the ends of the interval.
+        x: the column of the strength or dose.
+        value: the column of the score.
+        by: the column of the method.
+        x_label: what x is called.
+        value_label: what the score is called.
+        chance: draws a line at this score.
+        note: a last sentence of the caption.
     """
     check(table, (x, value, "low", "high", by), "dose_curves")
     figure = go.Figure()
-    styles, shift = _styles(table[by].unique().tolist()), _shift(table, x, by)
-    for place, (name, color, dash, symbol) in enumerate(styles):
+    styles = _styles(table[by].unique().tolist())
+    shift = _shift(table, x, by)
+    middle = (len(styles) - 1) / 2
+    for index, (name, color, dash, symbol) in enumerate(styles):
         line = table[table[by] == name].sort_values(x)
         figure.add_scatter(
-            x=line[x] + shift * (place - (len(styles) - 1) / 2),
+            # Lines stand side by side about the true x, which the hover shows.
+            x=line[x] + shift * (index - middle),
             y=line[value],
             error_y={
                 "array": line["high"] - line[value],
@@ -116,6 +135,7 @@ def dose_curves(
             ),
         )
     figure.update_xaxes(title_text=x_label)
+    # Few strengths are each a tick; of many doses plotly chooses round ones.
     if table[x].nunique() <= 8:
         figure.update_xaxes(tickvals=sorted(table[x].unique()), tickformat=".3~g")
     figure.update_yaxes(title_text=value_label, rangemode="tozero")
@@ -133,9 +153,13 @@ def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
     """The share of languages whose nearest neighbour is of their own family, by layer, beside what
     it must exceed.
 
-    Columns: layer, value, series. A series without a layer (NaN, or below 0), such as token
-    unigrams or the embedding layer, is a level line; one with "null" in its name is the dotted line
-    of the permutations. The first is the main.
+    Raises `SteerlabError` for a missing column, no rows, and where no series has layers.
+
+    Args:
+        table: columns layer, value, series. A series without a layer (NaN, or below 0), such as
+            token unigrams or the embedding layer, is a level line; one with "null" in its name is
+            the dotted line of the permutations. The first series is the main one.
+        note: a last sentence of the caption.
     """
     check(table, ("layer", "value", "series"), "families")
     layers = table.loc[table["layer"] >= 0, "layer"]
@@ -143,28 +167,29 @@ def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
         raise SteerlabError(
             "families was given no row with a layer; at least one series needs layers from 0 up"
         )
+    # Level lines belong to no layer: they go a little beyond the first and the last one.
     ends = [float(layers.min()) - 0.15, float(layers.max()) + 0.15]
     figure = go.Figure()
     colors = cycle(PALETTE)
-    for place, name in enumerate(table["series"].unique().tolist()):
+    for index, name in enumerate(table["series"].unique().tolist()):
         part = table[table["series"] == name].sort_values("layer")
-        null = "null" in name.lower()
-        level = not (part["layer"] >= 0).any()
-        color = GREY if null else next(colors)
+        is_null = "null" in name.lower()
+        is_level = not (part["layer"] >= 0).any()
+        color = GREY if is_null else next(colors)
+        layer_line = "" if is_level else "layer %{x}<br>"
         figure.add_scatter(
-            x=ends if level else part["layer"],
-            y=[part["value"].iloc[0]] * 2 if level else part["value"],
-            mode="lines" if level or null else "lines+markers",
+            # A level line goes from end to end of the axis.
+            x=ends if is_level else part["layer"],
+            y=[part["value"].iloc[0]] * 2 if is_level else part["value"],
+            mode="lines" if is_level or is_null else "lines+markers",
             line={
                 "color": color,
-                "width": 3 if place == 0 else 2,
-                "dash": "dot" if null else DASHES[place % 6],
+                "width": 3 if index == 0 else 2,
+                "dash": "dot" if is_null else DASHES[index % len(DASHES)],
             },
-            marker={"size": 8, "symbol": SYMBOLS[place % len(SYMBOLS)]},
+            marker={"size": 8, "symbol": SYMBOLS[index % len(SYMBOLS)]},
             name=name,
-            hovertemplate=f"{name}<br>"
-            + ("" if level else "layer %{x}<br>")
-            + "%{y:.3f}<extra></extra>",
+            hovertemplate=f"{name}<br>{layer_line}%{{y:.3f}}<extra></extra>",
         )
     figure.update_xaxes(title_text="layer", **_layers(layers))
     figure.update_yaxes(title_text="neighbour of the same family", range=[0, 1.04])
@@ -178,33 +203,38 @@ def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
 
 
 def _styles(names: list[str]) -> list[tuple[str, str, str, str]]:
-    """Name, colour, dash and marker of each line: methods in their order and colours, then
+    """(name, colour, dash, marker) of each line: known methods in their order and colours, then
     others, then controls."""
     others = [name for name in names if name not in _ORDER and name not in CONTROLS]
     methods = [*_ORDER, *others]
+    in_order = sorted(names, key=[*methods, *CONTROLS].index)
     styles = []
-    for name in sorted(names, key=[*methods, *CONTROLS].index):
+    for name in in_order:
         if name in CONTROLS:
-            place = CONTROLS.index(name)
-            styles.append((name, GREY, DASHES[1 + place % 5], SYMBOLS[place] + "-open"))
+            index = CONTROLS.index(name)
+            # Never solid: controls are told apart from methods without colour too.
+            dash = DASHES[1 + index % (len(DASHES) - 1)]
+            styles.append((name, GREY, dash, f"{SYMBOLS[index]}-open"))
         else:
-            place = methods.index(name)
-            styles.append(
-                (name, PALETTE[place % len(PALETTE)], "solid", SYMBOLS[place % len(SYMBOLS)])
-            )
+            index = methods.index(name)
+            color = PALETTE[index % len(PALETTE)]
+            styles.append((name, color, "solid", SYMBOLS[index % len(SYMBOLS)]))
     return styles
 
 
 def _shift(table: pd.DataFrame, x: str, by: str) -> float:
     """How far apart lines are drawn that have points at the same x, so that their intervals do
     not hide each other."""
-    shared = bool(table.groupby(x)[by].nunique().max() > 1)
-    return 0.012 * float(table[x].max() - table[x].min()) if shared else 0.0
+    shares_x = bool(table.groupby(x)[by].nunique().max() > 1)
+    if not shares_x:
+        return 0.0
+    return 0.012 * float(table[x].max() - table[x].min())
 
 
 def _mark_chance(
     figure: go.Figure, chance: float, *, row: int | None = None, col: int | None = None
 ) -> None:
+    """Draw a line at the level of chance, with its value."""
     figure.add_hline(
         y=chance,
         line={"color": INK, "width": 1, "dash": "dot"},
@@ -222,9 +252,11 @@ def _mark_chance(
 
 
 def _layers(layers: pd.Series) -> dict[str, object]:
-    """Whole layers as ticks, no more of them than a phone has room for."""
-    step = max(1, -(-int(layers.max() - layers.min() + 1) // 12))
-    return {"tick0": int(layers.min()), "dtick": step, "tickformat": "d"}
+    """Whole layers as ticks, no more of them than a phone has room for: 12."""
+    first = int(layers.min())
+    count = int(layers.max() - layers.min() + 1)
+    step = max(1, -(-count // 12))  # rounded up
+    return {"tick0": first, "dtick": step, "tickformat": "d"}
 
 
 FIGURES = {"separation": separation, "dose_curves": dose_curves, "families": families}

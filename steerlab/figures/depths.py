@@ -1,4 +1,4 @@
-"""Where in depth the units of languages lie."""
+"""Where in the depth of a model the units of languages lie."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,9 +24,10 @@ from steerlab.figures.style import (
     sentence_of,
 )
 
-Parts = Mapping[str, Sequence[int]]
+Parts = Mapping[str, Sequence[int]]  # the layers of each part of the depth, by its name
 
-_CELLS = 18  # layers whose cells have room for a number
+_CELLS = 18  # so many layers have room for numbers in their cells
+# The kinds of units in their order, with their colours.
 _KINDS = {"specific": PALETTE[1], "related": PALETTE[4], "agnostic": PALETTE[0], "other": "#c3cad2"}
 
 
@@ -36,17 +37,22 @@ def units_by_layer(
     """How many units each language has at each layer, with the sums of layers above and of
     languages at the right.
 
-    `counts`: index languages, columns layers, such as `Selection.counts`; `units`: what they are,
-    such as "neurons". `parts` divides the depth: lines between them, their names above. Languages
-    are in the order of their families. Raises `SteerlabError` for an empty table.
+    Languages are in the order of their families. Raises `SteerlabError` for an empty table.
+
+    Args:
+        counts: index languages, columns layers, such as `Selection.counts`.
+        units: what they are called, such as "neurons".
+        parts: divides the depth: lines between the parts, their names above.
+        note: a last sentence of the caption.
     """
     if counts.empty:
         raise SteerlabError(
             "units_by_layer was given a table without languages or layers; give Selection.counts"
         )
-    known = all(iso in LANGUAGES for iso in counts.index)
-    counts = counts.loc[family_order(list(counts.index))] if known else counts
+    if all(lang in LANGUAGES for lang in counts.index):
+        counts = counts.loc[family_order(list(counts.index))]
     layers = [int(layer) for layer in counts.columns]
+    # The heatmap at the lower left; the sums of its columns above it, those of its rows beside it.
     figure = make_subplots(
         rows=2,
         cols=2,
@@ -57,20 +63,11 @@ def units_by_layer(
         shared_xaxes="columns",
         shared_yaxes="rows",
     )
-    names = [LANGUAGES[iso].name if iso in LANGUAGES else str(iso) for iso in counts.index]
-    places, values = list(range(len(layers))), counts.to_numpy(float)
+    names = [LANGUAGES[lang].name if lang in LANGUAGES else str(lang) for lang in counts.index]
+    values = counts.to_numpy(float)
     figure.add_trace(_table(values, names, layers, units), row=2, col=1)
-    about = {"marker": {"color": GREY}, "showlegend": False, "cliponaxis": False}
-    hover = f"layer %{{customdata}}<br>%{{y:,.0f}} {units}<extra></extra>"
-    figure.add_bar(
-        x=places, y=values.sum(0), customdata=layers, hovertemplate=hover, **about, row=1, col=1
-    )
-    sums, hover = values.sum(1), f"%{{y}}<br>%{{x:,.0f}} {units}<extra></extra>"
-    told = [f"{total:,.0f}" for total in sums]
-    bars = {"x": sums, "y": names, "orientation": "h", "hovertemplate": hover}
-    labels = {"text": told, "textposition": "outside", "textfont": {"size": 9}}
-    figure.add_bar(**bars, **labels, **about, row=2, col=2)
-    _axes(figure, layers, names, float(sums.max()))
+    _add_sums(figure, values, names, layers, units)
+    _axes(figure, layers, names, float(values.sum(1).max()))
     if parts:
         shade(figure, parts, layers, row=1, col=1)
         for edge in _edges(parts, layers):
@@ -84,6 +81,7 @@ def units_by_layer(
         f"n = {len(names)} languages, {len(layers)} layers",
         note,
     )
+    # Lines of many languages are lower, since they have no numbers in their cells.
     height = 250 + (16 if len(names) > _CELLS else 23) * len(names)
     figure = finish(
         figure,
@@ -91,6 +89,7 @@ def units_by_layer(
         caption=caption,
         height=height,
     )
+    # The names of the parts stand above the panels, in up to two lines.
     return roomy(figure, 30) if parts else figure
 
 
@@ -98,9 +97,13 @@ def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str
     """The share of each kind of unit at each layer (specific, related and agnostic neurons), parts
     of the depth shaded.
 
-    Columns: layer, kind, and share or count; a count is taken as a share of its layer. `parts`:
-    each part's name and its layers, such as "understanding", "shared reasoning", "output" and
-    "vocabulary".
+    Raises `SteerlabError` for a missing column or no rows.
+
+    Args:
+        table: columns layer, kind, and share or count; a count is taken as a share of its layer.
+        parts: divides the depth, such as "understanding", "shared reasoning", "output" and
+            "vocabulary".
+        note: a last sentence of the caption.
     """
     value = "share" if "share" in table.columns else "count"
     check(table, ("layer", "kind", value), "kinds_by_layer")
@@ -108,26 +111,24 @@ def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str
         index="layer", columns="kind", values=value, aggfunc="sum", sort=True
     ).fillna(0.0)
     if value == "count":
+        # Not 0 / 0 at a layer without units: its shares are 0.
         wide = wide.div(wide.sum(axis=1).clip(lower=1e-30), axis=0)
     layers = [int(layer) for layer in wide.index]
-    kinds = [kind for kind in _KINDS if kind in wide] + [
-        str(kind) for kind in wide if kind not in _KINDS
-    ]
+    kinds = [kind for kind in _KINDS if kind in wide]
+    kinds += [str(kind) for kind in wide if kind not in _KINDS]
     figure = make_subplots(rows=1, cols=1)
+    # First, so that the lines lie above the shades.
     if parts:
         shade(figure, parts, layers, row=1, col=1)
     for number, kind in enumerate(kinds):
+        # Kinds that are not known take colours that the known ones leave.
         color = _KINDS.get(kind, PALETTE[(number + 3) % len(PALETTE)])
         figure.add_scatter(
             x=list(range(len(layers))),
             y=wide[kind],
             customdata=layers,
             mode="lines+markers",
-            line={
-                "color": color,
-                "dash": DASHES[number % 6],
-                "width": 2.5,
-            },
+            line={"color": color, "dash": DASHES[number % len(DASHES)], "width": 2.5},
             marker={"size": 6},
             name=readable(kind),
             hovertemplate=f"{readable(kind)}, layer %{{customdata}}<br>%{{y:.1%}}<extra></extra>",
@@ -136,11 +137,10 @@ def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str
         title_text="layer", range=[-0.5, len(layers) - 0.5], showgrid=False, **_ticks(layers)
     )
     figure.update_yaxes(title_text="share of the units", tickformat=".0%", rangemode="tozero")
+    shaded = [f"{name} ({_span(inside)})" for name, inside in (parts or {}).items()]
     caption = sentence_of(
         "Share of each kind among the units of a layer",
-        f"Shaded: {', '.join(f'{name} ({_span(inside)})' for name, inside in parts.items())}"
-        if parts
-        else "",
+        f"Shaded: {', '.join(shaded)}" if shaded else "",
         note,
     )
     figure = finish(figure, title="Kinds of units by layer", caption=caption, height=420)
@@ -148,14 +148,17 @@ def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str
 
 
 def _table(values: np.ndarray, names: list[str], layers: list[int], units: str) -> go.Heatmap:
-    roomy = len(layers) <= _CELLS and len(names) <= 2 * _CELLS
+    """The heatmap of counts [lang layer], with numbers in the cells where there is room."""
+    numbers = None
+    if len(layers) <= _CELLS and len(names) <= 2 * _CELLS:
+        numbers = [[f"{count:.0f}" for count in line] for line in values]
     return go.Heatmap(
         z=values,
         x=list(range(len(layers))),
         y=names,
         customdata=[layers] * len(names),
-        text=[[f"{count:.0f}" for count in line] for line in values] if roomy else None,
-        texttemplate="%{text}" if roomy else None,
+        text=numbers,
+        texttemplate=None if numbers is None else "%{text}",
         textfont={"size": 10},
         hovertemplate=f"%{{y}}, layer %{{customdata}}<br>%{{z:.0f}} {units}<extra></extra>",
         xgap=1,
@@ -164,7 +167,47 @@ def _table(values: np.ndarray, names: list[str], layers: list[int], units: str) 
     )
 
 
+def _add_sums(
+    figure: go.Figure, values: np.ndarray, names: list[str], layers: list[int], units: str
+) -> None:
+    """Add the bars of `units_by_layer`: the sum of each layer above, of each language beside.
+
+    Args:
+        figure: the figure, of two rows and two columns.
+        values: the counts, [lang layer].
+        names: of the languages.
+        layers: the layers.
+        units: what the units are called.
+    """
+    of_layers = values.sum(0)
+    of_langs = values.sum(1)
+    # Drawn beyond the axes too: the numbers stand behind the bars.
+    bars = {"marker": {"color": GREY}, "showlegend": False, "cliponaxis": False}
+    figure.add_bar(
+        x=list(range(len(layers))),  # indices, so that a part can end between two layers
+        y=of_layers,
+        customdata=layers,
+        hovertemplate=f"layer %{{customdata}}<br>%{{y:,.0f}} {units}<extra></extra>",
+        **bars,
+        row=1,
+        col=1,
+    )
+    figure.add_bar(
+        x=of_langs,
+        y=names,
+        orientation="h",
+        hovertemplate=f"%{{y}}<br>%{{x:,.0f}} {units}<extra></extra>",
+        text=[f"{total:,.0f}" for total in of_langs],
+        textposition="outside",
+        textfont={"size": 9},
+        **bars,
+        row=2,
+        col=2,
+    )
+
+
 def _axes(figure: go.Figure, layers: list[int], names: list[str], most: float) -> None:
+    """Set the axes of `units_by_layer`; `most` is the largest sum of a language."""
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     figure.update_xaxes(
@@ -173,28 +216,34 @@ def _axes(figure: go.Figure, layers: list[int], names: list[str], most: float) -
     figure.update_yaxes(type="category", autorange="reversed", dtick=1, row=2)
     figure.update_yaxes(tickfont_size=9 if len(names) > _CELLS else 11, row=2, col=1)
     figure.update_yaxes(nticks=3, tickfont_size=10, rangemode="tozero", row=1, col=1)
+    # Room for the number behind the longest bar.
     figure.update_xaxes(range=[0, 1.6 * max(most, 1)], showticklabels=False, row=2, col=2)
 
 
 def _ticks(layers: list[int]) -> dict[str, list]:
-    step = max(1, -(-len(layers) // 16))
-    places = list(range(0, len(layers), step))
-    return {"tickvals": places, "ticktext": [str(layers[place]) for place in places]}
+    """At most 16 ticks of an axis whose values are the indices of the layers."""
+    step = max(1, -(-len(layers) // 16))  # rounded up
+    indices = list(range(0, len(layers), step))
+    return {"tickvals": indices, "ticktext": [str(layers[index]) for index in indices]}
 
 
 def _edges(parts: Parts, layers: list[int]) -> list[float]:
-    """Where one part ends and the next begins, as places between layers."""
-    place = {layer: number for number, layer in enumerate(layers)}
-    starts = sorted(
-        min(place[layer] for layer in inside if layer in place)
-        for inside in parts.values()
-        if inside
-    )
-    return [start - 0.5 for start in starts if start]
+    """Where one part ends and the next begins, between the indices of two layers."""
+    index_of = {layer: index for index, layer in enumerate(layers)}
+    starts = []
+    for part in parts.values():
+        inside = [index_of[layer] for layer in part if layer in index_of]
+        if inside:
+            starts.append(min(inside))
+    # Nothing ends before the first layer.
+    return [start - 0.5 for start in sorted(starts) if start > 0]
 
 
 def _span(layers: Sequence[int]) -> str:
-    return f"{min(layers)}–{max(layers)}" if len(layers) > 1 else ", ".join(map(str, layers))
+    """The first and the last of some layers."""
+    if len(layers) > 1:
+        return f"{min(layers)}–{max(layers)}"
+    return ", ".join(map(str, layers))
 
 
 FIGURES = {"units_by_layer": units_by_layer, "kinds_by_layer": kinds_by_layer}

@@ -10,23 +10,31 @@ from plotly.offline import get_plotlyjs
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, write_text
 
-_PIXELS = 96 / 25.4  # a millimetre; plotly writes 0.75 pt for a pixel
+_PIXELS = 96 / 25.4  # of a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
 _FORMATS = (".pdf", ".svg", ".png")
 
 
 def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.Figure:
-    """A copy for print, of a size in mm, in letters of 7.5 pt and without title, caption and
-    slider.
+    """A copy of a figure for print, in letters of 7.5 pt and without title, caption and slider.
 
     The page around it has those; the caption stays in `layout.meta["caption"]`.
+
+    Args:
+        figure: the figure.
+        width: of the copy, in mm.
+        height: of the copy, in mm.
     """
-    copy = go.Figure(data=figure.data, layout=figure.layout)  # without the frames of a slider
-    copy.layout.sliders, copy.layout.updatemenus, copy.layout.title = (), (), None
+    # Without the frames of a slider, and without what works on a screen only.
+    copy = go.Figure(data=figure.data, layout=figure.layout)
+    copy.layout.sliders = ()
+    copy.layout.updatemenus = ()
+    copy.layout.title = None
     copy.update_layout(
         width=round(width * _PIXELS),
         height=round(height * _PIXELS),
         font={"family": _FONT, "size": 10, "color": "#000000"},
+        # A side that the figure gave more room, for the names of families, keeps it.
         margin={
             "t": 8 + 14 * _has_headings(figure),
             "l": 6,
@@ -64,34 +72,37 @@ def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = No
 def draw(pictures: Mapping[Path, go.Figure]) -> None:
     """Draw figures as the files' endings say (pdf, svg or png), all in one run of the browser.
 
-    Raises `SteerlabError` for another ending, or where there is no kaleido or no Chrome or
+    Raises `SteerlabError` for another ending, and where there is no kaleido or no Chrome or
     Chromium.
     """
     for file in pictures:
         need_ending(file, *_FORMATS)
     if not pictures:
-        return  # without starting a browser
+        return  # a browser takes seconds to start
     for file in pictures:
         file.parent.mkdir(parents=True, exist_ok=True)
     import plotly.io
 
-    sizes = {"width": [fig.layout.width or 700 for fig in pictures.values()]}
-    sizes["height"] = [fig.layout.height or 500 for fig in pictures.values()]
-    scale = [3 if file.suffix == ".png" else 1 for file in pictures]
+    figures = list(pictures.values())
     try:
         plotly.io.write_images(
-            [*pictures.values()], [str(file) for file in pictures], scale=scale, **sizes
+            figures,
+            [str(file) for file in pictures],
+            # Three times as many pixels, since a PNG cannot be enlarged.
+            scale=[3 if file.suffix == ".png" else 1 for file in pictures],
+            width=[figure.layout.width or 700 for figure in figures],
+            height=[figure.layout.height or 500 for figure in figures],
         )
-    except Exception as error:  # kaleido's and its browser's errors have no name in common
-        why = (str(error).strip() or repr(error)).splitlines()[0]
+    except Exception as error:  # kaleido's and its browser's errors have no class in common
+        message = (str(error).strip() or repr(error)).splitlines()[0]
         raise SteerlabError(
-            f"PDF, SVG and PNG could not be drawn ({why}); that takes steerlab[figures] and a "
-            "Chrome or Chromium, "
-            "whose path may stand in BROWSER_PATH"
+            f"PDF, SVG and PNG could not be drawn ({message}); that takes steerlab[figures] and a "
+            "Chrome or Chromium, whose path may stand in BROWSER_PATH"
         ) from error
 
 
 def _has_headings(figure: go.Figure) -> bool:
+    """Whether something stands over the panels, as `panels.heading` puts it there."""
     return any(note.yref and "domain" in str(note.yref) for note in figure.layout.annotations)
 
 

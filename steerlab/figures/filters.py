@@ -1,8 +1,11 @@
 """How many features a filter leaves, and how many texts it takes to know them."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from einops import rearrange
 from plotly.subplots import make_subplots
 
 from steerlab.core.languages import LANGUAGES
@@ -20,148 +23,163 @@ from steerlab.figures.style import (
     sentence_of,
 )
 
-_COLUMNS = 4
-_FEW = 6  # languages that can each have a line of their own with its interval
+_COLUMNS = 4  # panels side by side
+_FEW = 6  # so many languages can each have a line of their own with its interval
 
 
 def threshold_counts(
     table: pd.DataFrame, *, mark: tuple[float, float] | None = (0.95, 0.05), note: str = ""
 ) -> go.Figure:
-    """How many features pass both thresholds of LangFIR: a panel for each layer, the median over
-    languages in a cell.
+    """How many features pass both thresholds of LangFIR: a heatmap for each layer, the median over
+    languages in each cell.
 
-    Columns: language, layer, consistency, noise, count; one row for each combination. Of more than
-    eight layers eight are drawn. `mark` frames the thresholds (consistency, noise) that are in use.
-    The hover has the least and the most of the languages.
+    The hover has the least and the most of the languages. Of more than eight layers eight are
+    drawn. Raises `SteerlabError` for a missing column or no rows.
+
+    Args:
+        table: columns language, layer, consistency, noise, count; one row for each combination.
+        mark: the thresholds in use, (consistency, noise), which get a frame; None for none.
+        note: a last sentence of the caption.
     """
     check(table, ("language", "layer", "consistency", "noise", "count"), "threshold_counts")
     layers = some(table["layer"].tolist())
-    across, down = sorted(table["consistency"].unique()), sorted(table["noise"].unique())
+    consistencies = sorted(table["consistency"].unique())
+    noises = sorted(table["noise"].unique())
     columns = min(_COLUMNS, len(layers))
-    figure = make_subplots(
-        rows=-(-len(layers) // columns),
-        cols=columns,
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.12,
-    )
-    ticks = [f"{value:g}" for value in across], [f"{value:g}" for value in down]
-    for place, layer in enumerate(layers):
-        cells = (
-            table[table["layer"] == layer]
-            .groupby(["noise", "consistency"])["count"]
-            .agg(["median", "min", "max"])
-        )
-        grid = cells.reindex(pd.MultiIndex.from_product([down, across])).to_numpy(float)
-        counts, least, most = np.moveaxis(grid.reshape(len(down), len(across), 3), 2, 0)
-        trace = go.Heatmap(
-            z=np.log10(1 + counts),
-            x=ticks[0],
-            y=ticks[1],
-            customdata=np.stack([counts, least, most], 2),
-            text=[[_whole(count) for count in line] for line in counts],
-            texttemplate="%{text}",
-            textfont={"size": 10},
-            hovertemplate=(
-                f"layer {layer}<br>consistency ≥ %{{x}}, noise ≤ %{{y}}<br>median "
-                f"%{{customdata[0]:.0f}} features"
-                " (%{customdata[1]:.0f} to %{customdata[2]:.0f})<extra></extra>"
-            ),
-            xgap=1,
-            ygap=1,
-            coloraxis="coloraxis",
-        )
-        row, col = place // columns + 1, place % columns + 1
-        figure.add_trace(trace, row=row, col=col)
-        if mark and mark[0] in across and mark[1] in down:
-            _frame(figure, across.index(mark[0]), down.index(mark[1]), row, col)
-        heading(figure, place, f"layer {layer}")
+    figure = _panels_of(len(layers), columns)
+    for index, layer in enumerate(layers):
+        row, col = _cell(index, columns)
+        part = table[table["layer"] == layer]
+        figure.add_trace(_counts(part, layer, consistencies, noises), row=row, col=col)
+        if mark and mark[0] in consistencies and mark[1] in noises:
+            x = consistencies.index(mark[0])
+            y = noises.index(mark[1])
+            _frame(figure, x, y, row, col)
+        heading(figure, index, f"layer {layer}")
+    # Thresholds as words, not numbers: the cells have one width, whatever the steps.
     figure.update_xaxes(type="category", showgrid=False, tickfont_size=10, tickangle=0)
     figure.update_yaxes(type="category", showgrid=False, tickfont_size=10)
-    _ends(figure, len(layers), columns)
-    top = float(np.nanmax(np.log10(1 + table["count"].to_numpy(float))))
-    steps = [
-        0,
-        *(
-            step * 10**power
-            for power in range(7)
-            for step in (1, 3)
-            if np.log10(1 + step * 10**power) <= top
-        ),
-    ]
+    _label_edges(figure, len(layers), columns, x="consistency", y="noise")
+    top = float(np.nanmax(_logarithm(table["count"].to_numpy(float))))
+    ticks = _count_ticks(top)
     bar = BAR | {
-        "tickvals": np.log10(1 + np.array(steps)),
-        "ticktext": [f"{step:g}" for step in steps],
+        "tickvals": _logarithm(np.array(ticks)),
+        "ticktext": [f"{tick:g}" for tick in ticks],
     }
+    # One scale for all panels; not less than 0.3, the logarithm of about one feature.
     figure.update_layout(
         coloraxis={"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": 0, "cmax": max(top, 0.3)}
     )
     caption = sentence_of(
         "Median number of features a language that are on in at least the share of its texts below "
-        "the panel "
-        "(consistency) and in at most the share of random tokens beside it (noise); colours are "
-        "logarithmic",
+        "the panel (consistency) and in at most the share of random tokens beside it (noise); "
+        "colours are logarithmic",
         "The frame marks the thresholds in use" if mark else "",
-        _of(table, layers),
+        _scope(table, layers),
         note,
     )
-    height = 130 + 200 * -(-len(layers) // columns)
+    height = 130 + 200 * _rows(len(layers), columns)
     return roomy(
         finish(figure, title="Features against both thresholds", caption=caption, height=height)
     )
 
 
-def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
-    """Overlap of the features that a draw of texts selects with those of all texts, against its
-    size; a panel a layer.
+def _counts(
+    part: pd.DataFrame, layer: int, consistencies: list[float], noises: list[float]
+) -> go.Heatmap:
+    """The heatmap of one layer."""
+    cells = part.groupby(["noise", "consistency"])["count"].agg(["median", "min", "max"])
+    # Combinations without a row become cells without a value.
+    every = cells.reindex(pd.MultiIndex.from_product([noises, consistencies]))
+    values = rearrange(  # median, least and most of each cell
+        every.to_numpy(float),
+        "(noise consistency) value -> noise consistency value",
+        noise=len(noises),
+    )
+    medians = values[:, :, 0]
+    return go.Heatmap(
+        z=_logarithm(medians),
+        x=[f"{value:g}" for value in consistencies],
+        y=[f"{value:g}" for value in noises],
+        customdata=values,
+        text=[[_short_count(count) for count in line] for line in medians],
+        texttemplate="%{text}",
+        textfont={"size": 10},
+        hovertemplate=(
+            f"layer {layer}<br>consistency ≥ %{{x}}, noise ≤ %{{y}}<br>median "
+            "%{customdata[0]:.0f} features (%{customdata[1]:.0f} to %{customdata[2]:.0f})"
+            "<extra></extra>"
+        ),
+        xgap=1,
+        ygap=1,
+        coloraxis="coloraxis",
+    )
 
-    Columns: language, layer, samples, jaccard, low, high, as `langfir_stability` has them. Up to
-    six languages have a line each with the middle 95 % of the draws as a bar; of more, thin lines
-    in the colours of their families lie under their median and quartiles. Of more than eight layers
-    eight are drawn.
+
+def _logarithm(counts: np.ndarray) -> np.ndarray:
+    """log10(1 + count): counts span many powers of ten, and some are 0."""
+    return np.log10(1 + counts)
+
+
+def _count_ticks(top: float) -> list[int]:
+    """Ticks of the colour bar, 0, 1, 3, 10, 30 and so on, up to a logarithm."""
+    ticks = [0]
+    for power in range(7):
+        for step in (1, 3):
+            tick = step * 10**power
+            if np.log10(1 + tick) <= top:
+                ticks.append(tick)
+    return ticks
+
+
+def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
+    """How much the features that a draw of texts selects overlap with those of all texts, against
+    the size of the draw; a panel for each layer.
+
+    Up to six languages have a line each, with the middle 95 % of the draws as a bar. Of more, thin
+    lines in the colours of their families lie under their median and quartiles. Of more than eight
+    layers eight are drawn. Raises `SteerlabError` for a missing column or no rows.
+
+    Args:
+        table: columns language, layer, samples (the texts of each draw), jaccard,
+            low, high, as `langfir_stability` has them.
+        note: a last sentence of the caption.
     """
     check(table, ("language", "layer", "samples", "jaccard", "low", "high"), "stability_curve")
-    layers, isos = some(table["layer"].tolist()), _languages(table)
-    few = len(isos) <= _FEW
+    layers = some(table["layer"].tolist())
+    langs = _languages(table)
     columns = min(_COLUMNS, len(layers))
-    figure = make_subplots(
-        rows=-(-len(layers) // columns),
-        cols=columns,
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.12,
-    )
-    for place, layer in enumerate(layers):
+    figure = _panels_of(len(layers), columns)
+    for index, layer in enumerate(layers):
         part = table[table["layer"] == layer].sort_values("samples")
-        traces = [
-            _line(part, iso, number, len(isos), legend=place == 0)
-            for number, iso in enumerate(isos)
-        ]
-        if not few:
-            traces = [*traces, *_middle(part, legend=place == 0)]
+        legend = index == 0  # every line once
+        traces = []
+        for number, lang in enumerate(langs):
+            traces.append(_line(part, lang, number, few=len(langs) <= _FEW, legend=legend))
+        if len(langs) > _FEW:
+            traces += _quartiles(part, legend=legend)
+        row, col = _cell(index, columns)
         for trace in traces:
-            figure.add_trace(trace, row=place // columns + 1, col=place % columns + 1)
-        heading(figure, place, f"layer {layer}")
+            figure.add_trace(trace, row=row, col=col)
+        heading(figure, index, f"layer {layer}")
     sizes = sorted(table["samples"].unique())
-    figure.update_xaxes(
-        type="log", tickvals=sizes, ticktext=[f"{size:g}" for size in sizes], tickangle=0
-    )
+    labels = [f"{size:g}" for size in sizes]
+    figure.update_xaxes(type="log", tickvals=sizes, ticktext=labels, tickangle=0)
+    # The range of a logarithmic axis is in powers of ten; a little room for the markers.
     figure.update_xaxes(range=[np.log10(sizes[0]) - 0.06, np.log10(sizes[-1]) + 0.06])
     figure.update_yaxes(range=[0, 1.04])
-    _ends(figure, len(layers), columns, x="texts", y="Jaccard")
+    _label_edges(figure, len(layers), columns, x="texts", y="Jaccard")
     caption = sentence_of(
         "Jaccard index (shared over all) of the features that a draw of so many texts selects and "
         "those of all texts",
         "A draw is a part of all texts, so that the index is 1 where all are drawn",
         "Bars: the middle 95 % of the draws"
-        if few
+        if len(langs) <= _FEW
         else "Line and band: median and quartiles over the languages",
-        _of(table, layers),
+        _scope(table, layers),
         note,
     )
-    height = 130 + 190 * -(-len(layers) // columns)
+    height = 130 + 190 * _rows(len(layers), columns)
     return roomy(
         finish(
             figure, title="Stability against the number of texts", caption=caption, height=height
@@ -169,43 +187,62 @@ def stability_curve(table: pd.DataFrame, *, note: str = "") -> go.Figure:
     )
 
 
-def _line(part: pd.DataFrame, iso: str, number: int, count: int, *, legend: bool) -> go.Scatter:
-    mine, known = part[part["language"] == iso], LANGUAGES.get(iso)
-    name, few = known.name if known else iso, count <= _FEW
-    color = PALETTE[number % len(PALETTE)] if few or not known else family_style(known.family)[0]
-    about = {
-        "mode": "lines+markers",
-        "marker": {"size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]},
-        "opacity": 1.0,
-    }
+def _line(part: pd.DataFrame, lang: str, number: int, *, few: bool, legend: bool) -> go.Scatter:
+    """The line of one language at one layer.
+
+    Args:
+        part: the rows of the layer, by rising samples.
+        lang: the language, or any other name.
+        number: which line this is, from 0.
+        few: whether there are few lines, so that each has a colour, markers and intervals.
+        legend: whether the line is named in the legend.
+    """
+    of_lang = part[part["language"] == lang]
+    entry = LANGUAGES.get(lang)
+    name = entry.name if entry else lang
+    # Of many lines, those of a family share its colour, which says more than a line of its own.
+    color = PALETTE[number % len(PALETTE)]
+    if entry and not few:
+        color, _ = family_style(entry.family)
+    look: dict[str, Any] = {"marker": {"size": 6, "symbol": SYMBOLS[number % len(SYMBOLS)]}}
     if few:
-        above, below = mine["high"] - mine["jaccard"], mine["jaccard"] - mine["low"]
-        about["error_y"] = {"array": above, "arrayminus": below, "thickness": 1.2, "width": 0}
+        look["mode"] = "lines+markers"
+        look["opacity"] = 1.0
+        look["error_y"] = {
+            "array": of_lang["high"] - of_lang["jaccard"],
+            "arrayminus": of_lang["jaccard"] - of_lang["low"],
+            "thickness": 1.2,
+            "width": 0,
+        }
     else:
-        about |= {"mode": "lines", "opacity": 0.35}
+        look["mode"] = "lines"
+        look["opacity"] = 0.35
     return go.Scatter(
-        x=mine["samples"],
-        y=mine["jaccard"],
+        x=of_lang["samples"],
+        y=of_lang["jaccard"],
         line={"color": color, "width": 2 if few else 1},
         name=name,
         legendgroup=name,
         showlegend=legend and few,
-        customdata=mine[["low", "high"]].to_numpy(float),
+        customdata=of_lang[["low", "high"]].to_numpy(float),
         hovertemplate=(
             f"{name}, %{{x}} texts<br>Jaccard %{{y:.3f}} "
             "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>"
         ),
-        **about,
+        **look,
     )
 
 
-def _middle(part: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
-    """The median over languages with its quartiles as a band."""
-    found = part.groupby("samples")["jaccard"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
-    ends = np.concatenate([found[0.75], found[0.25][::-1]])
+def _quartiles(part: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
+    """The median over languages, and a band between the quartiles below it."""
+    levels = np.array([0.25, 0.5, 0.75])
+    quartiles = part.groupby("samples")["jaccard"].quantile(levels).unstack()
+    # The outline of the band: along the upper quartile, and back along the lower one.
+    x = [*quartiles.index, *quartiles.index[::-1]]
+    y = np.concatenate([quartiles[0.75], quartiles[0.25][::-1]])
     band = go.Scatter(
-        x=[*found.index, *found.index[::-1]],
-        y=ends,
+        x=x,
+        y=y,
         fill="toself",
         fillcolor="rgba(31, 41, 51, 0.14)",
         line={"width": 0},
@@ -216,8 +253,8 @@ def _middle(part: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
         showlegend=legend,
     )
     line = go.Scatter(
-        x=found.index,
-        y=found[0.5],
+        x=quartiles.index,
+        y=quartiles[0.5],
         mode="lines+markers",
         line={"color": INK, "width": 2.5},
         marker={"size": 6},
@@ -229,13 +266,35 @@ def _middle(part: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
     return [band, line]
 
 
-def _ends(
-    figure: go.Figure, panels: int, columns: int, *, x: str = "consistency", y: str = "noise"
-) -> None:
-    """Titles and ticks at the lowest panel of each column and at the left."""
-    for place in range(panels):
-        row, col = place // columns + 1, place % columns + 1
-        lowest = place + columns >= panels
+def _panels_of(panels: int, columns: int) -> go.Figure:
+    """An empty figure of so many panels, which share their axes."""
+    return make_subplots(
+        rows=_rows(panels, columns),
+        cols=columns,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.12,
+    )
+
+
+def _rows(panels: int, columns: int) -> int:
+    """How many rows so many panels fill: the quotient, rounded up."""
+    return -(-panels // columns)
+
+
+def _cell(index: int, columns: int) -> tuple[int, int]:
+    """(row, column) of a panel, which plotly counts from 1."""
+    return index // columns + 1, index % columns + 1
+
+
+def _label_edges(figure: go.Figure, panels: int, columns: int, *, x: str, y: str) -> None:
+    """Write the titles of the axes at the edges only: x, with its ticks, at the lowest panel of
+    each column, y at the left."""
+    for index in range(panels):
+        row, col = _cell(index, columns)
+        # The last row may be shorter, so the lowest panel can be in the row above it.
+        lowest = index + columns >= panels
         figure.update_xaxes(
             title_text=x if lowest else None, showticklabels=lowest, row=row, col=col
         )
@@ -243,23 +302,38 @@ def _ends(
 
 
 def _frame(figure: go.Figure, x: int, y: int, row: int, col: int) -> None:
-    ends = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
-    figure.add_shape(type="rect", **ends, line={"color": PALETTE[1], "width": 2}, row=row, col=col)
+    """Frame one cell of a heatmap, which reaches half a unit to each side of its index."""
+    figure.add_shape(
+        type="rect",
+        x0=x - 0.5,
+        x1=x + 0.5,
+        y0=y - 0.5,
+        y1=y + 0.5,
+        line={"color": PALETTE[1], "width": 2},
+        row=row,
+        col=col,
+    )
 
 
 def _languages(table: pd.DataFrame) -> list[str]:
-    isos = table["language"].drop_duplicates().tolist()
-    return family_order(isos) if all(iso in LANGUAGES for iso in isos) else isos
+    """The languages of a table, by family; as they come, where some are none."""
+    langs = table["language"].drop_duplicates().tolist()
+    if all(lang in LANGUAGES for lang in langs):
+        return family_order(langs)
+    return langs
 
 
-def _of(table: pd.DataFrame, layers: list[int]) -> str:
-    known = table["layer"].nunique()
-    told = "" if known == len(layers) else f", {len(layers)} of {known} layers"
-    return f"n = {table['language'].nunique()} languages{told}"
+def _scope(table: pd.DataFrame, layers: list[int]) -> str:
+    """How many languages a figure shows, and how many of the layers, if not all."""
+    all_layers = table["layer"].nunique()
+    scope = f"n = {table['language'].nunique()} languages"
+    if all_layers != len(layers):
+        scope += f", {len(layers)} of {all_layers} layers"
+    return scope
 
 
-def _whole(count: float) -> str:
-    """A count in four letters or fewer."""
+def _short_count(count: float) -> str:
+    """A count in four letters or fewer, so that it fits into its cell."""
     if np.isnan(count):
         return ""
     return f"{count:.0f}" if count < 10_000 else f"{count / 1000:.0f}k"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from einops import rearrange
 from jaxtyping import Float
 
 from steerlab.analysis.intervals import Interval, by_sentence
@@ -34,31 +35,45 @@ BAR = {  # below the plot, where a phone has room for it
     "len": 0.8,
     "tickfont": {"size": 11, "color": GREY},
 }
+# Columns that the caption names where all rows agree in them.
 _CONSTANT = ("method", "operator", "layer", "strength", "split", "source")
 
 
 def heatmap(
     rows: pd.DataFrame, *, x: str = "layer", y: str = "target", value: str = "joint", note: str = ""
 ) -> go.Figure:
-    """The mean of `value` in each (y, x) of tidy rows, languages in the order of their families.
+    """The mean of a score in each cell of two columns, languages in the order of their families.
 
-    The hover shows n and the 95 % interval by resampling sentences, `intervals.by_sentence`: within
-    targets that share none; rows, where there is no column `sentence`. Values that are not finite
-    are left out. Raises `SteerlabError` for a missing column or no rows.
+    The hover shows n and the 95 % interval of `intervals.by_sentence`, which resamples sentences,
+    within targets that share none; or rows, where there is no column `sentence`. Values that are
+    not finite are left out. Raises `SteerlabError` for a missing column or no rows.
+
+    Args:
+        rows: outputs, with the three columns.
+        x: the column that runs across.
+        y: the column that runs down.
+        value: the column of the score.
+        note: a last sentence of the caption.
     """
     check(rows, (x, y, value), "heatmap")
-    cells = _cells(rows, x, y, value)
-    across, down = _ordered(rows[x]), _ordered(rows[y])
-    grid = cells.reindex(pd.MultiIndex.from_product([down, across]))
-    shape = (len(down), len(across))
-    means = grid["mean"].to_numpy(float).reshape(shape)
+    across = _ordered(rows[x])
+    down = _ordered(rows[y])
+    # Combinations without a row become cells without a value.
+    every = pd.MultiIndex.from_product([down, across])
+    cells = _cells(rows, x, y, value).reindex(every)
+    means = rearrange(cells["mean"].to_numpy(float), "(down across) -> down across", down=len(down))
+    hover = rearrange(
+        cells[["n", "low", "high"]].to_numpy(float),
+        "(down across) value -> down across value",
+        down=len(down),
+    )
     low, high = _bounds(means)
     figure = go.Figure(
         go.Heatmap(
             z=means,
             x=[_tick(item) for item in across],
             y=[_tick(item) for item in down],
-            customdata=np.reshape(grid[["n", "low", "high"]].to_numpy(float), (*shape, 3)),
+            customdata=hover,
             text=[[_short(mean) for mean in line] for line in means],
             texttemplate="%{text}",
             hovertemplate=(
@@ -75,13 +90,15 @@ def heatmap(
             colorbar=BAR,
         )
     )
+    # Words, not numbers: the cells have one width, whatever the steps between strengths.
     figure.update_xaxes(type="category", title_text=readable(x), showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     name_families(figure, down)
     caption = sentence_of(
         f"Mean {readable(value)} by {readable(y)} and {readable(x)}", _scope(rows, x, y), note
     )
-    title = f"{readable(value)[:1].upper()}{readable(value)[1:]} by {readable(x)} and {readable(y)}"
+    name = readable(value)
+    title = f"{name[:1].upper()}{name[1:]} by {readable(x)} and {readable(y)}"
     return finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
 
 
@@ -95,21 +112,30 @@ def cosines(
     """The cosine between every two language vectors, centred over the languages, neighbours side by
     side.
 
-    Rows and columns are in the leaf order of average linkage on cosine distance. The vectors are
-    centred here; to centre what is centred changes nothing. Raises `SteerlabError` as `linkage_of`
-    does.
+    Rows and columns are in the leaf order of average linkage on cosine distance. Raises
+    `SteerlabError` as `linkage_of` does.
+
+    Args:
+        vectors: a vector for each language; they are centred here, which changes nothing where
+            they are centred already.
+        langs: the languages.
+        layer: the layer that they are of, for the title and the caption.
+        note: a last sentence of the caption.
     """
     order = leaf_order(linkage_of(vectors, langs))
     unit = centred(vectors)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    # Rounding can carry a cosine just beyond 1.
     matrix = np.clip(unit @ unit.T, -1, 1)[np.ix_(order, order)]
-    isos = [langs[place] for place in order]
-    names = [language(iso).name for iso in isos]
-    pairs = [[f"{a} – {b}" for b in names] for a in names]
+    codes = [langs[index] for index in order]
+    names = [language(code).name for code in codes]
+    pairs = []
+    for a in names:
+        pairs.append([f"{a} – {b}" for b in names])
     figure = go.Figure(
         go.Heatmap(
             z=matrix,
-            x=isos,
+            x=codes,
             y=names,
             text=pairs,
             hovertemplate="%{text}<br>cosine %{z:.3f}<extra></extra>",
@@ -121,32 +147,33 @@ def cosines(
             colorbar=BAR,
         )
     )
+    # `dtick=1`: plotly would leave out names where it finds them crowded.
     figure.update_xaxes(type="category", showgrid=False, tickangle=0, tickfont_size=11, dtick=1)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, dtick=1)
-    where = "" if layer is None else f"layer {layer}"
-    count = f"n = {len(isos)} languages"
+    title = "Cosines between languages"
+    scope = f"n = {len(codes)} languages"
+    if layer is not None:
+        title += f", layer {layer}"
+        scope += f", layer {layer}"
     caption = sentence_of(
-        "Cosine of centred language vectors, in the leaf order of average linkage",
-        ", ".join(filter(None, (count, where))),
-        note,
+        "Cosine of centred language vectors, in the leaf order of average linkage", scope, note
     )
-    title = "Cosines between languages" + (f", {where}" if where else "")
-    return finish(figure, title=title, caption=caption, height=170 + 24 * len(isos))
+    return finish(figure, title=title, caption=caption, height=170 + 24 * len(codes))
 
 
 def _cells(rows: pd.DataFrame, x: str, y: str, value: str) -> pd.DataFrame:
-    """mean, low, high and n of each (y, x), of its finite values; NaN where it has none."""
+    """mean, low, high and n of the finite values of each (y, x); NaN where it has none."""
     table = {}
     for key, cell in rows.groupby([y, x], sort=False):
-        known = cell[np.isfinite(cell[value].to_numpy(float))]
-        interval = _interval(known, value) if len(known) else (np.nan,) * 3
-        table[key] = (*interval, len(known))
+        finite = cell[np.isfinite(cell[value].to_numpy(float))]
+        interval = _interval(finite, value) if len(finite) else (np.nan, np.nan, np.nan)
+        table[key] = (*interval, len(finite))
     return pd.DataFrame.from_dict(table, orient="index", columns=["mean", "low", "high", "n"])
 
 
 def _interval(cell: pd.DataFrame, value: str) -> Interval:
-    """As the tables have it: by sentence, within targets that share none; by row without
-    sentences."""
+    """The mean of a cell with its interval, as the tables have it: by sentence, within targets that
+    share none; by row where there are no sentences."""
     values = cell[value].to_numpy(float)
     if "sentence" not in cell.columns:
         return by_sentence(values, np.arange(len(cell)))
@@ -155,13 +182,17 @@ def _interval(cell: pd.DataFrame, value: str) -> Interval:
 
 
 def _ordered(column: pd.Series) -> list[Any]:
+    """The values of a column: languages by family, numbers sorted, words as they come."""
     items = column.unique().tolist()
     if all(item in LANGUAGES for item in items):
         return family_order(items)
-    return items if column.dtype.kind not in "iufb" else sorted(items)
+    if column.dtype.kind in "iufb":  # integers, unsigned ones, floats, booleans
+        return sorted(items)
+    return items
 
 
 def _tick(item: Any) -> str:
+    """How a value is written at an axis."""
     if item in LANGUAGES:
         return LANGUAGES[item].name
     return readable(item) if isinstance(item, str) else f"{item:g}"
@@ -171,60 +202,74 @@ def _short(mean: float) -> str:
     """Two decimals without the leading zero, so that it fits into a cell on a phone."""
     if np.isnan(mean):
         return ""
-    return f"{mean:.2f}".replace("0.", ".", 1) if abs(mean) < 1 else f"{mean:.2f}"
+    text = f"{mean:.2f}"
+    return text.replace("0.", ".", 1) if abs(mean) < 1 else text
 
 
 def _bounds(means: np.ndarray) -> tuple[float, float]:
-    """Shares start at zero and end at the next tenth; anything else spans what it has."""
+    """The ends of the colour scale: shares start at zero and end at the next tenth; anything else
+    spans what it has."""
     finite = means[np.isfinite(means)]
     if not finite.size:
         return 0.0, 1.0
-    low, high = float(finite.min()), float(finite.max())
+    low = float(finite.min())
+    high = float(finite.max())
     if low >= 0 and high <= 1:
-        return 0.0, max(0.1, float(np.ceil(high * 10 - 1e-9)) / 10)
+        # Less a little, so that 0.3 does not become 0.4 by rounding.
+        next_tenth = float(np.ceil(high * 10 - 1e-9)) / 10
+        return 0.0, max(0.1, next_tenth)
+    # A scale needs two ends that differ.
     return low, high if high > low else low + 1
 
 
 def name_families(figure: go.Figure, down: list[Any]) -> None:
-    """Family names at the right edge and a line between families, where the rows are languages."""
+    """Write family names at the right edge and draw a line between families.
+
+    `down` are the rows of a heatmap from the top; where some are no languages, nothing is done.
+    """
     if not all(item in LANGUAGES for item in down):
         return
     names = [LANGUAGES[item].family for item in down]
-    starts = [
-        place for place in range(len(names)) if place == 0 or names[place] != names[place - 1]
-    ]
-    for first, after in zip(starts, [*starts[1:], len(names)], strict=True):
-        middle = (first + after - 1) / 2
+    # Where a family begins: at the first row, and wherever the name changes.
+    starts = [row for row in range(len(names)) if row == 0 or names[row] != names[row - 1]]
+    ends = [*starts[1:], len(names)]
+    for start, end in zip(starts, ends, strict=True):
         figure.add_annotation(
-            text=names[first],
+            text=names[start],
             x=1,
             xref="paper",
             xanchor="left",
             xshift=6,
-            y=middle,
+            y=(start + end - 1) / 2,
             yref="y",
             showarrow=False,
             font={"size": 11, "color": GREY},
         )
-        if first:
-            edge = first - 0.5
-            line = {"color": "#9aa5b1", "width": 1}
+        if start > 0:
             figure.add_shape(
-                type="line", x0=0, x1=1, xref="paper", y0=edge, y1=edge, yref="y", line=line
+                type="line",
+                x0=0,
+                x1=1,
+                xref="paper",
+                y0=start - 0.5,
+                y1=start - 0.5,
+                yref="y",
+                line={"color": "#9aa5b1", "width": 1},
             )
+    # Room for the longest name, at about 7 pixels a letter.
     figure.update_layout(margin_r=14 + 7 * max(map(len, names)))
 
 
 def _scope(rows: pd.DataFrame, x: str, y: str) -> str:
-    """n, and each column of the rows that says the same everywhere."""
-    said = [f"n = {len(rows):,} outputs"]
+    """n, and each column that is the same in all rows."""
+    count = f"n = {len(rows):,} outputs"
     if "sentence" in rows.columns:
-        said[0] += f" of {rows['sentence'].nunique():,} sentences"
+        count += f" of {rows['sentence'].nunique():,} sentences"
+    facts = [count]
     for column in _CONSTANT:
         if column in rows.columns and column not in (x, y) and rows[column].nunique() == 1:
-            item = rows[column].iloc[0]
-            said.append(f"{column} {_tick(item)}")
-    return "; ".join(said)
+            facts.append(f"{column} {_tick(rows[column].iloc[0])}")
+    return "; ".join(facts)
 
 
 FIGURES = {"heatmap": heatmap, "cosines": cosines}

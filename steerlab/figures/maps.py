@@ -10,8 +10,22 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import families, language
 from steerlab.figures.style import GREY, INK, family_order, family_style, finish, sentence_of
 
-_SIDES = ["top center", "bottom center", "middle right", "middle left"]
-_SIDES += ["top right", "top left", "bottom right", "bottom left"]
+# Where a code can stand beside its point, as plotly calls it, the nicest first.
+_SIDES = [
+    "top center",
+    "bottom center",
+    "middle right",
+    "middle left",
+    "top right",
+    "top left",
+    "bottom right",
+    "bottom left",
+]
+# The sizes, in pixels, with which codes are placed: of a mark, of a code, and of half the map.
+_MARK = 10
+_CODE = np.array([14, 12])
+_HALF_MAP = 240
+# Maps of three dimensions know fewer symbols: the nearest to those of the others.
 _SYMBOLS_3D = {
     "triangle-up": "diamond-open",
     "pentagon": "square-open",
@@ -32,31 +46,41 @@ def language_map(
     """Where each language lies at a layer, marked by family, with its code; the slider goes through
     the layers.
 
-    `positions` and `shares` (of the variance, by axis) as `geometry.layout` gives them, of two or
-    three axes. All layers have one scale. Raises `SteerlabError` for another number of axes or a
-    layer that is not there.
+    All layers have one scale. Raises `SteerlabError` for another number of axes than two or three,
+    and for a layer that is not there.
+
+    Args:
+        positions: as `geometry.layout` gives them.
+        shares: of the variance, by axis, as `geometry.layout` gives them.
+        langs: the languages, in the order of the positions.
+        layers: the numbers of the layers.
+        layer: the one that is shown first, and that the caption is about.
+        note: a last sentence of the caption.
     """
     if positions.shape[2] not in (2, 3):
-        raise SteerlabError(f"a map has 2 or 3 axes, not {positions.shape[2]}")
+        raise SteerlabError(
+            f"a map has 2 or 3 axes, not {positions.shape[2]}; give geometry.layout as many "
+            "dimensions"
+        )
     if layer not in layers:
         raise SteerlabError(
             f"no layer {layer} here; there are layers {', '.join(map(str, layers))}"
         )
     start = list(layers).index(layer)
+    # The axes go from -reach to reach, with a little room for the marks at the edge.
     reach = 1.08 * float(np.abs(positions).max())
     figure = go.Figure(_traces(positions[start], langs, reach))
-    figure.frames = [
-        go.Frame(data=_traces(points, langs, reach), name=str(here))
-        for here, points in zip(layers, positions, strict=True)
-    ]
+    frames = []
+    for number, points in zip(layers, positions, strict=True):
+        frames.append(go.Frame(data=_traces(points, langs, reach), name=str(number)))
+    figure.frames = frames
     _scale(figure, positions.shape[2], reach)
     slide(figure, layers, start)
     kept = f"{shares[start].sum():.0%} of the variance at layer {layer}"
     caption = sentence_of(
         "Classical multidimensional scaling of the chord distance √(2 − 2 cos) between centred "
-        "language means, "
-        f"{kept}; axes have no meaning of their own, and each layer is turned to fit "
-        "the one before",
+        f"language means, {kept}; axes have no meaning of their own, and each layer is turned to "
+        "fit the one before",
         f"n = {len(langs)} languages; layer {layer}",
         note,
     )
@@ -66,84 +90,99 @@ def language_map(
 def _traces(
     points: np.ndarray, langs: Sequence[str], reach: float
 ) -> list[go.Scatter | go.Scatter3d]:
-    """One trace a family, in the same order at every layer."""
+    """The marks and codes of one layer: one trace for each family.
+
+    All layers have the same families in the same order, as the frames of plotly need.
+    """
     sides = _sides(points[:, :2], reach)
-    groups = dict.fromkeys(families(family_order(langs)))
     traces = []
-    for family in groups:
-        inside = [place for place, iso in enumerate(langs) if language(iso).family == family]
+    for family in dict.fromkeys(families(family_order(langs))):
+        members = [index for index, lang in enumerate(langs) if language(lang).family == family]
         color, symbol = family_style(family)
-        about = {
+        look = {
             "mode": "markers+text",
-            "text": [langs[place] for place in inside],
-            "customdata": [language(langs[place]).name for place in inside],
+            "text": [langs[index] for index in members],
+            "customdata": [language(langs[index]).name for index in members],
             "hovertemplate": "%{customdata}<extra>" + family + "</extra>",
             "name": family,
         }
-        x, y, *z = points[inside].T
-        if z:
-            marker = {"color": color, "symbol": _SYMBOLS_3D.get(symbol, symbol), "size": 5}
-            traces.append(
-                go.Scatter3d(
-                    x=x, y=y, z=z[0], marker=marker, textfont={"size": 11, "color": INK}, **about
-                )
+        if points.shape[1] == 3:
+            x, y, z = points[members].T
+            # No sides for the codes: they change when the map is turned.
+            symbol = _SYMBOLS_3D.get(symbol, symbol)
+            trace = go.Scatter3d(
+                x=x,
+                y=y,
+                z=z,
+                marker={"color": color, "symbol": symbol, "size": 5},
+                textfont={"size": 11, "color": INK},
+                **look,
             )
         else:
-            marker = {
-                "color": color,
-                "symbol": symbol,
-                "size": 10,
-                "line": {"color": "#ffffff", "width": 1},
-            }
-            place = [sides[k] for k in inside]
-            traces.append(
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    marker=marker,
-                    textposition=place,
-                    textfont={"size": 11},
-                    cliponaxis=False,
-                    **about,
-                )
+            x, y = points[members].T
+            edge = {"color": "#ffffff", "width": 1}
+            trace = go.Scatter(
+                x=x,
+                y=y,
+                marker={"color": color, "symbol": symbol, "size": _MARK, "line": edge},
+                textposition=[sides[index] for index in members],
+                textfont={"size": 11},
+                cliponaxis=False,
+                **look,
             )
+        traces.append(trace)
     return traces
 
 
 def _sides(points: np.ndarray, reach: float) -> list[str]:
-    """On which side of its point each code is written: where it hides least, crowded points first.
+    """On which side of its point each code is written: where it hides least.
 
-    In pixels of a map 480 wide: a mark is a square of 10, a code a box of 14 x 12.
+    Points are taken one by one, crowded ones first, since these have the fewest free sides. All is
+    computed in pixels of a map 480 wide. A box is [x y width height], x and y its middle.
     """
-    at = points * 240 / reach
-    crowd = (np.linalg.norm(at[:, None] - at[None], axis=-1) < 30).sum(1)
-    marks, codes = np.column_stack([at, np.full_like(at, 10)]), np.zeros((0, 4))
-    chosen = [""] * len(at)
-    for place in np.argsort(-crowd, kind="stable"):
-        boxes = {side: np.array([*(at[place] + _offset(side)), 14, 12]) for side in _SIDES}
-        hidden = {
-            side: _overlap(box, marks) + 2 * _overlap(box, codes) for side, box in boxes.items()
-        }
+    pixels = points * _HALF_MAP / reach
+    distances = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
+    crowd = (distances < 30).sum(1)
+    marks = np.column_stack([pixels, np.full_like(pixels, _MARK)])
+    codes = np.zeros((0, 4))  # the boxes of the codes that have their side already
+    chosen = [""] * len(pixels)
+    for index in np.argsort(-crowd, kind="stable"):
+        boxes = {}
+        hidden = {}
+        for side in _SIDES:
+            box = np.array([*(pixels[index] + _offset(side)), *_CODE])
+            boxes[side] = box
+            # A code over another code cannot be read, so that counts twice.
+            hidden[side] = _overlap(box, marks) + 2 * _overlap(box, codes)
         best = min(_SIDES, key=hidden.__getitem__)
-        chosen[place], codes = best, np.vstack([codes, boxes[best]])
+        chosen[index] = best
+        codes = np.vstack([codes, boxes[best]])
     return chosen
 
 
 def _offset(side: str) -> np.ndarray:
-    down, across = side.split()
+    """From a point to the middle of its code, in pixels."""
+    vertical, horizontal = side.split()
     step = np.array(
-        [{"left": -1, "center": 0, "right": 1}[across], {"bottom": -1, "middle": 0, "top": 1}[down]]
+        [
+            {"left": -1, "center": 0, "right": 1}[horizontal],
+            {"bottom": -1, "middle": 0, "top": 1}[vertical],
+        ]
     )
-    return step * (np.array([14, 12]) if 0 in step else np.array([10, 10]))
+    # At a corner both steps are taken, and each can be smaller.
+    return step * (_CODE if 0 in step else np.array([10, 10]))
 
 
 def _overlap(box: np.ndarray, others: np.ndarray) -> float:
-    """The area that a box [x y width height] shares with others."""
-    sides = (box[2:] + others[:, 2:]) / 2 - np.abs(others[:, :2] - box[:2])
-    return float(np.clip(sides, 0, np.minimum(box[2:], others[:, 2:])).prod(1).sum())
+    """The area that a box shares with others, [box 4]; boxes are [x y width height]."""
+    shared = (box[2:] + others[:, 2:]) / 2 - np.abs(others[:, :2] - box[:2])
+    # Not below zero where they are apart, not above the smaller where one holds the other.
+    shared = np.clip(shared, 0, np.minimum(box[2:], others[:, 2:]))
+    return float(shared.prod(1).sum())
 
 
 def _scale(figure: go.Figure, axes: int, reach: float) -> None:
+    """Give all axes one scale, without numbers: only distances mean something."""
     axis = {
         "range": [-reach, reach],
         "showticklabels": False,
@@ -152,41 +191,41 @@ def _scale(figure: go.Figure, axes: int, reach: float) -> None:
         "dtick": 0.25,
     }
     if axes == 3:
-        figure.update_layout(
-            scene={
-                name: {**axis, "title": "", "backgroundcolor": "#fafbfc"}
-                for name in ("xaxis", "yaxis", "zaxis")
-            }
-        )
+        axis |= {"title": "", "backgroundcolor": "#fafbfc"}
+        figure.update_layout(scene={"xaxis": axis, "yaxis": axis, "zaxis": axis})
         figure.update_layout(
             scene_aspectmode="cube", scene_camera_eye={"x": 1.0, "y": 1.0, "z": 0.65}
         )
         return
     figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis, scaleanchor="x")
+    figure.update_yaxes(**axis, scaleanchor="x")  # a unit is as long across as it is up
 
 
 def slide(figure: go.Figure, layers: Sequence[int], start: int) -> None:
-    """A slider below a figure whose frames are named by their layers."""
-    calm = {
+    """Put a slider below a figure whose frames are named by their layers.
+
+    Args:
+        figure: the figure, with a frame for each layer.
+        layers: the layers along the slider.
+        start: the index of the layer that is shown first.
+    """
+    transition = {
         "mode": "immediate",
         "frame": {"duration": 300, "redraw": True},
         "transition": {"duration": 0},
     }
-    figure.update_layout(
-        sliders=[
-            {
-                "active": start,
-                "currentvalue": {"prefix": "layer ", "font": {"size": 13, "color": INK}},
-                "pad": {"t": 8, "b": 8},
-                "font": {"color": GREY, "size": 11},
-                "steps": [
-                    {"label": str(layer), "method": "animate", "args": [[str(layer)], calm]}
-                    for layer in layers
-                ],
-            }
-        ]
-    )
+    steps = []
+    for layer in layers:
+        arguments = [[str(layer)], transition]
+        steps.append({"label": str(layer), "method": "animate", "args": arguments})
+    slider = {
+        "active": start,
+        "currentvalue": {"prefix": "layer ", "font": {"size": 13, "color": INK}},
+        "pad": {"t": 8, "b": 8},
+        "font": {"color": GREY, "size": 11},
+        "steps": steps,
+    }
+    figure.update_layout(sliders=[slider])
 
 
 FIGURES = {"language_map": language_map}

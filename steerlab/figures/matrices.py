@@ -27,48 +27,63 @@ def cosine_layers(
     """Cosines of language means at a layer, as they are and less the mean of all; the slider goes
     through the layers.
 
-    `order`: the places of the languages from top to bottom, such as the leaf order of a tree. Codes
-    have the colour of their family.
+    Codes have the colour of their family. Raises `SteerlabError` for a layer that is not there, and
+    for an order of other languages.
+
+    Args:
+        raw: the cosines of the means as they are.
+        centred: the cosines less the mean of all.
+        langs: the languages, in the order of the matrices.
+        layers: the numbers of the layers.
+        layer: the one that is shown first, and that the caption is about.
+        order: the indices of the languages from top to bottom, such as the leaf order of a tree.
+        note: a last sentence of the caption.
     """
-    if layer not in layers or sorted(order) != list(range(len(langs))):
+    if layer not in layers:
         raise SteerlabError(
-            f"no layer {layer} among {', '.join(map(str, layers))}, or the order does not name "
-            "each of the "
-            f"{len(langs)} languages once"
+            f"no layer {layer} here; there are layers {', '.join(map(str, layers))}"
         )
-    start, isos = list(layers).index(layer), [langs[place] for place in order]
-    grid = np.ix_(range(len(layers)), order, order)
-    first, second = raw[grid], centred[grid]
+    if sorted(order) != list(range(len(langs))):
+        raise SteerlabError(
+            f"the order names the languages {', '.join(map(str, order))}; name each of the "
+            f"{len(langs)} languages once, from 0 to {len(langs) - 1}"
+        )
+    start = list(layers).index(layer)
+    codes = [langs[index] for index in order]
+    # Rows and columns of every layer in the same order.
+    ordered = np.ix_(range(len(layers)), order, order)
+    raw = raw[ordered]
+    centred = centred[ordered]
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.1)
-    for trace, col in zip(_pair(first[start], second[start], isos), (1, 2), strict=True):
+    for trace, col in zip(_pair(raw[start], centred[start], codes), (1, 2), strict=True):
         figure.add_trace(trace, row=1, col=col)
-    figure.frames = [
-        go.Frame(data=_pair(a, b, isos), traces=[0, 1], name=str(here))
-        for here, a, b in zip(layers, first, second, strict=True)
-    ]
-    _label(figure, isos)
+    frames = []
+    for number, left, right in zip(layers, raw, centred, strict=True):
+        frames.append(go.Frame(data=_pair(left, right, codes), traces=[0, 1], name=str(number)))
+    figure.frames = frames
+    _label(figure, codes)
     slide(figure, layers, start)
     caption = sentence_of(
         "Cosine between the means of every two languages: (a) as it is, (b) after the mean of all "
-        "languages is taken "
-        "off. Languages in the leaf order of average linkage on centred cosine distance at layer "
-        f"{layer}, codes in "
-        "the colour of their family",
-        f"n = {len(isos)} languages; layer {layer}",
+        "languages is taken off. Languages in the leaf order of average linkage on centred cosine "
+        f"distance at layer {layer}, codes in the colour of their family",
+        f"n = {len(codes)} languages; layer {layer}",
         note,
     )
     finish(figure, title="Cosines between languages, raw and centred", caption=caption, height=620)
-    return figure.update_layout(
-        margin_b=26
-    )  # plotly measures no room for letters that stand on their side
+    # plotly measures no room for letters that stand on their side.
+    return figure.update_layout(margin_b=26)
 
 
-def _pair(raw: np.ndarray, centred: np.ndarray, isos: list[str]) -> list[go.Heatmap]:
-    names = [language(iso).name for iso in isos]
-    pairs = [[f"{a} – {b}" for b in names] for a in names]
-    about = {
-        "x": isos,
-        "y": isos,
+def _pair(raw: np.ndarray, centred: np.ndarray, codes: list[str]) -> list[go.Heatmap]:
+    """The two heatmaps of one layer; the codes are those of the languages, in their order."""
+    names = [language(code).name for code in codes]
+    pairs = []
+    for a in names:
+        pairs.append([f"{a} – {b}" for b in names])
+    shared = {
+        "x": codes,
+        "y": codes,
         "text": pairs,
         "hovertemplate": "%{text}<br>cosine %{z:.3f}<extra></extra>",
     }
@@ -81,30 +96,33 @@ def _pair(raw: np.ndarray, centred: np.ndarray, isos: list[str]) -> list[go.Heat
         "tickfont": {"size": 9},
     }
     return [
+        # Means of one model share most of their direction, so raw cosines are rarely negative.
         go.Heatmap(
-            z=raw, zmin=0, zmax=1, colorscale=SEQUENTIAL, colorbar={**bar, "x": 0.45}, **about
+            z=raw, zmin=0, zmax=1, colorscale=SEQUENTIAL, colorbar={**bar, "x": 0.45}, **shared
         ),
         go.Heatmap(
-            z=centred, zmin=-1, zmax=1, colorscale=DIVERGING, colorbar={**bar, "x": 1.0}, **about
+            z=centred, zmin=-1, zmax=1, colorscale=DIVERGING, colorbar={**bar, "x": 1.0}, **shared
         ),
     ]
 
 
-def _label(figure: go.Figure, isos: list[str]) -> None:
-    inked = [
-        f'<span style="color:{family_style(language(iso).family)[0]}">{iso}</span>' for iso in isos
-    ]
-    about = {
+def _label(figure: go.Figure, codes: list[str]) -> None:
+    """Write the codes in the colours of their families, and the headings."""
+    colored = []
+    for code in codes:
+        color, _ = family_style(language(code).family)
+        colored.append(f'<span style="color:{color}">{code}</span>')
+    axis = {
         "type": "category",
-        "tickvals": isos,
-        "ticktext": inked,
+        "tickvals": codes,
+        "ticktext": colored,
         "showgrid": False,
         "tickfont_size": 8,
     }
-    figure.update_xaxes(**about, tickangle=-90)
-    figure.update_yaxes(**about, autorange="reversed")
-    for place, kind in enumerate(("raw", "centred")):
-        heading(figure, place, f"cosine, {kind}", shift=0)
+    figure.update_xaxes(**axis, tickangle=-90)
+    figure.update_yaxes(**axis, autorange="reversed")
+    for index, kind in enumerate(("raw", "centred")):
+        heading(figure, index, f"cosine, {kind}", shift=0)
 
 
 FIGURES = {"cosine_layers": cosine_layers}

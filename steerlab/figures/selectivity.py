@@ -18,46 +18,51 @@ from steerlab.figures.style import (
     sentence_of,
 )
 
-_READABLE = 18  # languages whose cells have room for a number
-_SMALL = 0.02  # of the largest rise: a fall below this is drawn as none
+_READABLE = 18  # so many languages have room for numbers in their cells
+_SMALL = 0.02  # of the largest rise: a smaller fall is drawn as none
 
 
 def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str = "") -> go.Figure:
     """The rise of each language's cross-entropy (down) under each language's edit (across), its own
     cell framed.
 
-    `matrix`: what `effects.effect_matrix` gives: index languages, columns edits by language;
-    columns that are no language, such as `control`, stand beside it. Languages are in the order of
-    their families. `unit` is what the values are in. Raises `SteerlabError` where no column is a
+    Languages are in the order of their families. Raises `SteerlabError` where no column is a
     language of the index.
+
+    Args:
+        matrix: what `effects.effect_matrix` gives: index languages, columns edits by language;
+            columns that are no language, such as `control`, stand beside the others.
+        unit: what the values are in.
+        note: a last sentence of the caption.
     """
-    isos = [iso for iso in matrix.index if iso in matrix.columns]
-    if not isos or any(iso not in LANGUAGES for iso in matrix.index):
+    with_edit = [lang for lang in matrix.index if lang in matrix.columns]
+    if not with_edit or any(lang not in LANGUAGES for lang in matrix.index):
+        rows = ", ".join(map(str, matrix.index[:6])) or "none"
+        columns = ", ".join(map(str, matrix.columns[:6])) or "none"
         raise SteerlabError(
-            f"selectivity was given rows {', '.join(map(str, matrix.index[:6])) or 'none'} and "
-            "columns "
-            f"{', '.join(map(str, matrix.columns[:6])) or 'none'}; give effect_matrix' table, of "
-            "languages and edits"
+            f"selectivity was given rows {rows} and columns {columns}; give effect_matrix' table, "
+            "of languages and edits"
         )
     down = family_order(list(matrix.index))
-    across = [iso for iso in down if iso in matrix.columns]
-    across += family_order([iso for iso in matrix.columns if iso in LANGUAGES and iso not in down])
+    # Edits of the languages that were read come first, so that their own cells are a diagonal.
+    across = [lang for lang in down if lang in matrix.columns]
+    unread = [lang for lang in matrix.columns if lang in LANGUAGES and lang not in down]
+    across += family_order(unread)
     beside = [name for name in matrix.columns if name not in across]
+    groups = [across, beside] if beside else [across]
     low, high, scale = _range(matrix.to_numpy(float))
     figure = make_subplots(
         rows=1,
-        cols=2 if beside else 1,
-        column_widths=[len(across), max(len(beside), 1)] if beside else None,
+        cols=len(groups),
+        column_widths=[len(group) for group in groups] if beside else None,
         horizontal_spacing=0.02,
         shared_yaxes=True,
     )
-    for col, names in enumerate([across, beside] if beside else [across], start=1):
-        figure.add_trace(_cells(matrix.loc[down, names], down, names), row=1, col=col)
-    for x, iso in enumerate(across):
-        if iso in down:
-            y = down.index(iso)
-            ends = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
-            figure.add_shape(type="rect", **ends, line={"color": INK, "width": 1.4}, row=1, col=1)
+    # Two panels of one scale, so that controls stand apart and cells are of one width.
+    for col, group in enumerate(groups, start=1):
+        figure.add_trace(_cells(matrix.loc[down, group], down, group), row=1, col=col)
+    _frame_own(figure, down, across)
+    # Many languages get smaller letters, codes that stand on their side, and lower lines.
     small = len(down) > _READABLE
     size = 9 if small else 11
     figure.update_xaxes(type="category", showgrid=False, tickangle=-90 if small else 0, dtick=1)
@@ -73,8 +78,7 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     )
     caption = sentence_of(
         f"Rise of the mean cross-entropy ({unit}) of each language's text (down) under the edit "
-        "meant for each "
-        "language (across); frames mark a language's own edit",
+        "meant for each language (across); frames mark a language's own edit",
         f"Beside: {', '.join(map(readable, beside))}" if beside else "",
         f"n = {len(down)} languages, {len(across)} edits",
         note,
@@ -85,18 +89,45 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     )
 
 
+def _frame_own(figure: go.Figure, down: list[str], across: list[str]) -> None:
+    """Frame the cell of each language under its own edit."""
+    for x, lang in enumerate(across):
+        if lang not in down:
+            continue
+        y = down.index(lang)
+        # A cell reaches half a unit to each side of its index.
+        figure.add_shape(
+            type="rect",
+            x0=x - 0.5,
+            x1=x + 0.5,
+            y0=y - 0.5,
+            y1=y + 0.5,
+            line={"color": INK, "width": 1.4},
+            row=1,
+            col=1,
+        )
+
+
 def _cells(part: pd.DataFrame, down: list[str], across: list[str]) -> go.Heatmap:
+    """The heatmap of some edits, with numbers in the cells where there is room.
+
+    Args:
+        part: the rises, languages down and edits across.
+        down: the languages.
+        across: the edits.
+    """
     values = part.to_numpy(float)
-    edits = [LANGUAGES[name].name if name in LANGUAGES else readable(name) for name in across]
+    names = [LANGUAGES[edit].name if edit in LANGUAGES else readable(edit) for edit in across]
+    numbers = None
+    if len(down) <= _READABLE:
+        numbers = [[_short(value) for value in line] for line in values]
     return go.Heatmap(
         z=values,
-        x=[name if name in LANGUAGES else readable(name) for name in across],
-        y=[LANGUAGES[iso].name for iso in down],
-        customdata=[edits] * len(down),
-        text=[[_short(value) for value in line] for line in values]
-        if len(down) <= _READABLE
-        else None,
-        texttemplate="%{text}" if len(down) <= _READABLE else None,
+        x=[edit if edit in LANGUAGES else readable(edit) for edit in across],
+        y=[LANGUAGES[lang].name for lang in down],
+        customdata=[names] * len(down),
+        text=numbers,
+        texttemplate=None if numbers is None else "%{text}",
         textfont={"size": 10},
         hovertemplate="%{y} under the edit of %{customdata}<br>%{z:+.3f}<extra></extra>",
         hoverongaps=False,
@@ -107,9 +138,10 @@ def _cells(part: pd.DataFrame, down: list[str], across: list[str]) -> go.Heatmap
 
 
 def _range(values: np.ndarray) -> tuple[float, float, tuple]:
-    """From zero where nothing falls much, else as far below zero as above."""
+    """(low, high, colours) of the scale: from zero where nothing falls much, else as far below zero
+    as above."""
     finite = values[np.isfinite(values)]
-    high = max(float(finite.max(initial=0)), 1e-9)
+    high = max(float(finite.max(initial=0)), 1e-9)  # a scale needs two ends that differ
     low = float(finite.min(initial=0))
     if low >= -_SMALL * high:
         return 0.0, high, SEQUENTIAL
@@ -118,10 +150,14 @@ def _range(values: np.ndarray) -> tuple[float, float, tuple]:
 
 
 def _short(value: float) -> str:
+    """A value in few letters, so that it fits into its cell: without a leading zero, and 0 for what
+    rounds to it."""
     if not np.isfinite(value):
         return ""
     text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    return "0" if float(text) == 0 else text.replace("0.", ".", 1).replace("-", "−")
+    if float(text) == 0:
+        return "0"
+    return text.replace("0.", ".", 1).replace("-", "−")
 
 
 FIGURES = {"selectivity": selectivity}

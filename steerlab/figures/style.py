@@ -11,7 +11,9 @@ from steerlab.core.columns import score_records
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 
-INK, GREY, PALE = "#1f2933", "#6b7785", "#e4e8ec"
+INK = "#1f2933"  # of letters and main lines
+GREY = "#6b7785"  # of labels and controls
+PALE = "#e4e8ec"  # of the grid
 FONT = (
     'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif'
 )
@@ -20,6 +22,7 @@ FONT = (
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8d0f", "#5b5f97")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "pentagon", "cross", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+# Colour scales: from pale to dark, and from orange over white to blue.
 SEQUENTIAL = (
     (0.0, "#f4f8fb"),
     (0.25, "#d0e3f0"),
@@ -35,7 +38,8 @@ DIVERGING = (
     (1.0, "#06395c"),
 )
 
-_WIDTH = 62  # characters of a caption that a phone has room for
+_TOP = 62  # pixels of the template's margin above the plot
+_WIDTH = 62  # characters of a line of the caption that a phone has room for
 
 CONTROLS = ("unsteered", "random", "shuffled", "wrong", "prompt")
 _NAMES = {
@@ -52,13 +56,8 @@ _NAMES = {
     "prompt": "Prompt instruction",
     "strength": "strength (natural gaps)",
 }
+# The families in the order of the table of languages.
 FAMILIES = tuple(dict.fromkeys(entry.family for entry in LANGUAGES.values()))
-_RANK = {
-    iso: place
-    for place, iso in enumerate(
-        sorted(LANGUAGES, key=lambda iso: FAMILIES.index(LANGUAGES[iso].family))
-    )
-}
 
 
 def readable(name: str) -> str:
@@ -69,19 +68,30 @@ def readable(name: str) -> str:
 
 
 def family_style(family: str) -> tuple[str, str]:
-    """The colour and the marker of a language family, the same in every figure."""
-    place = FAMILIES.index(family)
-    return PALETTE[place % len(PALETTE)], SYMBOLS[(place + place // len(PALETTE)) % len(SYMBOLS)]
+    """The (colour, marker) of a language family, the same in every figure."""
+    index = FAMILIES.index(family)
+    # There are more families than colours: each further round of the colours shifts the markers by
+    # one, so that no two families share both.
+    rounds = index // len(PALETTE)
+    return PALETTE[index % len(PALETTE)], SYMBOLS[(index + rounds) % len(SYMBOLS)]
 
 
 def family_order(isos: Sequence[str]) -> list[str]:
-    """The languages sorted by family, families in the order of the table of languages."""
-    return sorted(isos, key=_RANK.__getitem__)
+    """The languages sorted by family, in the order of the table of languages."""
+    rank = {lang: index for index, lang in enumerate(LANGUAGES)}  # the table is sorted by family
+    return sorted(isos, key=rank.__getitem__)
 
 
 def check(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
-    """Refuse a table without rows or without one of the columns."""
-    if missing := [column for column in columns if column not in table.columns]:
+    """Raise `SteerlabError` if a table has no rows, or lacks a column.
+
+    Args:
+        table: the table.
+        columns: the columns that it needs.
+        figure: the name of the function, for the message.
+    """
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
         raise SteerlabError(
             f"{figure} was given a table without {', '.join(map(repr, missing))}; "
             f"it has {', '.join(map(str, table.columns)) or 'no columns'}: name one of those, or "
@@ -95,18 +105,31 @@ def check(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
 
 
 def sentence_of(*parts: str) -> str:
-    """The parts that are not empty, as one line of sentences."""
-    return " ".join(part.strip().rstrip(".") + "." for part in parts if part.strip())
+    """The parts that are not empty as sentences in one line, each with a full stop."""
+    sentences = []
+    for part in parts:
+        text = part.strip()
+        if text:
+            sentences.append(text.rstrip(".") + ".")
+    return " ".join(sentences)
 
 
 def finish(figure: go.Figure, *, title: str, caption: str, height: int) -> go.Figure:
-    """Dress a figure: the template, the title, the caption below the title and whole in
-    `layout.meta["caption"]`."""
+    """Give a figure the template, its title and its caption, in place; return it.
+
+    The caption stands below the title, broken into lines, and whole in `layout.meta["caption"]`.
+
+    Args:
+        figure: the figure.
+        title: its title.
+        caption: its caption.
+        height: in pixels, with the margin of the template; a long caption makes it taller.
+    """
     lines = textwrap.wrap(caption, _WIDTH)
-    top = 72 + 16 * len(lines)
+    top = 72 + 16 * len(lines)  # the title, and the lines of the caption
     figure.update_layout(
         template=TEMPLATE,
-        height=height - 62 + top,
+        height=height - _TOP + top,
         margin={"t": top},
         title={"text": title, "subtitle": {"text": "<br>".join(lines)}},
         meta={"title": title, "caption": caption},
@@ -115,6 +138,8 @@ def finish(figure: go.Figure, *, title: str, caption: str, height: int) -> go.Fi
 
 
 def _template() -> go.layout.Template:
+    """What all figures share: letters, colours, axes, and the legend below the plot, where a phone
+    has room for it."""
     axis = {
         "automargin": True,
         "gridcolor": PALE,
@@ -141,7 +166,7 @@ def _template() -> go.layout.Template:
             "colorway": list(PALETTE),
             "paper_bgcolor": "#ffffff",
             "plot_bgcolor": "#ffffff",
-            "margin": {"l": 8, "r": 12, "b": 8, "t": 62},
+            "margin": {"l": 8, "r": 12, "b": 8, "t": _TOP},
             "hoverlabel": {
                 "bgcolor": "#ffffff",
                 "bordercolor": "#c3cad2",

@@ -9,8 +9,10 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import families, language
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
 
-_GAP = 0.8  # the room for names and lines between the trees, in widths of a tree
-_PLAIN = "#9aa5b1"
+# The left tree stands between x = 0 and 1, the right one between 1 + _GAP and 2 + _GAP: the room
+# for names and lines between them, in widths of a tree.
+_GAP = 0.8
+_PLAIN = "#9aa5b1"  # of branches of several families, and of families of one language
 
 
 def tanglegram(
@@ -24,28 +26,38 @@ def tanglegram(
     layer: int | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Two linkage matrices of the same languages, a line from each leaf to itself, in the colour of
-    its family.
+    """Two trees of the same languages face to face, with a line from each language to itself, in
+    the colour of its family.
 
-    `orders`: the leaf orders, as `geometry.untangle` gives them; each tree is drawn to its own
-    height. `statistic` says how alike they are, and stands in the caption.
+    Each tree is drawn to its own height. Raises `SteerlabError` for trees and orders of other
+    languages.
+
+    Args:
+        left: a linkage matrix, whose root is drawn at the left edge.
+        right: another one, whose root is drawn at the right edge.
+        langs: the languages.
+        orders: the leaf order of each tree, as `geometry.untangle` gives them.
+        headings: what each tree is of.
+        statistic: says how alike they are, in the caption.
+        layer: the layer that the left tree is of, for the caption.
+        note: a last sentence of the caption.
     """
-    for tree, order in zip((left, right), orders, strict=True):
+    trees = (left, right)
+    for tree, order in zip(trees, orders, strict=True):
         if len(tree) != len(langs) - 1 or sorted(order) != list(range(len(langs))):
             raise SteerlabError(
                 f"each tree and each order needs exactly the {len(langs)} languages "
                 f"{' '.join(langs)}"
             )
     figure = go.Figure()
-    for side, (tree, order) in enumerate(zip((left, right), orders, strict=True)):
+    for side, (tree, order) in enumerate(zip(trees, orders, strict=True)):
         _branches(figure, tree, list(order), langs, side)
     _threads(figure, orders, langs)
     _names(figure, orders, langs)
-    for side, heading in enumerate(headings):
-        x = 0.0 if side == 0 else 2 + _GAP
-        anchor = "left" if side == 0 else "right"
+    outer = ((0.0, "left"), (2 + _GAP, "right"))  # the outer edge of each tree
+    for letter, heading, (x, anchor) in zip("ab", headings, outer, strict=True):
         figure.add_annotation(
-            text=f"<b>{'ab'[side]}</b>  {heading}",
+            text=f"<b>{letter}</b>  {heading}",
             x=x,
             y=1,
             yref="y domain",
@@ -53,14 +65,17 @@ def tanglegram(
             xanchor=anchor,
             showarrow=False,
         )
+    # No axes: each tree has its own height. The first leaf is at the top.
     figure.update_xaxes(visible=False, range=[-0.03, 2.03 + _GAP])
     figure.update_yaxes(visible=False, range=[len(langs) - 0.4, -0.6])
-    where = "" if layer is None else f"; layer {layer}"
+    scope = f"n = {len(langs)} languages"
+    if layer is not None:
+        scope += f"; layer {layer}"
     caption = sentence_of(
         f"Left: {headings[0]}, average linkage on the cosine distance of centred language means. "
-        f"Right: {headings[1]}, "
-        "whose height counts shared nodes. Branches are turned so that few lines cross",
-        f"n = {len(langs)} languages{where}",
+        f"Right: {headings[1]}, whose height counts shared nodes. Branches are turned so that few "
+        "lines cross",
+        scope,
         statistic,
         note,
     )
@@ -75,34 +90,43 @@ def tanglegram(
 def _branches(
     figure: go.Figure, tree: np.ndarray, order: list[int], langs: Sequence[str], side: int
 ) -> None:
-    """Every merge as a bracket, grouped by colour; the root at the outer edge."""
-    groups, shown = families(langs), _shared(langs)
+    """Draw every merge as a bracket, the root at the outer edge.
+
+    Args:
+        figure: the figure.
+        tree: the linkage matrix.
+        order: its leaves from top to bottom.
+        langs: the languages.
+        side: 0 for the left tree, 1 for the right one.
+    """
+    family_of = families(langs)
+    shown = _shared(langs)
     top = float(tree[-1, 2])
-    place = {leaf: float(order.index(leaf)) for leaf in range(len(langs))}
-    height = dict.fromkeys(range(len(langs)), 0.0)
-    inside = {leaf: {groups[leaf]} for leaf in range(len(langs))}
-    drawn: dict[str, tuple[list[float | None], list[float | None]]] = {}
-    for node, (a, b, up, _) in enumerate(tree, start=len(langs)):
-        a, b = int(a), int(b)
-        inside[node], height[node], place[node] = (
-            inside[a] | inside[b],
-            up / top,
-            (place[a] + place[b]) / 2,
-        )
-        color = _color(next(iter(inside[node])), shown) if len(inside[node]) == 1 else _PLAIN
-        x, y = drawn.setdefault(color, ([], []))
-        x += [
-            _across(height[a], side),
-            _across(up / top, side),
-            _across(up / top, side),
-            _across(height[b], side),
-            None,
-        ]
-        y += [place[a], place[a], place[b], place[b], None]
-    for color, (x, y) in drawn.items():
+    # Of every node, the leaves first: its y, its height as a share of the tree's, and the families
+    # that it holds.
+    y_of = {leaf: float(order.index(leaf)) for leaf in range(len(langs))}
+    height_of = dict.fromkeys(range(len(langs)), 0.0)
+    inside = {leaf: {family_of[leaf]} for leaf in range(len(langs))}
+    # The brackets of one colour are one line, with gaps (None) between them.
+    lines: dict[str, tuple[list[float | None], list[float | None]]] = {}
+    for node, (left, right, height, _) in enumerate(tree, start=len(langs)):
+        a = int(left)
+        b = int(right)
+        inside[node] = inside[a] | inside[b]
+        height_of[node] = height / top
+        y_of[node] = (y_of[a] + y_of[b]) / 2
+        color = _PLAIN
+        if len(inside[node]) == 1:
+            color = _color(next(iter(inside[node])), shown)
+        xs, ys = lines.setdefault(color, ([], []))
+        x = _x(height_of[node], side)
+        # From one child up to the height of the merge, across, and down to the other child.
+        xs += [_x(height_of[a], side), x, x, _x(height_of[b], side), None]
+        ys += [y_of[a], y_of[a], y_of[b], y_of[b], None]
+    for color, (xs, ys) in lines.items():
         figure.add_scatter(
-            x=x,
-            y=y,
+            x=xs,
+            y=ys,
             mode="lines",
             line={"color": color, "width": 1.5},
             hoverinfo="skip",
@@ -110,15 +134,16 @@ def _branches(
         )
 
 
-def _across(height: float, side: int) -> float:
+def _x(height: float, side: int) -> float:
+    """Where a height of a tree lies: leaves at the inner edge, the root at the outer one."""
     return 1 - height if side == 0 else 1 + _GAP + height
 
 
 def _shared(langs: Sequence[str]) -> set[str]:
     """The families with two or more of the languages: only these have a colour, since colours
     are few."""
-    groups = families(langs)
-    return {family for family in groups if groups.count(family) > 1}
+    family_of = families(langs)
+    return {family for family in family_of if family_of.count(family) > 1}
 
 
 def _color(family: str, shown: set[str]) -> str:
@@ -128,31 +153,43 @@ def _color(family: str, shown: set[str]) -> str:
 def _threads(
     figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], langs: Sequence[str]
 ) -> None:
-    shown, alone = _shared(langs), "alone in its family"
+    """Draw a line from each leaf of the left tree to the same leaf of the right one, by family."""
+    shown = _shared(langs)
+    alone = "alone in its family"
     groups = [family if family in shown else alone for family in families(langs)]
-    for family in sorted(set(groups), key=lambda name: (name == alone, groups.index(name))):
-        x: list[float | None] = []
-        y: list[float | None] = []
+    # In the legend families stand in the order of the languages, those alone at the end.
+    names = sorted(set(groups), key=lambda name: (name == alone, groups.index(name)))
+    for name in names:
+        xs: list[float | None] = []
+        ys: list[float | None] = []
         for leaf, group in enumerate(groups):
-            if group == family:
-                x += [1 + 0.42 * _GAP, 1 + 0.58 * _GAP, None]
-                y += [orders[0].index(leaf), orders[1].index(leaf), None]
-        line = {"color": _color(family, shown), "width": 1.5}
+            if group == name:
+                # The middle of the gap; the names take the rest.
+                xs += [1 + 0.42 * _GAP, 1 + 0.58 * _GAP, None]
+                ys += [orders[0].index(leaf), orders[1].index(leaf), None]
         figure.add_scatter(
-            x=x, y=y, mode="lines", line=line, opacity=0.75, name=family, hoverinfo="skip"
+            x=xs,
+            y=ys,
+            mode="lines",
+            line={"color": _color(name, shown), "width": 1.5},
+            opacity=0.75,
+            name=name,
+            hoverinfo="skip",
         )
 
 
 def _names(
     figure: go.Figure, orders: tuple[Sequence[int], Sequence[int]], langs: Sequence[str]
 ) -> None:
-    for side, order in enumerate(orders):
+    """Write the languages beside the leaves of both trees, inside."""
+    sides = ((1.01, "middle right"), (0.99 + _GAP, "middle left"))
+    for order, (x, position) in zip(orders, sides, strict=True):
         figure.add_scatter(
-            x=[1.01 if side == 0 else 0.99 + _GAP] * len(langs),
+            x=[x] * len(langs),
             y=list(range(len(langs))),
             mode="text",
             text=[language(langs[leaf]).name for leaf in order],
-            textposition="middle right" if side == 0 else "middle left",
+            textposition=position,
             textfont={"size": 10, "color": "#1f2933"},
             hoverinfo="skip",
             showlegend=False,

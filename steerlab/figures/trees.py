@@ -14,11 +14,15 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import families, language
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
 
+_MIXED = "#9aa5b1"  # of branches that hold several families
+
 
 @runtime_checkable
 class LanguageVectors(Protocol):
-    """What `dendrogram` reads of a `Directions`: languages, layers, and vectors [lang layer
-    width]."""
+    """What `dendrogram` reads of a `Directions`: languages, layers and vectors [lang layer width].
+
+    Anything with these three attributes can be drawn.
+    """
 
     @property
     def langs(self) -> tuple[str, ...]: ...
@@ -29,34 +33,34 @@ class LanguageVectors(Protocol):
 
 
 def linkage_of(vectors: Float[Any, "lang width"], langs: Sequence[str]) -> np.ndarray:
-    """scipy's linkage matrix: average linkage on the cosine distance of centred vectors, leaves in
-    optimal order.
+    """The tree of the languages, as scipy's linkage matrix [merge 4].
 
-    Raises `SteerlabError` for fewer than two languages, a doubled or unknown one, a vector that is
-    zero or not finite.
+    It is average linkage on the cosine distance of centred vectors, with the leaves in the order in
+    which neighbours are nearest. Raises `SteerlabError` for fewer than two languages, a doubled or
+    unknown one, and a vector that is zero or not finite.
     """
     if len(langs) != len(vectors) or len(set(langs)) != len(langs) or len(langs) < 2:
         raise SteerlabError(
             f"{len(vectors)} vectors for the languages {' '.join(langs)!r}; "
             "a tree needs two or more different languages and one vector each"
         )
-    families(langs)
+    families(langs)  # raises for an unknown language
     return linkage(_distances(vectors), method="average", optimal_ordering=True)
 
 
 def cophenetic(vectors: Float[Any, "lang width"]) -> float:
-    """The correlation between the distances in the tree and the cosine distances: 1 where the tree
-    loses nothing.
+    """The cophenetic correlation: of the distances in the tree with the cosine distances.
 
-    Sokal and Rohlf (1962). Raises `SteerlabError` for fewer than three languages: two have one
-    distance.
+    It is 1 where the tree loses nothing. Source: Sokal and Rohlf (1962). Raises `SteerlabError` for
+    fewer than three languages, since two have a single distance.
     """
     if len(vectors) < 3:
         raise SteerlabError(
             f"{len(vectors)} languages given; a cophenetic correlation needs at least three"
         )
     distances = _distances(vectors)
-    return float(cophenet(linkage(distances, method="average"), distances)[0])
+    correlation, _ = cophenet(linkage(distances, method="average"), distances)
+    return float(correlation)
 
 
 def leaf_order(tree: np.ndarray) -> list[int]:
@@ -65,9 +69,8 @@ def leaf_order(tree: np.ndarray) -> list[int]:
 
 
 def centred(vectors: Float[Any, "lang width"]) -> np.ndarray:
-    """The vectors less their mean over languages, as float64 [lang width], from a tensor or an
-    array."""
-    if hasattr(vectors, "detach"):
+    """The vectors less their mean over languages, as an array of float64 [lang width]."""
+    if hasattr(vectors, "detach"):  # a tensor, perhaps of another device
         vectors = vectors.detach().cpu().double().numpy()
     array = np.asarray(vectors, dtype=float)
     return array - array.mean(0)
@@ -79,9 +82,14 @@ def dendrogram(
     """The tree of the languages at one layer, leaves marked by family, its cophenetic correlation
     in the title.
 
-    Branches within one family have the family's colour. `marks` are short words for the merges, in
-    the order of `linkage_of`, such as how stable each is. Raises `SteerlabError` unless there is
-    exactly one layer.
+    Branches within one family have the family's colour. Raises `SteerlabError` unless there is
+    exactly one layer, and as `linkage_of` does.
+
+    Args:
+        directions: a `Directions` of one layer.
+        marks: short words for the merges, in the order of `linkage_of`, such as how stable each
+            branch is; empty for none.
+        note: a last sentence of the caption.
     """
     if len(directions.layers) != 1:
         raise SteerlabError(
@@ -89,41 +97,49 @@ def dendrogram(
             f"({', '.join(map(str, directions.layers))}); "
             "it draws one: choose it, as in dendrogram(directions.at(layer))"
         )
-    vectors, langs, layer = directions.vectors[:, 0], list(directions.langs), directions.layers[0]
+    vectors = directions.vectors[:, 0]
+    langs = list(directions.langs)
+    layer = directions.layers[0]
     tree = linkage_of(vectors, langs)
     figure = go.Figure()
     _draw_branches(figure, tree, langs)
     _draw_leaves(figure, [langs[leaf] for leaf in leaf_order(tree)])
     if marks is not None:
         _draw_marks(figure, tree, marks)
-    fit = f"cophenetic correlation {cophenetic(vectors):.2f}" if len(langs) > 2 else ""
+    # From the leaves at distance 0 at the left to the root at the right.
     figure.update_xaxes(title_text="cosine distance", range=[0, 1.03 * tree[-1, 2]])
-    title = f"Language tree, layer {layer}" + (
-        f" ({fit.replace('correlation ', '')})" if fit else ""
-    )
+    title = f"Language tree, layer {layer}"
+    facts = [f"n = {len(langs)} languages", f"layer {layer}"]
+    # Two languages have a single distance, and no correlation.
+    if len(langs) > 2:
+        fit = f"{cophenetic(vectors):.2f}"
+        title += f" (cophenetic {fit})"
+        facts.append(f"cophenetic correlation {fit}")
     caption = sentence_of(
         "Average linkage on the cosine distance of centred language vectors",
-        "; ".join(filter(None, (f"n = {len(langs)} languages", f"layer {layer}", fit))),
+        "; ".join(facts),
         note,
     )
     return finish(figure, title=title, caption=caption, height=190 + 24 * len(langs))
 
 
 def _distances(vectors: Float[Any, "lang width"]) -> np.ndarray:
+    """The cosine distance of every two centred vectors, in scipy's condensed form."""
     array = centred(vectors)
     if not np.isfinite(array).all():
         raise SteerlabError(
             "the language vectors hold NaN or infinity; fit them again from sound activations"
         )
-    size = np.linalg.norm(array, axis=1)
-    if (size <= 1e-12 * max(1.0, float(size.max()))).any():
+    norm = np.linalg.norm(array, axis=1)
+    # Zero up to rounding: its direction would be noise.
+    if (norm <= 1e-12 * max(1.0, float(norm.max()))).any():
         raise SteerlabError(
             "a language vector equals the mean of all, so it points nowhere; drop that language"
         )
-    return np.clip(pdist(array, "cosine"), 0, 2)
+    return np.clip(pdist(array, "cosine"), 0, 2)  # rounding can carry it just below 0
 
 
-def _members(tree: np.ndarray, count: int) -> list[list[int]]:
+def _leaves_under(tree: np.ndarray, count: int) -> list[list[int]]:
     """The leaves under every node: first the leaves, then the merges, numbered as scipy numbers
     them."""
     nodes = [[leaf] for leaf in range(count)]
@@ -132,68 +148,87 @@ def _members(tree: np.ndarray, count: int) -> list[list[int]]:
     return nodes
 
 
-def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> None:
-    nodes, groups = _members(tree, len(langs)), families(langs)
-    drawn = layout_of(
-        tree, no_plot=True, link_color_func=str
-    )  # the "colour" of a link is the number of its node
+def _brackets(tree: np.ndarray) -> list[tuple[int, list[float], list[float]]]:
+    """(node, places, heights) of every merge: the four corners of the bracket that draws it.
+
+    The places are scipy's; `_row` has ours.
+    """
+    # A link carries the name of its "colour"; with `str` that is the number of its node.
+    drawn = layout_of(tree, no_plot=True, link_color_func=str)
+    brackets = []
     for places, heights, node in zip(
         drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True
     ):
-        under = {groups[leaf] for leaf in nodes[int(node)]}
+        brackets.append((int(node), places, heights))
+    return brackets
+
+
+def _row(place: float) -> float:
+    """scipy puts the k-th leaf at 10 k + 5; the figures have it at k."""
+    return (place - 5) / 10
+
+
+def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> None:
+    leaves_under = _leaves_under(tree, len(langs))
+    family_of = families(langs)
+    for node, places, heights in _brackets(tree):
+        leaves = leaves_under[node]
+        inside = {family_of[leaf] for leaf in leaves}
+        color = family_style(inside.pop())[0] if len(inside) == 1 else _MIXED
         figure.add_scatter(
             x=heights,
-            y=[(place - 5) / 10 for place in places],
+            y=[_row(place) for place in places],
             mode="lines",
-            line={
-                "color": family_style(under.pop())[0] if len(under) == 1 else "#9aa5b1",
-                "width": 2,
-            },
-            text=", ".join(language(langs[leaf]).name for leaf in nodes[int(node)]),
+            line={"color": color, "width": 2},
+            text=", ".join(language(langs[leaf]).name for leaf in leaves),
             hovertemplate="distance %{x:.3f}<br>%{text}<extra></extra>",
             showlegend=False,
         )
 
 
 def _draw_marks(figure: go.Figure, tree: np.ndarray, marks: Sequence[str]) -> None:
+    """Write the marks at their merges, where there is room: on the branch that leads to the merge,
+    or else inside its bracket."""
     if len(marks) != len(tree):
         raise SteerlabError(
             f"{len(marks)} marks for a tree of {len(tree)} merges; give one for each, empty for "
             "none"
         )
-    drawn = layout_of(tree, no_plot=True, link_color_func=str)
-    count, above = (
-        len(tree) + 1,
-        {int(child): float(up) for a, b, up, _ in tree for child in (a, b)},
-    )
-    for places, heights, node in zip(
-        drawn["icoord"], drawn["dcoord"], drawn["color_list"], strict=True
-    ):
-        text, here = marks[int(node) - count], heights[1]
-        room = 0.012 * len(text) * tree[-1, 2]
-        right = above.get(int(node), here) - here > room
-        if not text or (not right and here - max(heights[0], heights[3]) < room):
-            continue  # no room on the branch, nor inside: the table beside the figure has it
+    count = len(tree) + 1
+    height_above: dict[int, float] = {}  # of each node, the height of the merge above it
+    for left, right, height, _ in tree:
+        height_above[int(left)] = float(height)
+        height_above[int(right)] = float(height)
+    for node, places, heights in _brackets(tree):
+        text = marks[node - count]
+        height = heights[1]
+        room = 0.012 * len(text) * tree[-1, 2]  # what so many letters take of the whole height
+        on_branch = height_above.get(node, height) - height > room
+        in_bracket = height - max(heights[0], heights[3]) >= room
+        # Without room the mark is left out: the table beside the figure has it.
+        if not text or not (on_branch or in_bracket):
+            continue
         figure.add_annotation(
-            x=here,
-            y=((places[1] + places[2]) / 2 - 5) / 10,
+            x=height,
+            y=_row((places[1] + places[2]) / 2),
             text=text,
             showarrow=False,
-            xanchor="left" if right else "right",
-            yanchor="bottom" if right else "middle",
-            xshift=1 if right else -2,
+            xanchor="left" if on_branch else "right",
+            yanchor="bottom" if on_branch else "middle",
+            xshift=1 if on_branch else -2,
             font={"size": 8, "color": GREY},
         )
 
 
 def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
-    places = {iso: place for place, iso in enumerate(order)}
+    places = {lang: place for place, lang in enumerate(order)}
+    # A trace for each family, so that each stands in the legend once.
     for family in dict.fromkeys(families(order)):
-        inside = [iso for iso in order if language(iso).family == family]
+        inside = [lang for lang in order if language(lang).family == family]
         color, symbol = family_style(family)
         figure.add_scatter(
             x=[0] * len(inside),
-            y=[places[iso] for iso in inside],
+            y=[places[lang] for lang in inside],
             mode="markers",
             marker={
                 "color": color,
@@ -203,13 +238,13 @@ def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
             },
             cliponaxis=False,
             name=family,
-            text=[language(iso).name for iso in inside],
+            text=[language(lang).name for lang in inside],
             hovertemplate="%{text}<extra>" + family + "</extra>",
         )
     figure.update_yaxes(
         tickvals=list(places.values()),
-        ticktext=[language(iso).name + "  " for iso in order],
-        range=[len(order) - 0.5, -0.5],
+        ticktext=[language(lang).name + "  " for lang in order],
+        range=[len(order) - 0.5, -0.5],  # the first leaf at the top
         showgrid=False,
         tickfont_color=GREY if len(order) > 40 else None,
     )

@@ -1,24 +1,25 @@
-"""Where in a Hugging Face decoder's block the sites are, and how a function gets to see and
-change what is there."""
+"""Where the parts of a Hugging Face decoder are: blocks, attention, MLP, norms, head.
 
-from collections.abc import Callable
+A part is proposed by the names that architectures give it. What a name alone cannot tell is told by
+the sums of a pass (`models.stream`), and what cannot be told raises and names the module.
+"""
+
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES
+from steerlab.core.sites import NEURONS, need_site
+from steerlab.models.model import Head
+from steerlab.models.stream import Candidates, Stream, adds_up, run, streams
 
-Act = Callable[[Tensor], Tensor | None]
-
-_MLPS = (
-    "mlp",
-    "feed_forward",
-    "ffn",
-    "ff",
-)  # names of an MLP in a block; some blocks hold its projections themselves
+_ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
+_OUTPUTS = ("o_proj", "c_proj", "out_proj", "dense")  # of an attention: takes what its heads give
+_MLPS = ("mlp", "feed_forward", "ffn", "ff")  # some blocks hold their projections themselves
 _PROJECTIONS = (  # what goes into the non-linearity, and what comes after it
     ("gate_up_proj", "down_proj"),
     ("gate_proj", "down_proj"),
@@ -29,6 +30,7 @@ _PROJECTIONS = (  # what goes into the non-linearity, and what comes after it
     ("fc_in", "fc_out"),
     ("fc1", "fc2"),
 )
+_LASTS = tuple(dict.fromkeys(last for _, last in _PROJECTIONS))
 
 
 @dataclass(frozen=True)
@@ -46,42 +48,154 @@ class Projections:
     fused: bool
 
 
+@final
+class Anatomy:
+    """The parts of a model of `count` blocks."""
+
+    def __init__(self, hf: Any, count: int):
+        self._hf = hf
+        self.blocks = blocks(hf, count)
+
+    def module(self, layer: int, site: str) -> torch.nn.Module:
+        """The module of a block whose input is at `attn_z` or `resid_mid`, or whose output is at
+        `attn_out` or `mlp_out`."""
+        stream, block = self.streams[layer], self.blocks[layer]
+        name = getattr(stream, site)
+        if name is None:
+            raise SteerlabError(_why_not(type(block).__name__, site, stream))
+        return block.get_submodule(name)
+
+    def width_of(self, site: str, stream: int) -> int:
+        """How wide activations are at a site, where the residual stream is `stream` wide; raises
+        unless every block has the site."""
+        need_site(site)
+        if site in ("resid_pre", "resid_post"):  # every block has an input and an output
+            return stream
+        if site in NEURONS:
+            widths = {projections(block).width for block in self.blocks}
+        else:
+            modules = [self.module(layer, site) for layer in range(len(self.blocks))]
+            widths = {_features(each)[0] for each in modules} if site == "attn_z" else {stream}
+        if len(widths) > 1:
+            raise SteerlabError(
+                f"the blocks have different widths {sorted(widths)}, so {site} has none of its own"
+            )
+        return widths.pop()
+
+    def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
+        """What each neuron of a block's MLP writes, before any norm of it."""
+        last: Any = projections(self.blocks[layer]).last
+        weight = last.weight.detach()
+        return weight if hasattr(last, "in_features") else weight.mT  # as GPT-2's Conv1D has it
+
+    @cached_property
+    def head(self) -> Head:
+        """The norm that reads what the last block gives, and the unembedding."""
+        parent, last = self._path.rpartition(".")[0], f"{self._path}.{len(self.blocks) - 1}"
+        beside = _norms(self._hf.get_submodule(parent))
+        norms = [f"{parent}.{name}".lstrip(".") for name in beside]
+        seen = run(self._hf, [*norms, last])
+        # A norm beside the blocks may also be that of the embedding.
+        after = [name for name in norms if adds_up(seen[name].input, seen[last].output)]
+        output = self._hf.get_output_embeddings()
+        if not after or output is None:
+            raise SteerlabError(
+                f"{type(self._hf).__name__} has no norm after its blocks, or no unembedding"
+            )
+        return Head(self._hf.get_submodule(after[-1]), output.weight)
+
+    @cached_property
+    def _path(self) -> str:
+        """The name of the list of blocks in the model."""
+        return next(name for name, module in self._hf.named_modules() if module is self.blocks)
+
+    @cached_property
+    def streams(self) -> list[Stream]:
+        named = {f"{self._path}.{layer}": block for layer, block in enumerate(self.blocks)}
+        return streams(self._hf, {name: _candidates(block) for name, block in named.items()})
+
+
 def blocks(hf: torch.nn.Module, count: int) -> torch.nn.ModuleList:
     """The decoder's blocks: the outermost list of modules as long as the model is deep."""
-    found = [m for m in hf.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
-    if not found:
+    lists = [module for module in hf.modules() if isinstance(module, torch.nn.ModuleList)]
+    fitting = [each for each in lists if len(each) == count]
+    if not fitting:
         raise SteerlabError(
             f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab "
             "knows"
         )
-    return found[0]
+    return fitting[0]
 
 
 def projections(block: torch.nn.Module) -> Projections:
-    """The projections of a block's MLP, found by their names and widths; experts and unknown
-    MLPs raise."""
-    mlp = next(
-        (found for name in _MLPS if (found := getattr(block, name, None)) is not None), block
-    )
+    """The projections of a block's MLP, by their names and widths; experts and unknown MLPs
+    raise."""
+    mlp = next((getattr(block, name) for name in _present(block, _MLPS)), block)
     if hasattr(mlp, "experts"):
         raise SteerlabError(
             f"{type(mlp).__name__} is a mixture of experts: which neurons a token meets differs "
-            "from token to token, "
-            "so it has no site 'mlp_pre' or 'mlp_post'; use resid_pre or resid_post"
+            "from token to token, so it has no site 'mlp_pre' or 'mlp_post'; use resid_pre or "
+            "resid_post"
         )
     for names in _PROJECTIONS:
         first, last = (getattr(mlp, name, None) for name in names)
         if first is None or last is None:
             continue
-        width, made = _features(last)[0], _features(first)[1]
-        if made in (width, 2 * width):
-            return Projections(first, last, width, made == 2 * width)
+        width, given = _features(last)[0], _features(first)[1]
+        if given in (width, 2 * width):
+            return Projections(first, last, width, given == 2 * width)
     known = ", ".join(" and ".join(names) for names in _PROJECTIONS)
     raise SteerlabError(
         f"{type(block).__name__} has no MLP that steerlab knows, so no site 'mlp_pre' or "
-        "'mlp_post': the projections "
-        f"into and out of it are named {known}; use resid_pre or resid_post"
+        f"'mlp_post': the projections into and out of it are named {known}; use resid_pre or "
+        "resid_post"
     )
+
+
+def _candidates(block: torch.nn.Module) -> Candidates:
+    """The modules of a block that may be a part of its stream, by their names."""
+    norms, attentions, mlps = _norms(block), _present(block, _ATTENTIONS), _present(block, _MLPS)
+    # GPT-Neo's attention holds the real one: the projection may lie deeper.
+    inner = [name.split(".") for name, _ in block.named_modules()]
+    outputs = [".".join(p) for p in inner if p[0] in attentions and p[-1] in _OUTPUTS]
+    ends = [".".join(p) for p in inner if len(p) == 2 and p[0] in mlps and p[1] in _LASTS]
+    return Candidates(
+        attention=attentions,
+        attn_z=outputs,
+        attn_out=[*norms, *attentions, *outputs],
+        resid_mid=[*norms, *mlps],
+        mlp_out=[*norms, *mlps, *(ends or _present(block, _LASTS))],
+    )
+
+
+def _why_not(block: str, site: str, stream: Stream) -> str:
+    """Why a block has no such site."""
+    if site == "attn_z":
+        why = (
+            f"{block} has no attention ({', '.join(_ATTENTIONS)}) with one projection after its "
+            f"heads ({', '.join(_OUTPUTS)}) that steerlab can tell"
+        )
+    elif site == "resid_mid" and stream.attn_out is not None:
+        why = (
+            f"{block} runs its attention and its MLP side by side, or hands its MLP a copy of the "
+            "residual stream, which therefore has no middle that can be read and changed"
+        )
+    else:
+        why = (
+            f"what {block} adds to the residual stream is no output of its attention, its MLP or a "
+            "norm of theirs that steerlab can tell; it may scale them first, as Granite's does"
+        )
+    return f"{why}: there is no site {site!r}; use resid_pre or resid_post"
+
+
+def _present(module: torch.nn.Module, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if isinstance(getattr(module, name, None), torch.nn.Module)]
+
+
+def _norms(module: torch.nn.Module) -> list[str]:
+    """The names of a module's own norms, told by their classes."""
+    children = module.named_children()
+    return [name for name, child in children if "norm" in type(child).__name__.lower()]
 
 
 def _features(linear: Any) -> tuple[int, int]:
@@ -89,48 +203,3 @@ def _features(linear: Any) -> tuple[int, int]:
     if hasattr(linear, "in_features"):
         return int(linear.in_features), int(linear.out_features)
     return int(linear.weight.shape[0]), int(linear.weight.shape[1])
-
-
-def attach(block: torch.nn.Module, site: str, act: Act) -> Any:
-    """Let a function see what is at a site of a block, and put what it returns, if anything, in
-    its place."""
-    if site == "resid_pre":
-        return _before(block, act)
-    if site == "resid_post":
-        return _after(block, act)
-    if site not in SITES:
-        raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
-    mlp = projections(block)
-    if site == "mlp_post":
-        return _before(mlp.last, act)
-    return _after(mlp.first, _gate(act, mlp.width) if mlp.fused else act)
-
-
-def _before(module: torch.nn.Module, act: Act) -> Any:
-    def hook(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        new = act(args[0] if args else kwargs["hidden_states"])
-        if new is None:
-            return None
-        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _after(module: torch.nn.Module, act: Act) -> Any:
-    def hook(_: Any, __: tuple, out: Any) -> Any:
-        new = act(out[0] if isinstance(out, tuple) else out)
-        if new is None:
-            return None
-        return (new, *out[1:]) if isinstance(out, tuple) else new
-
-    return module.register_forward_hook(hook)
-
-
-def _gate(act: Act, width: int) -> Act:
-    """The function on the gate's half of a fused projection."""
-
-    def halved(h: Tensor) -> Tensor | None:
-        new = act(h[..., :width])
-        return None if new is None else torch.cat([new, h[..., width:]], -1)
-
-    return halved

@@ -8,7 +8,8 @@ import torch
 from safetensors import SafetensorError
 
 from steerlab.core.errors import SteerlabError
-from steerlab.models.huggingface import Model
+from steerlab.models.huggingface import HuggingFaceModel
+from steerlab.models.model import Model
 from steerlab.models.transformerlens import LensModel
 
 PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"
@@ -41,7 +42,7 @@ def load(
     folder = str(PACKAGED) if name == "polyglot" else name
     device = _device(device)
     hf, tokenizer = _pretrained(folder, _dtype(dtype, device), revision)
-    model = Model(hf.to(device), tokenizer, name=name, revision=revision)
+    model = HuggingFaceModel(hf.to(device), tokenizer, name=name, revision=revision)
     for key, value in hf.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise SteerlabError(
@@ -53,7 +54,7 @@ def load(
 def reload(
     name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str
 ) -> Model:
-    """The model that another process has, from the same place; another one raises."""
+    """The model that another process has, from the same source; another one raises."""
     model = load(name, revision=revision, dtype=dtype, device=device)
     if model.fingerprint != fingerprint:
         raise SteerlabError(
@@ -71,7 +72,7 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
     transformers.utils.logging.disable_progress_bar()
     try:
         make: Any = transformers.AutoModelForCausalLM.from_pretrained
-        hf, found = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
+        hf, loading = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, revision=revision, padding_side="left"
         )
@@ -88,9 +89,9 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
             "config.json says "
             f"({str(error).splitlines()[0]}); fetch the model again"
         ) from error
-    if found["missing_keys"]:  # transformers would leave them random
+    if loading["missing_keys"]:  # transformers would leave them random
         raise SteerlabError(
-            f"{folder!r} has no weights for {min(found['missing_keys'])}; fetch the model again"
+            f"{folder!r} has no weights for {min(loading['missing_keys'])}; fetch the model again"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -103,9 +104,9 @@ def _device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        told = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise SteerlabError(
-            f"there is no device {device!r} here ({told}); use cpu, or cuda with a GPU"
+            f"there is no device {device!r} here ({reason}); use cpu, or cuda with a GPU"
         ) from error
     return device
 
@@ -115,19 +116,19 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
         if device != "cpu":
             return "auto"
         return torch.bfloat16 if dtype == "auto" and computes_bfloat16() else torch.float32
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise SteerlabError(f"there is no dtype {dtype!r}; use float32, bfloat16, float16 or auto")
-    if found == torch.bfloat16 and device == "cpu" and not computes_bfloat16():
-        told = (
+    if chosen == torch.bfloat16 and device == "cpu" and not computes_bfloat16():
+        message = (
             "this CPU has no instructions for bfloat16 and will be many times slower than in "
             "float32; use auto"
         )
-        warnings.warn(told, RuntimeWarning, stacklevel=3)
-    return found
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return chosen
 
 
 def computes_bfloat16() -> bool:
     """Whether the CPU multiplies in bfloat16 by itself."""
-    known = torch.cpu.get_capabilities()
-    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    instructions = torch.cpu.get_capabilities()
+    return any(instructions.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

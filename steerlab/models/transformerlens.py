@@ -3,35 +3,41 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, NoReturn, final
 
-from jaxtyping import Bool, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import hook_name
+from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
-from steerlab.models.huggingface import Model
-from steerlab.models.positions import HookFn
+from steerlab.models.branching import Branch
+from steerlab.models.model import Head, Model
+from steerlab.models.positions import HookFn, Positions
 
 
+@final
 class LensModel(Model):
     """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own
     hooks and cache."""
 
-    branches = False
+    branches: ClassVar[bool] = False
 
     def __init__(self, tl: Any, *, name: str):
-        self.tokenizer, self.name, self.revision = tl.tokenizer, name, None
-        self.config, self.n_layers, self.width = tl.cfg, tl.cfg.n_layers, tl.cfg.d_model
-        self.hf = self._tl = tl.eval()
-        if self.tokenizer is not None and not (
-            tl.cfg.default_prepend_bos or has_bos(self.tokenizer)
-        ):
-            self.tokenizer = copy.deepcopy(self.tokenizer)  # TransformerLens goes on with its own
-            self.tokenizer.bos_token = None
-        self.fingerprint = (
-            ""  # its parameters have other names and shapes, so they cannot be compared
+        tokenizer = tl.tokenizer
+        if tokenizer is not None and not (tl.cfg.default_prepend_bos or has_bos(tokenizer)):
+            tokenizer = copy.deepcopy(tokenizer)  # TransformerLens goes on with its own
+            tokenizer.bos_token = None
+        super().__init__(
+            tl,
+            tokenizer,
+            name=name,
+            revision=None,
+            config=tl.cfg,
+            n_layers=tl.cfg.n_layers,
+            width=tl.cfg.d_model,
+            fingerprint="",  # its parameters have other names and shapes than Hugging Face's
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -44,35 +50,62 @@ class LensModel(Model):
         return int(self.config.n_ctx)
 
     def width_of(self, site: str) -> int:
-        if not site.startswith("mlp_"):
-            return super().width_of(site)
-        name, inner = hook_name(site, 0), getattr(self.config, "d_mlp", None)
-        if (
-            getattr(self.config, "num_experts", None)
-            or inner is None
-            or name not in self._tl.hook_dict
-        ):
+        """By its `cfg`; raises for a site that its hook points do not have."""
+        name, width = hook_name(site, 0), None
+        # A bridge of experts has names for sites in their MLPs that mean something else.
+        if name in self.hf.hook_dict and not (site in NEURONS and self._has_experts):
+            width = lens_width(self.config, site)
+        if width is None:
             raise SteerlabError(
                 f"{self.name} has no {name}, or means something else by it, as a mixture of "
-                "experts does, so it has no "
-                f"site {site!r}; use resid_pre or resid_post"
+                f"experts does, so it has no site {site!r}; use resid_pre or resid_post"
             )
-        return int(inner)
+        return width
+
+    @property
+    def _has_experts(self) -> bool:
+        return bool(getattr(self.config, "num_experts", None))
+
+    @property
+    def blocks(self) -> torch.nn.ModuleList:
+        blocks: torch.nn.ModuleList = self.hf.blocks
+        return blocks
+
+    @property
+    def tl(self) -> Any:
+        return self.hf
+
+    @property
+    def head(self) -> Head:
+        return Head(self.hf.ln_final, self.hf.W_U.mT)
+
+    def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
+        raise SteerlabError(
+            f"tracing reads the weights of {self.name} itself; load it by name, not in another's "
+            "view"
+        )
 
     def _run(
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
-        told: dict[str, Any] = {"attention_mask": mask.long(), "return_type": "logits"}
-        bridge = hasattr(self._tl, "original_model")
+        options: dict[str, Any] = {"attention_mask": mask.long(), "return_type": "logits"}
+        bridge = hasattr(self.hf, "original_model")
         if cached and bridge:
-            told |= {"use_cache": True, "past_key_values": past, "return_type": "logits_and_cache"}
+            options |= {
+                "use_cache": True,
+                "past_key_values": past,
+                "return_type": "logits_and_cache",
+            }
         elif cached:
             past = self._new_cache(len(ids)) if past is None else past
-            told |= {"attention_mask": mask[:, -ids.shape[1] :].long(), "past_kv_cache": past}
-        logits = self._tl(ids, **told)
+            options |= {"attention_mask": mask[:, -ids.shape[1] :].long(), "past_kv_cache": past}
+        logits = self.hf(ids, **options)
         if cached and bridge:
             logits, past = logits
         return (logits[:, -1:] if last else logits), past
+
+    def _joining(self, branch: Branch, positions: Positions) -> NoReturn:
+        raise SteerlabError(f"the rows of {self.name} cannot join on the way through its blocks")
 
     def _new_cache(self, rows: int) -> Any:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
@@ -88,26 +121,25 @@ class LensModel(Model):
         for site, layer, change in changes:
             self.need_layer(layer)
             self.width_of(site)
-            hooks.append((hook_name(site, layer), self._hook(change)))
-        before = self._tl.register_forward_pre_hook(self._watch, with_kwargs=True)
-        after = self._tl.register_forward_hook(self._forget, always_call=True)
+            hooks.append((hook_name(site, layer), lens_hook(site, self._placed(change))))
+        before = self.hf.register_forward_pre_hook(self._watch, with_kwargs=True)
+        after = self.hf.register_forward_hook(self._forget, always_call=True)
         self.attachments += 1
         try:
-            with self._tl.hooks(fwd_hooks=hooks):
+            with self.hf.hooks(fwd_hooks=hooks):
                 yield
         finally:
             self.attachments -= 1
             before.remove()
             after.remove()
 
-    def _hook(self, change: HookFn) -> Callable:
-        def hook(h: Tensor, hook: Any) -> Tensor | None:
+    def _placed(self, change: HookFn) -> Callable[[Tensor], Tensor | None]:
+        def act(h: Tensor) -> Tensor | None:
             if self._where is None:
                 raise SteerlabError(
                     f"{self.name}'s own generate does not say which tokens it runs, so an edit "
-                    "cannot tell BOS and "
-                    "padding; use steerlab's generate, or edit.hooks(model)"
+                    "cannot tell BOS and padding; use steerlab's generate, or edit.hooks(model)"
                 )
             return change(h, self._where)
 
-        return hook
+        return act

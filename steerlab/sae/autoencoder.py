@@ -29,13 +29,24 @@ KINDS = ("relu", "jumprelu", "topk")
 class SAE:
     """A sparse autoencoder: z = activation((h - b_dec) @ W_enc + b_enc), and h ≈ z @ W_dec + b_dec.
 
-    `W_enc` [width latent], `b_enc` [latent], `W_dec` [latent width], `b_dec` [width], whatever
-    their precision, become float32, and everything is computed in it. `kind` is the activation:
-    "relu"; "jumprelu", pre where it is above `threshold` [latent] (Rajamanoharan et al. 2024);
-    "topk", the `k` largest, if positive (Gao et al. 2024). `apply_b_dec_to_input` says whether
-    b_dec is subtracted first. It reads `site` of `layer`. `about` holds what is known of its
-    origin: `model` and `fingerprint` of the model that it was trained on, `release` and `id`,
-    `sha256` of the file, `metadata` of sae-lens.
+    Weights of any precision become float32, and everything is computed in it. Raises
+    `SteerlabError` for parts that do not fit together, NaN or infinity.
+
+    Args:
+        W_enc: encoder weights.
+        b_enc: encoder bias.
+        W_dec: decoder weights, one row for each latent.
+        b_dec: decoder bias.
+        kind: the activation: "relu"; "jumprelu", which keeps a value where it is above its
+            threshold (Rajamanoharan et al. 2024); "topk", the `k` largest values, if positive (Gao
+            et al. 2024).
+        layer: the layer that it reads.
+        site: the site that it reads at that layer.
+        threshold: of each latent, for "jumprelu" only.
+        k: how many latents are on, for "topk" only.
+        apply_b_dec_to_input: whether b_dec is subtracted from the input first.
+        about: what is known of its origin: `model` and `fingerprint` of the model that it was
+            trained on, `release` and `id`, `sha256` of the file, `metadata` of sae-lens.
     """
 
     W_enc: Float[Tensor, "width latent"]
@@ -51,7 +62,7 @@ class SAE:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        hook_name(self.site, self.layer)
+        hook_name(self.site, self.layer)  # raises for an unknown site
         if self.kind not in KINDS:
             raise SteerlabError(
                 f"there is no kind {self.kind!r} of autoencoder here; there are {', '.join(KINDS)}"
@@ -66,27 +77,30 @@ class SAE:
                 f"k belongs to a topk autoencoder, and to no other; this is {self.kind}"
             )
         width, latents = self.W_enc.shape
+        # What the shape of W_enc asks of the others.
         shapes = {
+            "W_enc": (width, latents),
             "b_enc": (latents,),
             "W_dec": (latents, width),
             "b_dec": (width,),
             "threshold": (latents,),
         }
-        for name in ("W_enc", *shapes):
+        for name, shape in shapes.items():
             value = getattr(self, name)
-            if value is None:
+            if value is None:  # the threshold of the other kinds
                 continue
-            if name in shapes and tuple(value.shape) != shapes[name]:
-                told = (
+            if tuple(value.shape) != shape:
+                raise SteerlabError(
                     f"{name} has shape {tuple(value.shape)}; W_enc {width} x {latents} asks for "
-                    f"{shapes[name]}"
+                    f"{shape}; the file is damaged or of another format"
                 )
-                raise SteerlabError(f"{told}; the file is damaged or of another format")
             if not torch.isfinite(value).all():
                 raise SteerlabError(
                     f"{name} of this autoencoder holds NaN or infinity; fetch or train it again"
                 )
+            # A frozen dataclass can only be changed this way, here, before anyone has seen it.
             object.__setattr__(self, name, value.detach().float().contiguous())
+        # Here, and not above, since the shape of W_enc says how many latents there are.
         if self.k is not None and not 0 < self.k <= latents:
             raise SteerlabError(
                 f"k = {self.k} of {latents} latents was given; k is between 1 and their number"
@@ -94,21 +108,23 @@ class SAE:
 
     @property
     def width(self) -> int:
+        """The width of the activations that it reads."""
         return self.W_enc.shape[0]
 
     @property
     def latents(self) -> int:
+        """How many latents it has."""
         return self.W_enc.shape[1]
 
     @property
     def hook(self) -> str:
-        """The TransformerLens name of where it reads."""
+        """The TransformerLens name of the hook point that it reads."""
         return hook_name(self.site, self.layer)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that decides what it computes, and of where."""
-        told = [
+        """SHA-256 of all that decides what it computes, and where."""
+        fields = [
             self.kind,
             self.k,
             self.apply_b_dec_to_input,
@@ -116,7 +132,7 @@ class SAE:
             self.layer,
             self.W_enc.shape,
         ]
-        digest = hashlib.sha256(json.dumps(told).encode())
+        digest = hashlib.sha256(json.dumps(fields).encode())
         for value in self._tensors().values():
             digest.update(value.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -133,13 +149,17 @@ class SAE:
         """The latents of activations of any dtype, in float32: zero where a latent is off."""
         self._need_width(h.shape[-1], self.width, "activations")
         h = h.float()
-        pre = (h - self.b_dec if self.apply_b_dec_to_input else h) @ self.W_enc + self.b_enc
+        if self.apply_b_dec_to_input:
+            h = h - self.b_dec
+        pre = h @ self.W_enc + self.b_enc
         if self.threshold is not None:
+            # `relu` too, as sae-lens has it: a threshold below zero lets no negative value pass.
             return pre.relu() * (pre > self.threshold)
         if self.k is None:
             return pre.relu()
-        values, places = pre.topk(self.k, dim=-1, sorted=False)
-        return torch.zeros_like(pre).scatter_(-1, places, values.relu())
+        values, indices = pre.topk(self.k, dim=-1, sorted=False)
+        # Of the k largest, those that are negative are off as well.
+        return torch.zeros_like(pre).scatter_(-1, indices, values.relu())
 
     def decode(self, z: Float[Tensor, "*any latent"]) -> Float[Tensor, "*any width"]:
         """The activations that latents stand for, in float32: z @ W_dec + b_dec."""
@@ -149,59 +169,63 @@ class SAE:
     def readers(
         self, units: Sequence[int]
     ) -> tuple[Float[Tensor, "rank width"], Float[Tensor, " rank"], Float[Tensor, " rank"]]:
-        """(encoder [rank width], bias [rank], threshold [rank]) that compute some latents alone.
+        """The weights that compute a few latents alone: (encoder, bias, threshold).
 
-        With pre = encoder @ h + bias, their values are relu(pre) · (pre > threshold): b_dec is
-        folded into the bias. The latents of a topk autoencoder depend on one another, so it raises.
+        With pre = encoder @ h + bias, the latents are relu(pre) · (pre > threshold): b_dec is
+        folded into the bias. Raises `SteerlabError` for a latent that is not there, and for a topk
+        autoencoder, whose latents depend on one another.
         """
         if self.kind == "topk":
             raise SteerlabError(
                 "which latents of a topk autoencoder are on depends on all others, so a few cannot "
-                "be read alone; take "
-                "a jumprelu one (sae-lens saves a BatchTopK autoencoder as that)"
+                "be read alone; take a jumprelu one (sae-lens saves a BatchTopK autoencoder as "
+                "that)"
             )
-        if wrong := [unit for unit in units if not 0 <= unit < self.latents]:
+        wrong = [unit for unit in units if not 0 <= unit < self.latents]
+        if wrong:
             raise SteerlabError(
                 f"there is no latent {wrong[0]}; this autoencoder has latents 0 to "
                 f"{self.latents - 1}"
             )
+        # Only these columns are computed, so a few latents cost next to nothing.
         chosen = torch.tensor(list(units), dtype=torch.long, device=self.W_enc.device)
         encoder = self.W_enc[:, chosen].mT.contiguous()
         bias = self.b_enc[chosen]
         if self.apply_b_dec_to_input:
+            # (h - b_dec) @ W_enc + b_enc = h @ W_enc + (b_enc - b_dec @ W_enc)
             bias = bias - encoder @ self.b_dec
-        return (
-            encoder,
-            bias,
-            torch.zeros_like(bias) if self.threshold is None else self.threshold[chosen],
-        )
+        # A relu is a jumprelu whose thresholds are zero.
+        threshold = torch.zeros_like(bias)
+        if self.threshold is not None:
+            threshold = self.threshold[chosen]
+        return encoder, bias, threshold
 
     def to(self, device: str | torch.device) -> "SAE":
-        """The same on another device."""
-        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+        """The same autoencoder on another device."""
+        moved = {name: value.to(device) for name, value in self._tensors().items()}
+        return replace(self, **moved)
 
     def need(self, model: Any) -> None:
-        """Raise unless it was made for this model: its width, its layers and, where known, its
-        very weights."""
+        """Raise `SteerlabError` unless it was made for this model: its layers, its width and, where
+        known, its very weights."""
         if not 0 <= self.layer < model.n_layers:
             raise SteerlabError(
                 f"this autoencoder is of {self.hook}, and {model.name} has layers 0 to "
-                f"{model.n_layers - 1}; "
-                f"{self._remedy()}"
+                f"{model.n_layers - 1}; {self._remedy()}"
             )
         width = model.width_of(self.site)
         if width != self.width:
             raise SteerlabError(
                 f"this autoencoder reads {self.width} numbers, and {self.site} of {model.name} has "
-                f"{width}; "
-                f"{self._remedy()}"
+                f"{width}; {self._remedy()}"
             )
-        theirs = self.about.get("fingerprint")
-        if theirs is not None and theirs != model.fingerprint:
+        # Most published autoencoders name no fingerprint: then the width has to do.
+        trained_on = self.about.get("fingerprint")
+        if trained_on is not None and trained_on != model.fingerprint:
             raise SteerlabError(
                 f"this autoencoder was trained on another model: {self.about.get('model', 'one')} "
-                "with fingerprint "
-                f"{theirs}, and {model.name} has {model.fingerprint}; {self._remedy()}"
+                f"with fingerprint {trained_on}, and {model.name} has {model.fingerprint}; "
+                f"{self._remedy()}"
             )
 
     def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
@@ -230,25 +254,34 @@ class SAE:
         """Read a folder that sae-lens, Gemma Scope (1 or 2) or Llama Scope wrote, without a
         network.
 
-        `hook` (`blocks.5.hook_resid_post`, or `model.layers.5`), or `layer` for the residual stream
-        after a block, says where it reads if the files do not (Gemma Scope's `params.npz`); where
-        they do, it must agree with them. Input scaling and decoder norms are folded into the
-        weights; what cannot be folded is refused.
+        Input scaling and decoder norms are folded into the weights. Raises `SteerlabError` for
+        what cannot be folded, and for files that are missing, damaged or of another format.
+
+        Args:
+            folder: holds the files.
+            layer: short for the residual stream after that block, in place of `hook`.
+            hook: where it reads, as `blocks.5.hook_resid_post` or `model.layers.5`. Needed where
+                the files do not say it (Gemma Scope's `params.npz`); where they do, it must agree.
         """
-        parts, promised = read(Path(folder), layer=layer, hook=hook)
-        made = cls(**parts)
-        if promised is not None and made.digest != promised:
+        parts, saved_digest = read(Path(folder), layer=layer, hook=hook)
+        autoencoder = cls(**parts)
+        # Weights and configuration are two files: one could be replaced without the other.
+        if saved_digest is not None and autoencoder.digest != saved_digest:
             raise SteerlabError(
                 f"the two files in {folder} do not belong together, or one was altered after it "
-                "was written; write "
-                f"the autoencoder again"
+                "was written; write the autoencoder again"
             )
-        return made
+        return autoencoder
 
     @classmethod
     def from_pretrained(cls, release: str, sae_id: str) -> "SAE":
-        """One of the releases that sae-lens knows, such as `gemma-scope-2b-pt-res-canonical`,
-        fetched or cached."""
+        """An autoencoder of a release that sae-lens knows, fetched from the Hub or its cache.
+
+        Args:
+            release: such as `gemma-scope-2b-pt-res-canonical`.
+            sae_id: which of the release, such as `layer_3/width_16k/canonical`.
+        """
+        # Here, since importing sae-lens takes seconds.
         from steerlab.sae.pretrained import fetch
 
         return cls(**fetch(release, sae_id))
@@ -261,10 +294,13 @@ class SAE:
         return cls(**parts_of(sae))
 
     def _tensors(self) -> dict[str, Any]:
-        told = {
-            name: getattr(self, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-        }
-        return {name: value for name, value in told.items() if value is not None}
+        """The weights that there are, by field, in the order in which the digest reads them."""
+        tensors = {}
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
+            value = getattr(self, name)
+            if value is not None:
+                tensors[name] = value
+        return tensors
 
     def _need_width(self, given: int, wanted: int, what: str) -> None:
         if given != wanted:
@@ -274,6 +310,7 @@ class SAE:
             )
 
     def _remedy(self) -> str:
+        """What to do about an autoencoder of another model."""
         return (
             "take the autoencoders of this model, or, if they are polyglot's own and it was "
             "retrained, `make rebuild`"
@@ -281,25 +318,31 @@ class SAE:
 
 
 def saes(place: str | Path | None = None, layers: Sequence[int] | None = None) -> dict[int, SAE]:
-    """The autoencoders of a folder with `layer_<number>` inside, by layer; without a place,
-    polyglot's own.
+    """The autoencoders in a folder's subfolders `layer_<number>`, by layer.
 
-    `layers` are those to read; without them, all that are there.
+    Raises `SteerlabError` for a folder without such subfolders, and for a layer that has none.
+
+    Args:
+        place: the folder above them; None for those of the packaged model, polyglot.
+        layers: the layers to read; None for all that are there.
     """
     top = PACKAGED if place is None else Path(place)
-    found = {
-        int(folder.name[6:]): folder for folder in top.glob("layer_*") if folder.name[6:].isdigit()
-    }
-    if not found:
+    folders = {}
+    for folder in top.glob("layer_*"):
+        number = folder.name.removeprefix("layer_")
+        if number.isdigit():
+            folders[int(number)] = folder
+    if not folders:
         raise SteerlabError(
             f"{top} holds no layer_<number>; give the folder above them, or SAE.load a single one"
         )
-    wanted = sorted(found) if layers is None else list(layers)
-    if missing := [layer for layer in wanted if layer not in found]:
-        there = ", ".join(map(str, sorted(found)))
+    wanted = sorted(folders) if layers is None else list(layers)
+    missing = [layer for layer in wanted if layer not in folders]
+    if missing:
+        there = ", ".join(map(str, sorted(folders)))
         raise SteerlabError(
             f"{top} has no autoencoder of layer {missing[0]}; there are those of layers {there}"
         )
     if not wanted:
         raise SteerlabError("no layer was named; name at least one, or leave layers out for all")
-    return {layer: SAE.load(found[layer], layer=layer) for layer in wanted}
+    return {layer: SAE.load(folders[layer], layer=layer) for layer in wanted}

@@ -1,5 +1,9 @@
 """The files that hold autoencoders, read without the libraries that wrote them: each becomes the
-fields of an `SAE`."""
+fields of an `SAE`.
+
+A reader takes (folder, layer, hook), of which the last two say where the autoencoder reads if the
+files do not, and returns (the fields, the digest that the file holds or None).
+"""
 
 import hashlib
 import json
@@ -16,88 +20,126 @@ from steerlab.core.errors import SteerlabError
 from steerlab.sae.hooks import agreed
 from steerlab.sae.reading import Format, Parts
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-ARCHITECTURES = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}  # sae-lens' names
+# The two files of sae-lens.
+CONFIG = "cfg.json"
+WEIGHTS = "sae_weights.safetensors"
+# What sae-lens calls the kinds of activation.
+ARCHITECTURES = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}
 
 
 def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: str) -> Parts:
-    """sae-lens' configuration and weights as fields, without the place; what cannot be computed
-    here raises."""
+    """The fields of an autoencoder but its site and layer, from sae-lens' configuration and
+    weights.
+
+    Raises `SteerlabError` for what an `SAE` cannot compute, and for missing weights.
+
+    Args:
+        config: what sae-lens' `cfg.json` holds.
+        weights: the tensors of its weights file, by name.
+        origin: the file or folder, for the messages.
+    """
     kind = _kind(config, origin)
     _need_plain(config, weights, origin)
-    names = ("W_enc", "b_enc", "W_dec", "b_dec", *(["threshold"] if kind == "jumprelu" else []))
-    if missing := [name for name in names if name not in weights]:
+    names = ["W_enc", "b_enc", "W_dec", "b_dec"]
+    if kind == "jumprelu":
+        names.append("threshold")
+    missing = [name for name in names if name not in weights]
+    if missing:
         raise SteerlabError(f"{origin} has no {missing[0]}; it is damaged or of another format")
     parts: Parts = {name: weights[name].float() for name in names}
+    # In float32 from here on, as `SAE` computes: folding in 16 bits would round twice.
     if config.get("rescale_acts_by_decoder_norm"):
         _fold_norm(parts)
-    parts |= {"kind": kind, "apply_b_dec_to_input": bool(config.get("apply_b_dec_to_input", True))}
+    parts["kind"] = kind
+    parts["apply_b_dec_to_input"] = bool(config.get("apply_b_dec_to_input", True))
     if kind == "topk":
-        parts["k"] = int(config.get("k") or (config.get("activation_fn_kwargs") or {})["k"])
+        # Before version 6 of sae-lens, k was an argument of the activation function.
+        k = config.get("k") or (config.get("activation_fn_kwargs") or {})["k"]
+        parts["k"] = int(k)
     return parts
 
 
 def as_config(sae: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """What sae-lens' own file would say of an autoencoder."""
-    known = sae.about.get("metadata") or {}
-    model = {
-        name: sae.about[key]
-        for name, key in {"model_name": "model", "fingerprint": "fingerprint"}.items()
-        if sae.about.get(key)
-    }
+    """The configuration that sae-lens would write for an autoencoder whose weights are saved in
+    `dtype`."""
+    # sae-lens takes a file that names no version for one of before version 6.
+    metadata: dict[str, Any] = {"sae_lens_version": "6.0.0"}
+    metadata |= sae.about.get("metadata") or {}
+    if sae.about.get("model"):
+        metadata["model_name"] = sae.about["model"]
+    if sae.about.get("fingerprint"):
+        metadata["fingerprint"] = sae.about["fingerprint"]
+    metadata["hook_name"] = sae.hook
+    architecture = next(name for name, kind in ARCHITECTURES.items() if kind == sae.kind)
     config = {
-        "architecture": next(name for name, kind in ARCHITECTURES.items() if kind == sae.kind),
+        "architecture": architecture,
         "d_in": sae.width,
         "d_sae": sae.latents,
         "dtype": str(dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
         "normalize_activations": "none",
-        "reshape_activations": "none",
-        # sae-lens takes a file that names no version of it for one of before version 6
-        "metadata": {"sae_lens_version": "6.0.0"} | known | model | {"hook_name": sae.hook},
+        "reshape_activations": "hook_z" if sae.site == "attn_z" else "none",
+        "metadata": metadata,
     }
-    return config | ({"k": sae.k} if sae.kind == "topk" else {})
+    if sae.kind == "topk":
+        config["k"] = sae.k
+    return config
 
 
 def about_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What sae-lens' metadata tells of the model, and all of it."""
-    told = {"model": metadata.get("model_name"), "fingerprint": metadata.get("fingerprint")}
-    return {name: value for name, value in told.items() if value} | {"metadata": dict(metadata)}
+    """The field `about` of an autoencoder: the model that sae-lens' metadata names, and all of
+    it."""
+    about: dict[str, Any] = {}
+    if metadata.get("model_name"):
+        about["model"] = metadata["model_name"]
+    if metadata.get("fingerprint"):
+        about["fingerprint"] = metadata["fingerprint"]
+    about["metadata"] = dict(metadata)
+    return about
 
 
 def _sae_lens(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, str | None]:
+    """`cfg.json` and `sae_weights.safetensors`, which this package writes too."""
     config = _json(folder / CONFIG)
     weights, header = _safetensors(folder / WEIGHTS)
-    metadata = config.get("metadata") or {
-        name: config[name] for name in ("model_name",) if config.get(name)
-    }
-    told = metadata.get("hook_name") or config.get("hook_name") or config.get("hook_point")
-    site, depth = agreed(told, hook, layer, str(folder))
+    metadata = config.get("metadata")
+    # Before version 6 the metadata stood in the configuration itself, the hook under two names.
+    if not metadata:
+        metadata = {}
+        if config.get("model_name"):
+            metadata["model_name"] = config["model_name"]
+    hook_in_file = metadata.get("hook_name") or config.get("hook_name") or config.get("hook_point")
+    site, its_layer = agreed(hook_in_file, hook, layer, str(folder))
     parts = from_config(config, weights, str(folder))
     about = about_of(metadata) | {"format": "sae-lens", "sha256": _sha256(folder / WEIGHTS)}
-    return parts | {"site": site, "layer": depth, "about": about}, header.get("steerlab")
+    parts |= {"site": site, "layer": its_layer, "about": about}
+    return parts, header.get("steerlab")  # only `SAE.save` writes a digest there
 
 
 def _gemma_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, None]:
-    """`params.npz`: W_enc, W_dec, b_enc, b_dec, threshold; b_dec is not subtracted from the
-    input."""
+    """`params.npz`: W_enc, W_dec, b_enc, b_dec, threshold; it does not say where it reads."""
     file = folder / "params.npz"
     try:
+        # Never unpickle: a pickle can run anything.
         with np.load(file, allow_pickle=False) as opened:
-            weights = {name: torch.from_numpy(opened[name]) for name in opened.files}
+            stored = {name: torch.from_numpy(opened[name]) for name in opened.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise SteerlabError(
             f"{file} is truncated or no npz file ({error}); fetch it again"
         ) from error
-    weights = {
-        f"W_{name[2:]}" if name.startswith("w_") else name: value for name, value in weights.items()
-    }
-    return _jumprelu(folder, file, weights, "Gemma Scope", agreed(None, hook, layer, str(file)))
+    weights = {}
+    for name, value in stored.items():
+        # Some files write w_enc for W_enc.
+        if name.startswith("w_"):
+            name = f"W_{name.removeprefix('w_')}"
+        weights[name] = value
+    site_and_layer = agreed(None, hook, layer, str(file))
+    return _jumprelu(folder, file, weights, "Gemma Scope", site_and_layer)
 
 
 def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, None]:
-    """`params.safetensors`, and `config.json` with the place as Hugging Face names it."""
+    """`params.safetensors`, and `config.json` that names the hook as Hugging Face does."""
     file = folder / "params.safetensors"
     weights, _ = _safetensors(file)
     config = _json(folder / "config.json") if (folder / "config.json").exists() else {}
@@ -105,22 +147,21 @@ def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[P
         raise SteerlabError(
             f"{folder} holds a {config['architecture']!r}; only jump_relu is read in this format"
         )
-    if (
-        config.get("hf_hook_point_out") not in (None, config.get("hf_hook_point_in"))
-        or "affine_skip_connection" in weights
-    ):
-        raise SteerlabError(
-            f"{folder} holds a transcoder, which writes elsewhere than it reads; take an "
-            "autoencoder"
-        )
-    if weights.get("w_dec", torch.empty(0, 0)).ndim != 2:
+    # The same format holds transcoders: they write at another hook, or add a linear map.
+    hook_in = config.get("hf_hook_point_in")
+    hook_out = config.get("hf_hook_point_out")
+    writes_elsewhere = hook_out is not None and hook_out != hook_in
+    if writes_elsewhere or "affine_skip_connection" in weights:
+        raise SteerlabError(_transcoder(folder))
+    # Those that write at many layers have a decoder for each.
+    if "w_dec" in weights and weights["w_dec"].ndim != 2:
         raise SteerlabError(
             f"{folder} holds a crosslayer transcoder; take an autoencoder of one layer"
         )
     names = {"w_enc": "W_enc", "w_dec": "W_dec"}
     weights = {names.get(name, name): value for name, value in weights.items()}
-    place = agreed(config.get("hf_hook_point_in"), hook, layer, str(folder))
-    parts, _ = _jumprelu(folder, file, weights, "Gemma Scope 2", place)
+    site_and_layer = agreed(hook_in, hook, layer, str(folder))
+    parts, _ = _jumprelu(folder, file, weights, "Gemma Scope 2", site_and_layer)
     if config.get("model_name"):
         parts["about"]["model"] = config["model_name"]
     return parts, None
@@ -136,34 +177,35 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     """
     config = _json(folder / "hyperparams.json")
     file = folder / "checkpoints" / "final.safetensors"
-    found, _ = _safetensors(file)
-    site, depth = agreed(config.get("hook_point_in"), hook, layer, str(folder))
-    if config.get("hook_point_out", config.get("hook_point_in")) != config.get("hook_point_in"):
-        raise SteerlabError(
-            f"{folder} holds a transcoder, which writes elsewhere than it reads; take an "
-            "autoencoder"
-        )
+    stored, _ = _safetensors(file)
+    hook_in = config.get("hook_point_in")
+    site_and_layer = agreed(hook_in, hook, layer, str(folder))
+    if config.get("hook_point_out", hook_in) != hook_in:
+        raise SteerlabError(_transcoder(folder))
     try:
         norm = float(config["dataset_average_activation_norm"]["in"])
         threshold = float(config["jump_relu_threshold"])
-        encoder, decoder = found["encoder.weight"].float(), found["decoder.weight"].float()
-        biases = found["encoder.bias"].float(), found["decoder.bias"].float()
+        encoder = stored["encoder.weight"].float()
+        decoder = stored["decoder.weight"].float()
+        encoder_bias = stored["encoder.bias"].float()
+        decoder_bias = stored["decoder.bias"].float()
     except (KeyError, TypeError) as error:
         raise SteerlabError(
             f"{folder} lacks {error}; it is damaged or of another format"
         ) from error
+    # PyTorch's linear layers hold weights as [out in], the transpose of an `SAE`'s.
     scale = encoder.shape[1] ** 0.5 / norm
     weights = {
         "W_enc": encoder.mT * scale,
-        "b_enc": biases[0],
+        "b_enc": encoder_bias,
         "W_dec": decoder.mT / scale,
-        "b_dec": biases[1] / scale,
+        "b_dec": decoder_bias / scale,
+        "threshold": torch.full_like(encoder_bias, threshold * scale),
     }
-    weights["threshold"] = torch.full_like(biases[0], threshold * scale)
-    return _jumprelu(folder, file, weights, "Llama Scope", (site, depth))
+    return _jumprelu(folder, file, weights, "Llama Scope", site_and_layer)
 
 
-# By the file that only this format has.
+# The formats by the file whose presence tells them.
 RECORDS = {
     CONFIG: Format(name="sae-lens", read=_sae_lens),
     "params.npz": Format(name="Gemma Scope", read=_gemma_scope),
@@ -173,55 +215,75 @@ RECORDS = {
 
 
 def _jumprelu(
-    folder: Path, file: Path, weights: dict[str, Tensor], form: str, place: tuple[str, int]
+    folder: Path,
+    file: Path,
+    weights: dict[str, Tensor],
+    format_name: str,
+    site_and_layer: tuple[str, int],
 ) -> tuple[Parts, None]:
+    """The fields of a format that only knows jumprelu autoencoders.
+
+    Args:
+        folder: the folder, for the messages.
+        file: the file of the weights.
+        weights: what it holds, under the names of `SAE`.
+        format_name: what the format is called.
+        site_and_layer: where the autoencoder reads.
+    """
+    # None of these formats subtracts b_dec from the input.
     config = {"architecture": "jumprelu", "apply_b_dec_to_input": False}
-    about = {"format": form, "sha256": _sha256(file)}
-    return from_config(config, weights, str(folder)) | {
-        "site": place[0],
-        "layer": place[1],
-        "about": about,
-    }, None
+    parts = from_config(config, weights, str(folder))
+    parts["site"], parts["layer"] = site_and_layer
+    parts["about"] = {"format": format_name, "sha256": _sha256(file)}
+    return parts, None
+
+
+def _transcoder(folder: Path) -> str:
+    return f"{folder} holds a transcoder, which writes elsewhere than it reads; take an autoencoder"
 
 
 def _kind(config: Mapping[str, Any], origin: str) -> str:
+    """The kind of activation of an `SAE`; raises for one that it does not have."""
     name = str(config.get("architecture", "standard"))
-    if (
-        name == "standard"
-        and config.get("activation_fn_str", config.get("activation_fn")) == "topk"
-    ):
-        name = "topk"  # before version 6
+    # Before version 6, topk was a standard autoencoder with another activation function.
+    activation = config.get("activation_fn_str", config.get("activation_fn"))
+    if name == "standard" and activation == "topk":
+        name = "topk"
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    told = f"{origin} is a {name!r} autoencoder; steerlab computes {', '.join(ARCHITECTURES)}"
+    message = f"{origin} is a {name!r} autoencoder; steerlab computes {', '.join(ARCHITECTURES)}"
     if "batchtopk" in name:
         raise SteerlabError(
-            f"{told}: save it by `save_inference_model`, which turns it into a jumprelu one"
+            f"{message}: save it by `save_inference_model`, which turns it into a jumprelu one"
         )
-    raise SteerlabError(f"{told}: take one of these")
+    raise SteerlabError(f"{message}: take one of these")
 
 
 def _need_plain(config: Mapping[str, Any], weights: dict[str, Tensor], origin: str) -> None:
     """Raise for what changes the input or the latents in a way that no weight can hold."""
-    scaled = config.get("normalize_activations") or "none"
-    if scaled in ("expected_average_only_in", True):
+    normalisation = config.get("normalize_activations") or "none"
+    # Old files have True for this one, and False for none.
+    if normalisation in ("expected_average_only_in", True):
         raise SteerlabError(
             f"the scale of the inputs of {origin} (expected_average_only_in) was not folded into "
-            "its weights, and the "
-            "file does not hold it; call fold_activation_norm_scaling_factor in sae-lens and save "
-            "it again"
+            "its weights, and the file does not hold it; call fold_activation_norm_scaling_factor "
+            "in sae-lens and save it again"
         )
-    if scaled != "none":
+    if normalisation != "none":
         raise SteerlabError(
-            f"{origin} normalises its inputs by {scaled!r}, which steerlab does not; take another "
-            "one"
+            f"{origin} normalises its inputs by {normalisation!r}, which steerlab does not; take "
+            "another one"
         )
-    if config.get("reshape_activations", "none") != "none":
+    reshaped = config.get("reshape_activations", "none")
+    hook = str((config.get("metadata") or {}).get("hook_name") or config.get("hook_name"))
+    # At `attn.hook_z` sae-lens lays the heads side by side, which is how `attn_z` has them.
+    if reshaped != "none" and not (reshaped == "hook_z" and hook.endswith(".attn.hook_z")):
         raise SteerlabError(
-            f"{origin} is of attention heads, which are no site here; take one of the residual "
-            "stream"
+            f"{origin} is of attention heads ({reshaped}) but reads {hook}; take one of "
+            "attn.hook_z or of the residual stream"
         )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
+        # A factor of one does nothing.
         if name in weights and not torch.allclose(weights[name], torch.ones_like(weights[name])):
             raise SteerlabError(
                 f"{origin} scales its latents by {name}, which steerlab does not; take another one"
@@ -229,26 +291,27 @@ def _need_plain(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
 
 
 def _fold_norm(parts: Parts) -> None:
-    """Latents by the norm of their decoder row (sae-lens' rescale_acts_by_decoder_norm), as the
-    rows were unit."""
+    """Fold the norms of the decoder rows into the encoder, in place.
+
+    sae-lens' `rescale_acts_by_decoder_norm` multiplies each latent by the norm of its row. The same
+    comes out of rows of length 1 and an encoder that is multiplied instead.
+    """
     norm = parts["W_dec"].norm(dim=-1)
     if not (norm > 0).all():
         raise SteerlabError(
             "a decoder row is zero, and the latents are scaled by its norm; train it again"
         )
-    parts |= {
-        "W_enc": parts["W_enc"] * norm,
-        "b_enc": parts["b_enc"] * norm,
-        "W_dec": parts["W_dec"] / norm[:, None],
-    }
+    parts["W_enc"] = parts["W_enc"] * norm
+    parts["b_enc"] = parts["b_enc"] * norm
+    parts["W_dec"] = parts["W_dec"] / norm[:, None]
 
 
 def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(the tensors of a file, its header)."""
     try:
         with safe_open(file, framework="pt") as opened:
-            return {
-                name: opened.get_tensor(name) for name in opened.keys()
-            }, opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            return tensors, opened.metadata() or {}
     except FileNotFoundError as error:
         raise SteerlabError(
             f"there is no file {file} beside its configuration; fetch it too"
@@ -260,17 +323,19 @@ def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    """The configuration in a file; raises for what is no JSON object."""
     try:
-        found = json.loads(file.read_text("utf-8"))
+        config = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise SteerlabError(
             f"{file} is no JSON that can be read ({error}); fetch it again"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise SteerlabError(f"{file} holds no configuration; fetch it again")
-    return found
+    return config
 
 
 def _sha256(file: Path) -> str:
+    """The hash of a file, read in blocks: weights may be larger than the memory."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

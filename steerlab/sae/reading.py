@@ -38,8 +38,16 @@ def formats() -> dict[str, Format]:
 
 
 def read(folder: Path, *, layer: int | None, hook: str | None) -> tuple[Parts, str | None]:
-    """The fields of the autoencoder in a folder of any known format, and the digest that its
-    file promises, if any."""
+    """Read the autoencoder in a folder of any known format: (its fields, the digest that its file
+    holds, if any).
+
+    Raises `SteerlabError` for a folder that is not there or holds no known file.
+
+    Args:
+        folder: holds the files.
+        layer: the layer that it reads, if the caller says so.
+        hook: the hook name that it reads, if the caller says so.
+    """
     if not folder.is_dir():
         raise SteerlabError(
             f"there is no folder {folder}; give the one that holds an autoencoder's files"

@@ -16,12 +16,12 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     if file.exists():
         made = read_json(file).get("settings", {})
         if other := [key for key, value in settings.items() if made.get(key) != value]:
-            told = ", ".join(
+            differences = ", ".join(
                 f"{key} {made.get(key)!r} there, {settings[key]!r} here" for key in other
             )
             raise SteerlabError(
-                f"{folder} holds a run with other settings ({told}); give another --out or delete "
-                "it"
+                f"{folder} holds a run with other settings ({differences}); give another --out or "
+                "delete it"
             )
     elif foreign:
         raise SteerlabError(

@@ -216,15 +216,15 @@ class Grid(Checked):
         )
         return [
             Cell(
-                method_name(estimator, operator),
-                operator,
-                layer,
-                strength,
-                self.source,
-                target,
-                self.split,
-                (estimator,),
-                self.prompt,
+                method=method_name(estimator, operator),
+                operator=operator,
+                layer=layer,
+                strength=strength,
+                source=self.source,
+                target=target,
+                split=self.split,
+                fits=(estimator,),
+                form=self.prompt,
                 draw=draw,
             )
             for estimator in self.estimators

@@ -1,4 +1,4 @@
-"""What of a grid is finished, in memory and in a folder, and how far the rest is."""
+"""Which rows of a grid are finished, in memory and in a folder, and how far the rest is."""
 
 import time
 from collections import Counter
@@ -19,27 +19,33 @@ from rich.progress import (
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.records import Results
+from steerlab.sweeps.cell import INDEX, Batch, Row
 
 EVERY = 30  # seconds between two lines of progress where there is no terminal
-PAUSE = 0.5  # seconds between two looks at what another process is at
+PAUSE = 0.5  # seconds between two looks at what other processes have finished
 
 
 class Ledger:
     """The finished rows of cells, and the errors of those that failed, of this process and of
     others.
 
-    `lines`: how many rows each cell has, by its key. A cell has failed if an error was recorded and
-    rows are missing, in whatever order errors and rows came; `retry` forgets the errors of earlier
-    runs.
+    A cell has failed if an error was recorded and rows are missing, in whatever order errors and
+    rows came.
+
+    Args:
+        folder: where records are kept and other processes' records appear; None keeps them here.
+        lines: how many rows each cell has, by its key.
+        retry: forget the errors of earlier runs.
     """
 
     def __init__(
         self, folder: Path | None, lines: Mapping[str, int], *, retry: bool = False
     ) -> None:
-        self.lines, self.store = lines, None if folder is None else Results(folder)
+        self.lines = lines
+        self.store = None if folder is None else Results(folder)
         self.seconds: dict[str, float] = {}  # that each worker has worked
         self._errors: dict[str, str] = {}
-        self._done: set[tuple[str, int]] = set()
+        self._done: set[Row] = set()
         self._frames: list[pd.DataFrame] = []
         self._held: set[str] = set()
         self.look()
@@ -75,86 +81,91 @@ class Ledger:
         for record in self.store.read() if self.store else ():
             self._take(record)
 
-    def left(self, unit: Any) -> Any:
-        """The unit without its finished rows and without those of cells that failed."""
-        return unit.keep(lambda row: row not in self._done and row[0] not in self._errors)
+    def left(self, batch: Batch) -> Batch:
+        """The batch without its finished rows and without those of cells that failed."""
+        return batch.keep(lambda row: row not in self._done and row[0] not in self._errors)
 
-    def claimed(self, units: Iterable[Any]) -> Iterator[Any]:
-        """What is left of each unit that no other process is at, one by one; each is held until
-        it is added."""
-        for unit in units:
-            if not self.left(unit).rows or (self.store and not self.store.claim(unit.key)):
+    def claimed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """What is left of each batch that no other process works on, one by one; each is held
+        until it is added."""
+        for batch in batches:
+            if not self.left(batch).rows or (self.store and not self.store.claim(batch.key)):
                 continue
-            self._held.add(unit.key)
+            self._held.add(batch.key)
             self.look()  # another may have finished it before it was claimed here
-            if (rest := self.left(unit)).rows:
+            if (rest := self.left(batch)).rows:
                 yield rest
             else:
-                self._release(unit.key)
+                self._release(batch.key)
 
-    def add(self, unit: str, record: dict[str, Any]) -> None:
-        """Keep the record of a unit that was claimed."""
+    def add(self, key: str, record: dict[str, Any]) -> None:
+        """Keep the record of a batch that was claimed."""
         if self.store:
             self.store.append(record)  # it comes back by `look`, as the records of others do
             self.look()
         else:
             self._take(record)
-        self._release(unit)
+        self._release(key)
 
-    def wait(self, units: Iterable[Any]) -> None:
-        """Give other processes time, if they are at what is left."""
-        if any(self.left(unit).rows for unit in units):
+    def wait(self, batches: Iterable[Batch]) -> None:
+        """Give other processes time, if they work on what is left."""
+        if any(self.left(batch).rows for batch in batches):
             time.sleep(PAUSE)
             self.look()
 
     def release(self) -> None:
         """Give back what is held."""
-        for unit in list(self._held):
-            self._release(unit)
+        for key in list(self._held):
+            self._release(key)
 
     def table(self) -> pd.DataFrame:
-        """The rows of whole cells, in their order; the errors of the others are in
-        `attrs["failed"]`, and told."""
+        """The rows of whole cells, in the order of the cells; the errors of the others are in
+        `attrs["failed"]`, and printed."""
         failed = self.failed
         whole = [rows[~rows["cell"].isin(failed)] for rows in self._frames]
         if not any(map(len, whole)):
-            told = next(iter(failed.values()), "nothing was run")
+            message = next(iter(failed.values()), "nothing was run")
             raise SteerlabError(
-                f"every one of {len(self.lines)} cells failed; the first said: {told}"
+                f"every one of {len(self.lines)} cells failed; the first said: {message}"
             )
         table = pd.concat(whole, ignore_index=True)
-        order = table["cell"].map({key: place for place, key in enumerate(self.lines)})
-        table = table.assign(_order=order).sort_values(["_order", "place"], kind="stable")
+        order = table["cell"].map({key: number for number, key in enumerate(self.lines)})
+        table = table.assign(_order=order).sort_values(["_order", INDEX], kind="stable")
+        # A row may be there twice: claims are of batches, and another grid in the same folder has
+        # other batches of the same cells.
         table = (
-            table.drop_duplicates(["cell", "place"])
-            .drop(columns=["_order", "place"])
+            table.drop_duplicates(["cell", INDEX])
+            .drop(columns=["_order", INDEX])
             .reset_index(drop=True)
         )
         if failed:
             table.attrs["failed"] = failed
             first = next(iter(failed.values()))
-            told = f"{len(failed)} of {len(self.lines)} cells failed, the first with: {first}"
+            message = f"{len(failed)} of {len(self.lines)} cells failed, the first with: {first}"
             Console(stderr=True).print(
-                f"steerlab: {told}", soft_wrap=True, highlight=False, markup=False
+                f"steerlab: {message}", soft_wrap=True, highlight=False, markup=False
             )
         return table
 
-    def _release(self, unit: str) -> None:
-        self._held.discard(unit)
+    def _release(self, key: str) -> None:
+        self._held.discard(key)
         if self.store:
-            self.store.release(unit)
+            self.store.release(key)
 
     def _take(self, record: Mapping[str, Any]) -> None:
         worker = record.get("worker", "")
         self.seconds[worker] = self.seconds.get(worker, 0.0) + record.get("seconds", 0.0)
-        self._errors |= {key: told for key, told in record["failed"].items() if key in self.lines}
+        # A folder may hold cells that this grid does not ask for.
+        failed = record["failed"].items()
+        self._errors |= {key: message for key, message in failed if key in self.lines}
         rows = pd.DataFrame(record["rows"])
-        if rows.empty or not (kept := rows["cell"].isin(self.lines)).any():
+        if rows.empty or not (asked := rows["cell"].isin(self.lines)).any():
             return
-        rows = rows[kept]
+        rows = rows[asked]
+        # JSON has None for NaN, and a column of nothing else would be one of objects.
         empty = [name for name in rows.columns if rows[name].isna().all()]
         self._frames.append(rows.astype(dict.fromkeys(empty, float)))
-        self._done |= set(zip(rows["cell"], rows["place"].astype(int).tolist(), strict=True))
+        self._done |= set(zip(rows["cell"], rows[INDEX].astype(int).tolist(), strict=True))
 
 
 class Meter:
@@ -162,9 +173,13 @@ class Meter:
     elsewhere."""
 
     def __init__(self, title: str, total: int, *, shown: bool) -> None:
-        self.title, self.total, self.shown = title, total, shown
+        self.title = title
+        self.total = total
+        self.shown = shown
         self.console = Console(stderr=True)
-        self.begun, self.said, self.first = time.monotonic(), time.monotonic(), -1
+        self.begun = time.monotonic()
+        self.printed = self.begun  # when the last line of progress was
+        self.first = -1  # rows that were finished before this run, once they are counted
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -181,7 +196,7 @@ class Meter:
         self.bar.start()
         return self
 
-    def __exit__(self, *told: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
     def show(self, done: int) -> None:
@@ -192,22 +207,19 @@ class Meter:
         if (
             self.shown
             and not self.console.is_terminal
-            and now - self.said >= EVERY
+            and now - self.printed >= EVERY
             and done > self.first
         ):
             left = (self.total - done) * (now - self.begun) / (done - self.first)
-            told = f"{self.title}: {done} of {self.total} rows, about {span(left)} left"
-            self.console.print(told, highlight=False)
-            self.said = now
+            message = f"{self.title}: {done} of {self.total} rows, about {span(left)} left"
+            self.console.print(message, highlight=False)
+            self.printed = now
 
 
 def span(seconds: float) -> str:
     """A time in words that are short."""
-    minutes, hours = seconds / 60, seconds / 3600
-    return (
-        f"{seconds:.0f} s"
-        if minutes < 2
-        else f"{minutes:.0f} min"
-        if hours < 2
-        else f"{hours:.1f} h"
-    )
+    if seconds < 2 * 60:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -181,7 +181,8 @@ def _operator_of(name: str, function: Callable[..., Any], strengths: Any) -> Any
 
 
 def _estimator_names() -> tuple[str, ...]:
-    from steerlab.sweeps.methods import METHODS, VARIANTS
+    from steerlab.estimate import VARIANTS
+    from steerlab.estimate.units import METHODS
 
     return (*VARIANTS, *METHODS)
 

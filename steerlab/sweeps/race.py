@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from steerlab.analysis.choices import SETTING, ranking
+from steerlab.analysis.choices import SETTING, Setting, ranking
 from steerlab.analysis.intervals import by_sentence, paired_difference
 from steerlab.core.errors import SteerlabError
 from steerlab.sweeps.cell import Cell
@@ -17,7 +17,8 @@ from steerlab.sweeps.runner import Runner
 FIRST = 8  # the first round reads the n-th part of the lines, each later one twice as many
 KEEP = 2  # the n-th part of the settings goes on
 
-Setting = tuple[int, float]
+# The cells of each setting, of each method.
+CellsBySetting = dict[str, dict[Setting, list[Cell]]]
 
 
 @dataclass(frozen=True)
@@ -49,52 +50,56 @@ def race(
     the leader has a 95 % interval wholly below 0; whoever is left reads every line. `seed` is the
     order of the lines. Source: successive halving (Jamieson and Talwalkar, 2016).
     """
-    left: dict[str, dict[Setting, list[Cell]]] = {}
+    left: CellsBySetting = {}
     for cell in cells:
-        left.setdefault(cell.method, {}).setdefault((cell.layer, cell.strength), []).append(cell)
-    total = {len(runner.lines(cell)) for cell in cells}
-    if len(total) != 1:
-        raise SteerlabError(f"a race needs cells of one split; these have {sorted(total)} lines")
-    order, done, rows = (
-        np.random.default_rng(seed).permutation(lines := total.pop()).tolist(),
-        0,
-        pd.DataFrame(),
-    )
+        left.setdefault(cell.method, {}).setdefault(cell.setting, []).append(cell)
+    counts = {len(runner.lines(cell)) for cell in cells}
+    if len(counts) != 1:
+        raise SteerlabError(f"a race needs cells of one split; these have {sorted(counts)} lines")
+    lines = counts.pop()
+    order = np.random.default_rng(seed).permutation(lines).tolist()
+    rows = pd.DataFrame()
     failed: dict[str, str] = {}
+    done = 0
     while done < lines:
         until = min(lines, max(2 * done, math.ceil(lines / FIRST)))
-        chosen = tuple(sorted(order[done:until]))
-        now = [
-            replace(cell, lines=chosen)
-            for part in left.values()
-            for run in part.values()
-            for cell in run
-        ]
-        fresh = runner.run(now, title=f"{title}: {until} of {lines} lines", progress=progress)
-        rows, done = pd.concat([rows, fresh.reset_index(drop=True)], ignore_index=True), until
+        running = _on_lines(left, tuple(sorted(order[done:until])))
+        fresh = runner.run(running, title=f"{title}: {until} of {lines} lines", progress=progress)
+        rows = pd.concat([rows, fresh.reset_index(drop=True)], ignore_index=True)
+        done = until
         if lost := fresh.attrs.get("failed", {}):
             failed |= lost
-            left = _without(
-                left, {(c.method, (c.layer, c.strength)) for c in now if runner.key(c) in lost}
-            )
+            gone = {(cell.method, cell.setting) for cell in running if runner.key(cell) in lost}
+            left = _without(left, gone)
         if done < lines:
             left = {
-                method: {s: part[s] for s in survivors(rows, method, part)}
+                method: {setting: part[setting] for setting in survivors(rows, method, part)}
                 for method, part in left.items()
             }
     rows.attrs = {"failed": failed} if failed else {}
     return Race(rows, _table(rows, left, lines))
 
 
-def _without(
-    left: dict[str, dict[Setting, list[Cell]]], lost: set[tuple[str, Setting]]
-) -> dict[str, dict[Setting, list[Cell]]]:
+def _on_lines(running: CellsBySetting, lines: tuple[int, ...]) -> list[Cell]:
+    """The cells of all settings, on these lines only."""
+    found = []
+    for settings in running.values():
+        for cells in settings.values():
+            found += [replace(cell, lines=lines) for cell in cells]
+    return found
+
+
+def _without(running: CellsBySetting, lost: set[tuple[str, Setting]]) -> CellsBySetting:
     """What is left without settings of which a cell failed, and without methods that have no
     other."""
-    kept = {
-        m: {s: cells for s, cells in part.items() if (m, s) not in lost} for m, part in left.items()
-    }
-    return {method: part for method, part in kept.items() if part}
+    kept = {}
+    for method, settings in running.items():
+        finished = {
+            setting: cells for setting, cells in settings.items() if (method, setting) not in lost
+        }
+        if finished:
+            kept[method] = finished
+    return kept
 
 
 def survivors(rows: pd.DataFrame, method: str, settings: Mapping[Setting, object]) -> list[Setting]:
@@ -106,11 +111,13 @@ def survivors(rows: pd.DataFrame, method: str, settings: Mapping[Setting, object
 
 
 def _behind(rows: pd.DataFrame, setting: Setting, leader: Setting) -> bool:
+    """Whether a setting's paired difference from the leader is plainly below 0."""
     sides = []
     for layer, strength in (setting, leader):
         part = rows[(rows["layer"] == layer) & (rows["strength"] == strength)]
         sides += [part["joint"].to_numpy(float), part["sentence"].to_numpy()]
-    return len(set(sides[1])) > 1 and bool(paired_difference(*sides)[2] < 0)
+    several = len(set(sides[1])) > 1  # one sentence has no interval
+    return several and bool(paired_difference(*sides)[2] < 0)
 
 
 def _table(
@@ -119,13 +126,17 @@ def _table(
     table = []
     for (method, layer, strength), part in rows.groupby(["method", *SETTING]):
         joint, low, high = by_sentence(part["joint"].to_numpy(float), part["sentence"].to_numpy())
-        told = {"method": method, "layer": layer, "strength": strength}
-        told |= {
-            "lines": part["sentence"].nunique(),
-            "of": lines,
-            "joint": joint,
-            "low": low,
-            "high": high,
-        }
-        table.append(told | {"kept": (layer, strength) in left.get(str(method), {})})
+        table.append(
+            {
+                "method": method,
+                "layer": layer,
+                "strength": strength,
+                "lines": part["sentence"].nunique(),
+                "of": lines,
+                "joint": joint,
+                "low": low,
+                "high": high,
+                "kept": (layer, strength) in left.get(str(method), {}),
+            }
+        )
     return pd.DataFrame(table)

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: each holds the model and says units as they come; whoever dies is
+"""Workers on a Ray cluster: each holds the model and runs batches as they come; a dead worker is
 replaced."""
 
 import contextlib
@@ -12,18 +12,23 @@ from steerlab.core.errors import SteerlabError
 from steerlab.sweeps.cell import Batch
 from steerlab.sweeps.runner import Runner, run_locally
 
-DEATHS = 3  # of workers over one unit, before its cells count as failed
+DEATHS = 3  # of workers at one batch, before its cells count as failed
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Say units on the actors of a Ray cluster, one unit each at a time.
+    """Run batches on the actors of a Ray cluster, one batch each at a time.
 
-    `address`: "auto" (the cluster that this machine belongs to, or else a local one), "local", or a
-    cluster's. `workers`: how many actors; by default one for each GPU of the cluster, or where
-    there is none, for each `cpus` cores. `cpus` and `gpus` are what one actor takes; it computes
-    with as many threads. The units, and so the plan of batches, are those of a run in one process.
-    A unit whose worker died is given to a new one.
+    The batches are those of a run in one process, so that the numbers are too. A batch whose worker
+    died is given to a new one.
+
+    Args:
+        address: "auto" (the cluster that this machine belongs to, or else a local one), "local", or
+            a cluster's address.
+        workers: how many actors; by default one for each GPU of the cluster, or where there is
+            none, for each `cpus` cores.
+        cpus: the cores that one actor takes; it computes with as many threads.
+        gpus: the GPUs that one actor takes; by default one where the cluster has any.
     """
 
     address: str = "auto"
@@ -40,68 +45,66 @@ class Ray:
             )
 
     def __call__(
-        self, runner: Runner, units: Iterable[Batch]
+        self, runner: Runner, batches: Iterable[Batch]
     ) -> Iterator[tuple[Batch, dict[str, Any]]]:
-        """The units' records, as they are done."""
+        """The batches' records, as they are done."""
         with _connected(self.address) as ray:
-            yield from _Crew(ray, self, runner).work(iter(units))
+            yield from _Crew(ray, self, runner).work(iter(batches))
 
 
 class _Crew:
     """The actors of one run."""
 
-    def __init__(self, ray: Any, told: Ray, runner: Runner) -> None:
-        self.ray, self.cpus = ray, told.cpus
-        gpus = ray.cluster_resources().get("GPU", 0)
-        self.gpus = (1 if gpus else 0) if told.gpus is None else told.gpus
-        room = gpus / self.gpus if self.gpus else ray.cluster_resources().get("CPU", 1) / told.cpus
-        self.count = told.workers or max(1, int(room))
+    def __init__(self, ray: Any, options: Ray, runner: Runner) -> None:
+        self.ray = ray
+        self.cpus = options.cpus
+        resources = ray.cluster_resources()
+        gpus = resources.get("GPU", 0)
+        self.gpus = (1 if gpus else 0) if options.gpus is None else options.gpus
+        room = gpus / self.gpus if self.gpus else resources.get("CPU", 1) / options.cpus
+        self.count = options.workers or max(1, int(room))
         # Each worker loads the model itself, where the unpickling says so, and knows nothing of
         # files and claims.
         self.recipe = ray.put(replace(runner, folder=None, workers=run_locally))
-        self.maker = ray.remote(num_cpus=told.cpus, num_gpus=self.gpus)(_Worker)
+        self.maker = ray.remote(num_cpus=options.cpus, num_gpus=self.gpus)(_Worker)
         self.dead = (
             ray.exceptions.RayActorError,
             ray.exceptions.WorkerCrashedError,
             ray.exceptions.OutOfMemoryError,
         )
 
-    def work(self, units: Iterator[Batch]) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    def work(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, dict[str, Any]]]:
+        """The records of the batches, in the order in which they are done."""
         actors = self._hire(self.count)
         deaths: Counter[str] = Counter()
-        again: list[Batch] = []
+        again: list[Batch] = []  # whose worker died
         running: dict[Any, tuple[Any, Batch]] = {}
         idle = list(actors)
         try:
             while True:
-                while idle and (unit := again.pop() if again else next(units, None)):
+                while idle and (batch := again.pop() if again else next(batches, None)):
                     actor = idle.pop()
-                    running[actor.run_batch.remote(unit)] = (actor, unit)
+                    running[actor.run_batch.remote(batch)] = (actor, batch)
                 if not running:
                     return
                 done, _ = self.ray.wait(list(running), num_returns=1)
-                actor, unit = running.pop(done[0])
+                actor, batch = running.pop(done[0])
                 try:
                     record = self.ray.get(done[0])
                 except self.dead as error:
-                    deaths[unit.key] += 1
+                    deaths[batch.key] += 1
                     actors.remove(actor)
                     idle += (fresh := self._hire(1))
                     actors += fresh
-                    if deaths[unit.key] < DEATHS:
-                        again.append(unit)
+                    if deaths[batch.key] < DEATHS:
+                        again.append(batch)
                         continue
-                    told = f"its worker died {DEATHS} times: {str(error).splitlines()[0]}"
-                    record = {
-                        "unit": unit.key,
-                        "rows": {},
-                        "failed": dict.fromkeys(unit.cells, told),
-                    }
+                    record = _given_up(batch, error)
                 except self.ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 else:
                     idle.append(actor)
-                yield unit, record
+                yield batch, record
         finally:
             for actor in actors:
                 self.ray.kill(actor)
@@ -120,8 +123,14 @@ class _Crew:
         return actors
 
 
+def _given_up(batch: Batch, error: Exception) -> dict[str, Any]:
+    """The record of a batch that ends every worker: running out of memory does."""
+    message = f"its worker died {DEATHS} times: {str(error).splitlines()[0]}"
+    return {"batch": batch.key, "rows": {}, "failed": dict.fromkeys(batch.cells, message)}
+
+
 class _Worker:
-    """A process that holds a bench."""
+    """A process that holds a runner, and so the model."""
 
     def __init__(self, runner: Runner, threads: int) -> None:
         import torch
@@ -132,8 +141,8 @@ class _Worker:
     def ready(self) -> int:
         return os.getpid()
 
-    def run_batch(self, unit: Batch) -> dict[str, Any]:
-        return self.runner.run_batch(unit)
+    def run_batch(self, batch: Batch) -> dict[str, Any]:
+        return self.runner.run_batch(batch)
 
 
 @contextlib.contextmanager
@@ -143,8 +152,8 @@ def _connected(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise SteerlabError("Ray is not installed; install steerlab[ray]") from error
-    ours = not ray.is_initialized()
-    if ours:
+    begun_here = not ray.is_initialized()
+    if begun_here:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         try:
             if address == "auto":
@@ -155,13 +164,13 @@ def _connected(address: str) -> Iterator[Any]:
             if not ray.is_initialized():
                 ray.init(address="local", include_dashboard=False, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            told = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0]
             raise SteerlabError(
-                f"there is no Ray cluster at {address!r} ({told}); start one with `ray start "
+                f"there is no Ray cluster at {address!r} ({reason}); start one with `ray start "
                 "--head`, or give auto"
             ) from error
     try:
         yield ray
     finally:
-        if ours:
+        if begun_here:
             ray.shutdown()

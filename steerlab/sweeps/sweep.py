@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-import steerlab.sweeps.race as racing
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
@@ -24,6 +23,7 @@ from steerlab.sweeps.fits import fit, need_directions
 from steerlab.sweeps.folder import occupied
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
+from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import Runner, Workers, run_locally
 from steerlab.sweeps.settings import need_name
 
@@ -83,7 +83,7 @@ def sweep(
     title = f"{len(cells)} cells"
     if not grid.race:
         return runner.run(cells, title=title, progress=progress)
-    raced = racing.race(runner, cells, seed=grid.seed, title=title, progress=progress)
+    raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
     raced.rows.attrs["race"] = raced.settings.to_dict("records")
     return raced.rows
 
@@ -97,13 +97,14 @@ def prepare(
     workers: Workers = run_locally,
     retry: bool = False,
 ) -> tuple[Runner, list[Cell]]:
-    """The bench and the cells of a grid; with `out`, directions are fitted once for all who work
+    """The runner and the cells of a grid; with `out`, directions are fitted once for all who work
     in that folder."""
     folder = None if out is None else need_ending(out)
-    model, texts = _loaded(grid, model), _read(grid, texts)
+    model = _loaded(grid, model)
+    texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
     own = grid.own.digests() if folder is not None else {}
-    runner = replace(_bench(grid, model, texts, folder), workers=workers, retry=retry)
+    runner = replace(_runner(grid, model, texts, folder), workers=workers, retry=retry)
     if folder is not None:
         if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
             # Another machine would advise other batches, and so do all of it again.
@@ -111,20 +112,22 @@ def prepare(
         _claim(folder, grid, runner, own)
         runner = replace(runner, folder=folder / "rows")
     layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
-    options: dict[str, Any] = {
-        "source": grid.source,
-        "dictionaries": grid.saes,
-        "folder": folder,
-        "own": grid.own,
-    }
-    runner = replace(
-        runner, directions=fit(model, texts, grid.estimators, layers=layers, **options)
+    directions = fit(
+        model,
+        texts,
+        grid.estimators,
+        layers=layers,
+        source=grid.source,
+        dictionaries=grid.saes,
+        folder=folder,
+        own=grid.own,
     )
-    if folder is not None:
-        write_json(
-            folder / "cells.json",
-            {runner.key(c): asdict(c) | {"rows": len(runner.lines(c))} for c in cells},
-        )
+    runner = replace(runner, directions=directions)
+    if folder is not None:  # for `progress_of`, which loads no model
+        table = {
+            runner.key(cell): asdict(cell) | {"rows": len(runner.lines(cell))} for cell in cells
+        }
+        write_json(folder / "cells.json", table)
     return runner, cells
 
 
@@ -135,32 +138,30 @@ def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict
     The time is for one process and the whole grid, also where a race will read less; fitting the
     directions and a judge's time come on top.
     """
-    model, texts = _loaded(grid, model), _read(grid, texts)
+    model = _loaded(grid, model)
+    texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
-    runner = _bench(grid, model, texts)
-    units = runner.units({str(number): cell for number, cell in enumerate(cells)})
-    rows = sum(len(unit.rows) for unit in units)
-    read = sum(runner.length(unit) for unit in units)
-    unit = max(units, key=lambda unit: len(unit.rows))
+    runner = _runner(grid, model, texts)
+    batches = runner.batches({str(number): cell for number, cell in enumerate(cells)})
+    rows = sum(len(batch.rows) for batch in batches)
+    largest = max(batches, key=lambda batch: len(batch.rows))
     start = time.monotonic()
     decode(
         model,
-        runner.prompts(unit),
+        runner.prompts(largest),
         max_new_tokens=grid.new_tokens,
         one_line=grid.one_line,
         batch=runner.batch,
     )
-    seconds = (time.monotonic() - start) * rows / len(unit.rows)
-    told = {
+    seconds = time.monotonic() - start
+    return {
         "cells": len(cells),
         "rows": rows,
-        "batches": len(units),
+        "batches": len(batches),
         "rows of a batch": runner.batch,
-    }
-    return told | {
-        "prompt tokens": read,
+        "prompt tokens": sum(runner.length(batch) for batch in batches),
         "new tokens at most": rows * grid.new_tokens,
-        "seconds": seconds,
+        "seconds": seconds * rows / len(largest.rows),
     }
 
 
@@ -185,7 +186,7 @@ def progress_of(out: str | Path) -> dict[str, Any]:
         "finished": len(ledger.whole),
         "rows": sum(lines.values()),
         "rows finished": ledger.count,
-        "failed": {_named(cells[key]): told for key, told in ledger.failed.items()},
+        "failed": {_named(cells[key]): message for key, message in ledger.failed.items()},
         "seconds of each worker": ledger.seconds,
         "damaged": ledger.problems,
     }
@@ -243,15 +244,16 @@ def _loaded(grid: Grid, model: Any) -> Model:
 
 def _read(grid: Grid, texts: Corpus | None) -> Corpus:
     if texts is None:
-        found = corpus(grid.corpus, grid.langs)
-    else:
-        found = texts if grid.langs is None else texts.select(grid.langs)
-    for iso in (grid.source, *(grid.targets or ())):
-        found[iso]
-    return found
+        texts = corpus(grid.corpus, grid.langs)
+    elif grid.langs is not None:
+        texts = texts.select(grid.langs)
+    for lang in (grid.source, *(grid.targets or ())):
+        texts[lang]  # raises where the corpus has no such language
+    return texts
 
 
-def _bench(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) -> Runner:
+def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) -> Runner:
+    """The runner of a grid, before its directions are fitted."""
     judge = None
     if grid.judge != "retrieval":
         from steerlab.scores.judges import judge_from
@@ -264,13 +266,12 @@ def _bench(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None) 
             cache=None if folder is None else folder / "replies",
         )
     return Runner(
-        model,
-        texts,
-        {},
-        identifier(grid.lid),
-        {grid.split: grid.limit},
-        None,
-        grid.batch,
+        model=model,
+        corpus=texts,
+        directions={},
+        identifier=identifier(grid.lid),
+        limits={grid.split: grid.limit},
+        batch=grid.batch,
         fluency=grid.fluency,
         judge=judge,
         new_tokens=grid.new_tokens,
@@ -292,20 +293,15 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
             f"{folder} holds rows of another {changed[0]!r}; give yours another name, or another "
             "folder"
         )
-    about = runner.model.about
-    if made and {key: made.get(key) for key in about} != about:
-        told = ", ".join(
-            f"{key} {made.get(key)} there, {value} here"
-            for key, value in about.items()
-            if made.get(key) != value
-        )
+    model = runner.model.metadata
+    if made and (other := [key for key in model if made.get(key) != model[key]]):
+        differences = ", ".join(f"{key} {made.get(key)} there, {model[key]} here" for key in other)
         raise SteerlabError(
-            f"{folder} holds a sweep of another model ({told}); give another folder"
+            f"{folder} holds a sweep of another model ({differences}); give another folder"
         )
+    # In this order: another process may have come first meanwhile.
     foreign = occupied(folder)
-    if (
-        foreign and not file.exists()
-    ):  # in this order: another process may have come first meanwhile
+    if foreign and not file.exists():
         raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     corpus = {
@@ -313,10 +309,15 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
         "hash": runner.corpus.hash,
         "langs": list(runner.corpus.langs),
     }
-    plan = {"identifier": runner.identifier.name, "plan": runner.plan}
     write_json(
         file,
-        {"format": 1, "grid": grid.model_dump(mode="json"), "model": about, "corpus": corpus}
-        | ({"own": {**kept, **own}} if kept or own else {})
-        | plan,
+        {
+            "format": 1,
+            "grid": grid.model_dump(mode="json"),
+            "model": model,
+            "corpus": corpus,
+            "identifier": runner.identifier.name,
+            "plan": runner.plan,
+            **({"own": {**kept, **own}} if kept or own else {}),
+        },
     )

@@ -14,23 +14,25 @@ from steerlab.core.languages import families
 def cosine_matrices(
     vectors: Float[np.ndarray, "layer lang width"], *, centre: bool = True
 ) -> Float[np.ndarray, "layer lang lang"]:
-    """The cosine of every two languages at each layer, by default after the mean over these
-    languages is taken off.
+    """The cosine of every two languages at each layer.
 
-    Raw cosines are mostly that of the shared mean; centred ones do not change when a vector is
-    added to all.
+    By default the mean over the languages is subtracted first: raw cosines are mostly that of this
+    shared mean, while centred ones do not change when a vector is added to all. Raises
+    `SteerlabError` for a vector without a direction.
     """
-    given = np.asarray(vectors, dtype=float)
+    vectors = np.asarray(vectors, dtype=float)
     if centre:
-        given = given - given.mean(1, keepdims=True)
-    size = np.linalg.norm(given, axis=2, keepdims=True)
-    if not np.isfinite(size).all() or (size <= 1e-12 * size.max()).any():
+        vectors = vectors - vectors.mean(1, keepdims=True)
+    norm = np.linalg.norm(vectors, axis=2, keepdims=True)
+    # A vector that is the mean of all is zero up to rounding: its direction would be noise.
+    if not np.isfinite(norm).all() or (norm <= 1e-12 * norm.max()).any():
+        problem = "the mean of all" if centre else "zero"
         raise SteerlabError(
-            f"a language vector is {'the mean of all' if centre else 'zero'} or not finite at some "
-            "layer, so it has no "
-            "cosine; drop that language or layer"
+            f"a language vector is {problem} or not finite at some layer, so it has no cosine; "
+            "drop that language or layer"
         )
-    unit = given / size
+    unit = vectors / norm
+    # Rounding can carry a cosine just beyond 1.
     return np.clip(unit @ unit.transpose(0, 2, 1), -1, 1)
 
 
@@ -41,8 +43,9 @@ def effective_rank(vectors: Float[np.ndarray, "lang width"]) -> float:
     Vetterli 2007, with variances in the place of singular values). At most the number of languages
     less one.
     """
-    values = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False) ** 2
-    share = values[values > values[0] * 1e-12] / values.sum()
+    variances = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False) ** 2
+    # Those that are mere rounding are left out, since log 0 is none.
+    share = variances[variances > variances[0] * 1e-12] / variances.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
@@ -52,34 +55,44 @@ def by_layer(
     *,
     layers: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """One row a layer: means over pairs of languages, and the effective rank.
+    """How alike the languages are at each layer: means over pairs, and the effective rank.
 
-    raw: cosine as it is; within, between: cosine of centred vectors for two languages of one
-    family, of two (`within` is NaN where no two share a family); gap: ‖a - b‖; norm: mean ‖a‖;
-    gap_ratio: gap / norm; effective_rank; n: languages; pairs; pairs_within.
+    One row for each layer, with the columns:
+
+    - layer;
+    - raw: the mean cosine of two languages;
+    - within, between: the mean centred cosine of two languages of one family, of two families; NaN
+      where there is no such pair;
+    - gap: the mean distance ‖a - b‖; norm: the mean length ‖a‖; gap_ratio: gap / norm;
+    - effective_rank;
+    - n, pairs, pairs_within: how many languages, pairs, and pairs of one family.
+
+    `layers` are the numbers of the layers, by default from 0.
     """
-    names = np.asarray(families(langs))
-    pair = np.triu_indices(len(names), 1)
-    kin = names[pair[0]] == names[pair[1]]
-    raw, centred = cosine_matrices(vectors, centre=False), cosine_matrices(vectors)
+    family = np.asarray(families(langs))
+    pair = np.triu_indices(len(family), 1)  # every pair once
+    related = family[pair[0]] == family[pair[1]]
+    raw = cosine_matrices(vectors, centre=False)
+    centred = cosine_matrices(vectors)
     rows = []
-    for place, layer in enumerate(range(len(vectors)) if layers is None else layers):
-        here, cosine = np.asarray(vectors[place], dtype=float), centred[place][pair]
-        gap = float(np.linalg.norm(here[pair[0]] - here[pair[1]], axis=1).mean())
-        norm = float(np.linalg.norm(here, axis=1).mean())
+    for index, layer in enumerate(range(len(vectors)) if layers is None else layers):
+        at_layer = np.asarray(vectors[index], dtype=float)
+        cosine = centred[index][pair]
+        gap = float(np.linalg.norm(at_layer[pair[0]] - at_layer[pair[1]], axis=1).mean())
+        norm = float(np.linalg.norm(at_layer, axis=1).mean())
         rows.append(
             {
                 "layer": layer,
-                "raw": float(raw[place][pair].mean()),
-                "within": float(cosine[kin].mean()) if kin.any() else np.nan,
-                "between": float(cosine[~kin].mean()) if not kin.all() else np.nan,
+                "raw": float(raw[index][pair].mean()),
+                "within": float(cosine[related].mean()) if related.any() else np.nan,
+                "between": float(cosine[~related].mean()) if not related.all() else np.nan,
                 "gap": gap,
                 "norm": norm,
                 "gap_ratio": gap / norm,
-                "effective_rank": effective_rank(here),
-                "n": len(names),
-                "pairs": len(kin),
-                "pairs_within": int(kin.sum()),
+                "effective_rank": effective_rank(at_layer),
+                "n": len(family),
+                "pairs": len(related),
+                "pairs_within": int(related.sum()),
             }
         )
     return pd.DataFrame(rows)

@@ -15,33 +15,48 @@ from steerlab.core.moments import Moments
 def separation(
     moments: Moments, texts: Mapping[str, Float[Tensor, "text layer width"]]
 ) -> pd.DataFrame:
-    """By layer: between/within trace ratio of tokens, and nearest-mean accuracy of whole, unseen
-    texts.
+    """How well the languages separate at each layer, by tokens and by whole texts.
 
-    `trace_ratio` = Σ nₖ‖meanₖ - mean‖² / Σ‖h - meanₖ‖²; `nearest_mean` = share of `texts` (their
-    mean vector) whose nearest language mean, less the mean of all, is their own. Needs `scatter`.
+    One row for each layer, with the columns layer; trace_ratio = Σ nₖ‖meanₖ - mean‖² / Σ‖h -
+    meanₖ‖², the scatter of tokens between languages over that within; nearest_mean, the share of
+    texts whose nearest language mean is their own; n, the number of texts. Raises `SteerlabError`
+    where the moments hold no scatter.
+
+    Args:
+        moments: of the languages, with scatter; the language means are its.
+        texts: the mean activations of texts that the moments have not seen, by language.
     """
     within = moments.covariance().diagonal(dim1=-2, dim2=-1).sum(-1)
     share = (moments.count / moments.count.sum())[:, None, None]
-    between = (share * (moments.mean - (share * moments.mean).sum(0)).square()).sum((0, 2))
+    grand_mean = (share * moments.mean).sum(0)
+    between = (share * (moments.mean - grand_mean).square()).sum((0, 2))
     rows = []
-    for place, layer in enumerate(moments.layers):
-        right = total = 0
-        for lang, iso in enumerate(moments.langs):
-            distances = torch.cdist(texts[iso][:, place].double(), moments.mean[:, place])
-            right += int((distances.argmin(1) == lang).sum())
-            total += len(texts[iso])
-        ratio = float(between[place] / within[place])
+    for index, layer in enumerate(moments.layers):
+        right = 0
+        total = 0
+        for lang_index, lang in enumerate(moments.langs):
+            vectors = texts[lang][:, index].double()
+            nearest = torch.cdist(vectors, moments.mean[:, index]).argmin(1)
+            right += int((nearest == lang_index).sum())
+            total += len(vectors)
         rows.append(
-            {"layer": layer, "trace_ratio": ratio, "nearest_mean": right / total, "n": total}
+            {
+                "layer": layer,
+                "trace_ratio": float(between[index] / within[index]),
+                "nearest_mean": right / total,
+                "n": total,
+            }
         )
     return pd.DataFrame(rows)
 
 
 def unigrams(corpus: Corpus, tokenizer: object) -> Float[np.ndarray, "lang vocab"]:
-    """Relative frequencies of each language's tokens: what shared tokens alone say of kinship."""
+    """The relative frequencies of each language's tokens: what shared tokens alone say of
+    kinship."""
     counts = np.zeros((len(corpus.langs), len(tokenizer)))  # type: ignore[arg-type]
-    for row, iso in enumerate(corpus.langs):
-        for ids in tokenizer(list(corpus[iso]), add_special_tokens=False).input_ids:  # type: ignore[operator]
-            np.add.at(counts[row], ids, 1)
+    for index, lang in enumerate(corpus.langs):
+        texts = tokenizer(list(corpus[lang]), add_special_tokens=False)  # type: ignore[operator]
+        for ids in texts.input_ids:
+            # `counts[index][ids] += 1` would count a token that occurs twice only once.
+            np.add.at(counts[index], ids, 1)
     return counts / counts.sum(1, keepdims=True)

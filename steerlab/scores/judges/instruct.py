@@ -10,8 +10,8 @@ import jinja2
 
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.decoding import generate
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.judges import rubric
 from steerlab.scores.judges.answers import Answer
 
@@ -40,7 +40,7 @@ class Instruct:
         drawn = f", seed {self.seed}" if self.temperature else ""
         told = f"temperature {self.temperature:g}{drawn}, at most {self.max_tokens} tokens"
         return (
-            f"instruct {json.dumps(self._load().about, sort_keys=True)}, rubric "
+            f"instruct {json.dumps(self._load().metadata, sort_keys=True)}, rubric "
             f"{rubric.version()}, {told}"
         )
 

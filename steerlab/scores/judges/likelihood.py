@@ -19,8 +19,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import encode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.chrf import rivals
 from steerlab.scores.judges.answers import Answer
 from steerlab.scores.judges.places import places
@@ -44,7 +44,7 @@ class Likelihood:
 
     @property
     def name(self) -> str:
-        model = json.dumps(loaded(self.model).about, sort_keys=True)
+        model = json.dumps(loaded(self.model).metadata, sort_keys=True)
         prompts = f"{self.distractors + 1} prompts of {self.references.hash}, seed {self.seed}"
         return f"likelihood among {prompts}, under {model}"
 

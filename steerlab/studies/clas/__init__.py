@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlab.studies.clas.languages import LABELS
-    from steerlab.studies.clas.protocol import run
-    from steerlab.studies.clas.reading import Questions, questions
+    from steerlab.studies.clas.reading import questions
     from steerlab.studies.clas.scoring import differences, scores, table
     from steerlab.studies.clas.settings import Settings
+    from steerlab.studies.clas.study import run
 
 _HOME = {  # where each name lives, imported at its first use: `settings` must not import torch
     "LABELS": "languages",
-    "Questions": "reading",
     "Settings": "settings",
     "differences": "scoring",
     "questions": "reading",
-    "run": "protocol",
+    "run": "study",
     "scores": "scoring",
     "table": "scoring",
 }
 
-__all__ = ["LABELS", "Questions", "Settings", "differences", "questions", "run", "scores", "table"]
+__all__ = ["LABELS", "Settings", "differences", "questions", "run", "scores", "table"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,30 +1,28 @@
-"""What a run of CLaS-Bench asks for, and the cells that it comes to."""
+"""What a run of CLaS-Bench compares, for its settings, questions and model."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+from steerlab.analysis.choices import Setting
+from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.engine.prompts import read_form
 from steerlab.estimate import variant
 from steerlab.scores.langid import Identifier
-from steerlab.studies.clas.reading import Questions
 from steerlab.studies.clas.settings import Settings
-from steerlab.sweeps.cell import Cell
+from steerlab.studies.design import AT_METHOD, Control, Design, Method, Pair
+from steerlab.sweeps.cell import UNSTEERED
 from steerlab.sweeps.grid import method_name
 from steerlab.sweeps.methods import STEERING, suits
 
-UNSTEERED, RANDOM = "unsteered", "random"
-SEEDS = 5
-
-Pair = tuple[str, str]
-Setting = tuple[int, float]  # layer and strength
+RANDOM = "random"
+SEEDS = 5  # of the random directions: the questions take them in turn
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a run, for its pairs of languages and its layers."""
+    """What a run compares, for its pairs of languages and its layers."""
 
     settings: Settings
     pairs: tuple[Pair, ...]
@@ -39,19 +37,27 @@ class Plan:
     def methods(self) -> dict[str, Pair]:
         """The estimator and operator of each method, the first one being the one that controls
         stand beside."""
-        found = product(self.settings.estimators, self.settings.operators)
-        return {
-            method_name(estimator, operator): (estimator, operator)
-            for estimator, operator in found
-            if suits(operator, estimator)
-        }
+        names = {}
+        for estimator, operator in product(self.settings.estimators, self.settings.operators):
+            if suits(operator, estimator):
+                names[method_name(estimator, operator)] = (estimator, operator)
+        return names
 
     @property
-    def controls(self) -> dict[str, str]:
-        """The prompt form of each control that is not steered."""
+    def first(self) -> str:
+        """The method that controls stand beside."""
+        return next(iter(self.methods))
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The form of each prompting baseline."""
         base = read_form(self.settings.prompt)[0]
-        found = {f"prompt {suffix}": f"{base}+{suffix}" for suffix in self.settings.baselines}
-        return {UNSTEERED: self.settings.prompt} | found
+        return {f"prompt {suffix}": f"{base}+{suffix}" for suffix in self.settings.baselines}
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """The prompt form of each control that is not steered."""
+        return {UNSTEERED: self.settings.prompt} | self.prompts
 
     @property
     def unit(self) -> str:
@@ -63,52 +69,48 @@ class Plan:
             f"{operator}: {units.get(operator, 'its own')}" for operator in self.settings.operators
         )
 
-    def grid(self, operator: str) -> list[Setting]:
+    def grid(self, operator: str) -> tuple[Setting, ...]:
         """The layers and strengths that an operator is tried at."""
         strengths = self.settings.alphas or self.settings.strengths or STEERING[operator]
-        return [(layer, strength) for layer in self.layers for strength in strengths]
+        return tuple((layer, strength) for layer in self.layers for strength in strengths)
 
     @property
     def choices(self) -> dict[str, Setting] | None:
         """Each method's only setting; None where there is something to choose."""
         grids = {name: self.grid(operator) for name, (_, operator) in self.methods.items()}
-        several = any(len(grid) > 1 for grid in grids.values())
-        return None if several else {name: grid[0] for name, grid in grids.items()}
+        if any(len(grid) > 1 for grid in grids.values()):
+            return None
+        return {name: grid[0] for name, grid in grids.items()}
 
-    def dev(self) -> list[Cell]:
-        """Every method at every setting."""
-        return [
-            cell
-            for name, (_, operator) in self.methods.items()
-            for setting in self.grid(operator)
-            for cell in self._steered(name, setting, "dev")
-        ]
+    @property
+    def design(self) -> Design:
+        """Every method at every setting, random directions at the first one's choice, and the
+        controls that are not steered.
 
-    def test(self, choices: Mapping[str, Setting], split: str) -> list[Cell]:
-        """Each method at its choice, random directions at the first one's, and the controls that
-        are not steered."""
-        cells = [
-            cell for name in self.methods for cell in self._steered(name, choices[name], split)
-        ]
-        first = next(iter(self.methods))
-        cells += self._steered(RANDOM, choices[first], split)
-        for name, form in self.controls.items():
-            cells += [Cell(name, "none", -1, 0.0, *pair, split, (), form) for pair in self.pairs]
-        return cells
-
-    def _steered(self, method: str, setting: Setting, split: str) -> Iterator[Cell]:
-        first = next(iter(self.methods))
-        estimator, operator = self.methods[first if method == RANDOM else method]
-        for source, target in self.across:
-            fit = fit_name(estimator, source)
-            fits = (
-                tuple(f"{RANDOM} {seed} {fit}" for seed in range(SEEDS))
-                if method == RANDOM
-                else (fit,)
+        The design leaves out steered pairs of one language by itself: `study.same_language` says
+        what counts there.
+        """
+        sources = tuple(dict.fromkeys(source for source, _ in self.across))
+        methods = []
+        for name, (estimator, operator) in self.methods.items():
+            fits = {source: (fit_name(estimator, source),) for source in sources}
+            methods.append(
+                Method(name=name, operator=operator, fits=fits, settings=self.grid(operator))
             )
-            yield Cell(
-                method, operator, *setting, source, target, split, fits, self.settings.prompt
-            )
+        estimator, operator = self.methods[self.first]
+        random = Method(
+            name=RANDOM,
+            operator=operator,
+            fits={source: random_names(fit_name(estimator, source)) for source in sources},
+        )
+        return Design(
+            methods=tuple(methods),
+            controls=(Control(method=random, chances=(AT_METHOD,)),),
+            prompts=self.prompts,
+            dev=self.pairs,
+            test=self.pairs,
+            form=self.settings.prompt,
+        )
 
 
 def needs_source(estimator: str) -> bool:
@@ -117,11 +119,16 @@ def needs_source(estimator: str) -> bool:
 
 
 def fit_name(estimator: str, source: str) -> str:
-    """What a bench calls the directions of an estimator for a source."""
+    """What a runner calls the directions of an estimator for a source."""
     return f"{estimator} from {source}" if needs_source(estimator) else estimator
 
 
-def pairs_of(settings: Settings, questions: Questions, identifier: Identifier) -> tuple[Pair, ...]:
+def random_names(fit: str) -> tuple[str, ...]:
+    """What a runner calls the random directions of the size of a fit's."""
+    return tuple(f"{RANDOM} {seed} {fit}" for seed in range(SEEDS))
+
+
+def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> tuple[Pair, ...]:
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
     pairs = _pairs(settings, questions)
@@ -142,17 +149,17 @@ def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
     )
 
 
-def _pairs(settings: Settings, questions: Questions) -> tuple[Pair, ...]:
+def _pairs(settings: Settings, questions: Corpus) -> tuple[Pair, ...]:
     sources, targets = settings.sources or questions.langs, settings.targets or questions.langs
     pairs = settings.pairs or tuple((source, target) for source in sources for target in targets)
     for pair in pairs:
-        for iso in pair:
-            questions[iso]
-    found = tuple(dict.fromkeys(pairs))
-    if all(source == target for source, target in found):
+        for lang in pair:
+            questions[lang]  # raises where there are no questions in it
+    pairs = tuple(dict.fromkeys(pairs))
+    if all(source == target for source, target in pairs):
         raise SteerlabError(
             "every pair asked for is one language with itself "
-            f"({', '.join(map('-'.join, found))}), and that has no "
+            f"({', '.join(map('-'.join, pairs))}), and that has no "
             "direction; give a pair of two languages"
         )
-    return found
+    return pairs

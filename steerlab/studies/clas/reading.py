@@ -2,13 +2,12 @@
 stand-in."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from steerlab.core.corpus import Corpus, corpus, split_of
+from steerlab.core.corpus import SPLITS, Corpus, corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 from steerlab.studies.clas.languages import LABELS
@@ -25,44 +24,25 @@ ABOUT = (
 )  # what a data set says of itself
 
 
-@dataclass(frozen=True)
-class Questions(Corpus):
-    """Questions by language, aligned by their id, which is their number.
-
-    No direction is found from questions, so that none is kept to estimate: `dev` is what
-    `corpora.split_of` calls so (about a fifth), `test` all others, and `all` is both, for a run
-    that chooses nothing.
-    """
-
-    def split(self, name: str) -> "Questions":
-        """The questions of `dev`, `test` or `all`."""
-        if name not in ("dev", "test", "all"):
-            raise SteerlabError(
-                f"there is no split {name!r} of questions; there are dev, test and all"
-            )
-        if name == "all":
-            return self
-        chosen = [
-            i
-            for i, number in enumerate(self.numbers)
-            if (split_of(number) == "dev") == (name == "dev")
-        ]
-        return self._keep(chosen, f"{self.name}/{name}")  # type: ignore[return-value]
+# No direction is estimated from questions, so that none is kept for that: `test` is all that is
+# not `dev`, and `all` is for a run that chooses nothing.
+_SPLITS = {"dev": ("dev",), "test": ("estimate", "test"), "all": SPLITS}
 
 
-def questions(source: str | Path | None = None) -> Questions:
+def questions(source: str | Path | None = None) -> Corpus:
     """The questions of a Hub data set or of a folder, in all its languages; without a source, the
     stand-in.
 
-    The form is CLaS-Bench's: parquet, CSV or JSON-lines files whose rows have `language_code` (a
-    code, or `language` its English name), `question_id` and `question`. A data set is fetched once
-    and then read from the cache of the Hub. Raises for a missing column, an empty file, an unknown
-    language, an empty or repeated question, and for languages whose ids differ, since then they are
-    not parallel.
+    They are aligned by their id, which is their number; the splits are `dev` (about a fifth),
+    `test` (all others) and `all`. The form is CLaS-Bench's: parquet, CSV or JSON-lines files whose
+    rows have `language_code` (a code, or `language` its English name), `question_id` and
+    `question`. A data set is fetched once and then read from the cache of the Hub. Raises for a
+    missing column, an empty file, an unknown language, an empty or repeated question, and for
+    languages whose ids differ, since then they are not parallel.
     """
     if source is None:
         read = corpus(PACKAGED)
-        return Questions("stand-in questions", _ordered(dict(read.lines)), read.numbers)
+        return _corpus("stand-in questions", dict(read.lines), read.numbers)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         if (
@@ -162,7 +142,7 @@ def _text(text: Any, number: Any, file: Path) -> str:
     return found
 
 
-def _aligned(rows: pd.DataFrame, name: str) -> Questions:
+def _aligned(rows: pd.DataFrame, name: str) -> Corpus:
     """The questions in the order of their ids, which must be the same in every language."""
     if (again := rows.duplicated(["language", "id"])).any():
         language, number = rows.loc[again, ["language", "id"]].iloc[0]
@@ -185,9 +165,10 @@ def _aligned(rows: pd.DataFrame, name: str) -> Questions:
     order = sorted(ids) if numbered else sorted(ids, key=str)
     lines = {iso: tuple(found[number] for number in order) for iso, found in by_language.items()}
     numbers = tuple(order) if numbered else tuple(range(len(order)))
-    return Questions(os.path.basename(name.rstrip("/")), _ordered(lines), numbers)
+    return _corpus(os.path.basename(name.rstrip("/")), lines, numbers)
 
 
-def _ordered(lines: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """The languages in CLaS-Bench's order, others after them."""
-    return {iso: lines[iso] for iso in [*LABELS, *LANGUAGES] if iso in lines}
+def _corpus(name: str, lines: dict[str, tuple[str, ...]], numbers: tuple[int, ...]) -> Corpus:
+    """Questions with their languages in CLaS-Bench's order, others after them."""
+    ordered = {lang: lines[lang] for lang in [*LABELS, *LANGUAGES] if lang in lines}
+    return Corpus(name, ordered, numbers, splits=_SPLITS)

@@ -8,6 +8,7 @@ own scores, and half copies with half gibberish have a high one. Joint: the shar
 are in the language and have the full rating, an unread rating being none.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -36,7 +37,7 @@ def scores(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     if rows.empty:
         raise SteerlabError("there are no answers to score; the filter left none")
     rated = rows[rows["rating"].notna()]
-    found = {
+    intervals = {
         "lfs": _mean(rows, "in_language", seed),
         "or": _mean(rated, "rating", seed) if len(rated) else UNKNOWN,
         "s": _combined(rows, seed),
@@ -48,7 +49,8 @@ def scores(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
         "empty": int((rows["output"].str.len() == 0).sum()),
         "same": int((rows["source"] == rows["target"]).sum()),
     }
-    return {name: [100 * value for value in interval] for name, interval in found.items()} | counts
+    percent = {name: [100 * value for value in ends] for name, ends in intervals.items()}
+    return percent | counts
 
 
 def table(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -57,25 +59,30 @@ def table(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
     Tidy: method, group, language, the scores with `_low` and `_high`, and the counts.
     """
-    found = []
+    records = []
     for method, part in rows.groupby("method", sort=False):
-        across = part[part["source"] != part["target"]]
-        groups = [("pooled", "", part)] + ([("across", "", across)] if len(across) else [])
-        groups += [("source", str(iso), some) for iso, some in part.groupby("source", sort=False)]
-        groups += [("target", str(iso), some) for iso, some in part.groupby("target", sort=False)]
-        for group, iso, some in groups:
-            found.append(
-                {"method": str(method), "group": group, "language": iso}
-                | _flat(scores(some, seed=seed))
-            )
-    return pd.DataFrame(found)
+        for group, lang, some in _groups(part):
+            names = {"method": str(method), "group": group, "language": lang}
+            records.append(names | _flat(scores(some, seed=seed)))
+    return pd.DataFrame(records)
+
+
+def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of one method in the groups of `table`: group, language, rows."""
+    yield "pooled", "", rows
+    across = rows[rows["source"] != rows["target"]]
+    if len(across):
+        yield "across", "", across
+    for column in ("source", "target"):
+        for lang, some in rows.groupby(column, sort=False):
+            yield column, str(lang), some
 
 
 def differences(rows: pd.DataFrame, method: str, *, seed: int = 0) -> dict[str, Any]:
     """A method less every other on the same questions, between two different languages: `joint` and
     `in_language`.
 
-    Each with what `summaries.comparisons` gives (paired tests, Holm's correction, what they could
+    Each with what `analysis.comparisons` gives (paired tests, Holm's correction, what they could
     have shown) and, as "intervals", the difference with its 95 % interval. In shares, not in
     percent.
     """
@@ -84,21 +91,19 @@ def differences(rows: pd.DataFrame, method: str, *, seed: int = 0) -> dict[str, 
     others = [name for name in tables if name != method]
     if not others or across["sentence"].nunique() < 2:  # nothing to flip
         return {}
-    pairs, found = [(method, other) for other in others], {}
+    tests = {}
     for column in ("joint", "in_language"):
-        told = comparisons(
+        tests[column] = comparisons(
             tables,
-            pairs,
+            [(method, other) for other in others],
             family=f"{method} less {len(others)} controls and methods",
             value=column,
             seed=seed,
         )
-        found[column] = told | {
-            "intervals": {
-                other: _less(tables[method], tables[other], column, seed) for other in others
-            }
+        tests[column]["intervals"] = {
+            other: _less(tables[method], tables[other], column, seed) for other in others
         }
-    return found
+    return tests
 
 
 def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[float]:
@@ -112,9 +117,10 @@ def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[floa
     )
 
 
-def _flat(found: dict[str, Any]) -> dict[str, Any]:
+def _flat(scored: dict[str, Any]) -> dict[str, Any]:
+    """What `scores` gives as columns: value, low and high of each interval."""
     flat: dict[str, Any] = {}
-    for name, value in found.items():
+    for name, value in scored.items():
         flat |= named(name, tuple(value)) if name in SCORES else {name: value}
     return flat
 
@@ -133,6 +139,10 @@ def _combined(rows: pd.DataFrame, seed: int) -> Interval:
 
 
 def _drawn(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """What is drawn: questions, within targets if those share none, as in `summaries.result`."""
-    sentences, strata = rows["sentence"].to_numpy(), rows["target"].to_numpy()
-    return {"sentences": sentences, "strata": strata, "resamples": RESAMPLES, "seed": seed}
+    """What is drawn: questions, within targets if those share none, as in `results.result`."""
+    return {
+        "sentences": rows["sentence"].to_numpy(),
+        "strata": rows["target"].to_numpy(),
+        "resamples": RESAMPLES,
+        "seed": seed,
+    }

@@ -39,15 +39,12 @@ def show(scored: pd.DataFrame, notes: Sequence[str], *, console: Console) -> Non
     shown = Table("method", "pairs", *HEADS.values(), "unread")
     for row in _records(scored, "pooled", "across"):
         means = [_number(row[name]) for name in ("lfs", "or")]
-        ends = [
-            _interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
-            for name in ("s", "joint")
-        ]
+        intervals = [_interval_of(row, name) for name in ("s", "joint")]
         shown.add_row(
             row["method"],
             "all" if row["group"] == "pooled" else "across",
             *means,
-            *ends,
+            *intervals,
             str(row["unread"]),
         )
     console.print(shown)
@@ -63,8 +60,12 @@ def _records(scored: pd.DataFrame, *groups: str) -> list[dict[str, Any]]:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    told = [_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in SCORES]
-    return [*told, str(row["n"]), str(row["unread"])]
+    intervals = [_interval_of(row, name) for name in SCORES]
+    return [*intervals, str(row["n"]), str(row["unread"])]
+
+
+def _interval_of(row: Mapping[str, Any], name: str) -> str:
+    return _interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -82,18 +83,17 @@ def _number(value: float) -> str:
 
 
 def _by_language(rows: Sequence[Mapping[str, Any]]) -> str:
-    methods, isos = (
-        list(dict.fromkeys(row[name] for row in rows)) for name in ("method", "language")
-    )
-    cells = {
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    langs = list(dict.fromkeys(row["language"] for row in rows))
+    entries = {
         (row["language"], row["method"]): f"{_number(row['s'])} / {_number(row['joint'])}"
         for row in rows
     }
-    named = [
-        [f"{LANGUAGES[iso].name} ({iso})", *(cells.get((iso, name), "–") for name in methods)]
-        for iso in isos
-    ]
-    return _lines(["language", *methods], named)
+    lines = []
+    for lang in langs:
+        own = [entries.get((lang, method), "–") for method in methods]
+        lines.append([f"{LANGUAGES[lang].name} ({lang})", *own])
+    return _lines(["language", *methods], lines)
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,6 @@
 """Which tokens a feature's decoder row speaks for, and which other features' rows are like it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 
@@ -22,11 +22,17 @@ def logit_effects(model: Model, rows: Float[Tensor, "unit width"]) -> Float[Tens
     centres the row. The layers between are left out too: the path is the direct one. (Direct logit
     attribution; a constant on all logits changes no probability.)
     """
-    norm, unembedding = _head(model)
-    scale, centres = folded(norm, model.width, model.device, model.dtype)
+    if rows.shape[-1] != model.width:
+        raise SteerlabError(
+            f"these rows are {rows.shape[-1]} wide and the residual stream of {model.name} "
+            f"{model.width}: only what is written into the stream has an effect on the logits of "
+            "its own"
+        )
+    head = model.head
+    scale, centres = folded(head.norm, model.width, model.device, model.dtype)
     rows = rows.to(model.device).float()
     rows = rows - rows.mean(-1, keepdim=True) if centres else rows
-    effects = (rows * scale) @ unembedding.float().mT
+    effects = (rows * scale) @ head.unembedding.float().mT
     return (effects - effects.mean(-1, keepdim=True)).cpu()
 
 
@@ -105,21 +111,3 @@ def neighbours(sae: SAE, unit: int, count: int) -> list[tuple[int, float]]:
     cosines[unit] = -torch.inf
     nearest = cosines.topk(min(count, len(rows) - 1))
     return list(zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True))
-
-
-def _head(model: Model) -> tuple[Any, Float[Tensor, "vocab width"]]:
-    """The final norm and the unembedding; a model whose final norm is not beside its blocks
-    raises."""
-    if hasattr(model.hf, "W_U"):
-        return model.hf.ln_final, model.hf.W_U.mT
-    for parent in model.hf.modules():
-        if any(child is model.blocks for child in parent.children()):
-            norms: Sequence[Any] = [
-                child for child in parent.children() if "norm" in type(child).__name__.lower()
-            ]
-            if norms and (output := model.hf.get_output_embeddings()) is not None:
-                return norms[-1], output.weight
-    raise SteerlabError(
-        f"{model.name} has no norm after its blocks, or no unembedding: its logit effects are "
-        "unknown"
-    )

@@ -7,8 +7,8 @@ from typing import Any
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, write_text
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.studies.feature_card.logits import logit_effects, neighbours, promoted
 from steerlab.studies.feature_card.reading import read

@@ -16,7 +16,7 @@ from steerlab.engine import forward
 from steerlab.engine.batching import InOrder
 from steerlab.engine.inputs import need_room, tokens_of
 from steerlab.engine.prompts import prompt
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.models.positions import Positions
 from steerlab.sae import SAE
 

@@ -1,11 +1,11 @@
-"""Which cells the main job runs: the methods' grid on dev, their choices and the controls on
-test, removal."""
+"""What the main job compares: methods and controls on dev and test, and the removal of a
+language."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steerlab.core.languages import language
+from steerlab.analysis.choices import Setting
 from steerlab.edits import OPERATORS
+from steerlab.studies.design import Control, Design, Method, Pair, spread_over_families
 from steerlab.sweeps.cell import RUN, Cell
 from steerlab.sweeps.grid import method_name
 
@@ -18,10 +18,10 @@ METHODS = (
     ("eigengap", "add"),
     ("diffmean", "rotate"),
 )
-STRENGTHS = {"add": (0.5, 1.0, 1.5), "rotate": (0.5, 1.0, 1.5)}
-SEEDS, DEV_TARGETS, CONTROL_TARGETS = 5, 8, 4
-
-Setting = tuple[int, float]  # layer and strength
+STRENGTHS: dict[str, tuple[float, ...]] = {"add": (0.5, 1.0, 1.5), "rotate": (0.5, 1.0, 1.5)}
+SEEDS = 5  # of each control: its sentences take them in turn
+DEV_TARGETS = 8
+CONTROL_TARGETS = 4  # controls are chosen on half of the dev targets, since there are many of them
 
 
 def spread_layers(count: int, *, quick: bool = False, full: bool = False) -> tuple[int, ...]:
@@ -32,16 +32,39 @@ def spread_layers(count: int, *, quick: bool = False, full: bool = False) -> tup
     return tuple(sorted({round((count - 1) * (i + 1) / few) for i in range(few)}))
 
 
+def control_fits(*, wrong: bool = True) -> dict[str, tuple[str, ...]]:
+    """The names of the directions of each control of equal dose; `wrong` needs a third language."""
+    seeds = range(SEEDS)
+    isotropic = tuple(f"random isotropic {seed}" for seed in seeds)
+    covariance = tuple(f"random covariance {seed}" for seed in seeds)
+    fits = {
+        "random": isotropic + covariance,
+        "shuffled": tuple(f"shuffled {seed}" for seed in seeds),
+    }
+    if wrong:
+        fits["wrong"] = tuple(f"wrong {seed}" for seed in seeds)
+    return fits
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The grid of a run; `full` takes every strength and target on dev, `quick` DiffMean alone
-    and three targets."""
+    """The grid of a run.
+
+    Args:
+        source: the language of the prompts.
+        targets: the languages that are steered towards.
+        layers: the layers to choose from.
+        form: the form of the prompts.
+        wrong: whether there is a third language to be the wrong one.
+        quick: DiffMean alone, two strengths, and three targets on dev.
+        full: every strength, and every target on dev.
+    """
 
     source: str
     targets: tuple[str, ...]
     layers: tuple[int, ...]
     form: str = "line"
-    wrong: bool = True  # whether there is a third language to be the wrong one
+    wrong: bool = True
     quick: bool = False
     full: bool = False
 
@@ -56,117 +79,81 @@ class Plan:
         return [method_name(*pair) for pair in self.methods]
 
     @property
-    def controls(self) -> dict[str, list[str]]:
+    def controls(self) -> dict[str, tuple[str, ...]]:
         """The fits of each control of equal dose."""
-        found = {
-            "random": [
-                f"random {kind} {seed}"
-                for kind in ("isotropic", "covariance")
-                for seed in range(SEEDS)
-            ],
-            "shuffled": [f"shuffled {seed}" for seed in range(SEEDS)],
-        }
-        if self.wrong:
-            found["wrong"] = [f"wrong {seed}" for seed in range(SEEDS)]
-        return found
+        return control_fits(wrong=self.wrong)
 
     @property
     def dev_targets(self) -> tuple[str, ...]:
-        """Eight targets, one of each family in turn."""
+        """The targets of dev: all, or eight (three if `quick`) of as many families as there are."""
         if self.full:
             return self.targets
-        by_family: dict[str, list[str]] = {}
-        for iso in self.targets:
-            by_family.setdefault(language(iso).family, []).append(iso)
-        turns = max(map(len, by_family.values()))
-        order = [
-            group[turn]
-            for turn in range(turns)
-            for group in by_family.values()
-            if turn < len(group)
+        return spread_over_families(self.targets, 3 if self.quick else DEV_TARGETS)
+
+    @property
+    def design(self) -> Design:
+        """Every method and control at every layer and strength; the model as it is and the
+        instruction beside them."""
+        methods = [
+            Method(
+                name=method_name(estimator, operator),
+                operator=operator,
+                fits=(estimator,),
+                settings=self._settings(operator),
+            )
+            for estimator, operator in self.methods
         ]
-        return tuple(order[: 3 if self.quick else DEV_TARGETS])
-
-    def dev(self) -> list[Cell]:
-        """Every method and control at every layer and strength; the controls on half of the
-        targets."""
-        cells = []
-        for estimator, operator in self.methods:
-            grid = self._grid(operator)
-            cells += self._cells(
-                method_name(estimator, operator),
-                operator,
-                [estimator],
-                grid,
-                "dev",
-                self.dev_targets,
+        few = self.dev_targets if self.full else self.dev_targets[:CONTROL_TARGETS]
+        controls = [
+            Control(
+                method=Method(name=name, operator="add", fits=fits, settings=self._settings("add")),
+                dev=self._pairs(few),
             )
-        for name, fits in self.controls.items():
-            targets = self.dev_targets if self.full else self.dev_targets[:CONTROL_TARGETS]
-            cells += self._cells(name, "add", fits, self._grid("add"), "dev", targets)
-        return cells
-
-    def test(self, choices: Mapping[str, Setting]) -> list[Cell]:
-        """Each method at its choice; each control at the main method's cell and at its own
-        choice."""
-        cells = []
-        for estimator, operator in self.methods:
-            name = method_name(estimator, operator)
-            cells += self._cells(name, operator, [estimator], [choices[name]], "test", self.targets)
-        for name, fits in self.controls.items():
-            cells += self._cells(
-                name, "add", fits, sorted({choices[MAIN], choices[name]}), "test", self.targets
-            )
-        for name, form in (("unsteered", self.form), ("prompt", "instructed")):
-            cells += [
-                Cell(name, "none", -1, 0.0, self.source, iso, "test", (), form)
-                for iso in self.targets
-            ]
-        return cells
+            for name, fits in self.controls.items()
+        ]
+        return Design(
+            methods=tuple(methods),
+            controls=tuple(controls),
+            prompts={"prompt": "instructed"},
+            dev=self._pairs(self.dev_targets),
+            test=self._pairs(self.targets),
+            form=self.form,
+        )
 
     def removal(self, layer: int) -> list[Cell]:
         """Continue a run of two lines of each language while its direction is removed: does the
         language go?"""
         cells = []
-        for iso in self.dev_targets:
-            cells.append(Cell("removal none", "none", -1, 0.0, iso, iso, "dev", (), RUN))
+        for lang in self.dev_targets:
+            cells.append(
+                Cell.unsteered(
+                    method="removal none", source=lang, target=lang, split="dev", form=RUN
+                )
+            )
             for fraction in OPERATORS["ablate"].grid:
-                for name, fits in (("ablate", [MAIN]), ("random", self.controls["random"])):
-                    method = f"removal {name}"
+                for name, fits in (("ablate", (MAIN,)), ("random", self.controls["random"])):
                     cells.append(
-                        Cell(method, "ablate", layer, fraction, iso, iso, "dev", tuple(fits), RUN)
+                        Cell(
+                            method=f"removal {name}",
+                            operator="ablate",
+                            layer=layer,
+                            strength=fraction,
+                            source=lang,
+                            target=lang,
+                            split="dev",
+                            fits=fits,
+                            form=RUN,
+                        )
                     )
         return cells
 
-    def _grid(self, operator: str) -> list[Setting]:
-        few = STRENGTHS[operator][1:] if self.quick else STRENGTHS[operator]
-        return [
-            (layer, strength)
-            for layer in self.layers
-            for strength in (OPERATORS[operator].grid if self.full else few)
-        ]
+    def _settings(self, operator: str) -> tuple[Setting, ...]:
+        strengths = STRENGTHS[operator]
+        if self.quick:
+            strengths = strengths[1:]
+        if self.full:
+            strengths = OPERATORS[operator].grid
+        return tuple((layer, strength) for layer in self.layers for strength in strengths)
 
-    def _cells(
-        self,
-        method: str,
-        operator: str,
-        fits: Sequence[str],
-        settings: Sequence[Setting],
-        split: str,
-        targets: Sequence[str],
-    ) -> list[Cell]:
-        return [
-            Cell(
-                method,
-                operator,
-                layer,
-                strength,
-                self.source,
-                target,
-                split,
-                tuple(fits),
-                self.form,
-            )
-            for layer, strength in settings
-            for target in targets
-        ]
+    def _pairs(self, targets: tuple[str, ...]) -> tuple[Pair, ...]:
+        return tuple((self.source, target) for target in targets)

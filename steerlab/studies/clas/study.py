@@ -14,7 +14,7 @@ from filelock import FileLock
 from rich.console import Console
 
 import steerlab.estimate.controls as controls
-from steerlab.analysis.choices import choose
+from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
@@ -26,19 +26,18 @@ from steerlab.scores.judges import Judge
 from steerlab.scores.langid import identifier
 from steerlab.studies.clas.plan import (
     RANDOM,
-    SEEDS,
-    UNSTEERED,
     Plan,
-    Setting,
     fit_name,
     layers_of,
     pairs_of,
+    random_names,
 )
 from steerlab.studies.clas.reading import questions
 from steerlab.studies.clas.scoring import differences, table
 from steerlab.studies.clas.settings import Settings
 from steerlab.studies.clas.tables import markdown, show
-from steerlab.sweeps.cell import Cell
+from steerlab.studies.protocol import choose_and_report
+from steerlab.sweeps.cell import UNSTEERED
 from steerlab.sweeps.fits import fitted
 from steerlab.sweeps.folder import claim
 from steerlab.sweeps.runner import Runner, Workers, run_locally
@@ -57,23 +56,21 @@ class Run:
         progress: bool,
         workers: Workers = run_locally,
     ) -> None:
-        self.settings, self.folder, self.progress, self.workers = (
-            settings,
-            folder,
-            progress,
-            workers,
-        )
+        self.settings = settings
+        self.folder = folder
+        self.progress = progress
+        self.workers = workers
         self.console = Console(stderr=True, quiet=not progress, markup=False, highlight=False)
         if judge is None and not settings.judge:
             raise SteerlabError(
                 "CLaS-Bench needs a judge of relevance: give --judge and the URL of an "
-                "OpenAI-compatible endpoint such "
-                "as http://localhost:8000/v1, with --judge-model, or another judge's word"
+                "OpenAI-compatible endpoint such as http://localhost:8000/v1, with --judge-model, "
+                "or another judge's word"
             )
         self.questions = questions(settings.questions)
         self.identifier = identifier(settings.lid)
         pairs = pairs_of(settings, self.questions, self.identifier)
-        self.texts = _texts(settings).select(dict.fromkeys(iso for pair in pairs for iso in pair))
+        self.texts = _texts(settings).select(dict.fromkeys(lang for pair in pairs for lang in pair))
         self.model = load(
             settings.model,
             revision=settings.revision,
@@ -83,43 +80,46 @@ class Run:
         self.plan = Plan(settings, pairs, layers_of(settings, self.model.n_layers))
         for layer in self.plan.layers:
             self.model.need_layer(layer)
-        for form in (
-            self.plan.controls.values()
-        ):  # one that the tokenizer cannot make is told before the texts are read
+        for form in self.plan.forms.values():
+            # One that the tokenizer cannot make raises here, before the texts are read.
             prompt(self.model.tokenizer, form, "?", source=pairs[0][0], target=pairs[0][1])
         self.judge = self._judge() if judge is None else judge
         self._claim(command)
 
     def run(self) -> Path:
         """All steps in order; gives the folder."""
-        fits = self._fits()
+        directions = self._directions()
         runner = Runner(
-            self.model,
-            self.questions,
-            fits,
-            self.identifier,
-            {
+            model=self.model,
+            corpus=self.questions,
+            directions=directions,
+            identifier=self.identifier,
+            limits={
                 "dev": self.settings.dev_limit,
                 "test": self.settings.limit,
                 "all": self.settings.limit,
             },
-            self.folder / "cells",
-            self.settings.batch,
+            folder=self.folder / "cells",
+            batch=self.settings.batch,
             judge=self.judge,
             new_tokens=self.settings.new_tokens,
             one_line=read_form(self.settings.prompt)[0] == "line",
             workers=self.workers,
             retry=True,
         )
-        dev, choices, split = pd.DataFrame(), self.plan.choices, "all"
-        if choices is None:
-            dev, split = self._answer("choosing on dev", runner, self.plan.dev()), "test"
-            choices = choose(dev)
-        rows = self._answer(
-            f"answering ({split} questions)", runner, self.plan.test(choices, split)
+        # Where nothing is chosen, no question has to be kept apart from the report.
+        split = "test" if self.plan.choices is None else "all"
+        self.console.print(f"judged by {self.judge.name}")
+        report = choose_and_report(
+            runner,
+            self.plan.design,
+            choices=self.plan.choices,
+            split=split,
+            progress=self.progress,
+            log=self.console.print,
         )
-        rows = same_language(rows, self.plan)
-        self._report(dev, rows, choices, split, fits)
+        rows = same_language(report.test, self.plan)
+        self._report(report.dev, rows, report.choices, split, directions)
         return self.folder
 
     # ------------------------------------------------------------------------------------ the steps
@@ -135,63 +135,55 @@ class Run:
             cache=self.folder / "replies",
         )
 
-    def _fits(self) -> dict[str, Directions]:
+    def _directions(self) -> dict[str, Directions]:
         """Directions by `fit_name`, kept in the folder and found there again, and the random
         ones of equal dose."""
         sources = list(dict.fromkeys(source for source, _ in self.plan.across))
-        files = {
-            fit_name(name, source): (name, source, self._file(fit_name(name, source)))
+        # What is one for all sources has one name, and so one entry: it is read with the last one.
+        wanted = {
+            fit_name(name, source): (name, source)
             for source in sources
             for name in self.settings.estimators
         }
+        files = {fit: self._file(fit) for fit in wanted}
         (self.folder / "directions").mkdir(exist_ok=True)
         with FileLock(self.folder / "directions" / "lock", fallback_to_soft=False):
             for source in sources:
-                todo = [
-                    (name, file)
-                    for name, at, file in files.values()
-                    if at == source and not file.exists()
-                ]
-                if not todo:
-                    continue
-                self.console.print(
-                    f"{self.model.name}: reading {self.texts.name} in {len(self.texts.langs)} "
-                    "languages"
-                )
-                options: dict[str, Any] = {
-                    "layers": self.plan.layers,
-                    "source": source,
-                    "progress": self.progress,
+                missing = {
+                    name: files[fit]
+                    for fit, (name, own) in wanted.items()
+                    if own == source and not files[fit].exists()
                 }
-                for name, fit in fitted(
-                    self.model, self.texts, [name for name, _ in todo], **options
-                ).items():
-                    fit.save(dict(todo)[name])
-        fits = {told: Directions.load(file) for told, (_, _, file) in files.items()}
-        for told in sorted({fit_name(self.settings.estimators[0], source) for source in sources}):
-            fits |= {
-                f"{RANDOM} {seed} {told}": controls.random(fits[told], seed=seed)
-                for seed in range(SEEDS)
-            }
-        return in_units(fits, self.settings)
+                for name, made in self._fitted(list(missing), source).items():
+                    made.save(missing[name])
+        directions = {fit: Directions.load(file) for fit, file in files.items()}
+        first = self.settings.estimators[0]
+        for fit in sorted({fit_name(first, source) for source in sources}):
+            for seed, name in enumerate(random_names(fit)):
+                directions[name] = controls.random(directions[fit], seed=seed)
+        return in_units(directions, self.settings)
+
+    def _fitted(self, estimators: list[str], source: str) -> dict[str, Directions]:
+        """Directions by estimator, from one reading of the texts."""
+        if not estimators:
+            return {}
+        self.console.print(
+            f"{self.model.name}: reading {self.texts.name} in {len(self.texts.langs)} languages"
+        )
+        return fitted(
+            self.model,
+            self.texts,
+            estimators,
+            layers=self.plan.layers,
+            source=source,
+            progress=self.progress,
+        )
 
     def _file(self, fit: str) -> Path:
         """Where directions are kept: named by the fit and by what else decides it."""
-        made = [self.model.fingerprint, str(self.model.dtype), self.texts.hash, self.plan.layers]
-        told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
-        return self.folder / "directions" / f"{fit.replace(' ', '-')}-{told}.safetensors"
-
-    def _answer(self, title: str, runner: Runner, cells: list[Cell]) -> pd.DataFrame:
-        self.console.print(f"{title}: {len(cells)} cells, judged by {self.judge.name}")
-        rows = runner.run(cells, title=title, progress=self.progress)
-        if failed := rows.attrs.get("failed"):
-            told = next(iter(failed.values()))
-            raise SteerlabError(
-                f"{len(failed)} of {len(cells)} cells failed, the first with: {told}; what was "
-                "finished is kept: mend "
-                "it and run the same command again"
-            )
-        return rows
+        inputs = [self.model.fingerprint, str(self.model.dtype), self.texts.hash, self.plan.layers]
+        digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:12]
+        return self.folder / "directions" / f"{fit.replace(' ', '-')}-{digest}.safetensors"
 
     # ---------------------------------------------------------------------------------- the results
 
@@ -201,10 +193,10 @@ class Run:
         rows: pd.DataFrame,
         choices: dict[str, Setting],
         split: str,
-        fits: dict[str, Directions],
+        directions: dict[str, Directions],
     ) -> None:
         scored = table(rows, seed=self.settings.seed)
-        first = next(iter(self.plan.methods))
+        first = self.plan.first
         everything = pd.concat([dev, rows], ignore_index=True) if len(dev) else rows
         everything["same"] = everything["source"] == everything["target"]
         write_table(self.folder / "rows.parquet", everything)
@@ -227,7 +219,7 @@ class Run:
                 for name, (layer, strength) in choices.items()
             },
             "unit of strength": self.plan.unit,
-            "natural gap": self._gap(fits, choices[first][0]),
+            "natural gap": self._gap(directions, choices[first][0]),
             "scores": scored.astype(object).where(scored.notna(), None).to_dict("records"),
             "differences": differences(rows, first, seed=self.settings.seed),
         }
@@ -239,26 +231,27 @@ class Run:
     def _ceiling(self) -> dict[str, float]:
         """How many of the questions themselves the identifier reads as their language, in
         percent."""
-        langs = dict.fromkeys(target for _, target in self.plan.pairs)
-        found = {iso: self.identifier.identify(self.questions[iso]) for iso in langs}
-        return {
-            iso: 100 * sum(name == iso for name in read) / len(read) for iso, read in found.items()
-        }
+        shares = {}
+        for lang in dict.fromkeys(target for _, target in self.plan.pairs):
+            labels = self.identifier.identify(self.questions[lang])
+            shares[lang] = 100 * sum(label == lang for label in labels) / len(labels)
+        return shares
 
-    def _gap(self, fits: dict[str, Directions], layer: int) -> float:
+    def _gap(self, directions: dict[str, Directions], layer: int) -> float:
         """The mean distance between the means of a pair's two languages at a layer."""
         gaps = []
         for source, target in self.plan.across:
-            fit = fits[fit_name(self.settings.estimators[0], source)].at(layer)
-            ends = [fit.means[fit.langs.index(iso), 0] for iso in (source, target)]
-            gaps.append(float((ends[1] - ends[0]).norm()))
+            fit = directions[fit_name(self.settings.estimators[0], source)].at(layer)
+            start, end = (fit.means[fit.langs.index(lang), 0] for lang in (source, target))
+            gaps.append(float((end - start).norm()))
         return sum(gaps) / len(gaps)
 
     def _notes(self, summary: dict[str, Any], rows: pd.DataFrame) -> list[str]:
-        same, questions = summary["same-language pairs, unsteered"], summary["questions"]
+        same = summary["same-language pairs, unsteered"]
+        questions = summary["questions"]
         chosen = "; ".join(
-            f"{name} layer {told['layer']}, {told['strength']:g}"
-            for name, told in summary["choices"].items()
+            f"{name} layer {choice['layer']}, {choice['strength']:g}"
+            for name, choice in summary["choices"].items()
         )
         how = (
             "given, reported on all"
@@ -267,15 +260,14 @@ class Run:
         )
         notes = [
             f"{questions['n']} questions of {questions['name']}, {summary['pairs']} pairs; "
-            f"settings {how} questions: "
-            f"{chosen} (unit: {summary['unit of strength']}).",
+            f"settings {how} questions: {chosen} (unit: {summary['unit of strength']}).",
             f"Judge: {summary['judge']}. Identifier: {summary['identifier']}.",
         ]
         if same:
             notes.append(
                 f"{same} pairs are one language with itself: they have no direction, so that every "
-                "method's rows there "
-                "are the unsteered ones. They count in pooled, as in the paper, and not in across."
+                "method's rows there are the unsteered ones. They count in pooled, as in the "
+                "paper, and not in across."
             )
         if unread := int(rows["rating"].isna().sum()):
             notes.append(
@@ -288,14 +280,14 @@ class Run:
 
     def _claim(self, command: Sequence[str]) -> None:
         """Take a folder that is empty or that the same settings made, and write what the run is."""
-        told = self.settings.model_dump(mode="json")
-        claim(self.folder, told)
+        settings = self.settings.model_dump(mode="json")
+        claim(self.folder, settings)
         packages = ("torch", "transformers", "numpy", "fasttext-predict")
-        about = {
+        manifest = {
             "format": 1,
             "command": list(command),
-            "settings": told,
-            "model": self.model.about,
+            "settings": settings,
+            "model": self.model.metadata,
             "questions": {
                 "name": self.questions.name,
                 "hash": self.questions.hash,
@@ -306,7 +298,7 @@ class Run:
             "layers": list(self.plan.layers),
             "packages": {name: importlib.metadata.version(name) for name in packages},
         }
-        write_json(self.folder / "manifest.json", about)
+        write_json(self.folder / "manifest.json", manifest)
 
 
 def _texts(settings: Settings) -> Corpus:
@@ -329,12 +321,10 @@ def same_language(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     these pairs too.
     """
     unsteered = rows[(rows["method"] == UNSTEERED) & (rows["source"] == rows["target"])]
-    copies = (
-        [unsteered.assign(method=name) for name in (*plan.methods, RANDOM)]
-        if len(unsteered)
-        else []
-    )
-    order = {name: place for place, name in enumerate((*plan.methods, RANDOM, *plan.controls))}
+    copies = []
+    if len(unsteered):
+        copies = [unsteered.assign(method=name) for name in (*plan.methods, RANDOM)]
+    order = {name: number for number, name in enumerate((*plan.methods, RANDOM, *plan.forms))}
     joined = pd.concat([rows, *copies], ignore_index=True)
     return joined.sort_values(
         "method", key=lambda names: names.map(order), kind="stable", ignore_index=True

@@ -1,0 +1,249 @@
+"""What the rest of the package asks of a model, whoever runs it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from steerlab.core.errors import SteerlabError
+from steerlab.models.branching import Branch
+from steerlab.models.kv_cache import length, preallocate
+from steerlab.models.positions import HookFn, Positions, positions_of
+
+
+@dataclass(frozen=True)
+class Head:
+    """What follows the last block: the final norm, and the unembedding."""
+
+    norm: Any
+    unembedding: Float[Tensor, "vocab width"]
+
+
+class Model(ABC):
+    """A causal language model with its tokenizer, whose activations can be read and changed at any
+    layer.
+
+    Args:
+        hf: the network: a model of transformers or of TransformerLens.
+        tokenizer: a tokenizer of transformers.
+        name: a Hub id, a folder, or what it is called.
+        revision: of the Hub.
+        config: the network's own configuration.
+        n_layers: how many blocks it has.
+        width: how wide its residual stream is.
+        fingerprint: of its weights; "" where they cannot be compared with those of other models.
+    """
+
+    branches: ClassVar[bool]  # whether rows can join on the way through `forward`
+
+    def __init__(
+        self,
+        hf: Any,  # torch would type each of its attributes as a tensor or a module
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str | None,
+        config: Any,
+        n_layers: int,
+        width: int,
+        fingerprint: str,
+    ):
+        self.hf = hf.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.revision = revision
+        self.config = config
+        self.n_layers = n_layers
+        self.width = width
+        self.fingerprint = fingerprint
+        self.attachments = 0  # how many `attached` are open
+        # The positions of the pass in flight, and None between passes. A module's hook gets nothing
+        # of ours but the module and its input, so it reads them here. `forward` and `body` put them
+        # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
+        # does, `_watch` does so.
+        self._where: Positions | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.hf.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.hf.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def context(self) -> int:
+        """The longest sequence that the model was made for."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many logits there are."""
+        return int(getattr(self.config, "vocab_size", 0) or self.config.d_vocab)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the weights that lie on the model's device."""
+        return sum(
+            t.numel() * t.element_size() for t in self.hf.parameters() if t.device == self.device
+        )
+
+    @property
+    def ends(self) -> set[int]:
+        """The tokens that end a text: some chat models have several."""
+        configured = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)
+        listed = configured if isinstance(configured, list) else [configured]
+        return {token for token in (*listed, self.tokenizer.eos_token_id) if token is not None}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What an artefact says of the model that it was made with."""
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "processing": "raw weights",
+        }
+
+    @property
+    @abstractmethod
+    def tl(self) -> Any:
+        """The same weights as a model of TransformerLens: its hook names, caches and tools."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> torch.nn.ModuleList:
+        """The decoder's blocks."""
+
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """The norm and the unembedding after the last block."""
+
+    @abstractmethod
+    def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
+        """What each neuron of a layer's MLP writes, before any norm of it."""
+
+    @abstractmethod
+    def width_of(self, site: str) -> int:
+        """How wide activations are at a site: d_model in the residual stream and in what is added
+        to it, d_mlp inside an MLP, heads times d_head before an attention's output projection.
+
+        Raises for a site that the model does not have.
+        """
+
+    def need_layer(self, layer: int) -> None:
+        """Raise for a layer that the model does not have."""
+        if not 0 <= layer < self.n_layers:
+            raise SteerlabError(
+                f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for"
+            )
+
+    @abstractmethod
+    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> AbstractContextManager[None]:
+        """Attach functions of (h [row pos width], Positions) to sites of layers; all or none, and
+        gone afterwards whatever happens.
+
+        A function that returns None only looks. They see every forward pass of the network, also
+        those that somebody else begins.
+        """
+
+    def forward(
+        self,
+        ids: Int[Tensor, "row pos"],
+        mask: Bool[Tensor, "row total"],
+        *,
+        past: Any = None,
+        last: bool = False,
+        room: int | None = None,
+        branch: Branch | None = None,
+        positions: Positions | None = None,
+    ) -> tuple[Float[Tensor, "out_row out vocab"], Any]:
+        """Logits, and a cache if one is asked for. `engine.forward` runs many rows by it.
+
+        Args:
+            ids: tokens; behind a cache, only the new ones.
+            mask: true where there is no padding, the cache's positions included.
+            past: the cache that an earlier pass gave.
+            last: whether to keep the logits of the last position alone.
+            room: how many more positions the cache shall have room for; None for no cache.
+            branch: rows that join on the way, of which the ids are the prompts: logits and cache
+                are those of the rows, in the branch's order.
+            positions: what attached functions see, such as which row each one is; by default the
+                rows are taken for the whole batch. With a branch they follow from it.
+        """
+        with self._pass(ids, mask, past=past, branch=branch, positions=positions) as places:
+            logits, past = self._run(
+                ids, mask, places, past, last=last, cached=past is not None or room is not None
+            )
+        if room is not None and self.branches:
+            rows = None
+            if branch is not None:
+                rows = [branch.final(block) for block in range(self.n_layers)]
+            past = preallocate(past, room, rows)
+        return logits, past
+
+    @abstractmethod
+    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+        """Run the blocks for the sake of what is attached to them."""
+
+    @abstractmethod
+    def _run(
+        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
+    ) -> tuple[Tensor, Any]:
+        """One pass, with a cache to go on from if `cached`."""
+
+    @abstractmethod
+    def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
+        """Let rows join on the way, for one pass."""
+
+    @contextmanager
+    def _pass(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        past: Any = None,
+        branch: Branch | None = None,
+        positions: Positions | None = None,
+    ) -> Iterator[Tensor]:
+        """Put the positions of a pass where hooks find them, and let rows branch off; gives the
+        position ids."""
+        if self.attachments or branch:
+            if positions is None or branch:
+                # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.
+                rows = torch.full((len(ids),), -1, device=ids.device) if branch else None
+                positions = self._positions(ids, mask, length(past), rows)
+            self._where = positions
+        try:
+            with self._joining(branch, self._where) if branch and self._where else nullcontext():
+                yield (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        finally:
+            self._where = None
+
+    def _positions(
+        self, ids: Tensor, mask: Tensor | None, past: int, rows: Tensor | None = None
+    ) -> Positions:
+        return positions_of(ids, mask, past=past, bos=self.tokenizer.bos_token_id, rows=rows)
+
+    def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
+        """Learn the positions of a pass that somebody else began."""
+        if self._where is not None:  # ours, or another `attached` has seen the pass begin
+            return
+        ids = kwargs.get("input_ids", kwargs.get("input", args[0] if args else None))
+        if not isinstance(ids, Tensor) or ids.is_floating_point():
+            raise SteerlabError(
+                "an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings"
+            )
+        past = length(kwargs.get("past_key_values") or kwargs.get("past_kv_cache"))
+        self._where = self._positions(ids, kwargs.get("attention_mask"), past)
+
+    def _forget(self, *_: Any) -> None:
+        """A pass is over, by an error too: what was learnt of it says nothing of the next."""
+        self._where = None

@@ -1,0 +1,83 @@
+"""The figures of the main run, as Plotly has them; the report page draws them."""
+
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from steerlab.analysis.choices import Setting
+from steerlab.analysis.geometry import FamilyNeighbours
+from steerlab.analysis.results import curve
+from steerlab.core.directions import Directions
+from steerlab.figures import (
+    cosines,
+    dendrogram,
+    dose_curves,
+    families,
+    heatmap,
+    separation,
+)
+from steerlab.scores.judges import DISTRACTORS
+from steerlab.studies.main.families import MEANS, best_layer, family_table
+from steerlab.studies.main.plan import MAIN
+
+
+def figures_of(
+    *,
+    dev: pd.DataFrame,
+    removal: pd.DataFrame,
+    apart: pd.DataFrame,
+    directions: Directions,
+    neighbours: dict[str, FamilyNeighbours],
+    choice: Setting,
+    raced: bool,
+) -> dict[str, go.Figure]:
+    """Every figure by its name.
+
+    Args:
+        dev: the rows that choices were made from.
+        removal: the rows of texts that go on while their language is removed.
+        apart: how far the languages lie apart at each layer (`geometry.separation`).
+        directions: the main method's, at all layers.
+        neighbours: family accuracies by name; empty if no two languages are of one family.
+        choice: the main method's layer and strength.
+        raced: whether dev was a race, in which settings read unlike many lines.
+    """
+    layer, strength = choice
+    if neighbours:  # how languages lie to one another is shown where families are clearest
+        layer = best_layer(neighbours[MEANS])
+    read = "raced dev lines (n differs)" if raced else "dev lines"
+    main = dev[(dev["method"] == MAIN) & (dev["strength"] == strength)]
+    at_strength = f"{read}, strength {strength:g}"
+    added = dev[dev["operator"] == "add"]
+    figures = {
+        "heatmap": heatmap(main, note=at_strength),
+        "heatmap_lfs": heatmap(main, value="in_language", note=at_strength),
+        "dose_curves": dose_curves(
+            curve(added, x="strength", value="joint", by="method"),
+            chance=1 / (DISTRACTORS + 1),
+            note=f"{read}, mean over layers; natural gaps",
+        ),
+        "removal": dose_curves(
+            curve(removal, x="strength", value="in_language", by="method"),
+            x_label="fraction removed",
+            value_label="share still in the prompt's language",
+            note="after two dev lines of a language; at 0 nothing is removed",
+        ),
+        "separation": separation(
+            apart, chance=1 / len(directions.langs), note=f"n = {apart['n'].iloc[0]} dev lines"
+        ),
+        "dendrogram": dendrogram(directions.at(layer)),
+        "cosines": cosines(directions.at(layer).vectors[:, 0], directions.langs, layer=layer),
+    }
+    if neighbours:
+        figures["families"] = families(family_table(neighbours))
+    return figures
+
+
+def write_figures(folder: Path, figures: dict[str, go.Figure], apart: pd.DataFrame) -> None:
+    """Write the figures as JSON, and the table behind the separation."""
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        figure.write_json(folder / f"{name}.json")
+    apart.to_csv(folder / "separation.csv", index=False)

@@ -1,0 +1,85 @@
+"""The summary of the main run: every number that the report page shows."""
+
+import resource
+import sys
+from typing import Any
+
+import pandas as pd
+
+from steerlab.analysis.choices import Setting
+from steerlab.analysis.comparisons import against, by_language, together
+from steerlab.analysis.dose import along
+from steerlab.analysis.results import difference, result
+from steerlab.studies.main.plan import MAIN, Plan
+from steerlab.studies.protocol import Report
+
+
+def results_of(report: Report, plan: Plan, *, seed: int, raced: bool) -> dict[str, Any]:
+    """Scores, differences and tests of what was reported on test, and what dev says of doses and
+    choices."""
+    tables = ordered(report.tables, plan)
+    results = {name: result(table, seed=seed) for name, table in tables.items()}
+    for name, chance in report.shown.items():
+        results[name]["variant"] = chance
+    main = tables[MAIN]
+    controls = [name for name in tables if name not in plan.names]
+    return {
+        "n_sentences": int(main["sentence"].nunique()),
+        "n_outputs": len(main),
+        "results": results,
+        "differences": {name: difference(main, tables[name], seed=seed) for name in controls},
+        "choice": "on dev, one layer and strength for each method",
+        "choices": {
+            name: {"layer": layer, "strength": strength}
+            for name, (layer, strength) in report.choices.items()
+        },
+        **_tested(tables, controls, plan, seed=seed),
+        **_on_dev(report.dev, report.choices, plan, seed=seed, raced=raced),
+    }
+
+
+def ordered(tables: dict[str, pd.DataFrame], plan: Plan) -> dict[str, pd.DataFrame]:
+    """The tables as they are shown: methods, the model as it is, controls, the instruction."""
+    names = (*plan.names, "unsteered", *plan.controls, "prompt")
+    return {name: tables[name] for name in names}
+
+
+def _tested(
+    tables: dict[str, pd.DataFrame], controls: list[str], plan: Plan, *, seed: int
+) -> dict[str, Any]:
+    """Tests of every comparison of the table, in one family."""
+    main = tables[MAIN]
+    if main["sentence"].nunique() < 2:  # nothing to flip
+        return {"tests": {}}
+    tests = against(tables, plan.names, controls, main=MAIN, seed=seed)
+    tests["together"] = together(main)
+    return {"tests": tests}
+
+
+def _on_dev(
+    dev: pd.DataFrame, choices: dict[str, Setting], plan: Plan, *, seed: int, raced: bool
+) -> dict[str, Any]:
+    """Scores along the dose, and what a choice for each language would gain."""
+    methods = plan.names
+    gains: dict[str, Any] = {}
+    # A race dropped settings that some languages would take.
+    if dev["sentence"].nunique() > 3 and not raced:
+        gains = by_language(dev, methods, seed=seed)
+    doses = along(dev, {name: choices[name] for name in methods}, main=MAIN, seed=seed)
+    return {"by_language": gains, "doses": doses}
+
+
+def race_summary(settings: pd.DataFrame) -> dict[str, Any]:
+    """How many settings a race had, and which of them it did not read whole."""
+    behind = settings[~settings["kept"]].drop(columns="kept").astype(object)
+    return {
+        "settings": len(settings),
+        "read whole": int(settings["kept"].sum()),
+        "not read whole": behind.where(behind.notna(), None).to_dict("records"),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of what the system counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,81 @@
+"""What the rows of a batch say under their edits, before anything is scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from steerlab.edits import Edit, stack
+from steerlab.engine.decoding import decode
+from steerlab.models.huggingface import Model
+from steerlab.scores.text import first_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How outputs are made: each of these decides numbers, and so they are part of a cell's key.
+
+    Args:
+        new_tokens: the most tokens of an output.
+        one_line: whether an output ends with its first line.
+        temperature: 0 takes the likeliest token, more samples.
+        rows: the most rows that the model runs at once.
+    """
+
+    new_tokens: int
+    one_line: bool
+    temperature: float
+    rows: int
+
+
+def decode_rows(
+    model: Model,
+    prompts: Sequence[str],
+    edits: Sequence[Edit],
+    seeds: Sequence[int],
+    options: Decoding,
+) -> pd.DataFrame:
+    """The output of each prompt under its edit, its tokens, its dose and the rows of the batches.
+
+    Rows without an edit that have one prompt say the same unless they are sampled, so that they are
+    decoded once.
+    """
+    numbers, first = _distinct(prompts, edits, sampled=options.temperature > 0)
+    edit = stack([edits[i] for i in first])
+    decoded = decode(
+        model,
+        [prompts[i] for i in first],
+        edit=edit if edit.parts else None,
+        max_new_tokens=options.new_tokens,
+        one_line=options.one_line,
+        temperature=options.temperature,
+        seed=[seeds[i] for i in first],
+        batch=options.rows,
+    )
+    cut = first_line if options.one_line else str.strip
+    return pd.DataFrame(
+        {
+            "output": [cut(decoded.texts[number]) for number in numbers],
+            "tokens": [decoded.tokens[number] for number in numbers],
+            "dose": [decoded.dose[number] for number in numbers],
+            "batch_rows": decoded.plan.rows,
+        }
+    )
+
+
+def _distinct(
+    prompts: Sequence[str], edits: Sequence[Edit], *, sampled: bool
+) -> tuple[list[int], list[int]]:
+    """For each row the number of the decoded row that it takes, and for each of these the first
+    row that takes it."""
+    numbers: list[int] = []
+    first: list[int] = []
+    known: dict[tuple[str, int], int] = {}
+    for row, (prompt, edit) in enumerate(zip(prompts, edits, strict=True)):
+        # A row of its own is told apart by its number, rows that are shared have none.
+        alone = row if edit.parts or sampled else -1
+        number = known.setdefault((prompt, alone), len(known))
+        if number == len(first):
+            first.append(row)
+        numbers.append(number)
+    return numbers, first
