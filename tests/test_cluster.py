@@ -136,3 +136,31 @@ def test_a_model_in_memory_cannot_be_sent(lens):
         SteerlabError, match="lives in this process only; other processes need a Hub id or a folder"
     ):
         load(lens("llama", "bridge")).__reduce__()
+
+
+def test_a_users_own_travel_made_and_by_value(ray, lively):
+    """Directions and what an operator does go to the workers, which have no file of either."""
+    from steerlab.core.corpus import corpus
+    from steerlab.core.moments import Moments
+    from steerlab.edits import add
+    from steerlab.estimate import diffmean
+    from steerlab.sweeps.sweep import sweep
+
+    fitted_in = []
+
+    def mine(moments: Moments):
+        fitted_in.append(os.getpid())
+        return diffmean(moments)
+
+    def pushed(direction, *, strength):
+        return add(direction, strength=strength)
+
+    texts = corpus(langs=["en", "de"])
+    keys = {"layers": [1], "limit": 2, "targets": ["de"], "strengths": [1.0], "new_tokens": 4}
+    keys |= {"estimators": [mine], "operators": {"pushed": pushed}}
+    model = str(lively("llama"))
+    rows = sweep(model, texts, workers=Ray("auto", 1), **keys)
+    assert not rows.attrs.get("failed")
+    assert set(rows["method"]) == {"mine_pushed"}
+    assert set(fitted_in) == {os.getpid()}, "the estimator runs here, and not on the workers"
+    assert list(rows["output"]) == list(sweep(model, texts, **keys)["output"])

@@ -67,7 +67,7 @@ class Estimator:
 
 
 def estimator(
-    function: Callable[..., Directions] | Estimator,
+    function: Any,
     *,
     needs: Sequence[str] | None = None,
     name: str | None = None,
@@ -78,7 +78,7 @@ def estimator(
     It goes from Moments to Directions; one with a parameter `source` is given the source language.
 
     Args:
-        function: the function; other parameters than these have defaults.
+        function: the function, whose other parameters have defaults; a record stays as it is.
         needs: what `collect(also=...)` gathers for it, beside count and means; by default its
             attribute `needs`, if it has one.
         name: what rows call it; by default its `__name__`.

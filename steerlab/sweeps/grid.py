@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.settings import Checked, did_you_mean
@@ -114,7 +114,9 @@ class Grid(Checked):
     )
     seed: Seed = 0
 
-    # A user's own functions and directions, by the names that stand in the fields.
+    # A user's own functions and directions, by the names that stand in the fields. It is no field,
+    # so that it is no option and is in no file; the validators get it as `info.context`, an `info`
+    # being pydantic's ValidationInfo.
     _own: Own = PrivateAttr(default_factory=Own)
 
     def __init__(self, **keys: Any) -> None:
@@ -129,7 +131,7 @@ class Grid(Checked):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_operators(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _read_operators(cls, given: dict[str, Any], info: Any) -> dict[str, Any]:
         """Every operator with strengths of its own: those given with it, else `strengths`, else
         its default ones."""
         given = dict(given)
@@ -146,7 +148,7 @@ class Grid(Checked):
 
     @field_validator("estimators")
     @classmethod
-    def _known_estimators(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _known_estimators(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
         from steerlab.sweeps.methods import known
 
         for name in names:
@@ -157,7 +159,7 @@ class Grid(Checked):
         return names
 
     @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> "Grid":
+    def _fits_together(self, info: Any) -> "Grid":
         from steerlab.sweeps.methods import METHODS, operator_record, suits
 
         given: Own = info.context or Own()
