@@ -399,7 +399,7 @@ def side_effects(
     for (method, name), part in scored.groupby(["method", by], sort=False):
         control_rows = scored[(scored["method"] == control) & (scored[by] == name)]
         for score in SIDE_EFFECTS:
-            line = {"method": method, by: name, "score": score}
+            line: dict[str, Any] = {"method": method, by: name, "score": score}
             line |= _score_columns("value", part, score)
             line["missing"] = len(part) - line["n"]
             line["reference"] = _reference_mean(part, score)
