@@ -28,7 +28,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.core.sites import hook_name
 
-FROM_ONE_SOURCE = ("pca", "eigengap", "sparse")
+FROM_ONE_SOURCE = [name for name in estimate.__all__ if estimate.variant(name).paired]
 every_estimator = pytest.mark.parametrize("name", estimate.__all__)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paired_difference
+from steerlab.analysis.tables import need_columns
+from steerlab.core.columns import score_records, summary_key
 from steerlab.core.errors import SteerlabError
 
-SCORES = ("joint", "in_language", "relevant", "repetition", "bits_per_byte_ratio")
 # What decides an output at one setting, but for the luck of sampling.
 OUTPUT = ["target", "sentence"]
 
@@ -24,7 +25,7 @@ def outputs(rows: pd.DataFrame) -> pd.DataFrame:
         raise SteerlabError("there are no rows to summarise; the cell was not run")
     if not rows.duplicated(OUTPUT).any():
         return rows
-    scores = [name for name in SCORES if name in rows.columns]
+    scores = [name for name in score_records() if name in rows.columns]
     # Some scores are booleans, which have no mean until they are numbers.
     numbers = rows.astype(dict.fromkeys(scores, float))
     return numbers.groupby(OUTPUT, as_index=False)[scores].mean()
@@ -33,41 +34,50 @@ def outputs(rows: pd.DataFrame) -> pd.DataFrame:
 def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     """The scores of rows of one setting, each with its 95 % interval by resampling sentences.
 
+    The scores are those of `core.columns.score_records`, each aggregated as its record says; one
+    that no row has a finite value of is left out, such as a score that is newer than the rows.
+
     Sentences are drawn with all their targets, or within targets that share none
     (`intervals.by_sentence`). Where sampling gave a sentence several outputs, they are averaged
     first; `n` counts them all.
     """
     table = outputs(rows)
-    sentences, strata, first = (
-        table["sentence"].to_numpy(),
-        table["target"].to_numpy(),
-        rows.iloc[0],
-    )
-
-    def score(name: str) -> list[float]:
-        return list(by_sentence(table[name].to_numpy(float), sentences, strata=strata, seed=seed))
-
-    spoken, relevant = table["in_language"].to_numpy(float), table["relevant"].to_numpy(float)
-    found = {
+    need_columns(rows, "a summary of scores", "joint", "in_language", "relevant")
+    first = rows.iloc[0]
+    intervals = {}
+    for name in score_records():
+        interval = _aggregate(table, name, seed)
+        if interval is not None:
+            intervals[summary_key(name)] = interval
+    return {
         "operator": first["operator"],
         "layer": int(first["layer"]),
         "strength": float(first["strength"]),
         "dose": float(rows["dose"].mean()),
-        "joint": score("joint"),
-        "lfs": score("in_language"),
-        "relevance": score("relevant"),
-        "score": list(harmonic_by_sentence(spoken, relevant, sentences, strata=strata, seed=seed)),
-        "repetition": score("repetition"),
+        **intervals,
         "n": len(rows),
+        "empty": int((rows["output"].str.len() == 0).sum()),
     }
-    ratio = table["bits_per_byte_ratio"].to_numpy(float)
-    kept = np.isfinite(ratio)  # an empty output has no bits per byte; how many is said
-    if kept.any():
-        found["bits_per_byte_ratio"] = list(
-            by_sentence(ratio[kept], sentences[kept], strata=strata[kept], seed=seed)
-        )
-    found["empty"] = int((rows["output"].str.len() == 0).sum())
-    return found
+
+
+def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:
+    """A score of outputs as its record aggregates it: value, low, high; None where no output has
+    it."""
+    needed = score_records()[name].of or (name,)
+    if any(column not in table for column in needed):
+        return None
+    columns = [table[column].to_numpy(float) for column in needed]
+    # Not every output has every score: an empty one has no bits per byte.
+    kept = np.logical_and.reduce([np.isfinite(values) for values in columns])
+    if not kept.any():
+        return None
+    values = [column[kept] for column in columns]
+    sentences = table["sentence"].to_numpy()[kept]
+    strata = table["target"].to_numpy()[kept]
+    if len(values) == 1:
+        return list(by_sentence(values[0], sentences, strata=strata, seed=seed))
+    a, b = values
+    return list(harmonic_by_sentence(a, b, sentences, strata=strata, seed=seed))
 
 
 def difference(

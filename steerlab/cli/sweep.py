@@ -95,14 +95,14 @@ def _best(rows: Any) -> None:
 
     from steerlab.analysis.choices import at, choose
     from steerlab.analysis.results import result
+    from steerlab.core.columns import score_records, summary_key
 
+    shown = ("joint", "in_language", "relevant")
     table = Table(
         "method",
         "layer",
         "strength",
-        "joint",
-        "LFS",
-        "relevance",
+        *(score_records()[name].label for name in shown),
         "dose",
         "n",
         box=None,
@@ -112,9 +112,7 @@ def _best(rows: Any) -> None:
         column.no_wrap = True
     for method, setting in choose(rows).items():
         found = result(at(rows, method, setting))
-        scores = [
-            "{:.2f} [{:.2f}, {:.2f}]".format(*found[name]) for name in ("joint", "lfs", "relevance")
-        ]
+        scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*found[summary_key(name)]) for name in shown]
         told = [
             str(found["layer"]),
             f"{found['strength']:g}",

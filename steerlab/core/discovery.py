@@ -11,12 +11,14 @@ def exported(package: str, attribute: str) -> dict[str, Any]:
     """The dicts that the modules of a package export as `attribute`, merged into one.
 
     Nothing is registered from elsewhere: each module of the package is imported, in the order of
-    the modules' names, and a module without the attribute adds nothing. A key that two modules
-    export raises.
+    the modules' names, and a module without the attribute adds nothing; packages inside it are left
+    alone. A key that two modules export raises.
     """
     merged: dict[str, Any] = {}
     owner: dict[str, str] = {}
     for entry in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if entry.ispkg:
+            continue
         # The module that asks is half imported at this moment, and so exports nothing.
         module = importlib.import_module(f"{package}.{entry.name}")
         for key, value in getattr(module, attribute, {}).items():

@@ -14,6 +14,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
 
+PARTS = ("scatter", "clouds", "sample", "pairs")  # what may be gathered beside count and means
 PAIRS = 256  # paired differences that are kept as they are, for each language
 
 

@@ -25,8 +25,13 @@ class Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def __init__(self, **keys: Any) -> None:
+        self._read(keys)
+
+    def _read(self, keys: dict[str, Any], context: Any = None) -> None:
+        """Check the keys and take them; `context` reaches the validators of a class that has some
+        of its own."""
         try:
-            super().__init__(**keys)
+            self.__pydantic_validator__.validate_python(keys, self_instance=self, context=context)
         except ValidationError as error:
             sentences = [_sentence(each, type(self)) for each in error.errors()]
             raise SteerlabError("; ".join(sentences)) from error

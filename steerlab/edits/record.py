@@ -30,7 +30,8 @@ class Operator:
         grid: values of the knob, of which none changes nothing.
         change: the function of the parts that it makes, by which a part's record is found; None
             for an operator of your own that is made with `sl.edit`.
-        identity: the knobs at which the operator changes nothing.
+        identity: the knobs at which the operator changes nothing; one of your own, which has no
+            `change`, may leave them out.
         twin: draws the tensors of a part like a given one in random directions.
         no_twin: without a twin, why there is none and what to compare with instead.
         estimator: the only estimator that fits what it needs, or None for any.
@@ -62,7 +63,8 @@ class Operator:
                 raise SteerlabError(
                     f"the record of {name} names the knob {key!r}; it has {', '.join(knobs)}"
                 )
-        missing = [key for key in ("unit", "grid", "identity") if not getattr(self, key)]
+        required = ["unit", "grid"] + ["identity"] * (self.change is not None)
+        missing = [key for key in required if not getattr(self, key)]
         if missing:
             raise SteerlabError(
                 f"the record of {name} leaves out {', '.join(missing)}; an operator has a unit, a "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import PAIRS, Moments, derangement
+from steerlab.core.moments import PAIRS, PARTS, Moments, derangement
 from steerlab.core.sites import hook_name
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
@@ -19,7 +19,6 @@ from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, to
 from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
 
-PARTS = ("scatter", "clouds", "sample", "pairs")
 SAMPLE = PAIRS  # token vectors of a language that are kept, in a reservoir
 TEXTS = 64  # texts of one language that are read together
 FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered without being asked for

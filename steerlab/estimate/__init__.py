@@ -1,47 +1,35 @@
 """Ways to find where a language lies: statistics in, `Directions` out; none of them sees a
 model."""
 
-from steerlab.estimate.diffmean import diffmean
-from steerlab.estimate.eigengap import eigengap
-from steerlab.estimate.lda_and_probe import lda, probe
-from steerlab.estimate.leace import leace
-from steerlab.estimate.pca import disentangle, ellipsoid, pca
+from steerlab.estimate.diffmean import diffmean as diffmean
+from steerlab.estimate.eigengap import eigengap as eigengap
+from steerlab.estimate.lda_and_probe import lda as lda
+from steerlab.estimate.lda_and_probe import probe as probe
+from steerlab.estimate.leace import leace as leace
+from steerlab.estimate.pca import disentangle as disentangle
+from steerlab.estimate.pca import ellipsoid as ellipsoid
+from steerlab.estimate.pca import pca as pca
+from steerlab.estimate.record import Estimator as Estimator
+from steerlab.estimate.record import estimator as estimator
 from steerlab.estimate.registry import VARIANTS as VARIANTS
-from steerlab.estimate.registry import Variant as Variant
 from steerlab.estimate.registry import fit as fit
 from steerlab.estimate.registry import variant as variant
 from steerlab.estimate.released import clas_bench as clas_bench
 from steerlab.estimate.released import language_means as language_means
-from steerlab.estimate.sparse import sparse
+from steerlab.estimate.sparse import sparse as sparse
 from steerlab.estimate.spectra import Spectrum as Spectrum
 from steerlab.estimate.spectra import spectra as spectra
 from steerlab.estimate.spectra import spectrum_table as spectrum_table
 from steerlab.estimate.spectra import window as window
 
-# The estimators; `spectra` and `fit`, with what belongs to them, are public too.
-__all__ = [  # noqa: RUF022
-    "diffmean",
-    "eigengap",
-    "lda",
-    "pca",
-    "probe",
-    "disentangle",
-    "ellipsoid",
-    "leace",
-    "sparse",
-]
+# The estimators by the names of their functions, as the records have them; a variant has no
+# function of its own. `spectra` and `fit`, with what belongs to them, are public too.
+__all__ = [name for name, record in VARIANTS.items() if record.estimator == name]
+# Type checkers read the imports above; an estimator in a new file of this folder is here without.
+globals().update({name: VARIANTS[name].make for name in __all__})
+
 # What `collect(also=...)` has to gather for each, beside count and means, with its knobs as they
 # are.
 NEEDS = {name: VARIANTS[name].needs for name in __all__ if VARIANTS[name].needs}
 # What each one estimates, which is what a test of it has to plant.
-ESTIMATES = {
-    "diffmean": "mean difference",
-    "lda": "discriminant",
-    "probe": "discriminant",
-    "pca": "axis of the paired differences",
-    "eigengap": "subspace of the paired differences",
-    "disentangle": "subspace of the language means",
-    "sparse": "dimensions of the mean difference",
-    "leace": "mean difference",
-    "ellipsoid": "mean difference",
-}
+ESTIMATES = {name: VARIANTS[name].estimates for name in __all__}

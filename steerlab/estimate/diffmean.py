@@ -4,6 +4,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.build import Contrast, build, named, source_of, weights_of
+from steerlab.estimate.record import Estimator
 
 READS = {"tokens": "mean", "texts": "pooled", "last": "last"}
 
@@ -32,3 +33,14 @@ def diffmean(
     vectors = means - (weights @ means.flatten(1)).view_as(means)
     vectors[moments.langs.index(source)] = 0
     return build(moments, vectors, name, source=only)
+
+
+RECORDS = {
+    "diffmean": Estimator(make=diffmean, estimates="mean difference"),
+    "diffmean texts": Estimator(make=diffmean, knobs={"read": "texts"}),
+    "diffmean last": Estimator(make=diffmean, knobs={"read": "last"}),
+    "diffmean against rest": Estimator(make=diffmean, knobs={"contrast": "rest"}, sourced=True),
+    "diffmean against centre": Estimator(make=diffmean, knobs={"contrast": "centre"}, sourced=True),
+    "diffmean against en": Estimator(make=diffmean, knobs={"contrast": "en"}, sourced=True),
+    "diffmean against clas": Estimator(make=diffmean, knobs={"contrast": "clas"}, sourced=True),
+}

@@ -10,6 +10,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments, Paired
 from steerlab.estimate.build import build, need_two
+from steerlab.estimate.record import Estimator
 
 Rank = Callable[[Tensor, int], int]  # of the singular values and the number of pairs
 
@@ -109,3 +110,10 @@ def need_pairs(moments: Moments, number: int = 1) -> Paired:
             "less"
         )
     return pairs
+
+
+RECORDS = {
+    "eigengap": Estimator(
+        make=eigengap, needs=("pairs",), estimates="subspace of the paired differences"
+    ),
+}

@@ -10,6 +10,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.build import Contrast, build, named, need_two, negatives, source_of
+from steerlab.estimate.record import Estimator
 
 
 def lda(
@@ -152,3 +153,21 @@ def _ledoit_wolf(moments: Moments, place: int, langs: Iterable[int]) -> float:
     for lang in labels.unique():
         tokens[labels == lang] -= tokens[labels == lang].mean(0)
     return float(ledoit_wolf_shrinkage(tokens.numpy(), assume_centered=True))
+
+
+RECORDS = {
+    "lda": Estimator(make=lda, needs=("scatter", "sample"), estimates="discriminant"),
+    "lda against source": Estimator(
+        make=lda, knobs={"contrast": "source"}, needs=("clouds", "sample"), sourced=True
+    ),
+    "lda against clas": Estimator(
+        make=lda, knobs={"contrast": "clas"}, needs=("clouds", "sample"), sourced=True
+    ),
+    "probe": Estimator(make=probe, needs=("sample",), estimates="discriminant"),
+    "probe against source": Estimator(
+        make=probe, knobs={"contrast": "source"}, needs=("sample",), sourced=True
+    ),
+    "probe against clas": Estimator(
+        make=probe, knobs={"contrast": "clas"}, needs=("sample",), sourced=True
+    ),
+}

@@ -8,6 +8,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.build import build, need_two
+from steerlab.estimate.record import Estimator
 
 
 def leace(
@@ -93,3 +94,9 @@ def _shrunk(
 
 def _filled(rows: Float[Tensor, "rank width"], rank: int) -> Float[Tensor, "full width"]:
     return torch.nn.functional.pad(rows, (0, 0, 0, rank - len(rows)))
+
+
+RECORDS = {
+    "leace": Estimator(make=leace, needs=("scatter",), estimates="mean difference"),
+    "leace target": Estimator(make=leace, knobs={"concept": "target"}, needs=("scatter",)),
+}

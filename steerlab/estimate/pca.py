@@ -10,6 +10,7 @@ from steerlab.core.moments import Moments
 from steerlab.estimate.build import build, need_two
 from steerlab.estimate.diffmean import READS
 from steerlab.estimate.eigengap import effective_rank, leading, need_pairs
+from steerlab.estimate.record import Estimator
 
 CLOUD = 20  # axes that CLaS-Bench keeps of a language's own cloud
 
@@ -164,3 +165,13 @@ def _whole(rank: int, width: int | None) -> int:
     if rank < 1 or (width is not None and rank > width):
         raise SteerlabError(f"the rank is {rank}; give a number from 1 to {width or 'the width'}")
     return rank
+
+
+RECORDS = {
+    "pca": Estimator(make=pca, needs=("pairs",), estimates="axis of the paired differences"),
+    "pca means": Estimator(make=pca, knobs={"of": "means"}),
+    "pca cloud": Estimator(make=pca, knobs={"of": "cloud"}, needs=("clouds",)),
+    "disentangle": Estimator(make=disentangle, estimates="subspace of the language means"),
+    "disentangle tokens": Estimator(make=disentangle, knobs={"read": "tokens"}),
+    "ellipsoid": Estimator(make=ellipsoid, needs=("clouds",), estimates="mean difference"),
+}

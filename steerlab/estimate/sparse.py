@@ -10,6 +10,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.build import build, source_of
+from steerlab.estimate.record import Estimator
 
 SHARE = 400 / 4096  # of the dimensions: 400 in Llama-2-7B
 ANCHOR = 0.58  # of the depth: layer 19 of Llama-2-7B's 32, counted from the embedding
@@ -90,3 +91,11 @@ def _reference(
             "another"
         )
     return moments.pooled[:, moments.layers.index(below)]
+
+
+RECORDS = {
+    "sparse": Estimator(
+        make=sparse, estimates="dimensions of the mean difference", sourced=True, every=True
+    ),
+    "sparse monolingual": Estimator(make=sparse, knobs={"setting": "monolingual"}, every=True),
+}

@@ -1,41 +1,36 @@
 """Figures of language directions and of steering results: tables and arrays in, plotly figures
-out."""
+out.
 
-from steerlab.figures.curves import dose_curves, families, separation
-from steerlab.figures.depths import kinds_by_layer, units_by_layer
-from steerlab.figures.files import draw, paper, write
-from steerlab.figures.filters import stability_curve, threshold_counts
-from steerlab.figures.grids import cosines, heatmap
-from steerlab.figures.layers import depth, explained
-from steerlab.figures.maps import language_map
-from steerlab.figures.matrices import cosine_layers
-from steerlab.figures.selectivity import selectivity
-from steerlab.figures.spectra import spectrum
-from steerlab.figures.tangle import tanglegram
-from steerlab.figures.trees import cophenetic, dendrogram, leaf_order, linkage_of
+A module here that exports `FIGURES`, a dict of names and functions, adds its figures.
+"""
 
-__all__ = [
-    "cophenetic",
-    "cosine_layers",
-    "cosines",
-    "dendrogram",
-    "depth",
-    "dose_curves",
-    "draw",
-    "explained",
-    "families",
-    "heatmap",
-    "kinds_by_layer",
-    "language_map",
-    "leaf_order",
-    "linkage_of",
-    "paper",
-    "selectivity",
-    "separation",
-    "spectrum",
-    "stability_curve",
-    "tanglegram",
-    "threshold_counts",
-    "units_by_layer",
-    "write",
-]
+from steerlab.core.discovery import exported
+from steerlab.figures.curves import dose_curves as dose_curves
+from steerlab.figures.curves import families as families
+from steerlab.figures.curves import separation as separation
+from steerlab.figures.depths import kinds_by_layer as kinds_by_layer
+from steerlab.figures.depths import units_by_layer as units_by_layer
+from steerlab.figures.files import draw as draw
+from steerlab.figures.files import paper as paper
+from steerlab.figures.files import write as write
+from steerlab.figures.filters import stability_curve as stability_curve
+from steerlab.figures.filters import threshold_counts as threshold_counts
+from steerlab.figures.grids import cosines as cosines
+from steerlab.figures.grids import heatmap as heatmap
+from steerlab.figures.layers import depth as depth
+from steerlab.figures.layers import explained as explained
+from steerlab.figures.maps import language_map as language_map
+from steerlab.figures.matrices import cosine_layers as cosine_layers
+from steerlab.figures.selectivity import selectivity as selectivity
+from steerlab.figures.spectra import spectrum as spectrum
+from steerlab.figures.tangle import tanglegram as tanglegram
+from steerlab.figures.trees import cophenetic as cophenetic
+from steerlab.figures.trees import dendrogram as dendrogram
+from steerlab.figures.trees import leaf_order as leaf_order
+from steerlab.figures.trees import linkage_of as linkage_of
+
+_FIGURES = exported("steerlab.figures", "FIGURES")
+_TOOLS = ["cophenetic", "draw", "leaf_order", "linkage_of", "paper", "write"]
+__all__ = sorted([*_FIGURES, *_TOOLS])
+# Type checkers read the imports above; a figure in a new file of this folder is here without.
+globals().update(_FIGURES)

@@ -257,3 +257,6 @@ def _layers(layers: pd.Series) -> dict[str, object]:
     count = int(layers.max() - layers.min() + 1)
     step = max(1, -(-count // 12))  # rounded up
     return {"tick0": first, "dtick": step, "tickformat": "d"}
+
+
+FIGURES = {"separation": separation, "dose_curves": dose_curves, "families": families}

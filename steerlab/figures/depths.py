@@ -244,3 +244,6 @@ def _span(layers: Sequence[int]) -> str:
     if len(layers) > 1:
         return f"{min(layers)}–{max(layers)}"
     return ", ".join(map(str, layers))
+
+
+FIGURES = {"units_by_layer": units_by_layer, "kinds_by_layer": kinds_by_layer}

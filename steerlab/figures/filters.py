@@ -337,3 +337,6 @@ def _short_count(count: float) -> str:
     if np.isnan(count):
         return ""
     return f"{count:.0f}" if count < 10_000 else f"{count / 1000:.0f}k"
+
+
+FIGURES = {"threshold_counts": threshold_counts, "stability_curve": stability_curve}

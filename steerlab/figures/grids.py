@@ -270,3 +270,6 @@ def _scope(rows: pd.DataFrame, x: str, y: str) -> str:
         if column in rows.columns and column not in (x, y) and rows[column].nunique() == 1:
             facts.append(f"{column} {_tick(rows[column].iloc[0])}")
     return "; ".join(facts)
+
+
+FIGURES = {"heatmap": heatmap, "cosines": cosines}

@@ -227,3 +227,6 @@ def _decades(values: pd.Series) -> list[float]:
             if low / 2 < tick < high * 2:
                 ticks.append(tick)
     return ticks
+
+
+FIGURES = {"depth": depth, "explained": explained}

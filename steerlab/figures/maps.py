@@ -226,3 +226,6 @@ def slide(figure: go.Figure, layers: Sequence[int], start: int) -> None:
         "steps": steps,
     }
     figure.update_layout(sliders=[slider])
+
+
+FIGURES = {"language_map": language_map}

@@ -123,3 +123,6 @@ def _label(figure: go.Figure, codes: list[str]) -> None:
     figure.update_yaxes(**axis, autorange="reversed")
     for index, kind in enumerate(("raw", "centred")):
         heading(figure, index, f"cosine, {kind}", shift=0)
+
+
+FIGURES = {"cosine_layers": cosine_layers}

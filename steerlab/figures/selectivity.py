@@ -158,3 +158,6 @@ def _short(value: float) -> str:
     if float(text) == 0:
         return "0"
     return text.replace("0.", ".", 1).replace("-", "−")
+
+
+FIGURES = {"selectivity": selectivity}

@@ -211,3 +211,6 @@ def _decades(values: pd.Series) -> list[float]:
             if low / 3 < tick < high * 3:
                 ticks.append(tick)
     return ticks
+
+
+FIGURES = {"spectrum": spectrum}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from steerlab.core.columns import score_records
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 
@@ -53,10 +54,6 @@ _NAMES = {
     "shuffled": "Shuffled labels",
     "wrong": "Wrong language",
     "prompt": "Prompt instruction",
-    "joint": "joint",
-    "in_language": "LFS",
-    "relevant": "relevance",
-    "bits_per_byte_ratio": "bits-per-byte ratio",
     "strength": "strength (natural gaps)",
 }
 # The families in the order of the table of languages.
@@ -65,7 +62,9 @@ FAMILIES = tuple(dict.fromkeys(entry.family for entry in LANGUAGES.values()))
 
 def readable(name: str) -> str:
     """How a method, a control or a column is called in figures and on the page."""
-    return _NAMES.get(name, name.replace("_", " "))
+    if name in _NAMES:
+        return _NAMES[name]
+    return score_records()[name].label if name in score_records() else name.replace("_", " ")
 
 
 def family_style(family: str) -> tuple[str, str]:

@@ -196,3 +196,6 @@ def _names(
             cliponaxis=False,
         )
     figure.update_layout(legend_font_color=GREY)
+
+
+FIGURES = {"tanglegram": tanglegram}

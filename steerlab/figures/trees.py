@@ -248,3 +248,6 @@ def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
         showgrid=False,
         tickfont_color=GREY if len(order) > 40 else None,
     )
+
+
+FIGURES = {"dendrogram": dendrogram}

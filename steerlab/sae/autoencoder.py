@@ -18,7 +18,8 @@ from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.sites import hook_name
-from steerlab.sae.formats import CONFIG, WEIGHTS, as_config, read
+from steerlab.sae.formats import CONFIG, WEIGHTS, as_config
+from steerlab.sae.reading import read
 
 PACKAGED = Path(__file__).parents[1] / "data" / "polyglot" / "saes"
 KINDS = ("relu", "jumprelu", "topk")

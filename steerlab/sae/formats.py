@@ -18,39 +18,13 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.sae.hooks import agreed
+from steerlab.sae.reading import Format, Parts
 
 # The two files of sae-lens.
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
 # What sae-lens calls the kinds of activation.
 ARCHITECTURES = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}
-
-# The fields of an `SAE`, by name.
-Parts = dict[str, Any]
-
-
-def read(folder: Path, *, layer: int | None, hook: str | None) -> tuple[Parts, str | None]:
-    """Read the autoencoder in a folder of any known format: (its fields, the digest that its file
-    holds, if any).
-
-    Raises `SteerlabError` for a folder that is not there or holds no known file.
-
-    Args:
-        folder: holds the files.
-        layer: the layer that it reads, if the caller says so.
-        hook: the hook name that it reads, if the caller says so.
-    """
-    if not folder.is_dir():
-        raise SteerlabError(
-            f"there is no folder {folder}; give the one that holds an autoencoder's files"
-        )
-    for file, reader in _READERS.items():
-        if (folder / file).exists():
-            return reader(folder, layer, hook)
-    raise SteerlabError(
-        f"{folder} holds no autoencoder: none of {', '.join(_READERS)}; give a folder of sae-lens, "
-        "Gemma Scope or Llama Scope"
-    )
 
 
 def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: str) -> Parts:
@@ -231,12 +205,12 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     return _jumprelu(folder, file, weights, "Llama Scope", site_and_layer)
 
 
-# The readers by the file whose presence tells the format.
-_READERS = {
-    CONFIG: _sae_lens,
-    "params.npz": _gemma_scope,
-    "params.safetensors": _gemma_scope_2,
-    "hyperparams.json": _llama_scope,
+# The formats by the file whose presence tells them.
+RECORDS = {
+    CONFIG: Format(name="sae-lens", read=_sae_lens),
+    "params.npz": Format(name="Gemma Scope", read=_gemma_scope),
+    "params.safetensors": Format(name="Gemma Scope 2", read=_gemma_scope_2),
+    "hyperparams.json": Format(name="Llama Scope", read=_llama_scope),
 }
 
 

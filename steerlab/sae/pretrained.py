@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
-from steerlab.sae.formats import Parts, about_of, from_config
+from steerlab.sae.formats import about_of, from_config
 from steerlab.sae.hooks import place_of
+from steerlab.sae.reading import Parts
 
 
 def fetch(release: str, sae_id: str) -> Parts:

@@ -3,6 +3,9 @@
 import math
 import zlib
 
+from steerlab.core.columns import Score
+from steerlab.scores.answer import Answer
+
 
 def first_line(text: str) -> str:
     """The first line of a text that is not empty, stripped; "" where there is none.
@@ -40,3 +43,14 @@ def compression(text: str) -> float:
     # A model may write half of a surrogate pair, which UTF-8 proper refuses.
     data = text.encode("utf-8", "surrogatepass")
     return len(data) / len(zlib.compress(data)) if data else math.nan
+
+
+def _repetition(answer: Answer) -> float:
+    return repetition(answer.output)
+
+
+RECORDS = {
+    "repetition": Score(
+        label="repetition", compute=_repetition, higher_is_better=False, on_page=False
+    ),
+}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from steerlab.core.directions import Directions
-from steerlab.edits import Edit, steer
+from steerlab.edits import Edit, Operator, steer
 
 FORMAT = 2  # of a row's columns: another number, and finished cells are run again
 
@@ -37,7 +37,7 @@ class Cell:
 
     Args:
         method: what the rows call it.
-        operator: a name of `edits.OPERATORS`, or "none" for no edit.
+        operator: a name of `edits.OPERATORS` or of a user's own, or "none" for no edit.
         layer: where the edit is; -1 for none, and for what acts on several layers at once.
         strength: the operator's knob, in its own unit.
         source: the language of the prompt.
@@ -89,13 +89,19 @@ class Cell:
         """Whether the cell has an edit."""
         return self.operator != NO_EDIT
 
-    def edit(self, directions: Mapping[str, Directions], sentence: int) -> Edit:
-        """The edit for the i-th sentence of the split; the empty edit where none is made."""
+    def edit(
+        self,
+        directions: Mapping[str, Directions],
+        sentence: int,
+        operators: Mapping[str, Operator] | None = None,
+    ) -> Edit:
+        """The edit for the i-th sentence of the split; the empty edit where none is made.
+        `operators` are a user's own, by their names."""
         if not self.steered:
             return Edit(())
         fit = directions[self.fits[sentence % len(self.fits)]]
         return steer(
-            self.operator,
+            (operators or {}).get(self.operator, self.operator),
             fit,
             self.strength,
             source=self.source,

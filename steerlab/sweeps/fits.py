@@ -4,15 +4,16 @@ reads single units."""
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-import steerlab.estimate
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.core.moments import Moments
 from steerlab.engine.causal_lift import causal_lift
 from steerlab.engine.collect import collect
 from steerlab.engine.collect_gradients import collect_gradients
@@ -24,7 +25,8 @@ from steerlab.estimate import variant
 from steerlab.estimate.units.foxp2 import candidates, foxp2_features
 from steerlab.models.huggingface import Model
 from steerlab.sae import SAE, saes
-from steerlab.sweeps.methods import METHODS, Readings, known
+from steerlab.sweeps.methods import METHODS, NOTHING, Readings, known
+from steerlab.sweeps.own import Own
 
 LIFTED, PROMPTS = (
     12,
@@ -42,6 +44,7 @@ def fit(
     form: str = "line",
     dictionaries: str | None = None,
     folder: Path | None = None,
+    own: Own = NOTHING,
 ) -> dict[str, Directions]:
     """Directions by estimator name, from the `estimate` split; in a folder they are kept, and found
     again.
@@ -50,23 +53,66 @@ def fit(
     default the package's.
     """
     for name in estimators:
-        known(name)
-    options: dict[str, Any] = {"source": source, "form": form, "dictionaries": dictionaries}
+        known(name, own)
+    given = {name: own.directions[name] for name in estimators if name in own.directions}
+    asked = [name for name in estimators if name not in given]
     part = texts.split("estimate")
+    options: dict[str, Any] = {
+        "layers": layers,
+        "source": source,
+        "form": form,
+        "dictionaries": dictionaries,
+        "own": own,
+    }
     if folder is None:
-        return fitted(model, part, estimators, layers=layers, **options)
-    (folder / "directions").mkdir(parents=True, exist_ok=True)
-    made: list[Any] = [model.fingerprint, str(model.dtype), part.hash, list(layers), source, form]
-    if any("saes" in METHODS[name].needs for name in estimators if name in METHODS):
-        made.append([coder.digest for coder in _coders(model, dictionaries).values()])
-    told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
-    names = {name: f"{name.replace(' ', '-')}-{told}.safetensors" for name in estimators}
-    files = {name: folder / "directions" / file for name, file in names.items()}
-    with FileLock(folder / "directions" / "lock", fallback_to_soft=False):
-        if missing := [name for name, file in files.items() if not file.exists()]:
-            for name, found in fitted(model, part, missing, layers=layers, **options).items():
-                found.save(files[name])
-        return {name: Directions.load(file) for name, file in files.items()}
+        fits = fitted(model, part, asked, **options)
+    else:
+        (folder / "directions").mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "directions" / "lock", fallback_to_soft=False):
+            _keep(folder, given)
+            fits = _kept(model, part, asked, folder=folder, **options)
+    return {name: given[name] if name in given else fits[name] for name in estimators}
+
+
+def _keep(folder: Path, given: Mapping[str, Directions]) -> None:
+    """Directions that were given, beside those that are fitted."""
+    for name, directions in given.items():
+        file = _file_of(folder, name, directions.digest[:12])
+        if not file.exists():
+            directions.save(file)
+
+
+def _kept(
+    model: Model,
+    part: Corpus,
+    names: Sequence[str],
+    *,
+    folder: Path,
+    layers: Sequence[int],
+    own: Own,
+    **options: Any,
+) -> dict[str, Directions]:
+    """Directions that the folder has, and others fitted into it."""
+    settings: list[Any] = [model.fingerprint, str(model.dtype), part.hash, list(layers)]
+    settings += [options["source"], options["form"]]
+    if any("saes" in METHODS[name].needs for name in names if name in METHODS):
+        coders = _coders(model, options["dictionaries"])
+        settings.append([coder.digest for coder in coders.values()])
+    functions = own.digests()
+    files = {}
+    for name in names:
+        # Another function under the name is another file; the package's own have one for good.
+        made = [*settings, functions[name]] if name in functions else settings
+        told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
+        files[name] = _file_of(folder, name, told)
+    if missing := [name for name, file in files.items() if not file.exists()]:
+        for name, fit in fitted(model, part, missing, layers=layers, own=own, **options).items():
+            fit.save(files[name])
+    return {name: Directions.load(file) for name, file in files.items()}
+
+
+def _file_of(folder: Path, name: str, told: str) -> Path:
+    return folder / "directions" / f"{name.replace(' ', '-')}-{told}.safetensors"
 
 
 def fitted(
@@ -78,6 +124,7 @@ def fitted(
     source: str,
     form: str = "line",
     dictionaries: str | None = None,
+    own: Own = NOTHING,
     progress: bool = False,
 ) -> dict[str, Directions]:
     """Directions at `layers` by the names of estimators, variants and unit methods, from all of the
@@ -88,15 +135,18 @@ def fitted(
     found: dict[str, Directions] = {}
     dense = [name for name in estimators if name not in METHODS]
     if dense:
-        chosen = [variant(name) for name in dense]
-        read = range(model.n_layers) if any(each.every for each in chosen) else layers
-        also = sorted({need for each in chosen for need in each.needs})
+        chosen = {name: own.estimators.get(name) or variant(name) for name in dense}
+        every = any(each.every for each in chosen.values())
+        read = range(model.n_layers) if every else layers
+        also = sorted({need for each in chosen.values() for need in each.needs})
         moments = collect(
             model, texts, layers=read, source=source, form=form, also=also, progress=progress
         )
-        found = {
-            name: steerlab.estimate.fit(name, moments, source=source).at(*layers) for name in dense
-        }
+        for name, record in chosen.items():
+            fit = record.fit(moments, source=source)
+            if name in own.estimators:
+                fit = _checked(name, fit, model, moments)
+            found[name] = fit.at(*layers)
     units = [name for name in estimators if name in METHODS]
     if units:
         needs = {need for name in units for need in METHODS[name].needs}
@@ -105,6 +155,39 @@ def fitted(
         )
         found |= {name: METHODS[name].fit(readings) for name in units}
     return {name: found[name] for name in estimators}
+
+
+def _checked(name: str, fit: Directions, model: Model, moments: Moments) -> Directions:
+    """What a user's function made, with what it was made from in its provenance."""
+    need_directions(name, fit, model)
+    for lang in moments.langs:
+        if lang not in fit.langs:
+            raise SteerlabError(
+                f"{name} made directions of {' '.join(fit.langs)} and none of {lang!r}; an "
+                "estimator keeps the languages of its moments"
+            )
+    provenance = {**moments.provenance, **fit.provenance, "estimator": name}
+    return replace(fit, provenance=provenance)
+
+
+def need_directions(name: str, directions: Directions, model: Model) -> None:
+    """Raise where directions are of another model, of another width or at layers that it has
+    not."""
+    made = directions.provenance.get("model", {})
+    if made.get("fingerprint") not in (None, model.fingerprint):
+        raise SteerlabError(
+            f"directions {name!r} were made with {made.get('name')} ({made['fingerprint']}), not "
+            f"with {model.name} ({model.fingerprint}); directions of one model mean nothing in "
+            "another: collect and fit again"
+        )
+    width = model.width_of(directions.site)
+    if directions.width != width:
+        raise SteerlabError(
+            f"directions {name!r} have width {directions.width}, and {model.name} has {width} at "
+            f"{directions.site}; they are of another model: collect and fit again"
+        )
+    for layer in directions.layers:
+        model.need_layer(layer)
 
 
 def read_units(

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.settings import Checked, did_you_mean
+from steerlab.sweeps.own import Own, take_own
 from steerlab.sweeps.settings import (
     EMPTY,
     JUDGE,
@@ -16,7 +17,7 @@ from steerlab.sweeps.settings import (
     CorpusName,
     Device,
     Dtype,
-    Estimators,
+    EstimatorNames,
     JudgeModel,
     Langs,
     Layers,
@@ -58,6 +59,10 @@ class Grid(Checked):
     Each operator has strengths in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
     of the angle between the two means for `rotate`. An operator that belongs to an estimator runs
     with that one only, and one that acts on all layers at once takes no layer (-1).
+
+    In Python a function from Moments to Directions stands among the estimators as a name does, a
+    function or an `Operator` record is the value of an operator's name, and `directions` are those
+    that are made already, by name.
     """
 
     model: ModelName = "polyglot"
@@ -68,7 +73,7 @@ class Grid(Checked):
     langs: Langs = None
     source: Source = "en"
     targets: Targets = None
-    estimators: Estimators = ("diffmean",)
+    estimators: EstimatorNames = ("diffmean",)
     operators: dict[str, tuple[Number, ...]] = Field(
         default_factory=_add,
         description="ways to apply a direction, each with its strengths or without, such as "
@@ -109,9 +114,22 @@ class Grid(Checked):
     )
     seed: Seed = 0
 
+    # A user's own functions and directions, by the names that stand in the fields.
+    _own: Own = PrivateAttr(default_factory=Own)
+
+    def __init__(self, **keys: Any) -> None:
+        named, own = take_own(keys)
+        self._read(named, own)
+        self._own = own
+
+    @property
+    def own(self) -> Own:
+        """A user's own functions and directions, by name."""
+        return self._own
+
     @model_validator(mode="before")
     @classmethod
-    def _read_operators(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _read_operators(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """Every operator with strengths of its own: those given with it, else `strengths`, else
         its default ones."""
         given = dict(given)
@@ -122,24 +140,37 @@ class Grid(Checked):
         if shared is not None and split(shared) in ((), []):
             raise SteerlabError(f"strengths: {EMPTY}")
         for name, own in operators.items():
-            chosen = (own, shared, _steering(name))
+            chosen = (own, shared, _steering(name, info.context or Own()))
             operators[name] = split(next(each for each in chosen if each is not None))
         return given | {"operators": operators}
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Grid":
-        from steerlab.edits import OPERATORS
-        from steerlab.sweeps.methods import METHODS, suits
+    @field_validator("estimators")
+    @classmethod
+    def _known_estimators(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        from steerlab.sweeps.methods import known
 
+        for name in names:
+            try:
+                known(name, info.context or Own())
+            except SteerlabError as error:
+                raise ValueError(str(error)) from error  # the error that pydantic collects
+        return names
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> "Grid":
+        from steerlab.sweeps.methods import METHODS, operator_record, suits
+
+        given: Own = info.context or Own()
         need_two_languages(self.source, self.targets)
         need_judge(self.judge, self.judge_model)
         empty = [f"operators.{name}" for name, own in self.operators.items() if not own]
         if empty or not self.operators:
             raise SteerlabError(f"{(*empty, 'operators')[0]}: {EMPTY}")
         for name in self.operators:
-            if not any(suits(name, estimator) for estimator in self.estimators):
-                able = [each for each in METHODS if suits(name, each)]
-                needed = OPERATORS[name].estimator or ", ".join(able) or "an estimator"
+            if not any(suits(name, estimator, given) for estimator in self.estimators):
+                able = [each for each in METHODS if suits(name, each, given)]
+                record = operator_record(name, given)
+                needed = record.estimator or ", ".join(able) or "an estimator"
                 raise SteerlabError(
                     f"operators.{name}: it needs what {needed} makes, which is not asked for"
                 )
@@ -177,9 +208,8 @@ class Grid(Checked):
 
     def cells(self, langs: tuple[str, ...], layers: int) -> "list[steerlab.sweeps.cell.Cell]":
         """Every cell, for a corpus with these languages and a model of so many layers."""
-        from steerlab.edits import OPERATORS
         from steerlab.sweeps.cell import Cell
-        from steerlab.sweeps.methods import suits
+        from steerlab.sweeps.methods import operator_record, suits
 
         targets = (
             [iso for iso in langs if iso != self.source] if self.targets is None else self.targets
@@ -199,12 +229,21 @@ class Grid(Checked):
             )
             for estimator in self.estimators
             for operator, strengths in self.operators.items()
-            if suits(operator, estimator)
-            for layer in ((ALL,) if OPERATORS[operator].whole else self.layers or range(layers))
+            if suits(operator, estimator, self.own)
+            for layer in (
+                (ALL,)
+                if operator_record(operator, self.own).whole
+                else self.layers or self._layers_of(estimator, layers)
+            )
             for strength in strengths
             for target in targets
             for draw in range(self.draws)
         ]
+
+    def _layers_of(self, estimator: str, layers: int) -> tuple[int, ...]:
+        """All layers of the model, or those of directions that are made already."""
+        made = self.own.directions.get(estimator)
+        return tuple(range(layers)) if made is None else made.layers
 
 
 def method_name(estimator: str, operator: str) -> str:
@@ -246,10 +285,13 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _steering(name: str) -> tuple[float, ...]:
+def _steering(name: str, own: Own) -> tuple[float, ...]:
     """The strengths of an operator where none are given; what is no operator of a sweep raises."""
     from steerlab.sweeps.methods import STEERING
 
+    if name in own.operators:
+        grid: tuple[float, ...] = own.operators[name].grid
+        return grid
     if name not in STEERING:
         near = did_you_mean(str(name), STEERING)
         raise SteerlabError(

@@ -1,140 +1,62 @@
-"""Every method that chooses units, by the name that tables and sweeps call it."""
+"""Which estimators, methods of units and operators a sweep can join, by their names."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import Any
 
-from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.firing import Firing, Gradients, LatentPairs, Lift
-from steerlab.edits import OPERATORS
+from steerlab.edits import OPERATORS, Operator
 from steerlab.estimate import VARIANTS, variant
-from steerlab.estimate.units.as_directions import decoded, gated, masked, sae_diffmean
-from steerlab.estimate.units.culnig import culnig
-from steerlab.estimate.units.foxp2 import foxp2_features, signed
-from steerlab.estimate.units.langfir import langfir
-from steerlab.estimate.units.lape import lape, sae_lape
-from steerlab.estimate.units.monolinguality import monolinguality
-from steerlab.estimate.units.nju import nju
-from steerlab.sae import SAE
+from steerlab.estimate.units import METHODS as METHODS
+from steerlab.estimate.units import Method
+from steerlab.estimate.units import Readings as Readings
+from steerlab.sweeps.own import Own
+
+NOTHING = Own()  # of a user's own
 
 # The operators that a sweep steers with, by themselves at one layer, and the strengths of each
 # where none are given.
-STEERING = {name: told.grid for name, told in OPERATORS.items() if not told.removes}
-
-FEATURES = ("add", "ablate", "rotate", "affine", "push", "clamp")
-NEURONS = ("neuron_add", "neuron_swap", "neuron_set", "neuron_zero")
+STEERING = {name: record.grid for name, record in OPERATORS.items() if not record.removes}
 
 
-@dataclass(frozen=True)
-class Readings:
-    """What was read of a model for these methods; a method takes what it needs, and raises where
-    that is missing."""
-
-    source: str
-    saes: Mapping[int, SAE] = field(default_factory=dict)
-    latents: Firing | None = None
-    random: Firing | None = None
-    shuffled: Firing | None = None
-    neurons: Firing | None = None
-    gradients: Gradients | None = None
-    lift: Lift | None = None
-    pairs: LatentPairs | None = None
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method, the readings that it needs, and the operators that can take what it makes."""
-
-    make: Callable[..., Directions]
-    needs: tuple[str, ...]
-    operators: tuple[str, ...] = FEATURES
-
-    def fit(self, readings: Readings) -> Directions:
-        """Directions, or an error that names the reading that is missing."""
-        if missing := [name for name in self.needs if not getattr(readings, name)]:
-            raise SteerlabError(
-                f"there are no {', '.join(missing)} to choose units from: collect them first"
-            )
-        return self.make(*(getattr(readings, name) for name in self.needs), source=readings.source)
-
-
-def _sae_diffmean(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
-    return sae_diffmean(latents, saes)
-
-
-def _langfir(
-    latents: Firing, random: Firing, saes: Mapping[int, SAE], *, source: str
-) -> Directions:
-    return decoded(langfir(latents, random), latents, saes, source=source)
-
-
-def _langfir_shuffled(
-    latents: Firing, random: Firing, shuffled: Firing, saes: Mapping[int, SAE], *, source: str
-) -> Directions:
-    return decoded(langfir(latents, random, shuffled), latents, saes, source=source)
-
-
-def _monolinguality(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
-    return decoded(monolinguality(latents), latents, saes, source=source)
-
-
-def _gated(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
-    return gated(monolinguality(latents), latents, saes)
-
-
-def _sae_lape(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
-    return decoded(sae_lape(latents), latents, saes, source=source)
-
-
-def _foxp2(
-    latents: Firing, lift: Lift, pairs: LatentPairs, saes: Mapping[int, SAE], *, source: str
-) -> Directions:
-    return signed(foxp2_features(latents, lift), pairs, latents, saes)
-
-
-def _lape(neurons: Firing, *, source: str) -> Directions:
-    return masked(lape(neurons), neurons, source=source)
-
-
-def _nju(neurons: Firing, *, source: str) -> Directions:
-    return masked(nju(neurons).selection("both"), neurons, source=source)
-
-
-def _culnig(gradients: Gradients, neurons: Firing, *, source: str) -> Directions:
-    return masked(culnig(gradients), neurons, source=source)
-
-
-METHODS: dict[str, Method] = {
-    "sae diffmean": Method(
-        _sae_diffmean, ("latents", "saes"), ("add", "ablate", "rotate", "affine", "push")
-    ),
-    "langfir": Method(_langfir, ("latents", "random", "saes")),
-    "langfir shuffled": Method(_langfir_shuffled, ("latents", "random", "shuffled", "saes")),
-    "monolinguality": Method(_monolinguality, ("latents", "saes")),
-    "monolinguality gated": Method(_gated, ("latents", "saes"), ("gate", "add")),
-    "sae lape": Method(_sae_lape, ("latents", "saes")),
-    "foxp2": Method(
-        _foxp2, ("latents", "lift", "pairs", "saes"), (*FEATURES, "signed_shift", "push_pull")
-    ),
-    "lape": Method(_lape, ("neurons",), NEURONS),
-    "nju": Method(_nju, ("neurons",), NEURONS),
-    "culnig": Method(_culnig, ("gradients", "neurons"), NEURONS),
-}
-
-
-def known(name: str) -> str:
-    """The name, if it is that of an estimator, a variant or a method that chooses units; else it
-    raises."""
-    if name not in METHODS and name not in VARIANTS:
-        raise SteerlabError(
-            f"there is no estimator {name!r}; there are {', '.join((*VARIANTS, *METHODS))}"
-        )
+def known(name: str, own: Own = NOTHING) -> str:
+    """The name, if it is that of an estimator, a variant, a method that chooses units, or of a
+    user's own; else it raises."""
+    names = (*VARIANTS, *METHODS, *own.fits)
+    if name not in names:
+        raise SteerlabError(f"there is no estimator {name!r}; there are {', '.join(names)}")
     return name
 
 
-def suits(operator: str, name: str) -> bool:
+def operator_record(name: str, own: Own = NOTHING) -> Operator:
+    """The record of an operator, a user's own or the package's."""
+    record: Operator = own.operators.get(name) or OPERATORS[name]
+    return record
+
+
+def suits(operator: str, name: str, own: Own = NOTHING) -> bool:
     """Whether an operator can take a method's directions: some need what only one fits."""
-    if name in METHODS:
-        return operator in METHODS[name].operators
-    told = OPERATORS[operator]
-    return told.units is None and told.estimator in (None, variant(name).estimator)
+    record = operator_record(operator, own)
+    fit = name
+    if name in own.directions:
+        # What made them decides, where that is the package's; else what they hold.
+        fit = own.directions[name].estimator
+        if fit not in METHODS and fit not in VARIANTS:
+            return record.estimator is None and _holds(record, own.directions[name].extra)
+    elif name in own.estimators:
+        return record.units is None and record.estimator is None
+    if fit in METHODS:
+        return _suits_method(operator, record, METHODS[fit])
+    return record.units is None and record.estimator in (None, variant(fit).estimator)
+
+
+def _suits_method(operator: str, record: Operator, method: Method) -> bool:
+    """Whether the method lists the operator, or, for one of a user's own, one like it."""
+    if operator in OPERATORS:
+        return operator in method.operators
+    return any(OPERATORS[each].units == record.units for each in method.operators)
+
+
+def _holds(record: Operator, extra: Mapping[str, Any]) -> bool:
+    """Whether directions have the units that an operator acts on."""
+    needed = {None: None, "neurons": "mask", "latents": "decoder"}[record.units]
+    return needed is None or needed in extra

@@ -17,6 +17,7 @@ import pandas as pd
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.edits import Operator
 from steerlab.engine import batching
 from steerlab.models.huggingface import Model
 from steerlab.scores.judges import Judge, Retrieval
@@ -25,6 +26,7 @@ from steerlab.sweeps.cell import FORMAT, INDEX, Batch, Cell, Row
 from steerlab.sweeps.decoding import Decoding, decode_rows
 from steerlab.sweeps.inputs import Inputs
 from steerlab.sweeps.ledger import Ledger, Meter
+from steerlab.sweeps.own import operator_digest
 from steerlab.sweeps.scoring import as_json, bits_ratio, score_rows
 from steerlab.sweeps.settings import NEW_TOKENS as NEW_TOKENS
 
@@ -69,6 +71,7 @@ class Runner:
         seed: of what is sampled.
         workers: who runs the batches; by default this process.
         retry: run cells again that failed before.
+        operators: records of a user's own operators, by the names that cells call them.
     """
 
     model: Model
@@ -86,6 +89,7 @@ class Runner:
     seed: int = 0
     workers: Workers = run_locally
     retry: bool = False
+    operators: Mapping[str, Operator] = field(default_factory=dict)
     _inputs: Inputs = field(init=False, repr=False, compare=False)
     _hashed: dict[tuple[tuple[str, ...], str], list[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -100,6 +104,7 @@ class Runner:
         # Copies of the tables, so that a caller who goes on filling in his own changes no key
         # behind our back.
         object.__setattr__(self, "directions", dict(self.directions))
+        object.__setattr__(self, "operators", dict(self.operators))
         object.__setattr__(self, "limits", dict(self.limits))
         object.__setattr__(self, "_inputs", Inputs(self.model, self.corpus, dict(self.limits)))
 
@@ -119,6 +124,8 @@ class Runner:
         # The first prompt's tokens hold the template, the instruction and the tokenizer.
         tokens = self._inputs.tokens(self._inputs.prompt(cell, 0))
         hashed = [asdict(cell), tokens, *self._shared(cell.fits, cell.split)]
+        if cell.operator in self.operators:  # whose name alone does not say what it does
+            hashed.append(operator_digest(self.operators[cell.operator], cell.operator))
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
     def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
@@ -265,7 +272,7 @@ class Runner:
         outputs = decode_rows(
             self.model,
             table["prompt"].tolist(),
-            [cell.edit(self.directions, index) for _, cell, index in rows],
+            [cell.edit(self.directions, index, self.operators) for _, cell, index in rows],
             [self._seed(row) for row in batch.rows],
             Decoding(
                 new_tokens=self.new_tokens,

@@ -191,16 +191,12 @@ Targets = Annotated[
     Codes,
     Field(description="languages to steer to, such as de,es (default: all but the source)"),
 ]
-Estimators = Annotated[
-    tuple[Word, ...],
-    SOME,
-    check(_need_estimators),
-    NAMES,
-    Field(
-        description="ways to find a direction, such as diffmean,lda or lda against source; a wrong "
-        "one lists all"
-    ),
-]
+_ESTIMATORS = Field(
+    description="ways to find a direction, such as diffmean,lda or lda against source; a wrong one "
+    "lists all"
+)
+Estimators = Annotated[tuple[Word, ...], SOME, check(_need_estimators), NAMES, _ESTIMATORS]
+EstimatorNames = Annotated[tuple[Word, ...], SOME, NAMES, _ESTIMATORS]  # that a grid checks itself
 Layers = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...] | None,
     SOME,

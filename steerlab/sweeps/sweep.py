@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending, read_json, write_json
 from steerlab.core.settings import takes
@@ -18,7 +19,7 @@ from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
 from steerlab.scores.langid import identifier
 from steerlab.sweeps.cell import Cell
-from steerlab.sweeps.fits import fit
+from steerlab.sweeps.fits import fit, need_directions
 from steerlab.sweeps.folder import occupied
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
@@ -33,6 +34,7 @@ def sweep(
     corpus: Corpus | str | os.PathLike[str] | None = None,
     *,
     grid: Grid | None = None,
+    directions: Mapping[str, Directions] | None = None,
     out: str | Path | None = None,
     workers: Workers = run_locally,
     retry: bool = False,
@@ -43,18 +45,23 @@ def sweep(
     of a split.
 
     The grid is a `Grid`, or its keys: `sweep(model, corpus, layers=[3, 5], targets=["es"])`.
-    Directions come from the corpus' `estimate` split. With `out`, a folder, every finished batch is
-    kept: a run that was stopped at any moment goes on, several processes may work in it at once,
-    and all end with the same table. A cell that fails is left out, with its error in
-    `rows.attrs["failed"]`, and run again with `retry`. Gives one tidy row per output. With the key
-    `race`, when only the best layer and strength are wanted, settings that fall behind stop early;
-    how far each one went is in `rows.attrs["race"]`.
+    Directions come from the corpus' `estimate` split; your own function from Moments to Directions
+    stands among `estimators` as a name does, and an `Operator` record or a function, from a
+    Direction and a keyword to an Edit, is the value of its name in `operators`.
+
+    With `out`, a folder, every finished batch is kept: a run that was stopped at any moment goes
+    on, several processes may work in it at once, and all end with the same table. A cell that fails
+    is left out, with its error in `rows.attrs["failed"]`, and run again with `retry`. Gives one
+    tidy row per output. With the key `race`, when only the best layer and strength are wanted,
+    settings that fall behind stop early; how far each one went is in `rows.attrs["race"]`.
 
     Args:
         model: a loaded model, or the name of one: a Hub id, a folder or polyglot, the default.
         corpus: a `Corpus`, or a folder of aligned <iso>.txt files; by default the sentences in the
             package.
         grid: a `Grid` in place of the keys that follow.
+        directions: directions that are made already, by the names that rows call them; they are
+            run beside the estimators that are asked for, or alone.
         out: a folder that keeps what is finished, and from which the same call goes on.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
         retry: run cells again that failed before.
@@ -69,6 +76,8 @@ def sweep(
         corpus = None
     if model is not None:
         need_name(keys)
+    if directions is not None:
+        keys["directions"] = directions
     grid = Grid.either(grid, keys)
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
@@ -94,12 +103,13 @@ def prepare(
     model = _loaded(grid, model)
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
+    own = grid.own.digests() if folder is not None else {}
     runner = replace(_runner(grid, model, texts, folder), workers=workers, retry=retry)
     if folder is not None:
         if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
             # Another machine would advise other batches, and so do all of it again.
             runner = replace(runner, batch=planned["rows"])
-        _claim(folder, grid, runner)
+        _claim(folder, grid, runner, own)
         runner = replace(runner, folder=folder / "rows")
     layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
     directions = fit(
@@ -110,6 +120,7 @@ def prepare(
         source=grid.source,
         dictionaries=grid.saes,
         folder=folder,
+        own=grid.own,
     )
     runner = replace(runner, directions=directions)
     if folder is not None:  # for `progress_of`, which loads no model
@@ -190,7 +201,30 @@ def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
     for layer in {cell.layer for cell in cells} - {ALL}:
         model.need_layer(layer)
     texts.split(grid.split).take(grid.limit)
+    for name, directions in grid.own.directions.items():
+        _need_own(name, directions, grid, model, texts)
     return cells
+
+
+def _need_own(name: str, directions: Directions, grid: Grid, model: Model, texts: Corpus) -> None:
+    """Raise where directions that are given cannot be had at a cell of the grid."""
+    need_directions(name, directions, model)
+    if directions.source not in (None, grid.source):
+        raise SteerlabError(
+            f"directions {name!r} were fitted from {directions.source!r} only, and the source is "
+            f"{grid.source!r}; fit again from it, or give source={directions.source!r}"
+        )
+    for lang in (grid.source, *(grid.targets or texts.langs)):
+        if lang not in directions.langs:
+            raise SteerlabError(
+                f"directions {name!r} are of {' '.join(directions.langs)}, and {lang!r} was asked "
+                "for; give source= and targets= of these"
+            )
+    if missing := [layer for layer in grid.layers or () if layer not in directions.layers]:
+        raise SteerlabError(
+            f"directions {name!r} are at layers {', '.join(map(str, directions.layers))}, and "
+            f"layer {missing[0]} was asked for; give layers= of these"
+        )
 
 
 def _named(cell: Mapping[str, Any]) -> str:
@@ -244,13 +278,21 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
         one_line=grid.one_line,
         temperature=grid.temperature,
         seed=grid.seed,
+        operators=grid.own.operators,
     )
 
 
-def _claim(folder: Path, grid: Grid, runner: Runner) -> None:
-    """Take a folder that is empty or that a sweep of the same model made."""
+def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> None:
+    """Take a folder that is empty or that a sweep of the same model made, with the same things of
+    the user's own under the same names."""
     file = folder / "sweep.json"
     made = read_json(file).get("model", {})
+    kept = read_json(file).get("own", {})
+    if changed := [name for name in own if kept.get(name, own[name]) != own[name]]:
+        raise SteerlabError(
+            f"{folder} holds rows of another {changed[0]!r}; give yours another name, or another "
+            "folder"
+        )
     model = runner.model.metadata
     if made and (other := [key for key in model if made.get(key) != model[key]]):
         differences = ", ".join(f"{key} {made.get(key)} there, {model[key]} here" for key in other)
@@ -276,5 +318,6 @@ def _claim(folder: Path, grid: Grid, runner: Runner) -> None:
             "corpus": corpus,
             "identifier": runner.identifier.name,
             "plan": runner.plan,
+            **({"own": {**kept, **own}} if kept or own else {}),
         },
     )

@@ -21,4 +21,7 @@ from steerlab.estimate.units.lape import sae_lape as sae_lape
 from steerlab.estimate.units.monolinguality import monolinguality as monolinguality
 from steerlab.estimate.units.nju import Alignment as Alignment
 from steerlab.estimate.units.nju import nju as nju
+from steerlab.estimate.units.record import Method as Method
+from steerlab.estimate.units.record import Readings as Readings
+from steerlab.estimate.units.registry import METHODS as METHODS
 from steerlab.estimate.units.selection import Selection as Selection

@@ -12,6 +12,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
 from steerlab.estimate.units.controls import need_of
+from steerlab.estimate.units.record import Method
 from steerlab.estimate.units.selection import Selection
 from steerlab.sae import SAE
 
@@ -261,3 +262,15 @@ def _need_two(firing: Firing, made: Directions) -> Directions:
             f"this firing is of {' '.join(firing.langs)} alone; a direction needs two languages"
         )
     return made
+
+
+def _sae_diffmean(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
+    return sae_diffmean(latents, saes)
+
+
+# A dense vector: no chosen features, and so none to clamp.
+RECORDS = {
+    "sae diffmean": Method(
+        _sae_diffmean, ("latents", "saes"), ("add", "ablate", "rotate", "affine", "push")
+    ),
+}

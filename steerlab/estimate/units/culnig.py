@@ -3,8 +3,11 @@ others."""
 
 import torch
 
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.firing import Gradients
+from steerlab.core.firing import Firing, Gradients
+from steerlab.estimate.units.as_directions import masked
+from steerlab.estimate.units.record import NEURONS, Method
 from steerlab.estimate.units.selection import (
     Selection,
     how_many,
@@ -52,3 +55,10 @@ def culnig(gradients: Gradients, *, share: float = 0.01, least: float = LEAST) -
     return selected(
         "culnig", gradients, chosen, score, {"share": share, "least": least, "top": int(top.sum())}
     )
+
+
+def _culnig(gradients: Gradients, neurons: Firing, *, source: str) -> Directions:
+    return masked(culnig(gradients), neurons, source=source)
+
+
+RECORDS = {"culnig": Method(_culnig, ("gradients", "neurons"), NEURONS)}

@@ -13,6 +13,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, LatentPairs, Lift
 from steerlab.estimate.spectra import Spectrum, spectrum_of, window
 from steerlab.estimate.units.as_directions import decoded
+from steerlab.estimate.units.record import FEATURES, Method
 from steerlab.estimate.units.selection import Selection, need_languages, selected
 from steerlab.sae import SAE
 
@@ -235,3 +236,16 @@ def _need_pairs(selection: Selection, pairs: LatentPairs) -> None:
                     "make them anew with "
                     "latent_pairs(model, corpus, saes, selection)"
                 )
+
+
+def _foxp2(
+    latents: Firing, lift: Lift, pairs: LatentPairs, saes: Mapping[int, SAE], *, source: str
+) -> Directions:
+    return signed(foxp2_features(latents, lift), pairs, latents, saes)
+
+
+RECORDS = {
+    "foxp2": Method(
+        _foxp2, ("latents", "lift", "pairs", "saes"), (*FEATURES, "signed_shift", "push_pull")
+    ),
+}

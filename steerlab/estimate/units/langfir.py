@@ -1,7 +1,7 @@
 """LangFIR: features that fire on nearly every text of a language, and on hardly any sequence of
 random tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -10,9 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
+from steerlab.estimate.units.as_directions import decoded
+from steerlab.estimate.units.record import Method
 from steerlab.estimate.units.selection import Selection, need_share, selected
+from steerlab.sae import SAE
 
 CONSISTENCIES, NOISES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5), (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -241,3 +245,21 @@ def _agreement(sets: Bool[Tensor, "draw unit"], whole: Bool[Tensor, " unit"]) ->
     }
     sizes = {"size": float(sets.sum(1).double().mean()), "size_all": int(whole.sum())}
     return told | sizes | {"draws": len(sets), "undefined": len(sets) - len(index)}
+
+
+def _langfir(
+    latents: Firing, random: Firing, saes: Mapping[int, SAE], *, source: str
+) -> Directions:
+    return decoded(langfir(latents, random), latents, saes, source=source)
+
+
+def _langfir_shuffled(
+    latents: Firing, random: Firing, shuffled: Firing, saes: Mapping[int, SAE], *, source: str
+) -> Directions:
+    return decoded(langfir(latents, random, shuffled), latents, saes, source=source)
+
+
+RECORDS = {
+    "langfir": Method(_langfir, ("latents", "random", "saes")),
+    "langfir shuffled": Method(_langfir_shuffled, ("latents", "random", "shuffled", "saes")),
+}

@@ -1,13 +1,17 @@
 """LAPE: units that few languages turn on, by the entropy of their firing rates over languages."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
+from steerlab.estimate.units.as_directions import decoded, masked
+from steerlab.estimate.units.record import NEURONS, Method
 from steerlab.estimate.units.selection import (
     Selection,
     how_many,
@@ -16,6 +20,7 @@ from steerlab.estimate.units.selection import (
     need_share,
     selected,
 )
+from steerlab.sae import SAE
 
 
 def entropy(rate: Float[Tensor, "lang ..."]) -> Float[Tensor, "..."]:
@@ -106,3 +111,17 @@ def _first(
     marked = torch.zeros_like(score, dtype=torch.bool).flatten()
     marked[by_rate] = lowest(score.flatten()[by_rate][None], number)[0]
     return marked.view(score.shape)
+
+
+def _sae_lape(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
+    return decoded(sae_lape(latents), latents, saes, source=source)
+
+
+def _neurons(neurons: Firing, *, source: str) -> Directions:
+    return masked(lape(neurons), neurons, source=source)
+
+
+RECORDS = {
+    "sae lape": Method(_sae_lape, ("latents", "saes")),
+    "lape": Method(_neurons, ("neurons",), NEURONS),
+}

@@ -1,10 +1,16 @@
 """Monolinguality: features whose mean value on one language stands out from that on the others."""
 
+from collections.abc import Mapping
+
 import torch
 
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
+from steerlab.estimate.units.as_directions import decoded, gated
+from steerlab.estimate.units.record import Method
 from steerlab.estimate.units.selection import Selection, need_languages, selected
+from steerlab.sae import SAE
 
 
 def monolinguality(firing: Firing, *, top: int = 2) -> Selection:
@@ -26,3 +32,17 @@ def monolinguality(firing: Firing, *, top: int = 2) -> Selection:
         -1, nu.topk(top, dim=-1).indices, value=True
     )
     return selected("monolinguality", firing, best & (nu > 0), nu, {"top": top})
+
+
+def _monolinguality(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
+    return decoded(monolinguality(latents), latents, saes, source=source)
+
+
+def _gated(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:
+    return gated(monolinguality(latents), latents, saes)
+
+
+RECORDS = {
+    "monolinguality": Method(_monolinguality, ("latents", "saes")),
+    "monolinguality gated": Method(_gated, ("latents", "saes"), ("gate", "add")),
+}

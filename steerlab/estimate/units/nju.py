@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
+from steerlab.estimate.units.as_directions import masked
 from steerlab.estimate.units.lape import bar_of, entropy
+from steerlab.estimate.units.record import NEURONS, Method
 from steerlab.estimate.units.selection import Selection, how_many, lowest, need_languages
 
 KINDS = ("none", "specific", "related", "agnostic")
@@ -212,3 +215,10 @@ def _stretch(number: list[int]) -> tuple[int, int]:
             first = runs.pop()[0] if runs[-1][1] == place > 0 else place
             runs.append((first, place + 1))
     return max(runs, key=lambda run: (run[1] - run[0], sum(number[slice(*run)])))
+
+
+def _nju(neurons: Firing, *, source: str) -> Directions:
+    return masked(nju(neurons).selection("both"), neurons, source=source)
+
+
+RECORDS = {"nju": Method(_nju, ("neurons",), NEURONS)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from steerlab.core.columns import score_records
 from steerlab.scores.confusion import columns
 from steerlab.scores.judges.agreement import agreement, rejudge
 from steerlab.scores.judges.answers import Answer, Judge
@@ -16,7 +17,6 @@ from steerlab.scores.judges.instruct import Instruct
 from steerlab.scores.judges.likelihood import Likelihood
 from steerlab.scores.judges.retrieval import DISTRACTORS, Retrieval
 from steerlab.scores.langid import Identifier
-from steerlab.scores.text import repetition
 
 __all__ = [
     "DISTRACTORS",
@@ -40,7 +40,8 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
 
     `in_language`: the identified language is the target. `relevant`: the judge gives the full
     rating, 1. `joint`: both, so that the output is in the target language and about its own prompt.
-    Beside them stand the judge's own columns and those of `confusion.columns`.
+    Beside them stand the judge's own columns, every score whose record computes it from an answer,
+    and those of `confusion.columns`.
 
     Args:
         answers: the outputs, and what they came from.
@@ -56,6 +57,11 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
     judged = dict(judge.rate(identified))
     in_language = np.array([answer.language == answer.target for answer in identified], dtype=bool)
     relevant = np.asarray(judged["rating"], dtype=float) >= 1  # a rating of NaN is not relevant
+    computed = {
+        name: [record.compute(answer) for answer in identified]
+        for name, record in score_records().items()
+        if record.compute
+    }
     targets = [answer.target for answer in identified]
     return {
         "output": outputs,
@@ -64,6 +70,6 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
         "relevant": relevant,
         "joint": in_language & relevant,
         **judged,
-        "repetition": [repetition(output) for output in outputs],
+        **computed,
         **columns(outputs, targets, languages=languages),
     }

@@ -1,31 +1,9 @@
-"""What a judge is given, and what it is."""
+"""What a judge is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-
-@dataclass(frozen=True)
-class Answer:
-    """An output of a model, and what it came from.
-
-    Args:
-        output: what the model wrote.
-        prompt: the whole prompt, as the model read it.
-        question: the question or sentence in the prompt.
-        sentence: the number of the question or sentence in the corpus' files.
-        source: the code of the language that the question is in.
-        target: the code of the language that the model was steered to.
-        language: the code of the language that the output is in; "" until it is identified.
-    """
-
-    output: str
-    prompt: str
-    question: str
-    sentence: int
-    source: str
-    target: str
-    language: str = ""
+from steerlab.scores.answer import Answer as Answer
 
 
 @runtime_checkable

@@ -4,18 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steerlab.core.columns import Score, score_records, summary_key
 from steerlab.figures.style import CONTROLS, readable
 from steerlab.studies.html.formats import Interval, interval
 from steerlab.studies.main.page.sentences import JOINT_FLOOR, LFS_FLOOR, holds
 from steerlab.studies.main.page.values import controls, joint, methods, protagonist, setting
 
-_SCORES = {
-    "lfs": "LFS",
-    "relevance": "Relevance",
-    "score": "S",
-    "bits_per_byte_ratio": "Bits/byte ratio",
-    "dose": "Dose",
-}
 # The drawing of an interval: 150 wide, with room for half a dot at either end.
 _LEFT, _LENGTH = 4, 142
 
@@ -46,9 +40,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Headline:
-    """The main table: its columns, the methods, then the controls."""
+    """The main table: its columns and the decimals of the scores, the methods, then the
+    controls."""
 
     columns: list[str]
+    digits: list[int]
     methods: list[Row]
     controls: list[Row]
     sentences: str
@@ -86,6 +82,7 @@ def headline(summary: Mapping[str, Any]) -> Headline:
     top = 1.05 * max([0.1, *(read.high for read in intervals if read)])
     best = max((joint(summary, name) for name in methods(summary)), default=-1.0)
     chance = interval(summary.get("chance"))
+    shown = _shown(summary)
 
     def row(name: str) -> Row:
         result = summary["results"][name]
@@ -97,12 +94,13 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             joint=read,
             best=joint(summary, name) == best,
             forest=_forest(read, top, chance.value if chance else None),
-            scores=[interval(result.get(key)) for key in _SCORES],
+            scores=[interval(result.get(key)) for key in (*shown, "dose")],
             setting=setting(result),
         )
 
     return Headline(
-        columns=[*_SCORES.values(), "Setting"],
+        columns=[*(score.heading for score in shown.values()), "Dose", "Setting"],
+        digits=[*(score.digits for score in shown.values()), 2],
         methods=[row(name) for name in methods(summary)],
         controls=[row(name) for name in controls(summary)],
         sentences=str(summary.get("n_sentences", "?")),
@@ -110,6 +108,14 @@ def headline(summary: Mapping[str, Any]) -> Headline:
         choice=str(summary.get("choice", "")),
         chance=chance.value if chance else None,
     )
+
+
+def _shown(summary: Mapping[str, Any]) -> dict[str, Score]:
+    """The scores of the table by their keys in the summary; one that no result has is left out,
+    such as a score that is newer than the run."""
+    keys = {summary_key(name): score for name, score in score_records().items() if score.on_page}
+    results = summary["results"].values()
+    return {key: score for key, score in keys.items() if any(key in result for result in results)}
 
 
 def differences(summary: Mapping[str, Any]) -> Differences | None:
