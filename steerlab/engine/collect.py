@@ -1,6 +1,6 @@
 """One streaming pass of a corpus through a model, into the statistics that estimators take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import PAIRS, PARTS, Moments, derangement
+from steerlab.core.moments import PAIRS, PARTS, Moments, Paired, derangement
 from steerlab.core.sites import hook_name
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
@@ -101,15 +101,10 @@ def collect(
                     ids = tokens_of(model, lang, lines, form)
                     means[lang] = _read(reader, moments, lang, ids)
                     bar.advance(task, len(lines))
-            if moments.pairs is None:
-                continue
-            if derange is not None:
-                count = len(means[source])
-                if count < 2:
-                    continue  # one sentence alone has no other to be paired with
+            if moments.pairs is not None:
                 # Another permutation for each batch, and the same ones in every run.
-                means[source] = means[source][derangement(count, derange + start)]
-            moments.pairs.update(means)
+                seed = None if derange is None else derange + start
+                _add_pairs(moments.pairs, means, seed)
     moments.provenance["tokens"] = int(moments.count.sum())
     return moments
 
@@ -139,6 +134,17 @@ def _parts(
             f"the statistics {', '.join(also)} will take {total / 2**30:.1f} GiB of memory"
         )
     return tuple(also)
+
+
+def _add_pairs(pairs: Paired, means: Mapping[str, Tensor], seed: int | None) -> None:
+    """Add the means of aligned texts to the pairs; with a seed, each text of the source takes part
+    in the pairs of another."""
+    if seed is not None:
+        of_source = means[pairs.source]
+        if len(of_source) < 2:
+            return  # one text alone has no other to be paired with
+        means = {**means, pairs.source: of_source[derangement(len(of_source), seed)]}
+    pairs.update(means)
 
 
 def _read(

@@ -46,6 +46,11 @@ def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int | None = None)
     NaN for an empty text.
 
     Per byte, not per token, so that models with different tokenizers can be compared.
+
+    Args:
+        model: what `load` takes.
+        texts: the texts to predict; equal ones run once.
+        batch: the most rows that run together; by default as many as memory advises.
     """
     model = load(model)
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
@@ -62,6 +67,7 @@ def _nats(
     model: Model, ids: list[list[int]], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, "edit text"]:
     """The negative log-likelihood of each text's tokens after the first, under each edit."""
+    # Edits of a text come beside each other: a batch then holds few prompts, and shares them.
     count = len(edits)
     texts = [tokens for tokens in ids for _ in edits]  # row = text · count + edit
     carries = list(range(count)) * len(ids)

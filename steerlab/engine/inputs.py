@@ -38,7 +38,13 @@ def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -
 
 def need_room(model: Model, ids: Sequence[Sequence[int]], *, new: int = 0) -> None:
     """Raise `SteerlabError` where a row of tokens is longer than the model was made for, or becomes
-    so with `new` tokens behind it."""
+    so with `new` tokens behind it.
+
+    Args:
+        model: whose `context` is the limit.
+        ids: the tokens of each row.
+        new: how many tokens will follow.
+    """
     length = max(map(len, ids), default=0)
     if length + new <= model.context:
         return

@@ -27,13 +27,21 @@ def need_words(words: Lexicon, langs: Iterable[str]) -> None:
 
 def need_sae(saes: Mapping[int, SAE], layer: int, selection: Selection) -> SAE:
     """The layer's autoencoder; one that is not there, and one with other units than those of a
-    selection, raise `SteerlabError`."""
+    selection, raise `SteerlabError`.
+
+    Args:
+        saes: autoencoders by layer.
+        layer: the layer.
+        selection: units that were chosen among the autoencoder's latents.
+    """
     if layer not in saes:
         layers = ", ".join(map(str, saes)) or "none"
         raise SteerlabError(
             f"there is no autoencoder of layer {layer}; there are {layers}: give one, or use .at"
         )
     sae = saes[layer]
+    # A selection does not know its autoencoder; the number of latents and the site are what can be
+    # compared.
     if (sae.latents, sae.site) != (selection.units, selection.site):
         raise SteerlabError(
             f"the units were chosen of {selection.units} at {selection.site}, and the autoencoder "
