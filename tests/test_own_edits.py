@@ -14,7 +14,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from test_edits import WIDTH, Fake, alone, at_site, direction, randn, same_bits, steer, where
+from edits_by_hand import WIDTH, Fake, alone, at_site, direction, randn, same_bits, steer, where
 from torch import Tensor
 
 from steerlab.core.corpus import Corpus

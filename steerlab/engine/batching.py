@@ -1,5 +1,8 @@
-"""Which rows run together: decided before a run from sizes alone, halved only where memory runs
-out."""
+"""Which rows run together in a batch.
+
+It is decided before a run, from sizes alone, so that the same machine always decides the same; only
+where memory runs out after all are batches halved.
+"""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -12,21 +15,25 @@ from rich.console import Console
 
 from steerlab.core.errors import SteerlabError
 
-ROWS = 512  # more does not pay on a CPU; the benchmark's section `profile` measures it
-TOKENS = 4096  # of a batch that keeps the logits of every position
-SHARE = (
-    0.5  # of the memory that the weights leave on the device, which is all that a run plans to take
-)
+# Larger batches do not pay on a CPU; the benchmark's section `profile` measures it.
+ROWS = 512
+# The most tokens of a batch that keeps the logits of every position: they outgrow all else.
+TOKENS = 4096
+# The share of the memory beside the weights that a run plans to take. The rest is for what the
+# estimate of `row_bytes` leaves out: fragments, the allocator's reserve, other processes.
+SHARE = 0.5
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Batches of row numbers: rows of like length, of one prompt and of one depth beside each
-    other.
+    """Which rows run together.
 
-    `row_bytes` is what a row of the longest kind is estimated to take.
+    Args:
+        batches: the numbers of the rows of each batch, in the order in which they run.
+        rows: the most rows of a batch.
+        row_bytes: the bytes that a row of the longest kind is estimated to take.
     """
 
     batches: tuple[tuple[int, ...], ...]
@@ -45,22 +52,26 @@ def plan(
     every: bool = False,
     batch: int | None = None,
 ) -> Plan:
-    """Cut rows of tokens `ids` into batches of at most `batch` rows, or of as many as `advise`
-    says. Raises where not even one row fits.
+    """Cut rows into batches in which rows of like length and of one prompt come beside each other.
+
+    Rows of like length need little padding, and rows of one prompt can share it. Raises
+    `SteerlabError` where not even one row fits into memory.
 
     Args:
-        ids: the tokens of each row; rows of like tokens come beside each other.
+        model: what will run the rows.
+        ids: the tokens of each row.
         depth: where each row joins its prompt, or another number by which rows of one prompt are
             put in order.
         only: the numbers of the rows to run; by default all.
         longest: the tokens to reckon with for a row; by default those of the longest.
         new: how many tokens will follow.
         every: whether the logits of every position are kept.
-        batch: the rows of a batch, whatever memory says.
+        batch: the most rows of a batch, whatever memory says; by default what `advise` gives.
     """
     chosen = range(len(ids)) if only is None else only
     if longest is None:
         longest = max((len(ids[row]) for row in chosen), default=0)
+    # Asked in any case: it raises where not even one row fits.
     advised = advise(model, longest, new=new, every=every)
     rows = advised if batch is None else _need_rows(batch)
     order = sorted(chosen, key=lambda row: (len(ids[row]), ids[row], depth[row]))
@@ -75,12 +86,19 @@ def plan_in_order(
     every: bool = False,
     backward: bool = False,
 ) -> Plan:
-    """Cut rows of tokens `ids` into batches in the given order: at most `batch` rows each, fewer
-    only where memory holds fewer.
+    """Cut rows into batches in the given order, with fewer than `batch` rows only where memory
+    holds fewer.
 
-    For what is added up over batches. The last bits of such a sum depend on which rows run
-    together, so that this does not depend on their lengths, nor on a machine that has the memory.
-    `every` and `backward` as for `row_bytes`.
+    It is for what is added up over batches: the last bits of such a sum depend on which rows run
+    together, so that here this depends neither on their lengths nor, as long as memory suffices, on
+    the machine. Raises `SteerlabError` where not even one row fits.
+
+    Args:
+        model: what will run the rows.
+        ids: the tokens of each row.
+        batch: the rows of a batch.
+        every: whether the logits of every position are kept.
+        backward: whether every block's activations are kept for gradients.
     """
     longest = max(map(len, ids), default=0)
     held = fitting(model, longest, every=every, backward=backward)
@@ -90,26 +108,44 @@ def plan_in_order(
 
 
 def _need_rows(batch: int) -> int:
+    """The size of a batch as it was given; less than one row raises."""
     if batch < 1:
         raise SteerlabError(f"a batch of {batch} rows is none; give 1 or more")
     return batch
 
 
 def _cut(order: Sequence[int], rows: int) -> tuple[tuple[int, ...], ...]:
+    """Numbers of rows, cut into batches of so many, in their order."""
     return tuple(tuple(order[start : start + rows]) for start in range(0, len(order), rows))
 
 
 def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> int:
-    """The rows of a batch: as many as pay and as half of the free memory holds; raises where not
-    even one fits."""
-    most = max(1, TOKENS // max(longest, 1)) if every else ROWS
-    return min(most, fitting(model, longest, new=new, every=every))
+    """How many rows a batch should have: as many as pay, and as half of the free memory holds.
+
+    Raises `SteerlabError` where not even one fits.
+
+    Args:
+        model: what will run the rows.
+        longest: the tokens of the longest row.
+        new: how many tokens will follow.
+        every: whether the logits of every position are kept.
+    """
+    pays = max(1, TOKENS // max(longest, 1)) if every else ROWS
+    return min(pays, fitting(model, longest, new=new, every=every))
 
 
 def fitting(
     model: Any, longest: int, *, new: int = 0, every: bool = False, backward: bool = False
 ) -> int:
-    """How many rows half of the free memory holds; raises where it does not hold even one."""
+    """How many rows half of the free memory holds; raises `SteerlabError` where not even one.
+
+    Args:
+        model: what will run the rows.
+        longest: the tokens of the longest row.
+        new: how many tokens will follow.
+        every: whether the logits of every position are kept.
+        backward: whether every block's activations are kept for gradients.
+    """
     need = row_bytes(model, longest, new=new, every=every, backward=backward)
     budget = (memory(model.device) - model.bytes) * SHARE
     if need > budget:
@@ -125,33 +161,41 @@ def fitting(
 def row_bytes(
     model: Any, length: int, *, new: int = 0, every: bool = False, backward: bool = False
 ) -> int:
-    """Estimated bytes of one row: its keys and values, the widest moment of a block, and its
-    logits in float32.
+    """Estimated bytes of one row: its keys and values, the largest that a block holds at a time,
+    and its logits in float32.
 
     Args:
+        model: what will run the row.
         length: tokens of the row.
         new: how many will follow; without any there is no cache.
         every: whether the logits of every position are kept.
         backward: whether every block's activations are kept for gradients.
     """
-    config, width = model.config, model.width
+    config = model.config
+    width = model.width
+    # Each size by the names that Hugging Face's and TransformerLens' configs have for it.
     heads = _size(config, ("num_attention_heads", "n_heads", "n_head"), 1)
-    kept = _size(config, ("num_key_value_heads", "n_key_value_heads"), heads)
-    dim = _size(config, ("head_dim", "d_head"), width // heads)
-    inner = _size(config, ("intermediate_size", "d_mlp", "n_inner"), 4 * width)
+    key_heads = _size(config, ("num_key_value_heads", "n_key_value_heads"), heads)
+    head_width = _size(config, ("head_dim", "d_head"), width // heads)
+    mlp_width = _size(config, ("intermediate_size", "d_mlp", "n_inner"), 4 * width)
     vocab = _size(config, ("vocab_size", "d_vocab"), 0)
     item = torch.empty(0, dtype=model.dtype).element_size()
-    cache = 2 * model.n_layers * kept * dim * (length + new) * item
-    scores = heads * length * length * 4
-    block = length * (6 * width + 3 * inner) * max(item, 4)
+    cache = 2 * model.n_layers * key_heads * head_width * (length + new) * item  # keys and values
+    scores = heads * length * length * 4  # attention scores, in float32
+    # The residual stream with its copies, and the MLP's gate, up projection and product.
+    block = length * (6 * width + 3 * mlp_width) * max(item, 4)
     blocks = model.n_layers if backward else 1
+    # Each logit in the model's dtype, in float32, and once more in what is computed from it.
     logits = (length if every else 1) * vocab * (item + 8)
-    # Twice the cache: where rows leave it, the old one is there until the new one is written.
+    # Twice the cache: where rows leave it, the old one stays until the new one is written.
     return 2 * (cache if new else 0) + blocks * (scores + block) + logits
 
 
 def memory(device: torch.device) -> int:
-    """Bytes of the whole device, so that the same machine always plans the same."""
+    """Bytes of memory that the whole device has.
+
+    Not those that happen to be free: the same machine should always plan the same batches.
+    """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)
@@ -163,21 +207,29 @@ def run(
     mark: Callable[[], Any] = lambda: None,
     undo: Callable[[Any], Any] = lambda _: None,
 ) -> Plan:
-    """Do the work batch by batch; where memory runs out the batch and all that follow are halved,
-    and it is said.
+    """Do the work batch by batch; where memory runs out, the batch and all that follow are halved,
+    and a line on stderr says so.
 
-    `mark` and `undo` take back what a failed batch has counted. Gives the plan as it was kept to;
-    raises where not even one row runs.
+    The result is the plan as it was kept to. Raises `SteerlabError` where memory runs out at a
+    single row; any other error of the work is passed on.
+
+    Args:
+        made: the plan.
+        work: what to do with the numbers of the rows of a batch. It may be called again with the
+            same rows.
+        mark: gives the state of what the work counts, before each batch.
+        undo: takes back to such a state what a failed batch has counted.
     """
     waiting = list(made.batches)
     done: list[tuple[int, ...]] = []
     rows = made.rows
     while waiting:
         batch = waiting.pop(0)
-        before = mark()
         if len(batch) > rows:
+            # Batches have become smaller since the plan was made.
             waiting[:0] = [batch[:rows], batch[rows:]]
             continue
+        before = mark()
         try:
             work(batch)
             done.append(batch)
@@ -205,11 +257,15 @@ def run(
 
 @dataclass
 class InOrder:
-    """Runs rows in the order in which they are given: together if memory holds them, else in as few
-    batches as it holds.
+    """Runs rows in the order in which they are given, together as far as memory holds them.
 
-    Where memory runs out the batch and all that follow, in later calls too, are halved, and it is
-    said. `every` and `backward`: what a row keeps, as for `row_bytes`.
+    Where memory runs out, the batch and all that follow are halved, those of later calls too, and a
+    line on stderr says so.
+
+    Args:
+        model: what runs the rows.
+        every: whether the logits of every position are kept.
+        backward: whether every block's activations are kept for gradients.
     """
 
     model: Any
@@ -220,36 +276,37 @@ class InOrder:
     def run(
         self, ids: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Result]
     ) -> list[Result]:
-        """What `work` gives for each batch of numbers of rows: one result, or more where memory is
-        short.
+        """What `work` gives for each batch: one result, or more where memory is short.
 
-        A batch that fails must leave nothing behind: let `work` only read, and add up what it
-        gives. `ids`: the tokens of each row.
+        A batch that fails must leave nothing behind, since it runs again: `work` should only read,
+        and its results be added up here.
+
+        Args:
+            ids: the tokens of each row.
+            work: what to do with the numbers of the rows of a batch.
         """
-        made = plan_in_order(
-            self.model,
-            ids,
-            batch=max(1, len(ids)) if self._most is None else self._most,
-            every=self.every,
-            backward=self.backward,
+        most = max(1, len(ids)) if self._most is None else self._most
+        planned = plan_in_order(
+            self.model, ids, batch=most, every=self.every, backward=self.backward
         )
         results: list[Result] = []
-        kept = run(made, lambda rows: results.append(work(rows)))
-        if kept.rows < made.rows:
-            self._most = kept.rows
+        kept_to = run(planned, lambda rows: results.append(work(rows)))
+        if kept_to.rows < planned.rows:
+            self._most = kept_to.rows
         return results
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or torch, on CPU or CUDA, says that memory ran out."""
+    """Whether an error says that memory ran out: Python's, or torch's on CPU or CUDA."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    # On a CPU torch raises a plain RuntimeError, which its text alone tells from others.
     messages = ("can't allocate memory", "not enough memory", "CUDA out of memory")
     return any(message in str(error) for message in messages)
 
 
 def _size(config: Any, names: Sequence[str], otherwise: int) -> int:
-    """The first of these attributes that a model's config has."""
+    """The first of these attributes that a model's config has, or else the given number."""
     for name in names:
         if (size := getattr(config, name, None)) is not None:
             return int(size)

@@ -1,6 +1,6 @@
-"""One streaming pass of a corpus through a model, into statistics."""
+"""One streaming pass of a corpus through a model, into the statistics that estimators take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import PAIRS, PARTS, Moments, derangement
+from steerlab.core.moments import PAIRS, PARTS, Moments, Paired, derangement
 from steerlab.core.sites import hook_name
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
@@ -19,9 +19,9 @@ from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, to
 from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
 
-SAMPLE = PAIRS  # token vectors a language in the reservoir
-TEXTS = 64  # of one language that are read together
-FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered unasked
+SAMPLE = PAIRS  # token vectors of a language that are kept, in a reservoir
+TEXTS = 64  # texts of one language that are read together
+FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered without being asked for
 
 
 @torch.inference_mode()
@@ -38,15 +38,33 @@ def collect(
     batch: int = TEXTS,
     progress: bool = False,
 ) -> Moments:
-    """Read every line of the corpus once and keep moments per language; BOS and padding do not
-    count.
+    """Read every line of a corpus once and keep statistics of the activations in each language; BOS
+    and padding do not count.
 
-    `also` names what to gather beside count and means: `scatter` (width² per layer, for `lda` and
-    `leace`), `clouds` (width² per layer and language, for `ellipsoid`), `sample` (for `probe` and
-    the shrinkage of `lda`), `pairs` (from `source`; width² per layer and language, for `pca` and
-    `eigengap`; needs an aligned corpus). Without it, whatever fits in 256 MB. Larger requests print
-    their memory first. `derange`, a seed, pairs each sentence of the source with the translation of
-    another of its batch: what paired methods find without pairs.
+    Beside counts and means there are four kinds of statistics, which `also` names:
+
+    - `scatter`: width² numbers a layer, for `lda` and `leace`.
+    - `clouds`: width² numbers a layer and language, for `ellipsoid`.
+    - `sample`: token vectors, for `probe` and the shrinkage of `lda`.
+    - `pairs`: differences of sentences from their translations in `source`, width² numbers a layer
+      and language, for `pca` and `eigengap`; needs an aligned corpus.
+
+    Raises `SteerlabError` for an unknown statistic, layer or site, and for pairs of a corpus that
+    is not aligned.
+
+    Args:
+        model: what `load` takes.
+        corpus: the lines to read, in each language.
+        layers: which layers to read; by default all.
+        site: where in a layer.
+        also: the statistics to gather; by default each that takes at most 256 MB. What takes more
+            in all is announced on stderr first.
+        source: the language that pairs start from.
+        derange: a seed. Each sentence of the source is then paired with the translation of another
+            of its batch: a control, for what paired methods find without true pairs.
+        form: the prompt form that lines are put in.
+        batch: how many texts of a language are read together.
+        progress: whether to show a bar on stderr.
     """
     model = load(model)
     chosen = chosen_layers(model, layers)
@@ -75,6 +93,7 @@ def collect(
         task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
         reader = InOrder(model)
         for start in range(0, len(corpus), batch):
+            # The same lines of all languages together, since pairs need the texts' means at once.
             means: dict[str, Tensor] = {}
             for lang in corpus.langs:
                 lines = corpus[lang][start : start + batch]
@@ -82,10 +101,10 @@ def collect(
                     ids = tokens_of(model, lang, lines, form)
                     means[lang] = _read(reader, moments, lang, ids)
                     bar.advance(task, len(lines))
-            if moments.pairs is not None and (derange is None or len(means[source]) > 1):
-                if derange is not None:
-                    means[source] = means[source][derangement(len(means[source]), derange + start)]
-                moments.pairs.update(means)
+            if moments.pairs is not None:
+                # Another permutation for each batch, and the same ones in every run.
+                seed = None if derange is None else derange + start
+                _add_pairs(moments.pairs, means, seed)
     moments.provenance["tokens"] = int(moments.count.sum())
     return moments
 
@@ -93,22 +112,23 @@ def collect(
 def _parts(
     also: Sequence[str] | None, corpus: Corpus, layers: int, width: int, source: str
 ) -> tuple[str, ...]:
-    sizes = {
+    """The statistics to gather: what was asked for, or each that is small and possible."""
+    langs = len(corpus.langs)
+    sizes = {  # bytes: scatter is summed in float64, the others are kept in float32
         "scatter": 8 * layers * width**2,
-        "clouds": 4 * len(corpus.langs) * layers * width**2,
-        "sample": 4 * SAMPLE * len(corpus.langs) * layers * width,
-        "pairs": 4 * len(corpus.langs) * layers * width * (width + PAIRS),
+        "clouds": 4 * langs * layers * width**2,
+        "sample": 4 * SAMPLE * langs * layers * width,
+        "pairs": 4 * langs * layers * width * (width + PAIRS),
     }
     if also is None:
-        able = [
-            part for part in PARTS if part != "pairs" or (corpus.aligned and source in corpus.langs)
-        ]
-        return tuple(part for part in able if sizes[part] <= FREE_BYTES)
+        has_pairs = corpus.aligned and source in corpus.langs
+        possible = [part for part in PARTS if part != "pairs" or has_pairs]
+        return tuple(part for part in possible if sizes[part] <= FREE_BYTES)
     if unknown := [part for part in also if part not in PARTS]:
         raise SteerlabError(f"there is no statistic {unknown[0]!r}; also= takes {', '.join(PARTS)}")
     if "pairs" in also:
         corpus.need_aligned("collecting pairs")
-        corpus[source]
+        corpus[source]  # raises where the corpus has no such language
     if (total := sum(sizes[part] for part in also)) > FREE_BYTES:
         Console(stderr=True).print(
             f"the statistics {', '.join(also)} will take {total / 2**30:.1f} GiB of memory"
@@ -116,28 +136,42 @@ def _parts(
     return tuple(also)
 
 
+def _add_pairs(pairs: Paired, means: Mapping[str, Tensor], seed: int | None) -> None:
+    """Add the means of aligned texts to the pairs; with a seed, each text of the source takes part
+    in the pairs of another."""
+    if seed is not None:
+        of_source = means[pairs.source]
+        if len(of_source) < 2:
+            return  # one text alone has no other to be paired with
+        means = {**means, pairs.source: of_source[derangement(len(of_source), seed)]}
+    pairs.update(means)
+
+
 def _read(
     reader: InOrder, moments: Moments, lang: str, ids: list[list[int]]
 ) -> Float[Tensor, "text layer width"]:
-    """Feed texts of one language to the moments; each text's mean comes back in the order of the
+    """Add texts of one language to the moments; the result is each text's mean, in the order of the
     texts."""
     model = reader.model
     need_room(model, ids)
     names = {layer: hook_name(moments.site, layer) for layer in moments.layers}
 
     def work(rows: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
-        seen: dict[str, Tensor] = {}
-        looks = [(moments.site, layer, _keep(seen, name)) for layer, name in names.items()]
-        return seen, read(model, [ids[row] for row in rows], looks).cpu()
+        activations: dict[str, Tensor] = {}
+        hooks = [(moments.site, layer, _keep(activations, name)) for layer, name in names.items()]
+        text = read(model, [ids[row] for row in rows], hooks).cpu()
+        return activations, text
 
-    return torch.cat([moments.update(lang, seen, text) for seen, text in reader.run(ids, work)])
+    # Added only when a pass is over: one that runs out of memory is run again, in halves.
+    passes = reader.run(ids, work)
+    return torch.cat([moments.update(lang, activations, text) for activations, text in passes])
 
 
-def _keep(seen: dict[str, Tensor], name: str) -> HookFn:
-    """What looks at activations and keeps them by this name."""
+def _keep(activations: dict[str, Tensor], name: str) -> HookFn:
+    """A function that keeps the activations it sees under this name."""
 
     def look(h: Tensor, _: Positions) -> None:
-        seen[name] = h
+        activations[name] = h
 
     return look
 
@@ -151,13 +185,23 @@ def text_means(
     site: str = "resid_post",
     form: str = "line",
 ) -> dict[str, Float[Tensor, "text layer width"]]:
-    """The mean vector of every text, by language: small corpora only, since nothing is summed
-    up."""
+    """The mean vector of every text, by language, `[text layer width]`.
+
+    It is for small corpora, since a vector for every text is kept.
+
+    Args:
+        model: what `load` takes.
+        corpus: the lines to read, in each language.
+        layers: which layers to read; by default all.
+        site: where in a layer.
+        form: the prompt form that lines are put in.
+    """
     model = load(model)
     chosen = chosen_layers(model, layers)
     reader = InOrder(model)
     means: dict[str, Tensor] = {}
     for lang in corpus.langs:
+        # Moments give each text's mean as they are updated; what they sum up is thrown away.
         scratch = Moments((lang,), chosen, model.width_of(site), site=site)
         ids = tokens_of(model, lang, corpus[lang], form)
         parts = [

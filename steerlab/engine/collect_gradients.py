@@ -1,5 +1,5 @@
-"""How much each unit serves a labelled answer: gradients of the answer's probability, after
-CULNIG."""
+"""How much each unit contributes to the right answers of labelled questions, by gradients of their
+probability, after CULNIG."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions
 
-Items = Mapping[str, Sequence[tuple[str, str]]]
+Items = Mapping[str, Sequence[tuple[str, str]]]  # by language: (prompt, answer)
 
 
 def collect_gradients(
@@ -34,37 +35,52 @@ def collect_gradients(
     layers: Iterable[int] | None = None,
     batch: int = 16,
 ) -> Gradients:
-    """Score every unit of a site by what it does for the answers of (prompt, answer) `items`, by
-    language.
+    """Score every unit of a site by what it contributes to the answers of items, by language.
 
-    Score of a unit n: the mean over items of P(y|x) · max_t n_t · dP(y|x)/dn_t, over the tokens t
-    that P depends on: all but BOS and the answer's last, behind which nothing is predicted. P of an
-    answer of several tokens is exp(mean log-probability). `control`: other items of the same
-    languages, whose terms are clamped at 0 from below (CULNIG, arXiv 2510.08284: the same items
-    with their options only). An answer gets a space before it, unless its prompt ends in space.
+    The score of a unit n is the mean over items of P(y|x) · max_t n_t · dP(y|x)/dn_t, over the
+    tokens t that P depends on: all but BOS and the answer's last token, behind which nothing is
+    predicted. P of an answer of several tokens is exp(mean log-probability).
+
+    Raises `SteerlabError` for a language without items, an empty answer, and a control of other
+    languages.
+
+    Args:
+        model: what `load` takes.
+        items: (prompt, answer) pairs by language. An answer gets a space before it, unless its
+            prompt ends in space.
+        control: other items of the same languages, whose terms are clamped at 0 from below (CULNIG,
+            arXiv 2510.08284: the same items with their options only).
+        site: where in a layer.
+        layers: which layers; by default all.
+        batch: how many items run together.
     """
     model = load(model)
     if batch < 1:
         raise SteerlabError(f"a batch of {batch} items is none; give 1 or more")
     _need_items(items, control)
-    chosen, width = chosen_layers(model, layers), model.width_of(site)
-    score, other = (torch.zeros(len(items), len(chosen), width) for _ in range(2))
+    chosen = chosen_layers(model, layers)
+    width = model.width_of(site)
+    score = torch.zeros(len(items), len(chosen), width)
+    control_score = torch.zeros(len(items), len(chosen), width)
     inputs = InOrder(model, every=True, backward=True)
     for index, lang in enumerate(items):
-        score[index] = _terms(inputs, items[lang], site, chosen, batch, floor=None)
+        score[index] = _mean_terms(inputs, items[lang], site, chosen, batch, floor=None)
         if control is not None:
-            other[index] = _terms(inputs, control[lang], site, chosen, batch, floor=0.0)
+            control_score[index] = _mean_terms(
+                inputs, control[lang], site, chosen, batch, floor=0.0
+            )
     provenance = {
         "model": model.metadata,
         "site": site,
         "items": _metadata(items),
         "answer": "exp(mean log-probability)",
+        "control": None if control is None else _metadata(control),
     }
-    provenance["control"] = None if control is None else _metadata(control)
-    return Gradients(tuple(items), chosen, site, score, other, provenance)
+    return Gradients(tuple(items), chosen, site, score, control_score, provenance)
 
 
 def _need_items(items: Items, control: Items | None) -> None:
+    """Raise for an unknown language, one without items, and a control of other languages."""
     for lang in items:
         language(lang)
     if not items or not all(items.values()):
@@ -80,14 +96,14 @@ def _need_items(items: Items, control: Items | None) -> None:
 
 
 def _metadata(items: Items) -> dict[str, Any]:
-    """What an artefact records of the items that it was made with."""
+    """What an artefact records of the items that it was made with: their hash and numbers."""
     listed = {lang: [list(pair) for pair in pairs] for lang, pairs in items.items()}
     text = json.dumps(listed, ensure_ascii=False)
     numbers = {lang: len(pairs) for lang, pairs in items.items()}
     return {"hash": hashlib.sha256(text.encode()).hexdigest()[:16], "numbers": numbers}
 
 
-def _terms(
+def _mean_terms(
     inputs: InOrder,
     pairs: Sequence[tuple[str, str]],
     site: str,
@@ -96,18 +112,20 @@ def _terms(
     *,
     floor: float | None,
 ) -> Float[Tensor, "layer unit"]:
-    """The mean over items of P · max over tokens of value · gradient; no item's below `floor`."""
+    """The mean over items of P · max over tokens of value · gradient; a term below `floor` counts
+    as `floor`."""
     model = inputs.model
     prompts, answers = _tokens(model, pairs)
     ids = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     need_room(model, ids)
 
     def work(start: int, rows: Sequence[int]) -> Float[Tensor, "row layer unit"]:
-        chosen = [start + row for row in rows]
+        chosen = [start + row for row in rows]  # `rows` count from the start of the batch
         lengths = [len(answers[row]) for row in chosen]
-        return _batch(model, [ids[row] for row in chosen], lengths, site, layers)
+        return _item_terms(model, [ids[row] for row in chosen], lengths, site, layers)
 
     with _differentiable(model):
+        # In float64: thousands of small terms are added up.
         total = torch.zeros(len(layers), model.width_of(site), dtype=torch.float64)
         for start in range(0, len(ids), batch):
             for terms in inputs.run(ids[start : start + batch], partial(work, start)):
@@ -119,7 +137,7 @@ def _terms(
 def _tokens(
     model: Model, pairs: Sequence[tuple[str, str]]
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """The token ids of the prompts, with BOS, and of the answers."""
+    """The token ids of the prompts, with BOS, and of the answers; an empty answer raises."""
     prompts = encode(model.tokenizer, [prompt for prompt, _ in pairs])
     texts = [answer if prompt[-1:].isspace() else f" {answer}" for prompt, answer in pairs]
     answers = [list(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
@@ -127,45 +145,51 @@ def _tokens(
         if not answer.strip() or not ids:
             raise SteerlabError(
                 f"the prompt {prompt[:60]!r} has an empty answer, of which nothing can be a "
-                "gradient"
+                "gradient; give it an answer"
             )
     return prompts, answers
 
 
-def _batch(
+def _item_terms(
     model: Model,
     ids: Sequence[Sequence[int]],
     lengths: Sequence[int],
     site: str,
     layers: Sequence[int],
 ) -> Float[Tensor, "row layer unit"]:
-    """P · max over tokens of value · gradient of each item, whose answer is its last tokens, as
-    many as `lengths` says."""
+    """P · max over tokens of value · gradient, of each item; the answer is its last tokens, as many
+    as `lengths` says."""
     tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
     in_answer = torch.zeros_like(mask)
     for row, length in enumerate(lengths):
-        in_answer[row, -length:] = True
+        in_answer[row, -length:] = True  # the padding is on the left
     values: dict[int, Tensor] = {}
-    where: list[Positions] = []
+    seen_positions: list[Positions] = []
 
     def watch(layer: int) -> HookFn:
         def keep(h: Tensor, positions: Positions) -> Tensor:
-            where[:] = [positions]
+            seen_positions[:] = [positions]
+            # The first layer is where the graph begins, as no weight requires a gradient.
             values[layer] = h if h.requires_grad else h.detach().requires_grad_()
-            # A slice must go back into the graph that its gradient comes through.
+            # Returned, as the model must go on with this very tensor: the gradient comes through
+            # it. At some sites `h` is a slice, that has to be put back.
             return values[layer]
 
         return keep
 
     with model.attached([(site, layer, watch(layer)) for layer in layers]):
+        # The last token predicts nothing, so that it is not run.
         logits, _ = model.forward(tokens[:, :-1], mask[:, :-1])
         chance = _chance(logits, tokens[:, 1:], in_answer[:, 1:])
         gradients = torch.autograd.grad(chance.sum(), [values[layer] for layer in layers])
-    text = where[0].text[..., None]
+    not_text = rearrange(~seen_positions[0].text, "row pos -> row pos 1")
+    scale = rearrange(chance.detach(), "row -> row 1")
     terms = []
     for layer, gradient in zip(layers, gradients, strict=True):
-        product = (values[layer].detach().float() * gradient.float()).masked_fill(~text, -torch.inf)
-        terms.append(chance.detach()[:, None] * product.amax(1))
+        product = values[layer].detach().float() * gradient.float()
+        # Below any other value, so that neither padding nor BOS is the maximum.
+        product = product.masked_fill(not_text, -torch.inf)
+        terms.append(scale * product.amax(1))
     return torch.stack(terms, 1)
 
 
@@ -174,24 +198,26 @@ def _chance(
     following: Int[Tensor, "row pos"],
     in_answer: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:
-    """exp of the mean log-probability of each row's answer, the tokens where `in_answer`."""
+    """exp of the mean log-probability of each row's answer: of the tokens where `in_answer`."""
+    # Only the answers' logits become float32: with a large vocabulary, all would fill the memory.
     log_chances = -torch.nn.functional.cross_entropy(
         logits[in_answer].float(), following[in_answer], reduction="none"
     )
     padded = torch.zeros(in_answer.shape, device=logits.device)
-    return (padded.masked_scatter(in_answer, log_chances).sum(1) / in_answer.sum(1)).exp()
+    by_row = padded.masked_scatter(in_answer, log_chances)
+    return (by_row.sum(1) / in_answer.sum(1)).exp()
 
 
 @contextmanager
 def _differentiable(model: Model) -> Iterator[None]:
-    """Gradients of activations, whatever was switched off around; none of the weights, which
-    would cost memory."""
-    frozen = [weight for weight in model.hf.parameters() if weight.requires_grad]
+    """Switch on gradients of activations, whatever was switched off around, and none of the
+    weights: those would cost as much memory as the model."""
+    trainable = [weight for weight in model.hf.parameters() if weight.requires_grad]
     try:
-        for weight in frozen:
+        for weight in trainable:
             weight.requires_grad_(False)
         with torch.inference_mode(mode=False), torch.enable_grad():
             yield
     finally:
-        for weight in frozen:
+        for weight in trainable:
             weight.requires_grad_(True)

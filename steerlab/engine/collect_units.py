@@ -1,5 +1,5 @@
-"""One streaming pass of a corpus, or of noise of its shape, into how often and how strongly
-units are on."""
+"""One streaming pass of a corpus, or of noise of its shape, that counts how often and how strongly
+units (neurons, or latents of SAEs) are on."""
 
 import hashlib
 import re
@@ -24,14 +24,13 @@ from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions
 
 NOISE = ("random", "shuffled")
-_UNUSED = re.compile(
-    r"[<\[]\|?(unused|reserved)", re.IGNORECASE
-)  # names of tokens that no text has
+# How tokenizers name tokens that no text has: <unused12>, [unused3], <|reserved_special_token_4|>.
+_UNUSED = re.compile(r"[<\[]\|?(unused|reserved)", re.IGNORECASE)
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What a pass asks of a sparse autoencoder."""
+    """What a pass needs of a sparse autoencoder; `steerlab.sae.SAE` has it."""
 
     layer: int
     site: str
@@ -63,15 +62,29 @@ def collect_units(
     """Count where units are on, and how strongly, in every line of a corpus; BOS and padding do not
     count.
 
-    With `saes`, by layer: their latents (on where above 0) and the means of what they read.
-    Without: the neurons of every MLP, on where the non-linearity's input is above 0, their value
-    what comes out of it (LAPE, arXiv 2402.16438). `noise` reads other tokens in the texts' place,
-    as many in each (LangFIR, arXiv 2604.03532): `random`, uniform over the vocabulary without
-    special and unused tokens, or `shuffled`, each language's own tokens in another order, dealt to
-    its texts anew. What a text's noise is depends on `seed`, its language and its place, not on the
-    batch. `keep`: of how many texts a language to remember which units were on anywhere. Lines are
-    read as they are: a prompt `form` puts a frame around them, such as a line break, that every
-    text has and no noise, and that has features of its own.
+    With `saes` the units are their latents, on where above 0, and the means of what the SAEs read
+    are kept too. Without, they are the neurons of every MLP: on where the input of the
+    non-linearity is above 0, and their value is what comes out of it (LAPE, arXiv 2402.16438).
+
+    Raises `SteerlabError` for autoencoders that do not belong to the model, to their layer, or
+    together.
+
+    Args:
+        model: what `load` takes.
+        corpus: the lines to read, in each language.
+        saes: autoencoders by layer; None for the neurons.
+        layers: which layers to read; by default all of the model, or of `saes`.
+        form: the prompt form that lines are put in; None reads them as they are. A form puts
+            something around every text, such as a line break, that noise does not have, and that
+            has features of its own.
+        noise: other tokens to read in the texts' place, as many in each (LangFIR, arXiv
+            2604.03532): `random`, uniform over the vocabulary without special and unused tokens, or
+            `shuffled`, each language's own tokens dealt to its texts anew. None reads the texts.
+        seed: decides the noise. With its language and the text's index it alone does: the batch
+            does not matter.
+        keep: of how many texts a language to remember which units were on anywhere.
+        batch: how many texts are read together.
+        progress: whether to show a bar on stderr.
     """
     model = load(model)
     if noise is not None and noise not in NOISE:
@@ -87,10 +100,10 @@ def collect_units(
         "form": form,
         "noise": noise,
         "seed": seed,
+        "excluded": "BOS and padding",
     }
-    provenance |= {"excluded": "BOS and padding"} | (
-        {} if saes is None else {"saes": reader.digests}
-    )
+    if saes is not None:
+        provenance["saes"] = reader.digests
     firing = Firing(
         corpus.langs,
         reader.layers,
@@ -107,11 +120,13 @@ def collect_units(
         for lang in corpus.langs:
             ids = tokens_of(model, lang, corpus[lang], form)
             need_room(model, ids)
-            ids = _noisy(model, ids, noise, _generator(seed, lang))
+            if noise is not None:
+                # For all texts at once, so that the noise does not depend on the batch.
+                ids = _noise_for(model, ids, noise, _generator(seed, lang))
             for start in range(0, len(ids), batch):
-                some = ids[start : start + batch]
-                _read(inputs, firing, lang, some, reader)
-                bar.advance(task, len(some))
+                part = ids[start : start + batch]
+                _read(inputs, firing, lang, part, reader)
+                bar.advance(task, len(part))
     firing.provenance["tokens"] = int(firing.tokens.sum())
     return firing
 
@@ -119,12 +134,13 @@ def collect_units(
 # ------------------------------------------------------------------------------------- what is read
 
 
-Sums = dict[int, list[Tensor]]  # of each layer: what `Firing.summed` gives
+Sums = dict[int, list[Tensor]]  # by layer, what `Firing.summed` gives
+Hooks = list[tuple[str, int, HookFn]]  # (site, layer, function)
 
 
 @dataclass
 class _Neurons:
-    """Reads neurons: the first site of a layer says which are on, the second their values."""
+    """Reads neurons: `mlp_pre` of a layer says which are on, `mlp_post` what their values are."""
 
     layers: tuple[int, ...]
     units: int
@@ -132,30 +148,32 @@ class _Neurons:
     site: str = "mlp_post"
     digests: list[str] = field(default_factory=list)
 
-    def looks(self, firing: Firing, lang: str, sums: Sums) -> list[tuple[str, int, HookFn]]:
-        """What looks at a pass of texts of one language and leaves their sums, layer by layer."""
-        on: dict[int, Tensor] = {}
-
-        def gate(layer: int) -> HookFn:
-            return lambda h, _: on.__setitem__(layer, h > 0)
-
-        def value(layer: int) -> HookFn:
-            def look(h: Tensor, positions: Positions) -> None:
-                sums[layer] = firing.summed(
-                    lang, layer, on=on.pop(layer), value=h, states=h, mask=positions.text
-                )
-
-            return look
-
-        looks: list[tuple[str, int, HookFn]] = []
+    def hooks(self, firing: Firing, lang: str, sums: Sums) -> Hooks:
+        """The functions that look at a pass of texts of one language and put the sums of each layer
+        into `sums`."""
+        hooks: Hooks = []
         for layer in self.layers:
-            looks += [("mlp_pre", layer, gate(layer)), (self.site, layer, value(layer))]
-        return looks
+            hooks += self._hooks_of(layer, firing, lang, sums)
+        return hooks
+
+    def _hooks_of(self, layer: int, firing: Firing, lang: str, sums: Sums) -> Hooks:
+        on: dict[int, Tensor] = {}  # from the first hook to the second, of the same pass
+
+        def see_inputs(h: Tensor, _: Positions) -> None:
+            on[layer] = h > 0
+
+        def see_values(h: Tensor, positions: Positions) -> None:
+            sums[layer] = firing.summed(
+                lang, layer, on=on.pop(layer), value=h, states=h, mask=positions.text
+            )
+
+        return [("mlp_pre", layer, see_inputs), (self.site, layer, see_values)]
 
 
 @dataclass
 class _Latents:
-    """Reads latents: each layer's activations are encoded where they are, one layer at a time."""
+    """Reads latents: each layer's activations are encoded as they pass, so that the latents of one
+    layer at a time are in memory."""
 
     saes: Mapping[int, Any]
     layers: tuple[int, ...]
@@ -165,31 +183,38 @@ class _Latents:
 
     @property
     def digests(self) -> list[str]:
+        """What tells each autoencoder from others, by layer."""
         return [self.saes[layer].digest for layer in self.layers]
 
-    def looks(self, firing: Firing, lang: str, sums: Sums) -> list[tuple[str, int, HookFn]]:
-        """What looks at a pass of texts of one language and leaves their sums, layer by layer."""
+    def hooks(self, firing: Firing, lang: str, sums: Sums) -> Hooks:
+        """The functions that look at a pass of texts of one language and put the sums of each layer
+        into `sums`."""
+        return [
+            (self.site, layer, self._hook_of(layer, firing, lang, sums)) for layer in self.layers
+        ]
 
-        def look(layer: int) -> HookFn:
-            def see(h: Tensor, positions: Positions) -> None:
-                text = positions.text
-                z = h.new_zeros(*text.shape, self.units, dtype=torch.float32)
-                z[text] = self.saes[layer].encode(h[text]).float()  # only of what counts: slow
-                sums[layer] = firing.summed(lang, layer, on=z > 0, value=z, states=h, mask=text)
+    def _hook_of(self, layer: int, firing: Firing, lang: str, sums: Sums) -> HookFn:
+        def see(h: Tensor, positions: Positions) -> None:
+            text = positions.text
+            z = h.new_zeros(*text.shape, self.units, dtype=torch.float32)
+            # Encoding is slow, so only what counts is encoded; the rest stays 0.
+            z[text] = self.saes[layer].encode(h[text]).float()
+            sums[layer] = firing.summed(lang, layer, on=z > 0, value=z, states=h, mask=text)
 
-            return see
-
-        return [(self.site, layer, look(layer)) for layer in self.layers]
+        return see
 
 
 def _neurons(model: Model, layers: Iterable[int] | None) -> _Neurons:
+    """A reader of the neurons of the layers, by default all."""
     units = model.width_of("mlp_post")
     return _Neurons(chosen_layers(model, layers), units, units)
 
 
 def _latents(model: Model, saes: Mapping[int, Any], layers: Iterable[int] | None) -> _Latents:
-    """The autoencoders of the layers, by default all; those that do not belong to the model or
-    together raise."""
+    """A reader of the latents of the layers, by default of all that have an autoencoder.
+
+    Autoencoders that do not belong to the model, to their layer, or together raise `SteerlabError`.
+    """
     if not saes:
         raise SteerlabError(
             "no autoencoder was given; give SAEs by layer, or none at all to read the MLPs' neurons"
@@ -206,6 +231,7 @@ def _latents(model: Model, saes: Mapping[int, Any], layers: Iterable[int] | None
             raise SteerlabError(
                 f"the autoencoder given for layer {layer} is one of layer {saes[layer].layer}"
             )
+    # One table of counts holds all layers, so that they must have the same units.
     kinds = {(saes[layer].site, saes[layer].latents, saes[layer].width) for layer in chosen}
     if len(kinds) > 1:
         listed = ", ".join(
@@ -217,9 +243,8 @@ def _latents(model: Model, saes: Mapping[int, Any], layers: Iterable[int] | None
             "own"
         )
     [(site, latents, width)] = kinds
-    return _Latents(
-        {layer: saes[layer].to(model.device) for layer in chosen}, chosen, latents, width, site
-    )
+    on_device = {layer: saes[layer].to(model.device) for layer in chosen}
+    return _Latents(on_device, chosen, latents, width, site)
 
 
 @torch.inference_mode()
@@ -230,30 +255,28 @@ def _read(
     ids: Sequence[Sequence[int]],
     reader: _Neurons | _Latents,
 ) -> None:
-    """Read texts, of which every layer is summed up on the way, and add their sums."""
+    """Read texts of one language and add their sums to `firing`."""
 
     def work(rows: Sequence[int]) -> tuple[Sums, Tensor]:
         sums: Sums = {}
-        looks = reader.looks(firing, lang, sums)
-        text = read(inputs.model, [ids[row] for row in rows], looks)
+        hooks = reader.hooks(firing, lang, sums)
+        text = read(inputs.model, [ids[row] for row in rows], hooks)
         return sums, text
 
     # Added only when a pass is over: one that runs out of memory is run again, in halves.
     for sums, text in inputs.run(ids, work):
-        for layer, own in sums.items():
-            firing.add(lang, layer, own)
+        for layer, of_layer in sums.items():
+            firing.add(lang, layer, of_layer)
         firing.count(lang, text)
 
 
 # -------------------------------------------------------------------------------------------- noise
 
 
-def _noisy(
-    model: Model, ids: list[list[int]], noise: str | None, generator: torch.Generator
+def _noise_for(
+    model: Model, ids: list[list[int]], noise: str, generator: torch.Generator
 ) -> list[list[int]]:
-    """The texts' tokens, or in their place others; BOS stays."""
-    if noise is None:
-        return ids
+    """Other tokens in the place of the texts', as many in each; BOS stays."""
     first = 0 if model.tokenizer.bos_token_id is None else 1
     lengths = [len(row) - first for row in ids]
     if noise == "shuffled":
@@ -268,13 +291,16 @@ def _noisy(
 
 
 def ordinary(model: Model) -> Int[Tensor, " token"]:
-    """The tokens that a text can have: neither special nor, by their names, unused or reserved."""
+    """The tokens that a text can have: neither special nor, by their names, unused or reserved.
+
+    A model without any raises `SteerlabError`.
+    """
     tokenizer = model.tokenizer
+    # Tokens that were added to a tokenizer may be special without being among its named ones.
     added = getattr(tokenizer, "added_tokens_decoder", {})
-    special = {
-        *tokenizer.all_special_ids,
-        *(token for token, added_token in added.items() if added_token.special),
-    }
+    added_special = [token for token, entry in added.items() if entry.special]
+    special = {*tokenizer.all_special_ids, *added_special}
+    # A tokenizer may have more tokens than the model has embeddings, and the other way round.
     tokens = range(min(len(tokenizer), model.vocabulary))
     names = tokenizer.convert_ids_to_tokens(list(tokens))
     kept = [
@@ -282,12 +308,14 @@ def ordinary(model: Model) -> Int[Tensor, " token"]:
     ]
     if not kept:
         raise SteerlabError(
-            f"every token of {model.name} is special or unused, so there is none for random noise"
+            f"every token of {model.name} is special or unused, so there is none for random noise; "
+            "use the noise 'shuffled'"
         )
     return torch.tensor(kept)
 
 
 def _generator(seed: int, lang: str) -> torch.Generator:
-    """One for each language, whichever others are read beside it."""
+    """A generator for each language, so that its noise does not depend on which others are read."""
+    # Python's `hash` of a string differs from process to process; 7 bytes fit a seed of torch.
     digest = hashlib.sha256(f"{seed} {lang}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

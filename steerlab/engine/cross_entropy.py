@@ -1,4 +1,4 @@
-"""What a model makes of texts, under an edit or not: cross-entropies, bits per byte."""
+"""How well a model predicts texts, with and without edits: cross-entropy and bits per byte."""
 
 import math
 from collections.abc import Sequence
@@ -21,28 +21,44 @@ from steerlab.models.model import Model
 def cross_entropy(
     model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, "edit text"]:
-    """Mean nats per token of each text alone, after BOS, under each edit; `Edit(())` is the model
-    as it is.
+    """The mean cross-entropy in nats per token of each text by itself, after BOS, under each edit,
+    `[edit text]`.
 
-    A text runs once below the edits, and each edit's row joins it at its own depth, so that n edits
-    cost less than n forward passes. NaN for a text of one token without BOS.
+    A text runs once below the edits, and each edit's row joins it at the depth at which the edit
+    first acts, so that n edits cost less than n forward passes. NaN for a text of one token where
+    the tokenizer has no BOS: nothing predicts it.
+
+    Args:
+        model: what `load` takes.
+        texts: the texts to predict.
+        edits: the edits, each of which is on for all texts; `Edit(())` is the model as it is.
+        batch: the most rows that run together; by default as many as memory advises.
     """
     model = load(model)
     ids = encode(model.tokenizer, texts)
     nats = _nats(model, ids, edits, batch=batch)
-    return nats / torch.tensor([len(tokens) - 1 or math.nan for tokens in ids])
+    predicted = [len(tokens) - 1 or math.nan for tokens in ids]  # all tokens but the first
+    return nats / torch.tensor(predicted)
 
 
 def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int | None = None) -> np.ndarray:
-    """Bits per UTF-8 byte of each text alone, after BOS, under the model as it is; NaN for an
-    empty text."""
+    """The bits that the model, as it is, needs per UTF-8 byte of each text by itself, after BOS;
+    NaN for an empty text.
+
+    Per byte, not per token, so that models with different tokenizers can be compared.
+
+    Args:
+        model: what `load` takes.
+        texts: the texts to predict; equal ones run once.
+        batch: the most rows that run together; by default as many as memory advises.
+    """
     model = load(model)
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     bits: dict[str, float] = {}
     if distinct:
         [nats] = _nats(model, encode(model.tokenizer, distinct), [Edit(())], batch=batch).tolist()
-        for text, own in zip(distinct, nats, strict=True):
-            bits[text] = own / math.log(2) / len(text.encode())
+        for text, nats_of_text in zip(distinct, nats, strict=True):
+            bits[text] = nats_of_text / math.log(2) / len(text.encode())
     return np.array([bits.get(text, math.nan) for text in texts])
 
 
@@ -50,7 +66,8 @@ def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int | None = None)
 def _nats(
     model: Model, ids: list[list[int]], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, "edit text"]:
-    """Negative log-likelihood of each text's tokens after the first, under each edit."""
+    """The negative log-likelihood of each text's tokens after the first, under each edit."""
+    # Edits of a text come beside each other: a batch then holds few prompts, and shares them.
     count = len(edits)
     texts = [tokens for tokens in ids for _ in edits]  # row = text · count + edit
     carries = list(range(count)) * len(ids)
@@ -61,10 +78,13 @@ def _nats(
             logits, done = rows.forward(chosen, keep="all")
             # One by one: a row's logits fit the processor's cache, a whole batch's do not.
             for index, row in enumerate(chosen):
-                if after := len(texts[row]) - 1:
+                predicted = len(texts[row]) - 1
+                if predicted:
+                    # Counted from the end, as the padding is on the left. Each position predicts
+                    # the next token.
                     nats[row] = torch.nn.functional.cross_entropy(
-                        logits[index, -after - 1 : -1].float(),
-                        done.tokens[index, -after:],
+                        logits[index, -predicted - 1 : -1].float(),
+                        done.tokens[index, -predicted:],
                         reduction="sum",
                     )
 

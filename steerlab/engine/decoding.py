@@ -1,5 +1,7 @@
-"""Cached, batched decoding under an edit: rows that share a prompt run it once, and rows that
-have ended leave."""
+"""Text generation under edits, with a cache and in batches.
+
+Rows that share a prompt run it once, and rows that have ended leave their batch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +20,22 @@ from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 
-LEAVE = (
-    1 / 8
-)  # rows that have ended leave when they are this share of the batch: leaving copies the cache
+# Rows that have ended leave their batch when they are this share of it. At once would be too often:
+# leaving copies the cache.
+LEAVE = 1 / 8
 
 
 @dataclass
 class Decoded:
-    """Texts in the order of the prompts, how many tokens each took, what the edit touched, and
-    the plan of batches."""
+    """What `decode` gives, in the order of the prompts.
+
+    Args:
+        texts: the continuations.
+        tokens: how many tokens each has.
+        touched: which layers the edit touched, at how many positions.
+        plan: which rows ran together.
+        dose: the edit's mean ‖Δh‖ / ‖h‖ in each row.
+    """
 
     texts: list[str]
     tokens: list[int]
@@ -46,12 +55,18 @@ def generate(
     edit: Edit | None = None,
     batch: int | None = None,
 ) -> list[str]:
-    """Continue each prompt: greedy at temperature 0, else sampled with the seed; under `edit`, or
-    inside `edit.on`.
+    """Continue each prompt, under an edit or as the model is; an edit may also be on already, by
+    `edit.on`.
 
-    `one_line` stops a row at the first line break after some text. A stacked edit needs one row for
-    each prompt. `batch` is the most rows that run together; without it, as many as speed and memory
-    advise.
+    Args:
+        model: what `load` takes.
+        prompts: the texts to continue.
+        max_new_tokens: the most tokens of a continuation.
+        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        seed: decides what is sampled.
+        one_line: whether a row ends at the first line break after some text.
+        edit: the edit of all rows, or a stack with one edit for each prompt.
+        batch: the most rows that run together; by default as many as speed and memory advise.
     """
     decoded = decode(
         model,
@@ -78,12 +93,21 @@ def decode(
     edit: Edit | None = None,
     batch: int | None = None,
 ) -> Decoded:
-    """Like `generate`, with what each row took, what was touched, and which rows ran together.
+    """Continue each prompt as `generate` does, and tell what happened on the way.
 
-    With a seed for each row, what a row says does not depend on which rows it is decoded with.
+    Args:
+        model: what `load` takes.
+        prompts: the texts to continue.
+        max_new_tokens: the most tokens of a continuation.
+        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        seed: decides what is sampled: one for all rows, or one for each. With one for each, a row
+            does not depend on which others it is decoded with.
+        one_line: whether a row ends at the first line break after some text.
+        edit: the edit of all rows, or a stack with one edit for each prompt.
+        batch: the most rows that run together; by default as many as speed and memory advise.
     """
     model = load(model)
-    if not temperature >= 0:
+    if not temperature >= 0:  # not `<`, so that NaN is refused too
         raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
     if max_new_tokens < 1:
         raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
@@ -114,29 +138,35 @@ class _Decoding:
         temperature: float,
         seed: int | Sequence[int],
     ):
-        self.rows, self.steps, self.stops, self.temperature = rows, steps, stops, temperature
+        self.rows = rows
+        self.steps = steps
+        self.stops = stops
+        self.temperature = temperature
         self.new: list[list[int]] = [[] for _ in rows.ids]
-        # One number for each row and step, so that what is sampled does not depend on the batches.
+        # One random number for each row and step, drawn here once: what is sampled then does not
+        # depend on the batches.
         self.chances: Tensor | None = None
         if temperature:
-            self.chances = _chances(len(rows.ids), steps, seed)
+            self.chances = _uniform(len(rows.ids), steps, seed)
 
     def run(self, rows: Sequence[int]) -> None:
-        """Fill in the new tokens of some rows; a row that has ended leaves the batch and its
+        """Fill in the new tokens of some rows; rows that have ended leave the batch and its
         cache."""
         device = self.rows.model.device
         numbers = torch.tensor(rows, device=device)
-        made = torch.full((len(rows), self.steps), -1, device=device)
-        active = torch.arange(len(rows), device=device)  # of the rows, those still in the batch
-        # Of the batch: the rows that have not ended, and those that have said more than spaces.
+        tokens = torch.full((len(rows), self.steps), -1, device=device)  # -1: the row has ended
+        # Of the batch, which becomes smaller: the index of each row in `rows`, whether it goes on,
+        # and whether it has said anything but spaces.
+        active = torch.arange(len(rows), device=device)
         live = torch.ones(len(rows), dtype=torch.bool, device=device)
         begun = ~live
         logits, batch = self.rows.forward(rows, room=self.steps)
         logits = logits[:, -1]
         for step in range(self.steps):
             chosen = self._choose(logits, numbers[active], step)
+            # A token that ends the text does not belong to it; a line break does.
             going = live & ~self.stops.end[chosen]
-            made[active, step] = torch.where(going, chosen, -1)
+            tokens[active, step] = torch.where(going, chosen, -1)
             if self.stops.one_line:
                 begun = begun | ~self.stops.blank[chosen]
                 going = going & ~(self.stops.line[chosen] & begun)
@@ -146,18 +176,22 @@ class _Decoding:
                 break
             if len(live) - left >= max(1, LEAVE * len(live)):
                 keep = live.nonzero()[:, 0]
-                active, begun, chosen = active[keep], begun[keep], chosen[keep]
+                active = active[keep]
+                begun = begun[keep]
+                chosen = chosen[keep]
                 live = live[keep]
                 batch.take(keep)
+            # Rows that have ended and not left yet run on; no edit touches or counts them.
             logits = batch.step(chosen, None if left == len(live) else live)
-        for row, tokens in zip(rows, made.tolist(), strict=True):
-            self.new[row] = [token for token in tokens if token >= 0]
+        for row, of_row in zip(rows, tokens.tolist(), strict=True):
+            self.new[row] = [token for token in of_row if token >= 0]
 
     def _choose(
         self, logits: Float[Tensor, "row vocab"], numbers: Int[Tensor, " row"], step: int
     ) -> Int[Tensor, " row"]:
         """The next token of each of the rows of these numbers."""
         best, chosen = _largest(logits)
+        # The largest alone tells: it is NaN if any logit is, as `max` passes NaN on.
         if not torch.isfinite(best).all():
             raise SteerlabError(
                 "the model's logits hold NaN or infinity; its weights are broken, or the edit is "
@@ -165,15 +199,19 @@ class _Decoding:
             )
         if self.chances is None:
             return chosen
-        # By the inverse of the distribution function. Its end is 1 only up to rounding, so that the
-        # chance is taken as a share of it.
-        share = torch.softmax(logits.float() / self.temperature, -1).cumsum(-1)
-        chance = self.chances[numbers.cpu(), step].to(share.device)[:, None] * share[:, -1:]
-        return torch.searchsorted(share, chance, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+        # Sampling by the inverse of the distribution function: the first token at which the running
+        # sum of probabilities exceeds a random number. The sum's end is 1 only up to rounding, so
+        # that the random number is taken as a share of it.
+        running = torch.softmax(logits.float() / self.temperature, -1).cumsum(-1)
+        chance = self.chances[numbers.cpu(), step].to(running.device)
+        threshold = rearrange(chance, "row -> row 1") * running[:, -1:]
+        sampled = torch.searchsorted(running, threshold, right=True)[:, 0]
+        return sampled.clamp(max=logits.shape[1] - 1)
 
 
-def _chances(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, "row step"]:
-    """Numbers from 0 to 1: of one seed for all rows, or of a seed for each."""
+def _uniform(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, "row step"]:
+    """Random numbers from 0 to 1: of one seed for all rows, or of a seed for each."""
+    # Drawn on the CPU, whose generator gives the same numbers on every machine.
     if isinstance(seed, int):
         return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
     return torch.stack(
@@ -184,14 +222,15 @@ def _chances(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, 
 def _largest(
     logits: Float[Tensor, "row vocab"],
 ) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
-    """The largest logit of each row and its first index, as `max` gives them, in less time on a
+    """The largest logit of each row and its first index: what `max` gives, in less time on a
     CPU."""
     rows, size = logits.shape
     if rows < 16 or size % 128:
+        # For few rows the detour costs more than it saves.
         best, chosen = logits.max(-1)
         return best, chosen
-    # Of parts of the vocabulary the largest values alone run fast; `max` with its index need then
-    # look at one part only.
+    # `amax`, without an index, runs vectorised. So the part of the vocabulary with the largest
+    # value is found by it, and `max`, which gives the index, then reads only that part.
     parts = rearrange(logits, "row (part token) -> row part token", token=128)
     part = parts.amax(-1).argmax(-1)
     best, index = parts[torch.arange(rows, device=logits.device), part].max(-1)
@@ -200,8 +239,14 @@ def _largest(
 
 @dataclass(frozen=True)
 class _Stops:
-    """For every token of the vocabulary: does it end the text, hold a line break, hold nothing
-    but space?"""
+    """What each token of the vocabulary says about the end of a row.
+
+    Args:
+        end: whether it ends the text.
+        line: whether it has a line break.
+        blank: whether it is nothing but space.
+        one_line: whether a row ends at a line break; without, `line` and `blank` are not filled.
+    """
 
     end: Bool[Tensor, " vocab"]
     line: Bool[Tensor, " vocab"]
@@ -210,18 +255,27 @@ class _Stops:
 
     @classmethod
     def of(cls, model: Model, *, one_line: bool) -> "_Stops":
-        """Looked up once for a model, as decoding a whole vocabulary takes its time."""
+        """Those of a model's tokenizer, kept with the model: to decode a whole vocabulary takes its
+        time."""
         cached: dict[Any, _Stops] = model.__dict__.setdefault("_stops", {})
         key = (one_line, frozenset(model.ends), model.device)
         if key not in cached:
-            size = max(len(model.tokenizer), int(model.vocabulary))
-            end, line, blank = (torch.zeros(size, dtype=torch.bool) for _ in range(3))
-            end[[token for token in model.ends if token < size]] = True
-            if one_line:
-                texts = model.tokenizer.batch_decode([[i] for i in range(len(model.tokenizer))])
-                for token, text in enumerate(texts):
-                    line[token], blank[token] = "\n" in text, not text.strip()
-            cached[key] = cls(
-                end.to(model.device), line.to(model.device), blank.to(model.device), one_line
-            )
+            cached[key] = cls._of(model, one_line=one_line)
         return cached[key]
+
+    @classmethod
+    def _of(cls, model: Model, *, one_line: bool) -> "_Stops":
+        # A model may have more logits than its tokenizer has tokens, and the other way round.
+        size = max(len(model.tokenizer), int(model.vocabulary))
+        end = torch.zeros(size, dtype=torch.bool)
+        line = torch.zeros(size, dtype=torch.bool)
+        blank = torch.zeros(size, dtype=torch.bool)
+        end[[token for token in model.ends if token < size]] = True
+        if one_line:
+            tokens = range(len(model.tokenizer))
+            texts = model.tokenizer.batch_decode([[token] for token in tokens])
+            for token, text in enumerate(texts):
+                line[token] = "\n" in text
+                blank[token] = not text.strip()
+        device = model.device
+        return cls(end.to(device), line.to(device), blank.to(device), one_line)

@@ -3,9 +3,9 @@
     with rows_on(model, ids, edit) as rows:
         logits, _ = rows.forward(range(len(ids)))
 
-Whatever runs many rows runs them here: which of them share a prompt, how they are padded, which row
-of a stack each one is and what may not be asked are decided once. What a loop does with the logits
-is its own.
+Whatever runs many rows runs them here, so that some things are decided in one place: which rows
+share a prompt, how they are padded, which edit of a stack each one carries, and what is refused.
+What a loop does with the logits is its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +43,9 @@ def rows_on(
 ) -> Iterator["Rows"]:
     """Rows of tokens, and an edit that is on the model for the length of a `with`.
 
-    Raises before anything runs: for rows longer than the model was made for, edits that could never
-    act, a stack without an edit for each row, and, with `unsteered`, another edit on the model.
+    Raises `SteerlabError` before anything runs: for rows longer than the model was made for, edits
+    that could never act, a stack without an edit for each row, and, with `unsteered`, another edit
+    on the model.
 
     Args:
         model: what runs the rows.
@@ -77,6 +78,7 @@ def _need(
     new: int,
     unsteered: bool,
 ) -> None:
+    """Raise for what `rows_on` refuses."""
     if unsteered and model.attachments:
         raise SteerlabError(
             "an edit is on the model already, so that it cannot be read as it is; leave the edit's "
@@ -100,6 +102,7 @@ def _need(
             f"there are {len(ids)} prompts and the stack has {edit.rows} edits; give each prompt "
             "one"
         )
+    # An index that is negative would silently mean an edit from the end.
     if carries and not 0 <= min(carries) <= max(carries) < edit.rows:
         raise SteerlabError(
             f"rows carry the edits {min(carries)} to {max(carries)} of a stack of {edit.rows}; "
@@ -111,9 +114,14 @@ def _need(
 class Rows:
     """Rows of tokens on a model whose edit is on; `rows_on` makes them.
 
-    `carries`: which edit of a stack each row carries. `depth`: the block above which each row is no
-    longer as its prompt is without an edit. `shares`: whether rows of one prompt run it once.
-    `touched`: what the edit did until now.
+    Args:
+        model: what runs the rows.
+        ids: the tokens of each row, BOS included.
+        carries: which edit of a stack each row carries.
+        depth: the block at which each row's edit first acts. Below it the row is as its prompt is
+            without an edit.
+        shares: whether rows of one prompt run it once, up to their depth.
+        touched: what the edit did until now.
     """
 
     model: Model
@@ -124,33 +132,39 @@ class Rows:
     touched: EditStats
 
     def run(self, work: Callable[[list[int]], None], plan: batches.Plan) -> batches.Plan:
-        """Do the work batch by batch, each in the order `as_they_run`; gives the plan as it was
+        """Do the work batch by batch, each in the order of `as_they_run`; gives the plan as it was
         kept to.
 
-        Where memory runs out the batch and all that follow are halved, and what the edit had
+        Where memory runs out, the batch and all that follow are halved, and what the edit had
         counted of the batch that failed is taken back. So `work` may be given a row twice.
         """
-        touched = self.touched
-        return batches.run(
-            plan, lambda rows: work(self.as_they_run(rows)), touched.mark, touched.undo
-        )
+
+        def in_order(rows: Sequence[int]) -> None:
+            work(self.as_they_run(rows))
+
+        return batches.run(plan, in_order, self.touched.mark, self.touched.undo)
 
     def as_they_run(self, rows: Sequence[int]) -> list[int]:
-        """Numbers of rows in the order in which one pass runs them, so that `forward` need not
-        copy its logits and cache to put them back."""
+        """Numbers of rows in the order in which one pass runs them.
+
+        Asked for in this order, `forward` need not copy its logits and cache to put them back.
+        """
         distinct = len({tuple(self.ids[row]) for row in rows})
         if not self.shares or distinct == len(rows):
             return list(rows)
+        # `branch` lets rows join in this order; both sorts are stable.
         return sorted(rows, key=lambda row: self.depth[row])
 
     def forward(
         self, rows: Sequence[int], *, keep: Keep = "last", room: int | None = None
     ) -> tuple[Float[Tensor, "row out vocab"], "Pass"]:
-        """The logits of one pass of the rows of some numbers, in one batch, and what can follow;
-        both in the order of the numbers.
+        """Run some rows in one batch: their logits, and the pass to go on from; both in the order
+        in which the rows were asked for.
 
-        `keep`: the logits of the `last` position, or of `all`. `room`: how many more positions will
-        follow, for which a cache is kept; None for none.
+        Args:
+            rows: the numbers of the rows.
+            keep: the logits of the `last` position, or of `all`.
+            room: how many more positions will follow, for which a cache is kept; None for no cache.
         """
         model = self.model
         prompts = [list(self.ids[row]) for row in rows]
@@ -171,6 +185,7 @@ class Rows:
         )
         if joined is None:
             return logits, Pass(model, tokens, mask, names, cache)
+        # From here on each row is by itself: it takes its prompt's tokens along.
         done = Pass(model, tokens[joined.parent], mask[joined.parent], names, cache)
         if joined.order != tuple(range(len(rows))):
             back = torch.tensor(joined.order, device=model.device).argsort()
@@ -181,10 +196,14 @@ class Rows:
 
 @dataclass
 class Pass:
-    """Rows whose prompts ran together, for what follows.
+    """Rows whose prompts have run together, to go on from.
 
-    `tokens` and `mask` [row pos], padded on the left; `carries` [row], the edit of the stack that
-    each row carries; `cache`, if room was asked for.
+    Args:
+        model: what ran them.
+        tokens: padded on the left, `[row pos]`.
+        mask: true where there is no padding, `[row total]`; it grows with what follows.
+        carries: which edit of the stack each row carries, `[row]`.
+        cache: keys and values, if room was asked for.
     """
 
     model: Model
@@ -194,8 +213,9 @@ class Pass:
     cache: Any
 
     def take(self, rows: Int[Tensor, " kept"]) -> None:
-        """Go on with these rows, in this order, of those that are there."""
-        self.tokens, self.mask = self.tokens[rows], self.mask[rows]
+        """Keep these of the rows, in this order."""
+        self.tokens = self.tokens[rows]
+        self.mask = self.mask[rows]
         self.carries = self.carries[rows]
         if self.cache is not None:
             keep_rows(self.cache, rows)
@@ -217,6 +237,7 @@ class Pass:
         return self._more(tokens, real, positions, last=False)
 
     def _more(self, tokens: Tensor, real: Tensor, positions: Positions, *, last: bool) -> Tensor:
+        """One pass of new tokens behind the cache, which grows by them."""
         self.mask = torch.cat([self.mask, real], 1)
         logits, self.cache = self.model.forward(
             tokens, self.mask, past=self.cache, last=last, positions=positions
@@ -227,8 +248,15 @@ class Pass:
 def read(
     model: Model, ids: Sequence[Sequence[int]], looks: Sequence[tuple[str, int, HookFn]]
 ) -> Bool[Tensor, "row pos"]:
-    """Run texts through the blocks for the sake of what `looks` see at their sites; gives where
-    there is text, neither padding nor BOS."""
+    """Run texts through the blocks only, for functions that look at activations on the way.
+
+    The result is true where there is text, neither padding nor BOS.
+
+    Args:
+        model: what runs the texts.
+        ids: the tokens of each text, BOS included.
+        looks: (site, layer, function) of each function that looks.
+    """
     tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
     with model.attached(looks):
         model.body(tokens, mask)

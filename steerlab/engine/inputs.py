@@ -1,4 +1,4 @@
-"""What every pass over a corpus has in common: which layers, which tokens, and that they fit the
+"""What every pass over a corpus needs first: the layers, the tokens, and that these fit the
 model."""
 
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,8 @@ from steerlab.models.model import Model
 
 
 def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:
-    """The layers that were asked for, by default all; none, and one that the model has not,
-    raise."""
+    """The layers that were asked for, by default all of the model; no layer, and one that the model
+    does not have, raise `SteerlabError`."""
     chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
     if not chosen:
         raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
@@ -21,19 +21,30 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]
 
 
 def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -> list[list[int]]:
-    """The token ids of each line of one language, put to the model in a prompt form, or as it
-    is."""
+    """The token ids of each line of one language, in a prompt form or as it is.
+
+    Args:
+        model: whose tokenizer reads them.
+        lang: the language of the lines, in which a form with an instruction asks for an answer.
+        lines: the lines.
+        form: the prompt form; None for none.
+    """
     if form is None:
         return encode(model.tokenizer, lines)
-    return encode(
-        model.tokenizer,
-        [prompt(model.tokenizer, form, line, source=lang, target=lang) for line in lines],
-    )
+    tokenizer = model.tokenizer
+    prompts = [prompt(tokenizer, form, line, source=lang, target=lang) for line in lines]
+    return encode(tokenizer, prompts)
 
 
 def need_room(model: Model, ids: Sequence[Sequence[int]], *, new: int = 0) -> None:
-    """Raise where a row of tokens, with `new` ones behind it, is longer than the model was made
-    for."""
+    """Raise `SteerlabError` where a row of tokens is longer than the model was made for, or becomes
+    so with `new` tokens behind it.
+
+    Args:
+        model: whose `context` is the limit.
+        ids: the tokens of each row.
+        new: how many tokens will follow.
+    """
     length = max(map(len, ids), default=0)
     if length + new <= model.context:
         return

@@ -25,39 +25,47 @@ def language_effects(
     """How much each edit raises the cross-entropy of each language's sentences: a row for each edit
     and sentence.
 
-    `edits` and `controls`: by the language that each is meant for; a control is an edit of the same
-    dose that knows no language, such as `random_like(model, texts, edits["de"])`. Columns: `edit`
-    (that language), `kind` ("edit" or "control"), `language`, `sentence` (its number in the
-    corpus), `unsteered` and `nats`, the mean nats per token without and under the edit, `rise` =
-    nats - unsteered, and `dose`, the edit's ‖Δh‖ / ‖h‖ over all texts. Give text that the edits
-    were not fitted on.
+    Columns: `edit` (the language that it is meant for), `kind` ("edit" or "control"), `language`,
+    `sentence` (its number in the corpus), `unsteered` and `nats`, the mean nats per token without
+    and under the edit, `rise` = nats - unsteered, and `dose`, the edit's ‖Δh‖ / ‖h‖ over all texts.
+
+    Args:
+        model: what `load` takes.
+        corpus: sentences of each language; they should not be those that the edits were fitted on.
+        edits: each edit by the language that it is meant for.
+        controls: by the same languages, edits of the same dose that have nothing to do with any
+            language, such as `random_like(model, texts, edits["de"])`.
+        batch: the most rows that run together; by default as many as memory advises.
     """
     model = load(model)
-    named = [(EDIT, name, edit) for name, edit in edits.items()]
-    if not named:
+    if not edits:
         raise SteerlabError("effects were asked of no edit; give a mapping from languages to edits")
-    named += [(CONTROL, name, edit) for name, edit in (controls or {}).items()]
-    given = [edit for _, _, edit in named]
-    dose = doses(
-        model, [text for lang in corpus.langs for text in corpus[lang]], given, batch=batch
-    ).tolist()
+    labelled = [(EDIT, name, edit) for name, edit in edits.items()]
+    labelled += [(CONTROL, name, edit) for name, edit in (controls or {}).items()]
+    all_edits = [edit for _, _, edit in labelled]
+    texts = [text for lang in corpus.langs for text in corpus[lang]]
+    dose_of_edit = doses(model, texts, all_edits, batch=batch).tolist()
     parts = []
     for lang in corpus.langs:
-        plain, *steered = cross_entropy(
-            model, corpus[lang], [Edit(()), *given], batch=batch
-        ).double()
-        numbers = (
-            corpus.numbers if corpus.aligned else [f"{lang} {index}" for index in range(len(plain))]
-        )
-        for (kind, name, _), nats, size in zip(named, steered, dose, strict=True):
+        # The model as it is comes first; in float64, so that a small rise is not lost in rounding.
+        nats_of_edits = cross_entropy(model, corpus[lang], [Edit(()), *all_edits], batch=batch)
+        unsteered, *steered = nats_of_edits.double()
+        numbers: list[Any]
+        if corpus.aligned:
+            numbers = list(corpus.numbers)
+        else:
+            # The first sentence of one language is not that of another: no number in common.
+            numbers = [f"{lang} {index}" for index in range(len(unsteered))]
+        for (kind, name, _), nats, dose in zip(labelled, steered, dose_of_edit, strict=True):
             columns = {
                 "edit": name,
                 "kind": kind,
                 "language": lang,
-                "sentence": list(numbers),
-                "dose": size,
+                "sentence": numbers,
+                "dose": dose,
+                "unsteered": unsteered,
+                "nats": nats,
+                "rise": nats - unsteered,
             }
-            parts.append(
-                pd.DataFrame({**columns, "unsteered": plain, "nats": nats, "rise": nats - plain})
-            )
+            parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

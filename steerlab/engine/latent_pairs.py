@@ -1,4 +1,5 @@
-"""Chosen latents in sentences and in their translations: what FOXP2's stage II decomposes."""
+"""Differences of chosen latents between sentences and their translations, which FOXP2's stage II
+decomposes."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,11 +33,22 @@ def latent_pairs(
     form: str = "line",
     batch: int = 64,
 ) -> LatentPairs:
-    """Mean latents of every sentence less those of its translation in the source, on each
-    language's own latents.
+    """Each language's own latents in every sentence of it, less those in the sentence's translation
+    in the source.
 
-    Means are over all tokens but BOS and padding; FOXP2 reads the last token of a prompt (arXiv
-    2602.00945). Needs an aligned corpus. Layers at which a language has no latents are left out.
+    A sentence's latents are means over all its tokens but BOS and padding; FOXP2 reads the last
+    token of a prompt (arXiv 2602.00945). Layers at which a language has no latents are left out.
+    Raises `SteerlabError` for a corpus that is not aligned, a selection without any latent, and
+    autoencoders that do not fit the selection or the model.
+
+    Args:
+        model: what `load` takes.
+        corpus: sentences with their translations.
+        saes: autoencoders by layer, those that the latents were chosen with.
+        selection: the latents of each language.
+        source: the language whose sentences are subtracted.
+        form: the prompt form that sentences are put in.
+        batch: how many sentences are read together.
     """
     model = load(model)
     corpus.need_aligned("latent pairs")
@@ -49,30 +61,28 @@ def latent_pairs(
     }
     if not chosen:
         raise SteerlabError("no language has any latent; choose with weaker thresholds")
-    needed = {
-        layer: need_sae(saes, layer, selection).to(model.device)
-        for layer in sorted({at for _, at in chosen})
-    }
+    layers = sorted({layer for _, layer in chosen})
+    needed = {layer: need_sae(saes, layer, selection).to(model.device) for layer in layers}
     for sae in needed.values():
         sae.need(model)
-    union: dict[int, list[int]] = {layer: [] for layer in needed}
-    for (_, layer), units in chosen.items():
-        union[layer] = sorted({*union[layer], *units})
+    # The source is read once for all languages, at the latents of any of them.
+    union = {layer: _union(chosen, layer) for layer in layers}
     inputs = InOrder(model)
 
     def means(lang: str, units: Mapping[int, list[int]]) -> dict[int, Float[Tensor, "text unit"]]:
         ids = tokens_of(model, lang, corpus[lang], form)
         return _means(inputs, ids, needed, units, batch)
 
-    before = means(source, union)
+    of_source = means(source, union)
     differences, source_mean = {}, {}
     for lang in targets:
-        layers = [layer for layer in needed if (lang, layer) in chosen]
-        after = means(lang, {layer: list(chosen[lang, layer]) for layer in layers})
-        for layer in layers:
-            own = before[layer][:, [union[layer].index(unit) for unit in chosen[lang, layer]]]
-            differences[lang, layer] = after[layer] - own
-            source_mean[lang, layer] = own.mean(0)
+        own_layers = [layer for layer in layers if (lang, layer) in chosen]
+        of_lang = means(lang, {layer: list(chosen[lang, layer]) for layer in own_layers})
+        for layer in own_layers:
+            columns = [union[layer].index(unit) for unit in chosen[lang, layer]]
+            before = of_source[layer][:, columns]
+            differences[lang, layer] = of_lang[layer] - before
+            source_mean[lang, layer] = before.mean(0)
     provenance = {
         "model": model.metadata,
         "corpus": corpus_metadata(corpus),
@@ -86,6 +96,15 @@ def latent_pairs(
     )
 
 
+def _union(chosen: Mapping[tuple[str, int], Sequence[int]], layer: int) -> list[int]:
+    """The latents of any language at a layer, in order."""
+    units: set[int] = set()
+    for (_, at), own in chosen.items():
+        if at == layer:
+            units.update(own)
+    return sorted(units)
+
+
 def _means(
     inputs: InOrder,
     ids: list[list[int]],
@@ -93,24 +112,26 @@ def _means(
     units: Mapping[int, list[int]],
     batch: int,
 ) -> dict[int, Float[Tensor, "text unit"]]:
-    """The mean of some latents over each text's tokens, by layer."""
+    """The mean of some latents over each text's tokens, by layer, `[text unit]`."""
     model = inputs.model
     need_room(model, ids)
 
-    def look(means: dict[int, Tensor], layer: int) -> HookFn:
+    def look(layer: int, means: dict[int, Tensor]) -> HookFn:
         def see(h: Tensor, positions: Positions) -> None:
             text = positions.text
+            # Only tokens that count are encoded, so that each must be led back to its row.
             z = saes[layer].encode(h[text])[:, units[layer]]
-            rows = text.nonzero()[:, 0]
-            sums = z.new_zeros(len(h), z.shape[1]).index_add_(0, rows, z)
-            means[layer] = (sums / text.sum(1, keepdim=True).clamp(min=1)).cpu()
+            row_of_token = text.nonzero()[:, 0]
+            sums = z.new_zeros(len(h), z.shape[1]).index_add_(0, row_of_token, z)
+            tokens = text.sum(1, keepdim=True).clamp(min=1)
+            means[layer] = (sums / tokens).cpu()
 
         return see
 
     def work(start: int, rows: Sequence[int]) -> dict[int, Tensor]:
         means: dict[int, Tensor] = {}
-        looks = [(saes[layer].site, layer, look(means, layer)) for layer in units]
-        read(model, [ids[start + row] for row in rows], looks)
+        hooks = [(saes[layer].site, layer, look(layer, means)) for layer in units]
+        read(model, [ids[start + row] for row in rows], hooks)
         return means
 
     parts: list[dict[int, Tensor]] = []

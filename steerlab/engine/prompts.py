@@ -1,4 +1,4 @@
-"""Prompt forms: the named ways in which a sentence is put to a model."""
+"""Prompt forms, the named ways in which a sentence is put to a model; and their tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,24 @@ def prompt(
 ) -> str:
     """The text of a prompt, without the BOS that `encode` adds.
 
-    `line`: the sentence and a line break. `instructed`: both languages named, so that the target's
-    line is asked for. `chat`: the tokenizer's chat template with the sentence as the user's
-    message. To `line` and `chat` a suffix may be joined, which asks after the text for an answer in
-    the target language: `+english`, `+target` or `+source` is the language that it asks in, or any
+    - `line`: the sentence and a line break.
+    - `instructed`: the sentence behind its language's name, and the target's name behind which its
+      translation should follow.
+    - `chat`: the tokenizer's chat template with the sentence as the user's message.
+
+    To `line` and `chat` a suffix may be joined. It asks, after the text, for an answer in the
+    target language, and says in which language it asks: `+english`, `+target`, `+source`, or any
     code, such as `chat+de`.
+
+    Raises `SteerlabError` for an unknown form, one that needs a target without one, and `chat`
+    without a chat template.
+
+    Args:
+        tokenizer: of the model.
+        form: the prompt form.
+        text: the sentence.
+        source: the code of the language of the sentence.
+        target: the code of the language that the answer should be in.
     """
     form, asking = read_form(form)
     if asking:
@@ -35,6 +48,7 @@ def prompt(
             raise SteerlabError(
                 f"the prompt form '{form}+{asking}' asks for the target language; give target="
             )
+        # A word stands for a language; anything else is a language's code already.
         asking = {"english": "en", "target": target, "source": source}.get(asking, asking)
         text = f"{text} {instruction(asking, target)}"
     if form == "line":
@@ -54,11 +68,11 @@ def prompt(
 
 
 def read_form(form: str) -> tuple[str, str]:
-    """A form and the suffix joined to it ("" without): "chat+de" -> ("chat", "de"); an unknown
-    one raises."""
+    """A form and the suffix joined to it, or "": "chat+de" -> ("chat", "de"); an unknown one raises
+    `SteerlabError`."""
     base, plus, asking = form.partition("+")
-    exists = asking in SUFFIXES or asking in LANGUAGES
-    if base not in FORMS or (plus and not (exists and base in INSTRUCTED)):
+    is_language = asking in SUFFIXES or asking in LANGUAGES
+    if base not in FORMS or (plus and not (is_language and base in INSTRUCTED)):
         joined = ", ".join(f"+{suffix}" for suffix in SUFFIXES)
         raise SteerlabError(
             f"there is no prompt form {form!r}; the forms are {', '.join(FORMS)}; to "
@@ -69,23 +83,30 @@ def read_form(form: str) -> tuple[str, str]:
 
 
 def instruction(asking: str, target: str) -> str:
-    """What asks, in the language `asking`, for an answer in `target`.
+    """The sentence that asks, in the language `asking`, for an answer in `target`.
 
-    English names the target in English; any other language but the target itself calls it by its
-    own name.
+    English calls the target by its English name, any other language by the target's own name. An
+    unknown language raises `SteerlabError`.
     """
-    language(asking), language(target)
-    instructions = _instructions()
+    for lang in (asking, target):
+        language(lang)  # raises for an unknown one
+    request = _instructions()[asking]
     if asking == target:
-        return instructions[asking].own
-    name = language(target).name if asking == "en" else instructions[target].name
-    return instructions[asking].other.format(name)
+        return request.own
+    if asking == "en":
+        return request.other.format(language(target).name)
+    return request.other.format(_instructions()[target].name)
 
 
 @dataclass(frozen=True)
 class _Instruction:
-    """A language's name for itself, its request for an answer in itself, and one for an answer
-    in `{}`."""
+    """What asks in one language for an answer.
+
+    Args:
+        name: what the language calls itself.
+        own: asks for an answer in this language.
+        other: asks for an answer in another one, whose name takes the place of `{}`.
+    """
 
     name: str
     own: str
@@ -94,18 +115,24 @@ class _Instruction:
 
 @lru_cache(maxsize=1)
 def _instructions() -> dict[str, _Instruction]:
-    rows = [line.split("\t") for line in _FILE.read_text("utf-8").splitlines()]
-    return {lang: _Instruction(*texts) for lang, *texts in rows}
+    """The instructions by the code of the language that asks, from the packaged file: its columns
+    are the code and the fields of `_Instruction`."""
+    instructions = {}
+    for line in _FILE.read_text("utf-8").splitlines():
+        lang, name, own, other = line.split("\t")
+        instructions[lang] = _Instruction(name, own, other)
+    return instructions
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each prompt with exactly one BOS where the tokenizer has one; a prompt
-    without tokens raises."""
-    bos, encoded = tokenizer.bos_token_id, []
+    """The token ids of each prompt, with exactly one BOS where the tokenizer has one; a prompt
+    without tokens raises `SteerlabError`."""
+    bos = tokenizer.bos_token_id
+    encoded = []
     for text in texts:
         ids = list(tokenizer(text, add_special_tokens=False).input_ids)
         if bos is not None:
-            while ids[:1] == [bos]:  # a chat template may bring its own
+            while ids[:1] == [bos]:  # a chat template may bring its own, and the text another
                 ids = ids[1:]
             ids = [bos, *ids]
         if not ids or ids == [bos]:
@@ -117,11 +144,22 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def pad(
     ids: Sequence[Sequence[int]], padding: int | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """(tokens, mask) [row pos], padded on the left."""
+    """Rows of token ids as one tensor, `[row pos]`, and a mask that is true where there is no
+    padding, `[row pos]`.
+
+    The padding is on the left, so that the last position of every row is its last token.
+
+    Args:
+        ids: the tokens of each row.
+        padding: the token to pad with; None where the tokenizer has none, as any does behind a
+            mask.
+        device: where the tensors are put.
+    """
     length = max(map(len, ids))
     tokens = torch.full((len(ids), length), padding or 0)
     mask = torch.zeros(len(ids), length, dtype=torch.bool)
-    for row, own in enumerate(ids):
-        tokens[row, length - len(own) :] = torch.tensor(own)
-        mask[row, length - len(own) :] = True
+    for row, of_row in enumerate(ids):
+        start = length - len(of_row)
+        tokens[row, start:] = torch.tensor(of_row)
+        mask[row, start:] = True
     return tokens.to(device), mask.to(device)

@@ -1,5 +1,9 @@
-"""One forward pass in which many edited rows share a prompt: each joins the batch where its edit
-first acts."""
+"""One forward pass in which many edited rows share a prompt.
+
+Below the first block at which its edit acts, an edited row is the same as its prompt without an
+edit. So the prompts alone start out, and each row joins the batch, as a copy of its prompt, only at
+the depth where its edit first acts.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -14,12 +18,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Branch:
-    """Rows in the order of the depth at which they join; depth d is before block d, or after the
-    last block.
+    """How rows join a batch of prompts, in the order of the depth at which they join.
 
-    `parent`: the index of each row's prompt in the batch of prompts. `names`: which row of the
-    whole each one is. `order`: the index that each had in what was asked for. `prompts`: how many
-    there are.
+    Depth d is before block d, or after the last block. At a depth the batch has the prompts first,
+    as long as some row is still to come, and then the rows that have joined; its members are both.
+
+    Args:
+        parent: the index of each row's prompt in the batch of prompts.
+        depth: at which depth each row joins; it never falls from one row to the next.
+        names: the number by which an edit knows each row, as in `Positions.rows`.
+        order: the index that each row had when it was asked for.
+        prompts: how many prompts there are.
     """
 
     parent: Int[Tensor, " row"]
@@ -33,129 +42,164 @@ class Branch:
         return bisect_right(self.depth, depth)
 
     def origins(self, depth: int) -> Int[Tensor, " member"]:
-        """The prompt of each member of the batch at a depth: the prompts, while some row is
-        still to come, and rows."""
+        """The prompt of each member of the batch at a depth; a prompt is its own."""
         joined = self.joined(depth)
         rows = self.parent[:joined]
-        return rows if joined == len(self.depth) else torch.cat([self._clean, rows])
+        if joined == len(self.depth):
+            return rows  # all rows have come, and the prompts have left
+        return torch.cat([self._prompt_index, rows])
 
     def members(self, depth: int) -> Int[Tensor, " member"]:
-        """The name of each member of the batch at a depth; -1 for a prompt that is nobody's row."""
+        """The name of each member of the batch at a depth; -1 for a prompt, which no edit may
+        touch."""
         joined = self.joined(depth)
         rows = self.names[:joined]
         if joined == len(self.depth):
             return rows
-        return torch.cat([torch.full_like(self._clean, -1), rows])
+        return torch.cat([torch.full_like(self._prompt_index, -1), rows])
 
     def step(self, depth: int) -> Int[Tensor, " member"]:
-        """The index of each member at a depth in the batch just above it."""
-        before, after = self.joined(depth - 1), self.joined(depth)
-        rows = torch.arange(before, device=self.parent.device) + self.prompts
-        rows = torch.cat([rows, self.parent[before:after]])
-        return rows if after == len(self.depth) else torch.cat([self._clean, rows])
+        """For each member at a depth, the index of what it continues in the batch of the depth
+        before: itself, or its prompt if it joins here."""
+        before = self.joined(depth - 1)
+        after = self.joined(depth)
+        # Some row joins here, so that the prompts were still there and stood before the rows.
+        stayed = torch.arange(before, device=self.parent.device) + self.prompts
+        rows = torch.cat([stayed, self.parent[before:after]])
+        if after == len(self.depth):
+            return rows
+        return torch.cat([self._prompt_index, rows])
 
     def final(self, block: int) -> Int[Tensor, " row"]:
-        """The index of each row, or of its prompt, in what a block saw: where its keys and
-        values lie."""
+        """For each row, the index of its keys and values in those of a block: the row's own, or its
+        prompt's if it joined later."""
         joined = self.joined(block)
+        rows = torch.arange(joined, device=self.parent.device)
         if joined == len(self.depth):
-            return torch.arange(joined, device=self.parent.device)
-        rows = torch.arange(joined, device=self.parent.device) + self.prompts
-        return torch.cat([rows, self.parent[joined:]])
+            return rows
+        return torch.cat([rows + self.prompts, self.parent[joined:]])
 
     @property
-    def _clean(self) -> Tensor:
+    def _prompt_index(self) -> Tensor:
         return torch.arange(self.prompts, device=self.parent.device)
 
 
 def branch(
     ids: Sequence[Sequence[int]], depth: Sequence[int], names: Sequence[int], device: torch.device
 ) -> tuple[list[list[int]], Branch | None]:
-    """The prompts to run for rows of tokens, and how the rows join them; no branch where no two
+    """The prompts to run for some rows, and how the rows join them; no branch where no two rows
     share a prompt.
 
     The prompts are in the order of their lengths and tokens, as in a plan: their pass does not
     depend on the order in which rows are asked for.
+
+    Args:
+        ids: the tokens of each row.
+        depth: at which depth each row joins.
+        names: the number by which an edit knows each row.
+        device: of the model.
     """
     rows = [tuple(row) for row in ids]
     prompts = sorted(set(rows), key=lambda prompt: (len(prompt), prompt))
     if len(prompts) == len(rows):
         return [list(row) for row in rows], None
-    index = {prompt: number for number, prompt in enumerate(prompts)}
+    index_of = {prompt: index for index, prompt in enumerate(prompts)}
     order = sorted(range(len(rows)), key=lambda row: depth[row])
-    joining_rows = [[index[rows[row]], names[row]] for row in order]
-    parent, name = torch.tensor(joining_rows, device=device).T
-    joined = Branch(parent, tuple(depth[row] for row in order), name, tuple(order), len(prompts))
+    # Both in one tensor, so that they travel to the device in one copy.
+    parents_and_names = [[index_of[rows[row]], names[row]] for row in order]
+    parent, name = torch.tensor(parents_and_names, device=device).T
+    depths = tuple(depth[row] for row in order)
+    joined = Branch(parent, depths, name, tuple(order), len(prompts))
     return [list(prompt) for prompt in prompts], joined
 
 
 @contextmanager
-def joining(branch: Branch, blocks: torch.nn.ModuleList, where: Any) -> Iterator[None]:
-    """For one forward pass of the prompts: let rows join above their blocks, before any edit acts
+def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iterator[None]:
+    """For one forward pass of the prompts: let rows join at their depths, before any edit acts
     there.
 
-    `where`, the positions of the prompts, is kept true to the batch as it grows.
+    Args:
+        branch: how the rows join.
+        blocks: the blocks of the model.
+        positions: the `Positions` of the prompts; they are changed in place as the batch grows.
     """
     handles = []
-    text, generated = where.text, where.generated
+    # Those of the prompts: each depth's are made from them, as the batch may also become smaller.
+    text = positions.text
+    generated = positions.generated
 
     def join(h: Tensor, depth: int) -> Tensor:
         origin = branch.origins(depth)
-        where.text, where.generated, where.rows = (
-            text[origin],
-            generated[origin],
-            branch.members(depth),
-        )
+        positions.text = text[origin]
+        positions.generated = generated[origin]
+        positions.rows = branch.members(depth)
         return h[branch.step(depth)]
 
-    def before(block: int, grown: dict[int, Tensor]) -> Any:
+    def before(block: int, copies: dict[int, Tensor]) -> Any:
+        """A hook that fits a block's other inputs, such as masks, to the batch."""
         origin = branch.origins(block)
 
         def hook(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             named = dict(kwargs)
+            # Architectures differ in whether activations come by position or by name.
             h, *others = args or (named.pop("hidden_states"),)
-            h = join(h, 0) if block == 0 else h
-            others = _rows(tuple(others), origin, branch.prompts, grown)
-            return (h, *others), _rows(named, origin, branch.prompts, grown)
+            if block == 0:
+                h = join(h, 0)  # there is no block before it, whose output they could join in
+            fitted = _for_members(tuple(others), origin, branch.prompts, copies)
+            return (h, *fitted), _for_members(named, origin, branch.prompts, copies)
 
         return hook
 
     def after(depth: int) -> Any:
+        """A hook that lets rows join in a block's output, which comes alone or with others."""
+
         def hook(_: Any, __: tuple, out: Any) -> Any:
-            return (join(out[0], depth), *out[1:]) if isinstance(out, tuple) else join(out, depth)
+            if isinstance(out, tuple):
+                return (join(out[0], depth), *out[1:])
+            return join(out, depth)
 
         return hook
 
     try:
-        grown: dict[int, Tensor] = {}  # of the blocks between two depths at which rows join
-        for number, block in enumerate(blocks):
-            if branch.joined(number) != branch.joined(number - 1):
-                grown = {}
-            if branch.joined(number):
+        copies: dict[int, Tensor] = {}  # kept as long as no row joins
+        for index, block in enumerate(blocks):
+            if branch.joined(index) != branch.joined(index - 1):
+                copies = {}
+            # `prepend`: before the hooks of edits, which must see the rows that join here.
+            if branch.joined(index):
+                hook = before(index, copies)
                 handles.append(
-                    block.register_forward_pre_hook(
-                        before(number, grown), with_kwargs=True, prepend=True
-                    )
+                    block.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
                 )
-            if branch.joined(number + 1) != branch.joined(number):
-                handles.append(block.register_forward_hook(after(number + 1), prepend=True))
+            if branch.joined(index + 1) != branch.joined(index):
+                handles.append(block.register_forward_hook(after(index + 1), prepend=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _rows(given: Any, origin: Tensor, prompts: int, grown: dict[int, Tensor]) -> Any:
-    """Masks and position embeddings of the members; they are the same objects in every block, so
-    `grown` keeps them."""
+def _for_members(given: Any, origin: Tensor, prompts: int, copies: dict[int, Tensor]) -> Any:
+    """A block's inputs for the members of the batch: of every tensor with a row for each prompt,
+    the row of each member's prompt.
+
+    Masks and position embeddings are the same objects in every block, so `copies` keeps what was
+    made of each, by its id.
+
+    Args:
+        given: a tensor, or tuples and dicts of them; anything else is left as it is.
+        origin: the prompt of each member.
+        prompts: how many there are.
+        copies: what was made so far.
+    """
     if isinstance(given, Tensor):
         if given.ndim < 2 or given.shape[0] != prompts:
-            return given
-        if id(given) not in grown:
-            grown[id(given)] = given[origin]
-        return grown[id(given)]
+            return given  # shared by all rows, such as the positions of a cache
+        if id(given) not in copies:
+            copies[id(given)] = given[origin]
+        return copies[id(given)]
     if isinstance(given, tuple):
-        return tuple(_rows(item, origin, prompts, grown) for item in given)
+        return tuple(_for_members(item, origin, prompts, copies) for item in given)
     if isinstance(given, dict):
-        return {key: _rows(item, origin, prompts, grown) for key, item in given.items()}
+        return {key: _for_members(item, origin, prompts, copies) for key, item in given.items()}
     return given

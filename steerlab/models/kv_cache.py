@@ -1,4 +1,5 @@
-"""Key-value caches: how long one is, which rows it keeps, and one in memory that is taken once."""
+"""Key-value caches: how long one is, which rows it keeps, and a kind whose memory is allocated
+once, instead of being copied at every step."""
 
 from typing import Any
 
@@ -8,47 +9,58 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 def keep_rows(past: Any, rows: Int[Tensor, " row"]) -> None:
-    """Drop the other rows from a cache, of Hugging Face or of a `HookedTransformer`."""
+    """Keep only these rows of a cache, in this order and in place; the cache may be one of Hugging
+    Face or of a `HookedTransformer`."""
     if hasattr(past, "batch_select_indices"):
         past.batch_select_indices(rows)
         return
     past.previous_attention_mask = past.previous_attention_mask[rows]
     for entry in past.entries:
-        entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
+        entry.past_keys = entry.past_keys[rows]
+        entry.past_values = entry.past_values[rows]
 
 
 def length(past: Any) -> int:
-    """Positions in a cache, of Hugging Face or of a `HookedTransformer`."""
+    """How many positions are in a cache of Hugging Face or of a `HookedTransformer`; 0 without a
+    cache."""
     if past is None:
         return 0
-    return int(
-        past.get_seq_length() if hasattr(past, "get_seq_length") else past[0].past_keys.shape[1]
-    )
+    if hasattr(past, "get_seq_length"):
+        return int(past.get_seq_length())
+    return int(past[0].past_keys.shape[1])
 
 
 class PreallocatedLayer(DynamicLayer):
-    """Keys and values [row head pos dim] of one layer, with room for the positions that will
-    follow."""
+    """Keys and values of one layer, `[row head pos dim]`, with room for the positions that will
+    follow.
+
+    transformers' own layer makes a longer copy of all keys and values at every step.
+    """
 
     keys: Tensor
     values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor, room: int):
         super().__init__()
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.length = keys.shape[2]
-        self.keys, self.values = self._roomy(keys, room), self._roomy(values, room)
+        # What the parent sets when it sees its first keys.
+        self.dtype = keys.dtype
+        self.device = keys.device
+        self.is_initialized = True
+        self.length = keys.shape[2]  # of the positions that are filled
+        self.keys = self._with_room(keys, room)
+        self.values = self._with_room(values, room)
 
-    def _roomy(self, given: Tensor, room: int) -> Tensor:
+    def _with_room(self, given: Tensor, room: int) -> Tensor:
+        """A copy with room for so many more positions, which are not filled yet."""
         rows, heads, _, dim = given.shape
-        made = given.new_empty(rows, heads, self.length + room, dim)
-        made[:, :, : self.length] = given
-        return made
+        longer = given.new_empty(rows, heads, self.length + room, dim)
+        longer[:, :, : self.length] = given
+        return longer
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the new positions behind the old ones; gives views of all."""
+        """Write new positions behind the old ones; the result is views of all that are filled."""
         end = self.length + key_states.shape[2]
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
@@ -56,36 +68,44 @@ class PreallocatedLayer(DynamicLayer):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_seq_length(self) -> int:
+        """How many positions are filled."""
         return self.length
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows, in this order, with the same room."""
         room = self.keys.shape[2] - self.length
-        keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
-        self.keys, self.values = (
-            self._roomy(keys[indices], room),
-            self._roomy(values[indices], room),
-        )
+        # Only what is filled is copied.
+        keys = self.keys[:, :, : self.length]
+        values = self.values[:, :, : self.length]
+        self.keys = self._with_room(keys[indices], room)
+        self.values = self._with_room(values[indices], room)
 
 
 def preallocate(past: Any, room: int, rows: list[Tensor] | None = None) -> Any:
-    """Give a prompt's cache room for what follows; `rows` names, for each layer, the cached row of
-    each final row.
+    """Give a prompt's cache, in place, room for what follows.
 
-    A sliding layer becomes a full one, as the mask keeps to the window; a layer of another kind
-    stays what it is.
+    A sliding layer becomes a full one, since the mask keeps attention to its window. A layer of
+    another kind stays what it is.
+
+    Args:
+        past: the cache.
+        room: for how many positions.
+        rows: for each layer, which cached row each final row takes; None for all as they are.
     """
-    for number, layer in enumerate(past.layers):
+    for index, layer in enumerate(past.layers):
         if not layer.is_initialized:
-            continue
-        chosen = None if rows is None else rows[number]
-        whole = (
-            not getattr(layer, "is_sliding", False) or layer.keys.shape[2] == layer.get_seq_length()
-        )
+            continue  # a layer that has cached nothing
+        chosen = None if rows is None else rows[index]
+        # A sliding layer that has seen more than its window has dropped positions already.
+        is_sliding = getattr(layer, "is_sliding", False)
+        whole = not is_sliding or layer.keys.shape[2] == layer.get_seq_length()
         if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and whole:
-            keys, values = layer.keys, layer.values
+            keys = layer.keys
+            values = layer.values
             if chosen is not None:
-                keys, values = keys[chosen], values[chosen]
-            past.layers[number] = PreallocatedLayer(keys, values, room)
+                keys = keys[chosen]
+                values = values[chosen]
+            past.layers[index] = PreallocatedLayer(keys, values, room)
         elif chosen is not None:
             layer.batch_select_indices(chosen)
     return past

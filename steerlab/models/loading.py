@@ -1,4 +1,4 @@
-"""Models from the Hub, from a folder, from the package, or as they are."""
+"""Loading a model: by its Hub id, from a folder, from the package, or one that is in memory."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,7 @@ from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.model import Model
 from steerlab.models.transformerlens import LensModel
 
-PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"
+PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"  # a small model, for trying things out
 
 
 def load(
@@ -22,15 +22,24 @@ def load(
     device: str | None = None,
     revision: str | None = None,
 ) -> Model:
-    """Load a model by Hub id or folder; without one, polyglot from the package.
+    """Load a model by its Hub id or from a folder; without one, polyglot from the package.
 
-    A `HookedTransformer` or `TransformerBridge` is taken as it is. Weights stay raw. Without
-    `dtype` a CPU computes in float32 and a GPU in the precision of the checkpoint; "auto" is
-    bfloat16 on a CPU that has instructions for it, where it is the largest single gain. Without
-    `device` a GPU is used if there is one.
+    Weights stay as they are in the checkpoint: no norm is folded into them. Raises `SteerlabError`
+    for what cannot be loaded, for weights that are missing, damaged or not finite, and for a dtype
+    or device that does not exist.
+
+    Args:
+        source: a Hub id or folder; or a `HookedTransformer` or `TransformerBridge`, which is taken
+            as it is.
+        dtype: what to compute in. By default float32 on a CPU, and on a GPU the precision of the
+            checkpoint. "auto" is bfloat16 on a CPU that has instructions for it, where nothing else
+            saves as much time.
+        device: by default a GPU if there is one, else the CPU.
+        revision: of the model on the Hub.
     """
     if isinstance(source, Model):
         return source
+    # By its methods, so that TransformerLens need not be installed.
     if hasattr(source, "run_with_cache") and hasattr(source, "cfg"):
         return LensModel(source, name=str(getattr(source.cfg, "model_name", "model")))
     if source is not None and not isinstance(source, (str, Path)):
@@ -43,6 +52,7 @@ def load(
     device = _device(device)
     hf, tokenizer = _pretrained(folder, _dtype(dtype, device), revision)
     model = HuggingFaceModel(hf.to(device), tokenizer, name=name, revision=revision)
+    # One weight that is not finite makes every output NaN, and no error says where it came from.
     for key, value in hf.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise SteerlabError(
@@ -54,7 +64,16 @@ def load(
 def reload(
     name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str
 ) -> Model:
-    """The model that another process has, from the same source; another one raises."""
+    """The model that another process has, loaded anew; one with other weights raises
+    `SteerlabError`.
+
+    Args:
+        name: the Hub id or folder.
+        revision: of the model on the Hub.
+        dtype: what to compute in.
+        device: where.
+        fingerprint: of the other process' model.
+    """
     model = load(name, revision=revision, dtype=dtype, device=device)
     if model.fingerprint != fingerprint:
         raise SteerlabError(
@@ -67,12 +86,13 @@ def reload(
 
 
 def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any]:
-    import transformers
+    """Hugging Face's model and tokenizer; what cannot be loaded raises."""
+    import transformers  # here, as importing it takes seconds
 
     transformers.utils.logging.disable_progress_bar()
     try:
         make: Any = transformers.AutoModelForCausalLM.from_pretrained
-        hf, loading = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
+        hf, loading_info = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, revision=revision, padding_side="left"
         )
@@ -89,20 +109,20 @@ def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any
             "config.json says "
             f"({str(error).splitlines()[0]}); fetch the model again"
         ) from error
-    if loading["missing_keys"]:  # transformers would leave them random
-        raise SteerlabError(
-            f"{folder!r} has no weights for {min(loading['missing_keys'])}; fetch the model again"
-        )
+    if missing := loading_info["missing_keys"]:
+        # transformers would leave them random and go on.
+        raise SteerlabError(f"{folder!r} has no weights for {min(missing)}; fetch the model again")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return hf, tokenizer
 
 
 def _device(device: str | None) -> str:
+    """The device to use; one that does not exist raises."""
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device)  # the plainest way to learn whether torch can use it
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SteerlabError(
@@ -112,9 +132,13 @@ def _device(device: str | None) -> str:
 
 
 def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
+    """What to compute in, as transformers takes it; an unknown dtype raises.
+
+    bfloat16 on a CPU without instructions for it warns.
+    """
     if dtype is None or dtype == "auto":
         if device != "cpu":
-            return "auto"
+            return "auto"  # that of the checkpoint
         return torch.bfloat16 if dtype == "auto" and computes_bfloat16() else torch.float32
     chosen = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
@@ -124,11 +148,12 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
             "this CPU has no instructions for bfloat16 and will be many times slower than in "
             "float32; use auto"
         )
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)  # 3: the line that called `load`
     return chosen
 
 
 def computes_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16 by itself."""
-    instructions = torch.cpu.get_capabilities()
-    return any(instructions.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    """Whether the CPU has instructions that multiply in bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    # Intel's and AMD's vectors, Intel's matrices, ARM.
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

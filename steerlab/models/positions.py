@@ -1,21 +1,27 @@
-"""Positions in absolute terms: what an edit must know of a pass beside the activations."""
+"""What an edit must know about a forward pass beside the activations: which positions are text,
+which were generated, and which row is which."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 
 @dataclass
 class Positions:
-    """Which positions of a forward pass are which: what an edit needs to know beside the
-    activations.
+    """Which positions of a forward pass are which.
 
-    `text` [row pos]: neither padding nor BOS. `generated` [row pos]: after the prompt. `rows`: the
-    row of the whole batch that each row of this pass is; -1 for a prompt that rows are still to
-    branch from. `step`: a pass of decoding, in which every position is text and generated.
+    Args:
+        text: whether a position is neither padding nor BOS, `[row pos]`.
+        generated: whether it comes after the prompt, `[row pos]`.
+        rows: the number by which an edit knows each row of this pass: with a stack, which of its
+            edits the row carries. It is -1 for a prompt that rows are still to branch from, which
+            no edit touches.
+        step: whether this is a step of decoding in which every position is text and generated, so
+            that an edit need not look.
     """
 
     text: Bool[Tensor, "row pos"]
@@ -24,6 +30,8 @@ class Positions:
     step: bool = False
 
 
+# What is attached to a site: takes the activations there, and returns them changed, or None to
+# leave them as they are.
 HookFn = Callable[[Tensor, Positions], Tensor | None]
 
 
@@ -35,7 +43,7 @@ def positions_of(
     bos: int | None,
     rows: Int[Tensor, " row"] | None = None,
 ) -> Positions:
-    """Positions in absolute terms: with a cache, what comes after the prompt's pass is generated.
+    """The positions of a pass: the first one is the prompt's, and all behind a cache is generated.
 
     Args:
         ids: the tokens of this pass.
@@ -43,13 +51,16 @@ def positions_of(
             padding at all. One of another shape, as models make for themselves, is not looked at.
         past: how many positions the cache has.
         bos: the token that does not count as text where a row begins with it.
-        rows: which row of the whole each one is; by default they are all there, in order.
+        rows: the number by which an edit knows each row; by default they count from 0.
     """
     text = torch.ones_like(ids, dtype=torch.bool)
     if mask is not None and mask.ndim == 2:
+        # A copy, since BOS is taken out below and the mask is the caller's.
         text = mask[:, -ids.shape[1] :].bool().clone()
     generated = torch.full_like(text, past > 0)
     if bos is not None and not past:
+        # Only where a row begins with it: the same token may also stand for the end of a text, in
+        # the middle of a chat. A row begins behind its padding.
         first = text & (text.long().cumsum(1) == 1)
         text &= ~(first & (ids == bos))
     if rows is None:
@@ -60,13 +71,16 @@ def positions_of(
 def step_positions(
     rows: Int[Tensor, " row"], live: Bool[Tensor, " row"] | None = None
 ) -> Positions:
-    """Positions of a step of decoding, one token a row behind the cache; `live`: the rows that have
-    not ended.
+    """The positions of a step of decoding, one new token in each row.
 
-    A row that has ended stays in its batch for a while. Its position is then no text, so that no
+    A row that has ended stays in its batch for a while. Its position is then not text, so that no
     edit touches or counts it.
+
+    Args:
+        rows: the number by which an edit knows each row.
+        live: which rows have not ended; None for all.
     """
     new = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
     if live is None:
         return Positions(new, new, rows, step=True)
-    return Positions(live[:, None], new, rows)
+    return Positions(rearrange(live, "row -> row 1"), new, rows)

@@ -25,21 +25,14 @@ __all__ = [
 
 
 Ints = NDArray[np.int64]
-
 Bools = NDArray[np.bool_]
 
-
 _ORDER = 6  # character n-grams of 1 to 6
-
-_BETA2 = 4.0  # beta = 2, squared
-
-_BLOCK = 4096  # outputs scored at once
-
+_BETA2 = 4.0  # beta = 2, squared: recall counts four times as much as precision
+_BLOCK = 4096  # outputs scored at once: a bound on the memory of outputs × references
 _END = ord("\n")  # after each text: no text holds one once its whitespace is gone
-
-_UNICODE = 0x110000
-
-_TIE = 1e-9  # chrF points: nearer than this is a tie, whichever way it was rounded
+_UNICODE = 0x110000  # one more than the largest code point
+_TIE = 1e-9  # chrF points: scores nearer than this tie, whichever way they were rounded
 
 
 class ChrfIndex:
@@ -47,118 +40,146 @@ class ChrfIndex:
     `CHRF().sentence_score`.
 
     chrF needs sum(min(count in output, count in reference)) over the n-grams of each order. With
-    one binary feature for each *k-th occurrence* of an n-gram this is the number of shared
-    features: a sparse matrix product. References are counted once, and what no reference holds is
-    dropped as an output is read.
+    one binary feature for each *k-th occurrence* of an n-gram this is the number of features that
+    both texts have: a sparse matrix product. References are counted once, and n-grams that no
+    reference has are dropped as an output is read.
 
     Character orders 1 to 6, whitespace removed, case kept, beta 2 (Popovic 2015). Precision and
     recall are averaged over the orders in which both texts have n-grams (sacrebleu's effective
-    order); an empty text scores 0.
+    order); an empty text scores 0. One string in place of a list raises `SteerlabError`.
     """
 
     def __init__(self, references: Sequence[str]) -> None:
         _refuse_string(references, "ChrfIndex")
-        self._known: list[tuple[Ints, Ints]] = []
-        self._features = [matrix.T.tocsr() for matrix in self._read(references, learn=True)]
-        self._totals = _totals(references)
+        # Of each order: the sorted numbers of the references' n-grams, and of their features.
+        self._vocabularies: list[tuple[Ints, Ints]] = []
+        matrices = self._feature_matrices(references, learn=True)
+        self._features = [matrix.T.tocsr() for matrix in matrices]
+        self._totals = _gram_counts(references)
 
     def score(self, outputs: Sequence[str]) -> Float[np.ndarray, "output reference"]:
         """chrF2 from 0 to 100 of each output to each reference, `[output reference]`."""
         _refuse_string(outputs, "ChrfIndex.score")
-        starts = range(0, len(outputs), _BLOCK)
-        empty = np.zeros((0, self._totals.shape[1]))
-        return np.concatenate(
-            [empty, *(self._score(outputs[start : start + _BLOCK]) for start in starts)]
-        )
+        # The empty block makes a matrix of the right width where there is no output.
+        blocks = [np.zeros((0, self._totals.shape[1]))]
+        for start in range(0, len(outputs), _BLOCK):
+            blocks.append(self._score_block(outputs[start : start + _BLOCK]))
+        return np.concatenate(blocks)
 
-    def _score(self, outputs: Sequence[str]) -> Float[np.ndarray, "output reference"]:
-        totals = _totals(outputs)
+    def _score_block(self, outputs: Sequence[str]) -> Float[np.ndarray, "output reference"]:
+        """chrF2 of outputs that are few enough to be scored at once."""
+        totals = _gram_counts(outputs)
         shape = (len(outputs), self._totals.shape[1])
-        precision, recall, orders = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        for order, found in enumerate(self._read(outputs, learn=False)):
-            shared = (found @ self._features[order]).toarray()
-            own, other = totals[order][:, None], self._totals[order]
-            precision += shared / np.maximum(own, 1)
-            recall += shared / np.maximum(other, 1)
-            orders += (own > 0) & (other > 0)
+        precision = np.zeros(shape)
+        recall = np.zeros(shape)
+        orders = np.zeros(shape)  # how many orders both texts have n-grams of
+        for order, features in enumerate(self._feature_matrices(outputs, learn=False)):
+            shared = (features @ self._features[order]).toarray()
+            of_output = totals[order][:, None]
+            of_reference = self._totals[order]
+            # A text without n-grams of this order shares none, so that 0 / 1 adds nothing.
+            precision += shared / np.maximum(of_output, 1)
+            recall += shared / np.maximum(of_reference, 1)
+            orders += (of_output > 0) & (of_reference > 0)
         precision /= np.maximum(orders, 1)
         recall /= np.maximum(orders, 1)
         weighted = _BETA2 * precision + recall
         return 100 * (1 + _BETA2) * precision * recall / np.where(weighted > 0, weighted, 1)
 
-    def _read(self, texts: Sequence[str], *, learn: bool) -> Iterator[sparse.csr_array]:
-        """For each order, which k-th occurrences of which n-grams each text holds: `[text feature]`
+    def _feature_matrices(self, texts: Sequence[str], *, learn: bool) -> Iterator[sparse.csr_array]:
+        """For each order, which k-th occurrences of which n-grams each text has: `[text feature]`
         of 0 and 1.
 
-        An n-gram is numbered by its first n - 1 characters' number and its last character, so one
-        that is not in the references is dropped here, and all that begins with it is never looked
-        at.
+        `learn` makes the vocabularies from these texts; else they are those of the references.
+
+        An n-gram is identified by the number of its first n - 1 characters and by its last
+        character. So if those first characters are in no reference, the n-gram cannot be either,
+        and longer n-grams that begin with them are never looked at.
         """
-        units, owners = _units(texts)
-        starts = np.arange(len(units) - _ORDER)
-        grams = np.zeros(len(starts), dtype=np.int64)
+        codes, owners = _code_points(texts)
+        # Of every n-gram that is still in play: where it begins, and its number so far.
+        starts = np.arange(len(codes) - _ORDER)
+        numbers = np.zeros(len(starts), dtype=np.int64)
         for order in range(_ORDER):
-            last = units[starts + order]
+            last = codes[starts + order]
+            # What runs into the end of its text is no n-gram, and no longer one either.
             inside = last != _END
-            starts, keys = starts[inside], grams[inside] * _UNICODE + last[inside]
+            starts = starts[inside]
+            keys = numbers[inside] * _UNICODE + last[inside]
             if learn:
                 vocabulary = np.unique(keys)
             else:
-                vocabulary, features = self._known[order]
-            grams, known = _find(vocabulary, keys)
-            starts, grams = starts[known], grams[known]
+                vocabulary, features = self._vocabularies[order]
+            numbers, present = _find(vocabulary, keys)
+            starts = starts[present]
+            numbers = numbers[present]
             rows = owners[starts]
-            occurrences = (
-                _occurrence(rows * max(len(vocabulary), 1) + grams) * len(vocabulary) + grams
-            )
+            size = len(vocabulary)
+            # The k-th occurrence of an n-gram in its text has the feature k · size + n-gram.
+            k = _occurrence(rows * max(size, 1) + numbers)
+            occurrences = k * size + numbers
             if learn:
                 features = np.unique(occurrences)
-                self._known.append((vocabulary, features))
-            columns, known = _find(features, occurrences)
-            ones = np.ones(int(known.sum()))
+                self._vocabularies.append((vocabulary, features))
+            columns, present = _find(features, occurrences)
+            ones = np.ones(int(present.sum()))
             yield sparse.csr_array(
-                (ones, (rows[known], columns[known])), shape=(len(texts), len(features))
+                (ones, (rows[present], columns[present])), shape=(len(texts), len(features))
             )
 
 
 def _refuse_string(texts: Sequence[str], what: str) -> None:
+    """Raise where one string was given for a list: it would be read as a list of letters."""
     if isinstance(texts, str):
         raise SteerlabError(
             f"{what} takes a list of texts, and was given the one string {texts[:40]!r}: wrap it"
         )
 
 
-def _totals(texts: Sequence[str]) -> Int[np.ndarray, "order text"]:
+def _gram_counts(texts: Sequence[str]) -> Int[np.ndarray, "order text"]:
     """How many n-grams of each order a text has, `[order text]`."""
-    lengths = np.array([len("".join(text.split())) for text in texts], dtype=np.int64)
+    lengths = np.array([len(_without_space(text)) for text in texts], dtype=np.int64)
+    # A text of length L has L - n + 1 n-grams, and the orders count from n = 1.
     return np.maximum(lengths - np.arange(_ORDER)[:, None], 0)
 
 
-def _units(texts: Sequence[str]) -> tuple[Ints, Ints]:
-    """The code points of all texts without whitespace, each text ended by `_END`, and the text
-    of each code point."""
-    bare = ["".join(text.split()) + chr(_END) for text in texts]
-    joined = "".join(bare) + chr(_END) * _ORDER  # so that a start can look ahead
-    units = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.int64)
-    return units, np.repeat(np.arange(len(bare)), [len(text) for text in bare])
+def _without_space(text: str) -> str:
+    return "".join(text.split())
 
 
-def _find(known: Ints, keys: Ints) -> tuple[Ints, Bools]:
-    """Where each key stands in the sorted `known`, and whether it does."""
-    if not known.size:
+def _code_points(texts: Sequence[str]) -> tuple[Ints, Ints]:
+    """The code points of all texts without whitespace, one text after the other, each ended by
+    `_END`; and the index of the text that each belongs to."""
+    ended = [_without_space(text) + chr(_END) for text in texts]
+    # More ends at the very end, so that the last start can look so many characters ahead.
+    joined = "".join(ended) + chr(_END) * _ORDER
+    # UTF-32 has 4 bytes for each code point. Models write halves of surrogate pairs, too.
+    encoded = joined.encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(encoded, dtype="<u4").astype(np.int64)
+    owners = np.repeat(np.arange(len(ended)), [len(text) for text in ended])
+    return codes, owners
+
+
+def _find(vocabulary: Ints, keys: Ints) -> tuple[Ints, Bools]:
+    """The index of each key in a sorted vocabulary, and whether it is there at all."""
+    if not vocabulary.size:
         return np.zeros_like(keys), np.zeros(keys.shape, dtype=bool)
-    places = np.minimum(np.searchsorted(known, keys), known.size - 1)
-    return places, known[places] == keys
+    # A key behind the last one would get an index that there is not.
+    index = np.minimum(np.searchsorted(vocabulary, keys), vocabulary.size - 1)
+    return index, vocabulary[index] == keys
 
 
 def _occurrence(keys: Ints) -> Ints:
-    """0 for the first of equal keys, 1 for the second, and so on."""
+    """Of each key, how many equal ones stand before it: 0 for the first, 1 for the second."""
+    # A stable sort brings equal keys together and leaves them in their order, so that the count is
+    # the distance from the first of its group.
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
-    places = np.arange(len(keys))
-    first = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(keys)]
-    counts = np.empty_like(places)
-    counts[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    index = np.arange(len(keys))
+    is_first = np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(keys)]
+    first = np.maximum.accumulate(np.where(is_first, index, 0))
+    counts = np.empty_like(index)
+    counts[order] = index - first
     return counts
 
 
@@ -179,24 +200,33 @@ def relevance(
     """Whether each output is nearest to its own sentence, `[output]`, and its chrF to it,
     `[output]`.
 
-    Output i, in the identified language `languages[i]`, was made from sentence `sentences[i]`: an
-    index into every list of `references` (aligned lists, one for each language code). It is
-    relevant if its chrF to its own reference *in the language that it is in* is higher than to each
-    of the distractors: other sentences of that language, drawn once for each sentence from the
-    seed, the same in every language. A tie, an empty output and a language without references fail,
-    the last two with a chrF of 0. `chance` says what unrelated text reaches.
+    An output is relevant if its chrF to its own reference, *in the language that it is in*, is
+    higher than to each of some distractors: other sentences of that language. These are drawn once
+    for each sentence, and are the same in every language. A tie, an empty output and a language
+    without references are not relevant; the last two have a chrF of 0. `chance` is the share that
+    unrelated text reaches.
 
     Fewer sentences than distractors + 1, lists of unequal length and an index without a sentence
-    raise.
+    raise `SteerlabError`.
+
+    Args:
+        outputs: the texts to judge.
+        languages: the identified language of each output.
+        sentences: the sentence that each was made from, as an index into every list of
+            `references`.
+        references: by the code of a language its sentences, in the same order in every language.
+        distractors: with how many other sentences the own one is compared.
+        seed: decides which these are.
     """
-    count = _count(references)
+    count = _sentence_count(references)
     others = rivals(count, distractors, seed)
-    index = _checked(outputs, languages, sentences, count)
-    spoken = np.array(list(languages), dtype=object)
-    relevant, own = np.zeros(len(outputs), dtype=bool), np.zeros(len(outputs))
-    for iso in sorted(set(languages) & references.keys()):
-        chrf = _index(tuple(references[iso]))
-        rows = np.flatnonzero(spoken == iso)
+    index = _checked_index(outputs, languages, sentences, count)
+    lang_of_output = np.array(list(languages), dtype=object)
+    relevant = np.zeros(len(outputs), dtype=bool)
+    own = np.zeros(len(outputs))
+    for lang in sorted(set(languages) & references.keys()):
+        chrf = _chrf_index(tuple(references[lang]))
+        rows = np.flatnonzero(lang_of_output == lang)
         for block in np.array_split(rows, range(_BLOCK, len(rows), _BLOCK)):
             scores = chrf.score([outputs[row] for row in block])
             own[block] = np.take_along_axis(scores, index[block, None], axis=1)[:, 0]
@@ -205,44 +235,59 @@ def relevance(
     return relevant, own
 
 
-_index = lru_cache(maxsize=64)(
-    ChrfIndex
-)  # a sweep scores cell after cell against the same references
+@lru_cache(maxsize=64)
+def _chrf_index(references: tuple[str, ...]) -> ChrfIndex:
+    """The index of some references, kept: a sweep scores cell after cell against the same ones."""
+    return ChrfIndex(references)
 
 
 @lru_cache(maxsize=8)
 def rivals(count: int, distractors: int, seed: int) -> Int[np.ndarray, "sentence distractor"]:
-    """The places of `distractors` others for each of `count` sentences, the same in every
-    language and every call."""
+    """For each of `count` sentences, the indices of `distractors` others that it is compared with.
+
+    They are the same in every language and every call. More distractors than there are other
+    sentences, and none, raise `SteerlabError`.
+
+    Args:
+        count: the number of sentences.
+        distractors: how many others each one gets.
+        seed: decides which.
+    """
     if not 1 <= distractors < count:
         raise SteerlabError(
             f"an output is compared with its own sentence and {distractors} others, and there are "
             f"{count} sentences: "
             f"give at least {distractors + 1} sentences, or between 1 and {count - 1} distractors"
         )
+    # A generator for each sentence, so that its distractors do not depend on those before it.
     drawn = [
         np.random.default_rng([seed, own]).choice(count - 1, distractors, replace=False)
         for own in range(count)
     ]
     others = np.array(drawn, dtype=np.int64)
+    # Drawn from one sentence fewer: from the own one on all move up by one, which leaves it out.
     return others + (others >= np.arange(count)[:, None])
 
 
-def _count(references: Mapping[str, Sequence[str]]) -> int:
-    lengths = {iso: len(lines) for iso, lines in references.items()}
+def _sentence_count(references: Mapping[str, Sequence[str]]) -> int:
+    """How many sentences every language has; unequal numbers raise."""
+    lengths = {lang: len(lines) for lang, lines in references.items()}
     if len(set(lengths.values())) != 1:
         raise SteerlabError(
-            f"references need the same number of sentences in every language; given: {lengths}"
+            f"references need the same number of sentences in every language; given: {lengths}; "
+            "give aligned texts"
         )
     return next(iter(lengths.values()))
 
 
-def _checked(
+def _checked_index(
     outputs: Sequence[str],
     languages: Sequence[str],
     sentences: Sequence[int] | NDArray[Any],
     count: int,
 ) -> Ints:
+    """The sentence of each output as an array; lists of unequal length and sentences that are not
+    there raise."""
     index = np.asarray(sentences, dtype=np.int64)
     if not len(outputs) == len(languages) == len(index):
         raise SteerlabError(
@@ -250,9 +295,11 @@ def _checked(
             f"{len(outputs)} outputs, "
             f"{len(languages)} languages and {len(index)} sentences"
         )
+    # numpy would take a negative index for one from the end.
     if index.size and not 0 <= index.min() <= index.max() < count:
         wrong = index[(index < 0) | (index >= count)][0]
         raise SteerlabError(
-            f"sentence {wrong} is not among the {count} sentences that the references have"
+            f"sentence {wrong} is not among the {count} sentences that the references have; give "
+            f"indices from 0 to {count - 1}"
         )
     return index

@@ -2,7 +2,7 @@
 goes wrong.
 
 Line- and word-level pass rates are those of Marchisio et al. 2024 (arXiv 2406.20052; their code at
-github.com/for-ai/language-confusion was read for the cut-offs), but for the words, see `word_pass`.
+github.com/for-ai/language-confusion was read for the cut-offs). Words differ: see `word_pass`.
 """
 
 import math
@@ -35,27 +35,22 @@ __all__ = [
     "word_pass",
 ]
 
-# What ISO 15924 calls a script -> Unicode's names of the scripts that its languages are written in.
+# ISO 15924 has one code for a way of writing, such as Jpan; Unicode gives each letter one script.
+# So each code has the Unicode scripts that its languages mix as a matter of course.
 _SCRIPTS = {
-    **{
-        "Latn": ("Latin",),
-        "Cyrl": ("Cyrillic",),
-        "Grek": ("Greek",),
-        "Geor": ("Georgian",),
-        "Thai": ("Thai",),
-    },
-    **{
-        "Arab": ("Arabic",),
-        "Hebr": ("Hebrew",),
-        "Deva": ("Devanagari",),
-        "Beng": ("Bengali",),
-        "Tibt": ("Tibetan",),
-    },
-    **{
-        "Jpan": ("Han", "Hiragana", "Katakana"),
-        "Kore": ("Hangul", "Han"),
-        "Hans": ("Han", "Bopomofo"),
-    },
+    "Latn": ("Latin",),
+    "Cyrl": ("Cyrillic",),
+    "Grek": ("Greek",),
+    "Geor": ("Georgian",),
+    "Thai": ("Thai",),
+    "Arab": ("Arabic",),
+    "Hebr": ("Hebrew",),
+    "Deva": ("Devanagari",),
+    "Beng": ("Bengali",),
+    "Tibt": ("Tibetan",),
+    "Jpan": ("Han", "Hiragana", "Katakana"),
+    "Kore": ("Hangul", "Han"),
+    "Hans": ("Han", "Bopomofo"),
 }
 _SPACELESS = ("Jpan", "Hans", "Thai", "Tibt")
 _LETTERS_OF_A_WORD = 2  # where a script has no spaces: about so many letters count as a word
@@ -69,43 +64,55 @@ SIDE_EFFECTS = (
 )
 
 
+# The three patterns are compiled on first use, so that importing this module costs nothing. In
+# version 1 of `regex`, `--` takes a set away from a set and `&&` intersects two. Common and
+# Inherited are what Unicode calls the script of letters that several scripts share.
+
+
 @lru_cache(maxsize=1)
 def _letters() -> Any:
-    """Runs of letters that have a script of their own, unlike the long vowel mark that two kanas
-    share."""
+    """The pattern of runs of letters that have a script of their own, unlike the long vowel mark
+    that two kanas share."""
     return regex.compile(r"[\p{L}--\p{Common}--\p{Inherited}]+", regex.V1)
 
 
 @lru_cache(maxsize=64)
 def _outside(script: str) -> Any:
-    """Runs of letters of other scripts than this one."""
-    own = "".join(rf"--\p{{{name}}}" for name in _SCRIPTS[script])
-    return regex.compile(rf"[\p{{L}}--\p{{Common}}--\p{{Inherited}}{own}]+", regex.V1)
+    """The pattern of runs of letters of other scripts than this one."""
+    less_own = "".join(rf"--\p{{{name}}}" for name in _SCRIPTS[script])
+    return regex.compile(rf"[\p{{L}}--\p{{Common}}--\p{{Inherited}}{less_own}]+", regex.V1)
 
 
 @lru_cache(maxsize=64)
 def _words_outside(script: str) -> Any:
-    """A word in another script than this one: what `word_pass` looks for."""
-    own = "".join(rf"--\p{{{name}}}" for name in (*_SCRIPTS[script], "Latin"))
-    other = rf"[\p{{L}}--\p{{Common}}--\p{{Inherited}}{own}]{{2,}}"
+    """The pattern of a word in another script than this one: what `word_pass` looks for."""
+    less_own = "".join(rf"--\p{{{name}}}" for name in (*_SCRIPTS[script], "Latin"))
+    other = rf"[\p{{L}}--\p{{Common}}--\p{{Inherited}}{less_own}]{{2,}}"
+    if script == "Latn":
+        return regex.compile(other, regex.V1)
+    # Latin has a rule of its own: four small letters with no Latin letter on either side. A capital
+    # is the mark of a name or an acronym, and fewer letters may be a unit such as "km".
     latin = r"(?<!\p{Latin})[\p{Ll}&&\p{Latin}]{4,}(?!\p{Latin})"
-    return regex.compile(other if script == "Latn" else f"{other}|{latin}", regex.V1)
+    return regex.compile(f"{other}|{latin}", regex.V1)
 
 
 def script_mixing(text: str, target: str) -> float:
-    """The share of a text's letters that are not of the target's script, by Unicode's Script; NaN
-    without letters.
+    """The share of a text's letters that are not of the target language's script; NaN without
+    letters.
 
-    Letters are those of categories L*; digits, punctuation and marks, and letters that scripts
-    share, do not count. Japanese has Han and both kanas, Korean Hangul and Han. It cannot tell
-    languages of one script apart.
+    Letters are those of Unicode's categories L*, by their property Script. Digits, punctuation,
+    marks, and letters that several scripts share do not count. Japanese has Han and both kanas,
+    Korean Hangul and Han. Languages of one script cannot be told apart by it.
     """
-    letters = _count(_letters(), text)
-    return _count(_outside(language(target).script), text) / letters if letters else math.nan
+    letters = _matched_letters(_letters(), text)
+    if not letters:
+        return math.nan
+    return _matched_letters(_outside(language(target).script), text) / letters
 
 
-def _count(pattern: Any, text: str) -> int:
-    return sum(map(len, pattern.findall(text)))
+def _matched_letters(pattern: Any, text: str) -> int:
+    """How many letters all matches of a pattern have together."""
+    return sum(len(match) for match in pattern.findall(text))
 
 
 def columns(
@@ -115,11 +122,19 @@ def columns(
     *,
     languages: Sequence[str] | None = None,
 ) -> dict[str, list[Any]]:
-    """The cheap scores of every output, about 20 µs each: columns of one value for each.
+    """The scores of every output that cost next to nothing (about 20 µs each), as columns.
 
-    `script_mixing`; `compression`; `length` in characters; with references `length_ratio`, that
-    over the reference's; with the identified `languages` `unidentified`: none, or one that is not
-    in `terms.LANGUAGES`.
+    Each column has one value for each output: `script_mixing`; `compression`; `length` in
+    characters; with `references` also `length_ratio`; with `languages` also `unidentified`. Columns
+    of unequal length raise `SteerlabError`.
+
+    Args:
+        outputs: the texts to score.
+        targets: the code of the language that each should be in.
+        references: what each should say; `length_ratio` is the output's length over the
+            reference's, and NaN for an empty reference.
+        languages: the identified language of each; `unidentified` is whether it is "none" or a
+            language that is not in `core.languages.LANGUAGES`.
     """
     given = {
         "outputs": outputs,
@@ -129,20 +144,26 @@ def columns(
     }
     lengths = {name: len(column) for name, column in given.items() if column is not None}
     if len(set(lengths.values())) > 1:
-        raise SteerlabError(f"scores need one value for each output; given: {lengths}")
-    found: dict[str, list[Any]] = {
-        "script_mixing": [script_mixing(*pair) for pair in zip(outputs, targets, strict=True)],
+        raise SteerlabError(
+            f"scores need one value for each output; given: {lengths}; take columns of the same "
+            "rows"
+        )
+    scores: dict[str, list[Any]] = {
+        "script_mixing": [
+            script_mixing(output, target) for output, target in zip(outputs, targets, strict=True)
+        ],
         "compression": [compression(output) for output in outputs],
         "length": [len(output.strip()) for output in outputs],
     }
     if references is not None:
-        sizes = [len(reference.strip()) for reference in references]
-        found["length_ratio"] = [
-            a / b if b else math.nan for a, b in zip(found["length"], sizes, strict=True)
+        ideal_lengths = [len(reference.strip()) for reference in references]
+        scores["length_ratio"] = [
+            length / ideal if ideal else math.nan
+            for length, ideal in zip(scores["length"], ideal_lengths, strict=True)
         ]
     if languages is not None:
-        found["unidentified"] = [iso not in LANGUAGES for iso in languages]
-    return found
+        scores["unidentified"] = [lang not in LANGUAGES for lang in languages]
+    return scores
 
 
 # ---------------------------------------------------------------------------------------- confusion
@@ -156,59 +177,75 @@ def line_pass(
     least: int = 5,
     threshold: float = 0.3,
 ) -> Float[np.ndarray, " output"]:
-    """Whether every line of each output is in its target, 1 or 0, `[output]`; NaN where no line is
-    long enough.
+    """Whether every line of each output is in its target language: 1, 0, or NaN where no line is
+    long enough to tell.
 
-    A line counts if it has `least` words or more (2 letters stand for a word in scripts without
-    spaces), and passes if its identified language is the target with a probability above
-    `threshold`. 5 and .3 are the benchmark's own.
+    A line passes if its identified language is the target, with a probability above `threshold`.
+    The defaults are those of Marchisio et al. 2024.
+
+    Args:
+        outputs: the texts to judge.
+        targets: the code of the language that each should be in.
+        identifier: what names the language of a line.
+        least: how many words a line must have to count; in scripts without spaces two letters
+            stand for a word.
+        threshold: the probability that the identifier must exceed.
     """
-    _paired(outputs, targets)
-    lines = [
-        [line for line in output.splitlines() if _words(line, target) >= least]
+    _need_pairs(outputs, targets)
+    lines_of_outputs = [
+        _lines_that_count(output, target, least)
         for output, target in zip(outputs, targets, strict=True)
     ]
-    distinct = list(dict.fromkeys(line for own in lines for line in own))
-    named, chances = identifier.weigh(distinct)
-    spoken = {
-        line: iso if chance > threshold else ""
-        for line, iso, chance in zip(distinct, named, chances, strict=True)
-    }
-    passed = [
-        float(all(spoken[line] == target for line in own)) if own else math.nan
-        for own, target in zip(lines, targets, strict=True)
-    ]
-    return np.array(passed, dtype=np.float64)
+    # Each distinct line is identified once, and all in one call: that is where the time goes.
+    distinct = list(dict.fromkeys(line for lines in lines_of_outputs for line in lines))
+    codes, probabilities = identifier.weigh(distinct)
+    identified = {}
+    for line, code, probability in zip(distinct, codes, probabilities, strict=True):
+        # "" is no language's code, so that an unsure line passes for no target.
+        identified[line] = code if probability > threshold else ""
+    passed = np.full(len(outputs), np.nan)
+    for index, (lines, target) in enumerate(zip(lines_of_outputs, targets, strict=True)):
+        if lines:
+            passed[index] = all(identified[line] == target for line in lines)
+    return passed
 
 
-def _words(line: str, target: str) -> int:
-    """How many words of letters a line has."""
-    runs = _letters().findall(line)
+def _lines_that_count(output: str, target: str, least: int) -> list[str]:
+    """The lines of an output that have enough words for an identifier to be trusted."""
+    return [line for line in output.splitlines() if _word_count(line, target) >= least]
+
+
+def _word_count(line: str, target: str) -> int:
+    """How many words of letters a line has, as the target's script divides words."""
     if language(target).script in _SPACELESS:
-        return sum(map(len, runs)) // _LETTERS_OF_A_WORD
+        return _matched_letters(_letters(), line) // _LETTERS_OF_A_WORD
+    # Between spaces, a number or a dash alone is no word.
     return sum(any(map(str.isalpha, word)) for word in line.split())
 
 
 def word_pass(outputs: Sequence[str], targets: Sequence[str]) -> Float[np.ndarray, " output"]:
-    """Whether no word of each output is in another script than its target's, 1 or 0, `[output]`.
+    """Whether no word of each output is in another script than its target's: 1 or 0.
 
     In a target without Latin letters a Latin word counts if it has four letters or more, all small,
-    since names, units and acronyms are no confusion. (The benchmark looks such words up in an
-    English list, in ar hi ja ko ru zh; here any Latin word counts, in any such target.) Letters of
-    a third script count from two in a row, in a Latin target too. Words of another language in the
-    same script are not seen: the line's identifier has to.
+    since names, units and acronyms are no confusion. (Marchisio et al. look such words up in an
+    English list, for ar hi ja ko ru zh; here any Latin word counts, for any such target.) Letters
+    of a third script count from two in a row, in a Latin target too. Words of another language in
+    the same script are not seen: `line_pass` has to find those.
     """
-    _paired(outputs, targets)
-    pairs = zip(outputs, targets, strict=True)
-    seen = [_words_outside(language(target).script).search(output) for output, target in pairs]
-    return np.array([float(found is None) for found in seen], dtype=np.float64)
+    _need_pairs(outputs, targets)
+    passed = np.zeros(len(outputs))
+    for index, (output, target) in enumerate(zip(outputs, targets, strict=True)):
+        foreign_word = _words_outside(language(target).script).search(output)
+        passed[index] = foreign_word is None
+    return passed
 
 
-def _paired(outputs: Sequence[str], targets: Sequence[str]) -> None:
+def _need_pairs(outputs: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise where there is not one target for each output."""
     if len(outputs) != len(targets):
         raise SteerlabError(
             f"confusion needs a target for each output; {len(outputs)} outputs, {len(targets)} "
-            "targets"
+            "targets were given"
         )
 
 
@@ -220,39 +257,55 @@ def pass_rates(
     least: int = 5,
     threshold: float = 0.3,
 ) -> pd.DataFrame:
-    """Pass rates of tidy rows (`output`, `target`, `sentence`), a line for each value of `by`, with
-    95 % intervals.
+    """Line and word pass rates for each value of a column, with 95 % intervals by resampling
+    sentences.
 
-    `lpr` = outputs whose lines all pass / outputs with a line that counts (`n`). `wpr` = outputs
-    whose lines and words all pass / outputs whose lines all pass (`n_wpr`); NaN where there are
-    none. `lcpr` = 2 lpr wpr / (lpr + wpr).
+    `lpr` = outputs whose lines all pass / outputs with a line that counts (`n`; `too_short` is how
+    many have none). `wpr` = outputs whose lines and words all pass / outputs whose lines all pass
+    (`n_wpr`); NaN where there are none. `lcpr` = 2 lpr wpr / (lpr + wpr), their harmonic mean.
+    Source: Marchisio et al. 2024.
+
+    Args:
+        rows: a row for each output, with the columns `output`, `target` and `sentence`.
+        identifier: what names the language of a line.
+        by: the column whose values each have a row in the result.
+        least: how many words a line must have to count, as for `line_pass`.
+        threshold: the probability that the identifier must exceed, as for `line_pass`.
     """
     need_columns(rows, "pass_rates", "output", "target", "sentence", by)
-    outputs, targets = rows["output"].tolist(), rows["target"].tolist()
-    lines = line_pass(outputs, targets, identifier, least=least, threshold=threshold)
-    told = pd.DataFrame({"line": lines, "word": word_pass(outputs, targets)}, index=rows.index)
-    table = []
-    for name, part in told.join(rows[[by, "sentence"]]).groupby(by, sort=False):
-        counted = part[part["line"].notna()]
-        passed = counted[counted["line"] == 1]
-        lpr, wpr = _interval(counted, "line"), _interval(passed, "word")
-        row = {
-            by: name,
-            "n": len(counted),
-            "too_short": len(part) - len(counted),
-            "n_wpr": len(passed),
-        }
-        lcpr = harmonic(lpr[0], wpr[0]) if len(passed) else 0.0
-        table.append(
-            row
-            | named("lpr", lpr)
-            | named("wpr", wpr)
-            | {"lcpr": lcpr if len(counted) else math.nan}
-        )
-    return pd.DataFrame(table)
+    outputs = rows["output"].tolist()
+    targets = rows["target"].tolist()
+    passes = pd.DataFrame(
+        {
+            "line": line_pass(outputs, targets, identifier, least=least, threshold=threshold),
+            "word": word_pass(outputs, targets),
+        },
+        index=rows.index,
+    )
+    groups = passes.join(rows[[by, "sentence"]]).groupby(by, sort=False)
+    return pd.DataFrame([{by: name} | _rates(part) for name, part in groups])
+
+
+def _rates(part: pd.DataFrame) -> dict[str, Any]:
+    """The pass rates of outputs, of which `line` and `word` say whether each passed."""
+    counted = part[part["line"].notna()]
+    # Words are asked about only where the lines pass, so that a whole line in another language is
+    # one failure and not two.
+    passed = counted[counted["line"] == 1]
+    line_rate = _interval(counted, "line")
+    word_rate = _interval(passed, "word")
+    if counted.empty:
+        both = math.nan
+    elif passed.empty:
+        both = 0.0  # the word rate is not defined, but with a line rate of 0 any would give 0
+    else:
+        both = harmonic(line_rate[0], word_rate[0])
+    sizes = {"n": len(counted), "too_short": len(part) - len(counted), "n_wpr": len(passed)}
+    return sizes | named("lpr", line_rate) | named("wpr", word_rate) | {"lcpr": both}
 
 
 def _interval(rows: pd.DataFrame, name: str) -> tuple[float, float, float]:
+    """The mean of a column with its interval; NaN three times without rows."""
     if rows.empty:
         return math.nan, math.nan, math.nan
     return by_sentence(rows[name].to_numpy(float), rows["sentence"].to_numpy())
@@ -263,11 +316,14 @@ def _interval(rows: pd.DataFrame, name: str) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two identifiers agree on `n` texts: the `share` of texts with the same label, Cohen's
-    `kappa` of it.
+    """How far two identifiers agree on the languages of the same texts.
 
-    `pairs`: the labels `first` and `second` where they differ, and how often (`n`), most often
-    first. Kappa is NaN where there is only one label.
+    Args:
+        share: the share of texts to which both give the same label.
+        kappa: Cohen's kappa of the labels; NaN where there is only one label.
+        n: the number of texts.
+        pairs: where they differ, the labels `first` and `second` and how often (`n`), most often
+            first.
     """
 
     share: float
@@ -280,23 +336,28 @@ def label_agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
     """The agreement of two identifiers' labels of the same texts, such as `a.identify(texts)` and
     `b.identify(texts)`.
 
-    kappa = (share - chance) / (1 - chance), chance = the share if each kept how often it says what
-    (Cohen 1960).
+    kappa = (share - chance) / (1 - chance), where chance is the share of equal labels to expect if
+    each gave its labels as often as it does, but regardless of the other (Cohen 1960). No labels,
+    and unequal numbers of them, raise `SteerlabError`.
     """
     if len(first) != len(second) or not len(first):
         raise SteerlabError(
-            f"agreement needs two labels of each of one text or more; given {len(first)} and "
-            f"{len(second)} labels"
+            "agreement needs two labels for each text, and at least one text; "
+            f"given {len(first)} and {len(second)} labels"
         )
-    from sklearn.metrics import cohen_kappa_score
+    from sklearn.metrics import cohen_kappa_score  # here, as importing it takes long
 
-    same = [a == b for a, b in zip(first, second, strict=True)]
-    kappa = float(cohen_kappa_score(first, second)) if len({*first, *second}) > 1 else math.nan
-    differing = Counter((a, b) for a, b in zip(first, second, strict=True) if a != b).most_common()
+    pairs_of_labels = list(zip(first, second, strict=True))
+    differing = Counter((a, b) for a, b in pairs_of_labels if a != b)
+    equal = len(pairs_of_labels) - differing.total()
+    # With one label in all, chance agreement is 1, and kappa would be 0 / 0.
+    one_label = len({*first, *second}) == 1
+    kappa = math.nan if one_label else float(cohen_kappa_score(first, second))
     pairs = pd.DataFrame(
-        [(*pair, count) for pair, count in differing], columns=["first", "second", "n"]
+        [(a, b, count) for (a, b), count in differing.most_common()],
+        columns=["first", "second", "n"],
     )
-    return Agreement(sum(same) / len(same), kappa, len(same), pairs)
+    return Agreement(equal / len(first), kappa, len(first), pairs)
 
 
 # ------------------------------------------------------------------------------------- side effects
@@ -305,16 +366,25 @@ def label_agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
 def side_effects(
     rows: pd.DataFrame, *, control: str | None = None, by: str = "target"
 ) -> pd.DataFrame:
-    """What else an edit did, for each method and value of `by`, beside the method `control`: a line
-    for each score.
+    """What else an edit changed in the outputs, score by score, beside a control method.
 
-    `rows`: one setting of each method, with `method`, `output`, `reference`, `target`, `language`
-    and `sentence`; what `columns` gives is made where it is missing, and `bits_per_byte_ratio`
-    (fluency) is read where it is there. `value` with `low` and `high`, on `n` outputs (`missing`:
-    those for which the score is not defined); `reference`: the same score of the reference texts;
-    the control's `control`, `control_low`, `control_high`, `control_n`; and `difference` from it
-    with `difference_low` and `difference_high`, on the sentences that both have. Intervals are of
-    95 %, by resampling sentences.
+    The result has a row for each method, value of `by`, and score of `SIDE_EFFECTS`:
+
+    - `value` with `low` and `high`, on `n` outputs; `missing`: for how many it is not defined.
+    - `reference`: the mean of the same score over the reference texts, what a flawless output has.
+    - `control`, `control_low`, `control_high`, `control_n`: the control's score.
+    - `difference` from the control with `difference_low` and `difference_high`, on the sentences
+      that both have.
+
+    Intervals are of 95 %, by resampling sentences. A column that is missing and a control without
+    rows raise `SteerlabError`.
+
+    Args:
+        rows: one setting of each method, with `method`, `output`, `reference`, `target`, `language`
+            and `sentence`. What `columns` computes is added where it is missing;
+            `bits_per_byte_ratio` (fluency) is used where it is there.
+        control: the method to compare with; None for no comparison.
+        by: the column whose values are reported apart.
     """
     need_columns(
         rows, "side_effects", "method", "output", "reference", "target", "language", "sentence", by
@@ -324,56 +394,83 @@ def side_effects(
         raise SteerlabError(
             f"there are no rows of the control {control!r}; the methods are {', '.join(methods)}"
         )
-    scored = _scored(rows)
+    scored = _with_scores(rows)
     table = []
     for (method, name), part in scored.groupby(["method", by], sort=False):
-        beside = scored[(scored["method"] == control) & (scored[by] == name)]
+        control_rows = scored[(scored["method"] == control) & (scored[by] == name)]
         for score in SIDE_EFFECTS:
-            line = {"method": method, by: name, "score": score, **_side("value", part, score)}
-            line |= {
-                "reference": float(part[f"reference {score}"].mean())
-                if f"reference {score}" in part
-                else math.nan
-            }
+            line: dict[str, Any] = {"method": method, by: name, "score": score}
+            line |= _score_columns("value", part, score)
+            line["missing"] = len(part) - line["n"]
+            line["reference"] = _reference_mean(part, score)
             if control is not None:
-                line |= _side("control", beside, score) | _difference(part, beside, score)
+                line |= _score_columns("control", control_rows, score)
+                line |= _difference(part, control_rows, score)
             table.append(line)
     return pd.DataFrame(table)
 
 
-def _scored(rows: pd.DataFrame) -> pd.DataFrame:
-    told = [rows[name].tolist() for name in ("output", "target", "reference", "language")]
-    made = columns(*told[:3], languages=told[3]) | {
-        "repetition": [repetition(output) for output in told[0]]
-    }
-    scored = rows.assign(**{name: values for name, values in made.items() if name not in rows})
-    ideal = columns(told[2], told[1]) | {"repetition": [repetition(text) for text in told[2]]}
+def _with_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a column for each side effect, and `reference NAME` for the same of the
+    reference text."""
+    outputs = rows["output"].tolist()
+    targets = rows["target"].tolist()
+    references = rows["reference"].tolist()
+    scores = columns(outputs, targets, references, languages=rows["language"].tolist())
+    scores["repetition"] = [repetition(output) for output in outputs]
+    # Rows of a sweep bring these already: a column that is there is not replaced.
+    scored = rows.assign(
+        **{name: values for name, values in scores.items() if name not in rows.columns}
+    )
+    ideal = columns(references, targets)
+    ideal["repetition"] = [repetition(reference) for reference in references]
     scored = scored.assign(
-        **{f"reference {name}": ideal[name] for name in ideal if name in SIDE_EFFECTS}
+        **{
+            f"reference {name}": values
+            for name, values in ideal.items()
+            if name in SIDE_EFFECTS  # `columns` gives the length too, which is none
+        }
     )
-    return (
-        scored if "bits_per_byte_ratio" in scored else scored.assign(bits_per_byte_ratio=math.nan)
-    )
+    if "bits_per_byte_ratio" not in scored:
+        scored = scored.assign(bits_per_byte_ratio=math.nan)
+    return scored
 
 
-def _side(label: str, rows: pd.DataFrame, score: str) -> dict[str, Any]:
-    known = _known(rows, score)
-    prefix = "" if label == "value" else f"{label}_"
-    value, low, high = _interval(known, score)
-    found = {label: value, f"{prefix}low": low, f"{prefix}high": high, f"{prefix}n": len(known)}
-    return found | ({} if prefix else {"missing": len(rows) - len(known)})
+def _reference_mean(rows: pd.DataFrame, score: str) -> float:
+    """The mean of a score over the reference texts; NaN for one that compares with them."""
+    name = f"reference {score}"
+    return float(rows[name].mean()) if name in rows else math.nan
+
+
+def _score_columns(side: str, rows: pd.DataFrame, score: str) -> dict[str, Any]:
+    """The mean of a score with its interval and number of outputs, in columns named after its side:
+    "value" or "control"."""
+    defined = _defined(rows, score)
+    value, low, high = _interval(defined, score)
+    # The limits of the value itself are plainly `low` and `high`.
+    prefix = "" if side == "value" else f"{side}_"
+    return {side: value, f"{prefix}low": low, f"{prefix}high": high, f"{prefix}n": len(defined)}
 
 
 def _difference(rows: pd.DataFrame, control: pd.DataFrame, score: str) -> dict[str, float]:
-    a, b = _known(rows, score), _known(control, score)
-    shared = set(a["sentence"]) & set(b["sentence"])
-    a, b = a[a["sentence"].isin(shared)], b[b["sentence"].isin(shared)]
-    found = (math.nan,) * 3
-    if shared:
-        sides = [(side[score].to_numpy(float), side["sentence"].to_numpy()) for side in (a, b)]
-        found = paired_difference(*sides[0], *sides[1])
-    return named("difference", found)
+    """The difference of a score from the control's, with its interval, on sentences that both
+    have."""
+    rows = _defined(rows, score)
+    control = _defined(control, score)
+    shared = set(rows["sentence"]) & set(control["sentence"])
+    if not shared:
+        return named("difference", (math.nan, math.nan, math.nan))
+    rows = rows[rows["sentence"].isin(shared)]
+    control = control[control["sentence"].isin(shared)]
+    interval = paired_difference(
+        rows[score].to_numpy(float),
+        rows["sentence"].to_numpy(),
+        control[score].to_numpy(float),
+        control["sentence"].to_numpy(),
+    )
+    return named("difference", interval)
 
 
-def _known(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+def _defined(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The rows for which a score is defined."""
     return rows[np.isfinite(rows[score].to_numpy(float))]

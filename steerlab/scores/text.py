@@ -8,18 +8,21 @@ from steerlab.scores.answer import Answer
 
 
 def first_line(text: str) -> str:
-    """The judged text: the first line that is not empty, stripped; "" where there is none."""
+    """The first line of a text that is not empty, stripped; "" where there is none.
+
+    It is the part of an output that is judged, since models go on with other texts after it.
+    """
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def repetition(text: str) -> float:
     """The share of character 4-grams that repeat an earlier one: 1 - distinct / all, in [0, 1).
 
-    Whitespace is removed, so it is the same measure with and without spaces between words. A text
-    of n < 8 characters uses n // 2 in place of 4, so that "haha" counts; fewer than 2 characters
-    give 0. Compare it with the references' own: plain sentences have less than a per cent, a loop
-    of a few words tends to 1. This is seq-rep-n of Welleck et al. 2020 (arXiv 1908.04319), on
-    characters where they count tokens.
+    Whitespace is removed, so that scripts with and without spaces are measured alike. A text of
+    n < 8 characters has n // 2 in place of 4, so that "haha" counts; fewer than 2 characters give
+    0. Compare it with the repetition of the references: plain sentences have less than a per cent,
+    and a loop of a few words tends to 1. This is seq-rep-n of Welleck et al. 2020 (arXiv
+    1908.04319), on characters where they count tokens.
     """
     letters = "".join(text.split())
     order = min(4, len(letters) // 2)
@@ -33,10 +36,11 @@ def compression(text: str) -> float:
     """How many times shorter zlib makes a text: its UTF-8 bytes over the compressed bytes; NaN for
     an empty text.
 
-    It sees loops of any length, where `repetition` sees four characters. A short sentence is below
-    1, since the form itself takes 8 bytes; scripts of several bytes a letter are higher; so compare
-    it with the references' own.
+    It rises with loops of any length, where `repetition` looks at four characters. A short sentence
+    is below 1, since zlib's header and checksum alone take 8 bytes, and scripts of several bytes a
+    letter are higher: compare it with the compression of the references.
     """
+    # A model may write half of a surrogate pair, which UTF-8 proper refuses.
     data = text.encode("utf-8", "surrogatepass")
     return len(data) / len(zlib.compress(data)) if data else math.nan
 

@@ -1,4 +1,4 @@
-"""Judges: whether an output is in its language, and how well it says its own thing."""
+"""Judges: whether an output is in its target language, and whether it is about its own prompt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,33 +38,38 @@ __all__ = [
 def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) -> dict[str, Any]:
     """Columns of scores, one value for each answer.
 
-    `in_language`: the identifier's first label is the target. `relevant`: the judge gives the full
-    rating, 1. `joint`: both, so that the output is in the target language and says its own thing.
-    Then every score whose record computes it from an answer.
+    `in_language`: the identified language is the target. `relevant`: the judge gives the full
+    rating, 1. `joint`: both, so that the output is in the target language and about its own prompt.
+    Beside them stand the judge's own columns, every score whose record computes it from an answer,
+    and those of `confusion.columns`.
+
+    Args:
+        answers: the outputs, and what they came from.
+        identifier: what names the language of an output.
+        judge: what rates the outputs.
     """
-    languages = identifier.identify([answer.output for answer in answers])
-    read = [
-        replace(answer, language=found) for answer, found in zip(answers, languages, strict=True)
+    outputs = [answer.output for answer in answers]
+    languages = identifier.identify(outputs)
+    # A judge may compare an output with sentences of the language that it is in.
+    identified = [
+        replace(answer, language=lang) for answer, lang in zip(answers, languages, strict=True)
     ]
-    rated = dict(judge.rate(read))
-    in_language = np.array([answer.language == answer.target for answer in read], dtype=bool)
-    relevant = np.asarray(rated["rating"], dtype=float) >= 1
+    judged = dict(judge.rate(identified))
+    in_language = np.array([answer.language == answer.target for answer in identified], dtype=bool)
+    relevant = np.asarray(judged["rating"], dtype=float) >= 1  # a rating of NaN is not relevant
     computed = {
-        name: [record.compute(answer) for answer in read]
+        name: [record.compute(answer) for answer in identified]
         for name, record in score_records().items()
         if record.compute
     }
+    targets = [answer.target for answer in identified]
     return {
-        "output": [answer.output for answer in read],
+        "output": outputs,
         "language": languages,
         "in_language": in_language,
         "relevant": relevant,
         "joint": in_language & relevant,
-        **rated,
+        **judged,
         **computed,
-        **columns(
-            [answer.output for answer in read],
-            [answer.target for answer in read],
-            languages=languages,
-        ),
+        **columns(outputs, targets, languages=languages),
     }

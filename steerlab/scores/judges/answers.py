@@ -8,16 +8,19 @@ from steerlab.scores.answer import Answer as Answer
 
 @runtime_checkable
 class Judge(Protocol):
-    """Rates what outputs say, whatever language they say it in; `name` holds everything that
-    decides a rating."""
+    """Rates what outputs say, whatever language they say it in.
 
-    if (
-        TYPE_CHECKING
-    ):  # `isinstance` of Python 3.11 would ask for it, and a name may take a model to be loaded
+    `name` tells apart any two judges that might rate differently: it goes into manifests and
+    decides which scores may stand in one folder.
+    """
+
+    # For type checkers only: `isinstance` of Python 3.11 would ask the object for its `name`, and
+    # to name themselves some judges load a model.
+    if TYPE_CHECKING:
 
         @property
         def name(self) -> str: ...
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """Columns of one value for each answer: `rating` from 0 to 1, NaN where none could be
-        had, and its own."""
+        """Columns with one value for each answer: `rating` from 0 to 1, NaN where there is none,
+        and others of the judge's own."""

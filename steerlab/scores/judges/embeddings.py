@@ -1,5 +1,5 @@
-"""Sentence embeddings: an output is relevant if it lies nearer to its own sentence than to
-others of that language."""
+"""Sentence embeddings: an output is relevant if its own sentence is nearer to it than others of
+the same language."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,19 @@ AGAINST = ("reference", "question")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Rates 1 where the output's cosine to its own sentence is above that to each of 31 others;
-    chance is 1/32.
+    """Rates 1 where the output's cosine to its own sentence is above that to each of several
+    others, else 0.
 
-    `model` is a multilingual model of sentence-transformers, by Hub id or folder. The sentences are
-    those of the target language (`against="reference"`) or of the source (`"question"`). A tie and
-    an empty output are 0.
+    A tie and an empty output are rated 0. Chance is 1 / (distractors + 1).
+
+    Args:
+        references: the sentences, in all languages.
+        model: a multilingual model of sentence-transformers, by Hub id or folder.
+        against: in which language the sentences are: "reference" for the target, "question" for the
+            source.
+        distractors: with how many other sentences the own one is compared.
+        seed: decides which these are.
+        revision: of the model on the Hub.
     """
 
     references: Corpus
@@ -38,69 +45,72 @@ class Embeddings:
     def __post_init__(self) -> None:
         if self.against not in AGAINST:
             raise SteerlabError(
-                f"embeddings compare against {' or '.join(AGAINST)}, not {self.against!r}"
+                f"embeddings compare against {' or '.join(AGAINST)}, not {self.against!r}; give "
+                "against= one of these"
             )
 
     @property
     def name(self) -> str:
-        told = (
-            f"{self.distractors + 1} of each {self.against} of {self.references.hash}, seed "
-            f"{self.seed}"
-        )
-        return f"embeddings {self.model}@{_fingerprint(self.model, self.revision)} among {told}"
+        """Everything that decides a rating. The model is loaded for it, since its fingerprint is
+        part of the name."""
+        model = f"{self.model}@{_fingerprint(self.model, self.revision)}"
+        sentences = f"{self.distractors + 1} of each {self.against} of {self.references.hash}"
+        return f"embeddings {model} among {sentences}, seed {self.seed}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """`rating` [answer] of 0 or 1, and `cosine` [answer] to the own sentence, NaN for an
-        empty output."""
+        """`rating` [answer] of 0 or 1, and `cosine` [answer] to the own sentence, NaN for an empty
+        output."""
         own = np.array(places(self.references, answers), dtype=np.int64)
         others = rivals(len(self.references), self.distractors, self.seed)
-        isos = np.array(
-            [a.target if self.against == "reference" else a.source for a in answers], dtype=object
-        )
-        said = np.array([bool(answer.output.strip()) for answer in answers], dtype=bool)
-        rating, cosine = np.zeros(len(answers)), np.full(len(answers), np.nan)
-        for iso in sorted(set(isos[said])):
-            rows = np.flatnonzero(said & (isos == iso)).tolist()
-            known = _vectors(self.model, self.revision, self.references[iso])
-            found = _embed(self.model, self.revision, [answers[row].output for row in rows])
-            cosines = found @ known.T
+        to_target = self.against == "reference"
+        langs = np.array([a.target if to_target else a.source for a in answers], dtype=object)
+        # A model embeds an empty text, too, but what it gives means nothing.
+        has_text = np.array([bool(answer.output.strip()) for answer in answers], dtype=bool)
+        rating = np.zeros(len(answers))
+        cosine = np.full(len(answers), np.nan)
+        for lang in sorted(set(langs[has_text])):
+            rows = np.flatnonzero(has_text & (langs == lang)).tolist()
+            sentences = _vectors(self.model, self.revision, self.references[lang])
+            outputs = _embed(self.model, self.revision, [answers[row].output for row in rows])
+            cosines = outputs @ sentences.T
             cosine[rows] = cosines[np.arange(len(rows)), own[rows]]
             nearest = np.take_along_axis(cosines, others[own[rows]], axis=1).max(1)
             rating[rows] = cosine[rows] > nearest + _TIE
         return {"rating": rating, "cosine": cosine}
 
 
-_TIE = 1e-6  # cosines nearer than this are a tie, whichever way they were rounded
+_TIE = 1e-6  # cosines nearer than this tie, whichever way they were rounded
 
 
 @lru_cache(maxsize=64)
 def _vectors(
     model: str, revision: str | None, texts: tuple[str, ...]
 ) -> Float[np.ndarray, "text width"]:
-    """The embeddings of a language's sentences, made once: a sweep is judged against the same
-    ones again and again."""
+    """The embeddings of a language's sentences, kept, since the outputs of every cell of a sweep
+    are compared with the same ones."""
     return _embed(model, revision, texts)
 
 
 def _embed(
     model: str, revision: str | None, texts: Sequence[str]
 ) -> Float[np.ndarray, "text width"]:
-    """Embeddings of length 1; equal texts are read once."""
-    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    options = {"normalize_embeddings": True, "show_progress_bar": False}
-    found = np.asarray(_encoder(model, revision).encode(list(place), **options), dtype=np.float64)
-    return found[[place[text] for text in texts]]
+    """Embeddings of length 1, so that a product of two is their cosine; equal texts are read
+    once."""
+    index_of = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    encoder = _encoder(model, revision)
+    vectors = encoder.encode(list(index_of), normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(vectors, dtype=np.float64)[[index_of[text] for text in texts]]
 
 
 @lru_cache(maxsize=2)
 def _encoder(model: str, revision: str | None) -> Any:
+    """The sentence-transformers model, loaded once; one that is not there raises."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise SteerlabError(
             "judging by embeddings needs the package sentence-transformers, which is not "
-            "installed: "
-            "pip install 'steerlab[judges]'"
+            "installed: pip install 'steerlab[judges]'"
         ) from error
     try:
         return SentenceTransformer(model, revision=revision)
@@ -115,6 +125,7 @@ def _encoder(model: str, revision: str | None) -> Any:
 
 @lru_cache(maxsize=2)
 def _fingerprint(model: str, revision: str | None) -> str:
+    """A short hash of the model's weights: an id alone may be another model on another day."""
     from steerlab.models.huggingface import _fingerprint as fingerprint
 
     return fingerprint(_encoder(model, revision))

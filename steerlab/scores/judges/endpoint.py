@@ -1,4 +1,7 @@
-"""Any server that speaks OpenAI's chat completions as the judge, its replies kept on disk."""
+"""A language model behind a URL as the judge: any server of OpenAI's chat completions.
+
+Replies are kept on disk, so that an interrupted run goes on where it stopped.
+"""
 
 import hashlib
 import json
@@ -6,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -20,22 +23,32 @@ from steerlab.scores.judges import rubric
 from steerlab.scores.judges.answers import Answer
 
 Messages = list[dict[str, str]]
-# a name of our own: OPENAI_API_KEY would be sent to any server that is tried
+# A name of our own: with OPENAI_API_KEY, OpenAI's key would be sent to any server that is tried.
 KEY = "STEERLAB_JUDGE_KEY"
-LONGEST_WAIT = 8.0  # seconds between two tries, which begin half a second apart
+LONGEST_WAIT = 8.0  # seconds; the wait before another try starts at half a second and doubles
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Rates by what the model behind a URL such as `http://127.0.0.1:8000/v1` says of an output, by
-    `rubric.RUBRIC`.
+    """Asks the model behind a URL to rate outputs: 0, 0.5 or 1 by `rubric.RUBRIC`.
 
-    `None` leaves temperature or max_tokens out of the request; `extra` adds fields to it, such as
-    `{"top_p": 0.8}`. `key` names the environment variable that holds the API key; the key itself is
-    never stored or shown. A request that fails, takes longer than `timeout` seconds or gets what is
-    no reply is tried `retries` times more, later and later, or when the server says. `per_minute`
-    requests are sent by one process, `concurrency` of them at once. Finished replies are kept in
-    the folder `cache`, and what is kept is not asked again, at any temperature.
+    A request that fails, takes too long or gets what is no reply is tried again, each time after a
+    longer wait, or when the server says. Settings that cannot work raise `SteerlabError` at once.
+
+    Args:
+        url: of the server, such as `http://127.0.0.1:8000/v1`.
+        model: the model's name, as the server knows it.
+        temperature: of the replies; None leaves it to the server.
+        max_tokens: the most tokens of a reply; None leaves it to the server.
+        extra: fields to add to each request, such as `{"top_p": 0.8}`.
+        key: the environment variable that holds the API key. The key itself is never stored or
+            shown.
+        timeout: seconds to wait for a reply.
+        retries: how often a request is tried again.
+        per_minute: the most requests that one process sends in a minute; None for no limit.
+        concurrency: how many requests are under way at once.
+        cache: the folder in which replies are kept; what is there is not asked again, at any
+            temperature. None keeps nothing.
     """
 
     url: str
@@ -51,34 +64,23 @@ class Endpoint:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is no number, a bracket that stays open
-            known = False
-        if not known:
-            raise SteerlabError(
-                f"{self.url!r} is no URL of a judge; give one such as http://127.0.0.1:8000/v1"
-            )
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise SteerlabError(
-                f"the URL of the judge on {parts.hostname} holds more than a place; put its key "
-                "into the environment "
-                f"variable {self.key}, and leave name, password and ?query out"
-            )
+        self._need_url()
         if not self.model:
             raise SteerlabError(
                 f"the judge at {self.url} needs the name of a model; give --judge-model NAME or "
                 "model="
             )
-        least = {
+        positive = {
             "timeout": self.timeout,
             "concurrency": self.concurrency,
             "per_minute": self.per_minute,
+            "max_tokens": self.max_tokens,
+            "retries + 1": self.retries + 1,
         }
-        least |= {"max_tokens": self.max_tokens, "retries + 1": self.retries + 1}
-        if wrong := [name for name, value in least.items() if value is not None and not value > 0]:
-            raise SteerlabError(f"{wrong[0]} of the judge is {least[wrong[0]]}; give more than 0")
+        for name, value in positive.items():
+            # `not >` instead of `<=`, so that NaN is refused too.
+            if value is not None and not value > 0:
+                raise SteerlabError(f"{name} of the judge is {value}; give more than 0")
         try:
             json.dumps(dict(self.extra))
         except (TypeError, ValueError) as error:
@@ -86,8 +88,28 @@ class Endpoint:
                 f"extra of the judge cannot be sent as JSON ({error}); give words and numbers"
             ) from error
 
+    def _need_url(self) -> None:
+        """Raise where the URL is none, or holds a secret: it goes into the judge's name."""
+        try:
+            parts = urlsplit(self.url)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, a bracket that stays open
+            valid = False
+        if not valid:
+            raise SteerlabError(
+                f"{self.url!r} is no URL of a judge; give one such as http://127.0.0.1:8000/v1"
+            )
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # The message must not repeat the URL, since a key may be in it.
+            raise SteerlabError(
+                f"the URL of the judge on {parts.hostname} holds more than a place; put its key "
+                "into the environment "
+                f"variable {self.key}, and leave name, password and ?query out"
+            )
+
     @property
     def name(self) -> str:
+        """Everything that decides a rating: the URL, the rubric, and what is asked for."""
         settings = json.dumps(self._settings, sort_keys=True)
         return f"endpoint {self.url.rstrip('/')}, rubric {rubric.version()}, {settings}"
 
@@ -99,8 +121,8 @@ class Endpoint:
     def ask(self, asked: Sequence[Messages]) -> list[str]:
         """The server's reply to each list of messages; equal ones are asked once.
 
-        Raises at the first that fails for good, once those under way have ended; what was finished
-        is kept.
+        Raises `SteerlabError` at the first request that fails for good, once those under way have
+        ended. Replies that came until then are kept.
         """
         keys = [self._hash(messages) for messages in asked]
         kept = _Kept(None) if self.cache is None else _kept(self.cache.expanduser().resolve())
@@ -117,56 +139,63 @@ class Endpoint:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        told = {"model": self.model, "temperature": self.temperature, "max_tokens": self.max_tokens}
-        return {name: value for name, value in told.items() if value is not None} | dict(self.extra)
+        """The fields of a request that decide a reply, beside the messages."""
+        fields = {
+            "model": self.model,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        return given | dict(self.extra)
 
     def _hash(self, messages: Messages) -> str:
-        told = json.dumps([self.url.rstrip("/"), self._settings, messages], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        """What a reply is kept under: equal for requests that ask the same of the same model."""
+        request = json.dumps([self.url.rstrip("/"), self._settings, messages], sort_keys=True)
+        return hashlib.sha256(request.encode()).hexdigest()
 
     def _ask_all(self, client: Any, waiting: Mapping[str, Messages], kept: "_Kept") -> None:
-        """Ask what is waiting, and keep each reply as it comes; whatever stops it, those under
-        way are kept too."""
+        """Ask what is waiting, and keep each reply as it comes.
+
+        Whatever stops it, a failure or Ctrl-C, the replies under way are waited for and kept too:
+        they are paid for.
+        """
         with ThreadPoolExecutor(self.concurrency) as pool:
-            asked = {
+            requests = {
                 pool.submit(self._ask, client, messages): key for key, messages in waiting.items()
             }
             try:
-                for finished in as_completed(asked):
-                    kept.add(asked[finished], finished.result(), self.model)
+                for finished in as_completed(requests):
+                    kept.add(requests[finished], finished.result(), self.model)
             except BaseException as error:
                 pool.shutdown(cancel_futures=True)
-                for other, key in asked.items():
-                    if (
-                        not other.cancelled()
-                        and other.exception() is None
-                        and key not in kept.replies
-                    ):
-                        kept.add(key, other.result(), self.model)
+                for request, key in requests.items():
+                    if key not in kept.replies and _succeeded(request):
+                        kept.add(key, request.result(), self.model)
                 if not isinstance(error, _Refused):
                     raise
-                done = sum(key in kept.replies for key in waiting)
-                where = (
-                    "not kept, since no cache was given"
-                    if self.cache is None
-                    else f"kept in {self.cache}"
-                )
-                told = f"{done} of {len(waiting)} replies came and are {where}: run again to go on"
                 raise SteerlabError(
-                    f"the judge {self.model} at {self.url} {error}; {told}"
+                    f"the judge {self.model} at {self.url} {error}; {self._progress(waiting, kept)}"
                 ) from error.__cause__
 
+    def _progress(self, waiting: Mapping[str, Messages], kept: "_Kept") -> str:
+        """How many of the replies came, and what to do about the others."""
+        done = sum(key in kept.replies for key in waiting)
+        where = f"kept in {self.cache}"
+        if self.cache is None:
+            where = "not kept, since no cache was given"
+        return f"{done} of {len(waiting)} replies came and are {where}: run again to go on"
+
     def _ask(self, client: Any, messages: Messages) -> str:
-        """One reply; a body that is no chat completion is tried again, as the client does with
-        what fails."""
-        known = {name: value for name, value in self._settings.items() if name not in self.extra}
+        """One reply. The client itself tries failed requests again; here, the same is done for a
+        reply that is no chat completion."""
+        settings = {name: value for name, value in self._settings.items() if name not in self.extra}
         for attempt in range(self.retries + 1):
             try:
                 with self._explained():
-                    found = client.chat.completions.create(
-                        messages=messages, extra_body=dict(self.extra), **known
+                    completion = client.chat.completions.create(
+                        messages=messages, extra_body=dict(self.extra), **settings
                     )
-                return str(found.choices[0].message.content or "")
+                return str(completion.choices[0].message.content or "")
             except (ValueError, AttributeError, IndexError, TypeError) as error:
                 garbage = error
             if attempt < self.retries:
@@ -179,46 +208,58 @@ class Endpoint:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say what a failure means and what to do about it."""
+        """Turn the client's errors into what a failure means and what to do about it.
+
+        Each is raised `from None`: the client's own error may show headers, and with them the key.
+        """
         import openai
 
         tried = f"in up to {self.retries + 1} tries" if self.retries else "in one try"
         try:
             yield
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            known = "is set" if self._secret() else "is not set"
-            told = f"the environment variable {self.key} {known}: put a key of this server there"
-            raise _Refused(f"refuses the key ({self._told(error)}); {told}") from None
+            state = "is set" if self._secret() else "is not set"
+            advice = f"the environment variable {self.key} {state}: put a key of this server there"
+            raise _Refused(f"refuses the key ({self._status(error)}); {advice}") from None
         except openai.NotFoundError as error:
-            told = (
+            advice = (
                 "check the model's name, and that the URL is the part before /chat/completions, "
                 "such as .../v1"
             )
-            raise _Refused(f"is not found ({self._told(error)}); {told}") from None
+            raise _Refused(f"is not found ({self._status(error)}); {advice}") from None
         except openai.RateLimitError as error:
-            told = "give fewer requests per minute or at once, or wait"
-            raise _Refused(f"had too many requests {tried} ({self._told(error)}); {told}") from None
+            advice = "give fewer requests per minute or at once, or wait"
+            raise _Refused(
+                f"had too many requests {tried} ({self._status(error)}); {advice}"
+            ) from None
         except openai.APITimeoutError:
-            told = "give a longer timeout, or fewer requests at once"
-            raise _Refused(f"did not reply within {self.timeout:g} s {tried}; {told}") from None
+            advice = "give a longer timeout, or fewer requests at once"
+            raise _Refused(f"did not reply within {self.timeout:g} s {tried}; {advice}") from None
         except openai.APIConnectionError as error:
             cause = self._clean(str(error.__cause__ or error))
-            told = "start it, or check the address and the network"
-            raise _Refused(f"could not be reached {tried} ({cause}); {told}") from None
+            advice = "start it, or check the address and the network"
+            raise _Refused(f"could not be reached {tried} ({cause}); {advice}") from None
         except openai.APIStatusError as error:
-            told = f"refuses or fails {tried} ({self._told(error)})"
-            raise _Refused(f"{told}; it was asked with {json.dumps(self._settings)}") from None
+            settings = json.dumps(self._settings)
+            raise _Refused(
+                f"refuses or fails {tried} ({self._status(error)}); it was asked with {settings}"
+            ) from None
 
-    def _told(self, error: Any) -> str:
+    def _status(self, error: Any) -> str:
+        """The server's status and message."""
         return self._clean(f"{error.status_code}: {error.message}")
 
-    def _clean(self, told: str) -> str:
-        """Without the key, which some servers repeat."""
+    def _clean(self, text: str) -> str:
+        """A server's text, shortened and without the key, which some servers repeat."""
         secret = self._secret()
-        return (told.replace(secret, "***") if secret else told)[:300]
+        if secret:
+            text = text.replace(secret, "***")
+        return text[:300]
 
     def _secret(self) -> str:
+        """The API key, read anew each time and never kept; "" where there is none."""
         secret = os.environ.get(self.key, "").strip()
+        # Such a key cannot go into a header, and the client's own error would show it.
         if not (secret.isascii() and secret.isprintable()):
             raise SteerlabError(
                 f"the environment variable {self.key} holds characters that no key has; set it "
@@ -227,7 +268,7 @@ class Endpoint:
         return secret
 
     def _client(self) -> Any:
-        """A client that waits before every request, also before one that is tried again."""
+        """A client for this server; with `per_minute`, one that waits for its turn."""
         try:
             import openai
         except ImportError as error:
@@ -235,40 +276,50 @@ class Endpoint:
                 "a judge behind a URL needs the package openai, which is not installed: pip "
                 "install 'steerlab[judges]'"
             ) from error
-        hooks = (
-            {"request": [lambda _: _gate(self.url, self.per_minute).wait()]}
-            if self.per_minute
-            else {}
-        )
+        hooks = {}
+        if self.per_minute:
+            gate = _gate(self.url, self.per_minute)
+            # A hook of the HTTP client runs before every request, those tried again included.
+            hooks = {"request": [lambda _: gate.wait()]}
         return openai.OpenAI(
             base_url=self.url,
-            api_key=self._secret() or "none",
+            api_key=self._secret() or "none",  # without a key the client would not start
             timeout=self.timeout,
             max_retries=self.retries,
             http_client=openai.DefaultHttpxClient(timeout=self.timeout, event_hooks=hooks),
         )
 
 
+def _succeeded(request: Future[str]) -> bool:
+    """Whether a request has brought a reply; waits for one that is under way."""
+    return not request.cancelled() and request.exception() is None
+
+
 class _Refused(Exception):
-    """Why a reply cannot be had."""
+    """Why a server gives no reply, and what to do about it."""
 
 
 class _Gate:
     """Lets requests through no faster than so many per minute."""
 
     def __init__(self, per_minute: float) -> None:
-        self.apart, self.next, self.lock = 60 / per_minute, 0.0, threading.Lock()
+        self.seconds_apart = 60 / per_minute
+        self.next_turn = 0.0
+        self.lock = threading.Lock()
 
     def wait(self) -> None:
+        """Return when it is this request's turn."""
         with self.lock:
             now = time.monotonic()
-            mine = max(now, self.next)
-            self.next = mine + self.apart
-        time.sleep(mine - now)
+            turn = max(now, self.next_turn)
+            self.next_turn = turn + self.seconds_apart
+        # Outside of the lock, so that others can take their turns meanwhile.
+        time.sleep(turn - now)
 
 
 @cache
 def _gate(url: str, per_minute: float) -> _Gate:
+    """One gate for each server in a process, whichever judges ask it."""
     return _Gate(per_minute)
 
 
@@ -286,15 +337,21 @@ class _Kept:
             ) from error
 
     def refresh(self) -> None:
-        """Read what has come since, whichever process wrote it."""
-        for line in () if self.results is None else self.results.read():
+        """Read the replies that have come since the last time, whichever process wrote them."""
+        if self.results is None:
+            return
+        for line in self.results.read():
             if "asked" in line:
                 self.replies[str(line["asked"])] = str(line["reply"])
 
     def add(self, key: str, reply: str, model: str) -> None:
+        """Keep one reply, on disk first."""
         if self.results is not None:
             self.results.append({"asked": key, "model": model, "reply": reply})
         self.replies[key] = reply
 
 
-_kept = lru_cache(maxsize=8)(_Kept)
+@lru_cache(maxsize=8)
+def _kept(folder: Path) -> _Kept:
+    """The replies in a folder, read once in a process."""
+    return _Kept(folder)

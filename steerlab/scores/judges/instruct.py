@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jinja2
@@ -18,12 +18,21 @@ from steerlab.scores.judges.answers import Answer
 
 @dataclass(frozen=True)
 class Instruct:
-    """Rates by what an instruct model of the Hub, or in a folder, says of an output: 0, 0.5 or 1 by
+    """Asks an instruct model, of the Hub or in a folder, to rate outputs: 0, 0.5 or 1 by
     `rubric.RUBRIC`.
 
-    `model`, `revision`, `dtype` and `device` are what `load` takes; the model needs a chat
-    template, and one that knows `enable_thinking` is told not to think. At a temperature replies
-    are drawn with the seed, and then the rows that are judged together decide them too.
+    The model needs a chat template; where the template knows `enable_thinking`, thinking is
+    switched off. With a temperature above 0 replies also depend on which rows are judged together.
+
+    Args:
+        model: what `load` takes.
+        revision: as for `load`.
+        dtype: as for `load`.
+        device: as for `load`.
+        temperature: of the replies; 0 takes the likeliest token.
+        seed: decides replies that are drawn at a temperature.
+        max_tokens: the most tokens of a reply.
+        batch: the most rows that run together; by default as many as speed and memory advise.
     """
 
     model: Any
@@ -33,16 +42,16 @@ class Instruct:
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int = 256
-    batch: int | None = None  # rows that run together; by default what memory advises
+    batch: int | None = None
 
     @property
     def name(self) -> str:
-        drawn = f", seed {self.seed}" if self.temperature else ""
-        told = f"temperature {self.temperature:g}{drawn}, at most {self.max_tokens} tokens"
-        return (
-            f"instruct {json.dumps(self._load().metadata, sort_keys=True)}, rubric "
-            f"{rubric.version()}, {told}"
-        )
+        """Everything that decides a rating; the model is loaded for it."""
+        model = json.dumps(self._load().metadata, sort_keys=True)
+        # At temperature 0 the seed decides nothing: another seed is the same judge.
+        seed = f", seed {self.seed}" if self.temperature else ""
+        sampling = f"temperature {self.temperature:g}{seed}, at most {self.max_tokens} tokens"
+        return f"instruct {model}, rubric {rubric.version()}, {sampling}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
         """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply`
@@ -52,17 +61,19 @@ class Instruct:
     def ask(self, asked: Sequence[list[dict[str, str]]]) -> list[str]:
         """The model's reply to each list of messages."""
         model = self._load()
+        prompts = [_chat(model, messages) for messages in asked]
         return generate(
             model,
-            [_chat(model, messages) for messages in asked],
+            prompts,
             max_new_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
-            one_line=False,
+            one_line=False,  # the rating stands in the last line of a reply
             batch=self.batch,
         )
 
     def _load(self) -> Model:
+        """The model, loaded once for each name; a model itself is taken as it is."""
         if isinstance(self.model, str):
             return _loaded(self.model, self.revision, self.dtype, self.device)
         return load(self.model)
@@ -74,18 +85,23 @@ def _loaded(source: str, revision: str | None, dtype: str | None, device: str | 
 
 
 def _chat(model: Model, messages: list[dict[str, str]]) -> str:
-    """The prompt of a chat; where a template refuses a system's message, that is put before the
-    user's."""
+    """The prompt of a chat, by the model's template; a model without one raises `SteerlabError`.
+
+    Where a template refuses system messages, that message is put before the user's.
+    """
     if not getattr(model.tokenizer, "chat_template", None):
         raise SteerlabError(
             f"{model.name} has no chat template, so it cannot be asked to judge; give an instruct "
             "model"
         )
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    template = partial(
+        model.tokenizer.apply_chat_template,
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,  # a template that does not know it leaves it unread
+    )
     try:
-        return str(model.tokenizer.apply_chat_template(messages, **options))
+        return str(template(messages))
     except jinja2.TemplateError:
         joined = "\n\n".join(message["content"] for message in messages)
-        return str(
-            model.tokenizer.apply_chat_template([{"role": "user", "content": joined}], **options)
-        )
+        return str(template([{"role": "user", "content": joined}]))

@@ -1,5 +1,5 @@
-"""Contrastive likelihood: an output is relevant if the unsteered model expects it after its own
-prompt above others."""
+"""Contrastive likelihood: an output is relevant if the unsteered model finds it likelier after its
+own prompt than after others."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,55 +28,64 @@ from steerlab.scores.judges.places import places
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Rates 1 where an output is likelier after its own prompt than after `distractors` prompts of
-    other sentences.
+    """Rates 1 where an output is likelier after its own prompt than after prompts with other
+    sentences, else 0.
 
-    The other prompts have another sentence of `references`, in the same language, in the place of
-    the question. Chance is 1 / (distractors + 1); a tie and an empty output are 0. `model`: what
-    `load` takes.
+    The other prompts have another sentence of the same language in the place of the question. A tie
+    and an empty output are rated 0. Chance is 1 / (distractors + 1).
+
+    Args:
+        references: the sentences that questions are taken from.
+        model: what `load` takes; it should be the model that was steered, without its edit.
+        distractors: with how many other prompts the own one is compared.
+        seed: decides which these are.
+        batch: the most rows that run together; by default as many as speed and memory advise.
     """
 
     references: Corpus
     model: Any = None
     distractors: int = 15
     seed: int = 0
-    batch: int | None = None  # rows that run together; by default what memory advises
+    batch: int | None = None
 
     @property
     def name(self) -> str:
+        """Everything that decides a rating; the model is loaded for it."""
         model = json.dumps(loaded(self.model).metadata, sort_keys=True)
         prompts = f"{self.distractors + 1} prompts of {self.references.hash}, seed {self.seed}"
         return f"likelihood among {prompts}, under {model}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """`rating` [answer] of 0 or 1, and `margin` [answer]: nats per token above the best other
-        prompt.
+        """`rating` [answer] of 0 or 1, and `margin` [answer]: by how many nats per token the output
+        is likelier than after the best other prompt.
 
-        The margin of an empty output is NaN. Raises while an edit is on the model: it judges as it
-        is.
+        The margin of an empty output is NaN. Raises `SteerlabError` while an edit is on the model,
+        since the model has to judge as it is.
         """
         model = loaded(self.model)
-        spoken = [answer for answer in answers if answer.output.strip()]
-        pairs = [
-            (prompt, answer.output)
-            for answer, prompts in zip(spoken, self._prompts(spoken), strict=True)
-            for prompt in prompts
-        ]
+        has_text = np.array([bool(answer.output.strip()) for answer in answers], dtype=bool)
+        written = [answer for answer in answers if answer.output.strip()]
+        pairs = []
+        for answer, prompts in zip(written, self._prompts(written), strict=True):
+            pairs += [(prompt, answer.output) for prompt in prompts]
+        # Edits of a sweep often give the same output to the same prompt: it is read once.
         distinct = list(dict.fromkeys(pairs))
         nats, lengths = conditional(model, distinct, batch=self.batch)
-        each = dict(zip(distinct, (nats / lengths).tolist(), strict=True))
-        cost = np.array([each[pair] for pair in pairs]).reshape(len(spoken), self.distractors + 1)
+        # Per token, as outputs are compared in one scale; the same output has the same length.
+        nats_per_token = dict(zip(distinct, (nats / lengths).tolist(), strict=True))
+        flat = np.array([nats_per_token[pair] for pair in pairs])
+        cost = flat.reshape(len(written), self.distractors + 1)
         margin = np.full(len(answers), np.nan)
-        margin[[bool(answer.output.strip()) for answer in answers]] = (
-            cost[:, 1:].min(1) - cost[:, 0]
-        )
+        margin[has_text] = cost[:, 1:].min(1) - cost[:, 0]
         return {"rating": (margin > 0).astype(float), "margin": margin}
 
     def _prompts(self, answers: Sequence[Answer]) -> list[list[str]]:
-        """Each answer's own prompt, then the others."""
+        """For each answer its own prompt, then those with another sentence in the question's
+        place."""
         others = rivals(len(self.references), self.distractors, self.seed)
-        made = []
+        prompts = []
         for answer, index in zip(answers, places(self.references, answers), strict=True):
+            # The last occurrence: a prompt may show examples before its question.
             before, question, after = answer.prompt.rpartition(answer.question)
             if not question:
                 raise SteerlabError(
@@ -84,37 +93,44 @@ class Likelihood:
                     f"{answer.prompt[:60]!r}, so no other "
                     "can stand in its place; give the rows' prompt and question as they were run"
                 )
-            lines = self.references[answer.source]
-            made.append(
-                [answer.prompt, *(before + lines[other] + after for other in others[index])]
-            )
-        return made
+            sentences = self.references[answer.source]
+            rivalling = [before + sentences[other] + after for other in others[index]]
+            prompts.append([answer.prompt, *rivalling])
+        return prompts
 
 
 def loaded(model: Any) -> Model:
-    """The model, loaded once for each name or folder in a process; a model is taken as it is."""
-    return _load(model) if model is None or isinstance(model, (str, Path)) else load(model)
+    """The model of a name or folder, loaded once in a process; a model itself is taken as it is."""
+    if model is None or isinstance(model, (str, Path)):
+        return _load(model)
+    return load(model)
 
 
-_load = lru_cache(maxsize=2)(load)
+@lru_cache(maxsize=2)
+def _load(source: str | Path | None) -> Model:
+    return load(source)
 
 
 @torch.inference_mode()
 def conditional(
     model: Model, pairs: Sequence[tuple[str, str]], *, batch: int | None = None
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """Nats of each (prompt, output)'s output after its prompt, `[pair]`, and how many tokens the
-    output has, `[pair]`.
+    """How many nats each output costs after its prompt, `[pair]`, and how many tokens it has,
+    `[pair]`.
 
-    The output's tokens are the same after every prompt. A prompt that several outputs follow runs
-    once in a batch.
+    The output's tokens are the same after every prompt, so that costs can be compared. A prompt
+    that several outputs follow runs once in a batch. Raises `SteerlabError` while an edit is on the
+    model, and where prompt and output are longer than the model was made for.
+
+    Args:
+        model: what runs the pairs.
+        pairs: (prompt, output).
+        batch: the most rows that run together; by default as many as speed and memory advise.
     """
-    texts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-    prompts = dict(zip(texts, encode(model.tokenizer, texts), strict=True))
-    read = cache(lambda text: list(model.tokenizer(text, add_special_tokens=False).input_ids))
-    # A word after a prompt begins with a space, unless the prompt ends in one or in a line break.
-    outputs = [read(output if prompt[-1:].isspace() else f" {output}") for prompt, output in pairs]
-    ids = [prompts[prompt] for prompt, _ in pairs]
+    prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    prompt_ids = dict(zip(prompts, encode(model.tokenizer, prompts), strict=True))
+    ids = [prompt_ids[prompt] for prompt, _ in pairs]
+    outputs = _output_ids(model, pairs)
     whole = [[*prompt, *output] for prompt, output in zip(ids, outputs, strict=True)]
     need_room(model, whole)
     lengths = [len(output) for output in outputs]
@@ -125,24 +141,44 @@ def conditional(
             nats[list(chosen)] = _after(rows, chosen, [outputs[row] for row in chosen]).cpu()
 
         longest = max(map(len, whole), default=1)
+        # Rows of one prompt come beside each other, the shorter outputs first.
         plan = batches.plan(model, ids, lengths, longest=longest, every=True, batch=batch)
         rows.run(work, plan)
     return nats, torch.tensor(lengths, dtype=torch.float32)
 
 
+def _output_ids(model: Model, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
+    """The tokens of the output of each (prompt, output)."""
+
+    @cache  # an output follows many prompts
+    def tokens(text: str) -> list[int]:
+        return list(model.tokenizer(text, add_special_tokens=False).input_ids)
+
+    ids = []
+    for prompt, output in pairs:
+        # A word after a prompt begins with a space, unless the prompt ends in one or in a line
+        # break.
+        after_space = prompt[-1:].isspace()
+        ids.append(tokens(output if after_space else f" {output}"))
+    return ids
+
+
 def _after(
     rows: Rows, chosen: Sequence[int], outputs: Sequence[Sequence[int]]
 ) -> Float[Tensor, " row"]:
-    """The nats of an output after each of some rows' prompts."""
-    device, longest = rows.model.device, max(map(len, outputs))
+    """The nats of an output after each of some rows' prompts, `[row]`, summed over its tokens."""
+    device = rows.model.device
+    longest = max(map(len, outputs))
+    # All prompts run first; of each, the last position predicts the output's first token.
     logits, batch = rows.forward(chosen, room=longest - 1)
     tokens = torch.zeros(len(outputs), longest, dtype=torch.long)
-    real = torch.zeros(len(outputs), longest, dtype=torch.bool)
+    real = torch.zeros(len(outputs), longest, dtype=torch.bool)  # false for padding on the right
     for row, output in enumerate(outputs):
         tokens[row, : len(output)] = torch.tensor(output)
         real[row, : len(output)] = True
-    tokens, real = tokens.to(device), real.to(device)
-    # The prompt's pass foretells the first token of an output, and all but its last the others.
+    tokens = tokens.to(device)
+    real = real.to(device)
+    # All tokens of the output but its last predict the others.
     if longest > 1:
         more = batch.follow(tokens[:, :-1], real[:, :-1])
         logits = torch.cat([logits[:, -1:], more], 1)

@@ -1,4 +1,4 @@
-"""Where each answer's own sentence stands among the references."""
+"""The index of each answer's own sentence among the references."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,14 @@ from steerlab.scores.judges.answers import Answer
 
 
 def places(references: Corpus, answers: Sequence[Answer]) -> list[int]:
-    """Where each answer's sentence stands in every list of the references; one that is not there
-    raises."""
-    known = {number: place for place, number in enumerate(references.numbers)}
-    if strange := [answer.sentence for answer in answers if answer.sentence not in known]:
+    """The index of each answer's sentence in every list of the references; a sentence that is not
+    there raises `SteerlabError`."""
+    # An answer has the sentence's number in the corpus' files; a split or a limit leaves out some.
+    index_of = {number: index for index, number in enumerate(references.numbers)}
+    if missing := [answer.sentence for answer in answers if answer.sentence not in index_of]:
         raise SteerlabError(
-            f"sentence {strange[0]} is not among the {len(known)} of {references.name!r}; judge "
+            f"sentence {missing[0]} is not among the {len(index_of)} of {references.name!r}; judge "
             "outputs "
             "against the split that they were made from"
         )
-    return [known[answer.sentence] for answer in answers]
+    return [index_of[answer.sentence] for answer in answers]

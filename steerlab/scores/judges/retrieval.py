@@ -1,5 +1,5 @@
-"""Reference retrieval: an output is relevant if it is nearer to its own reference than to other
-sentences."""
+"""Reference retrieval: an output is relevant if its own reference is the nearest of several
+sentences by chrF."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,27 @@ from steerlab.scores.chrf import relevance
 from steerlab.scores.judges.answers import Answer
 from steerlab.scores.judges.places import places
 
-DISTRACTORS = 31
+DISTRACTORS = 31  # other sentences beside the own one, so that chance is 1/32
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Rates 1 where chrF finds the own reference, in the language that the output is in, among
-    32; chance is 1/32."""
+    """Rates 1 where chrF finds the output's own reference among 32 sentences, else 0.
+
+    The sentences are in the language that the output is in, so that an output in the wrong language
+    can be relevant, too. Unrelated text is rated 1 with a chance of 1/32.
+    """
 
     references: Corpus
 
     @property
     def name(self) -> str:
+        """Everything that decides a rating: the number of sentences, and which they are."""
         return f"retrieval among {DISTRACTORS + 1} of {self.references.hash}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """`rating` [answer] of 0 or 1, and `chrf` [answer] from 0 to 100 to the own reference."""
+        """`rating` [answer] of 0 or 1, and `chrf` [answer], the output's chrF to its own reference,
+        from 0 to 100."""
         relevant, chrf = relevance(
             [answer.output for answer in answers],
             [answer.language for answer in answers],

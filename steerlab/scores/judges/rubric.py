@@ -1,5 +1,5 @@
-"""What a judge that reads is asked, and how its reply is read: 0, 1 or 2 for relevance and
-coherence."""
+"""What a language model is asked as a judge, and how its reply is read: 0, 1 or 2 for relevance
+and coherence."""
 
 import hashlib
 import re
@@ -35,45 +35,52 @@ or 2:
 Rating: [[x]]"""
 ASKED = "<prompt>\n{question}\n</prompt>\n\n<answer>\n{output}\n</answer>"
 
+# The forms of a rating, in the order in which they are tried: as asked for, in brackets anywhere,
+# and a lone digit at the end, which may stand in quotes, brackets or bold type.
 _EXACT = re.compile(r"Rating:\s*\[\[\s*([012])\s*\]\]")
 _ANY = re.compile(r"\[\[\s*([012])\s*\]\]")
 _LONE = re.compile(r"(?:^|[\s*:=(\[\"'])([012])[\s.*)\]\"'!]*$")
-_THOUGHT = re.compile(
-    r"<think>.*?(?:</think>|\Z)", re.DOTALL
-)  # one that was cut off leaves nothing to read
+# What a reasoning model thinks. A thought that was cut off runs to the end of the reply: no rating
+# follows it, and those in it are drafts.
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 def messages(answer: Answer) -> list[dict[str, str]]:
-    """The system's and the user's message that ask for the rating of an answer."""
-    source, target = (
-        LANGUAGES[iso].name if iso in LANGUAGES else iso for iso in (answer.source, answer.target)
-    )
-    asked = ASKED.format(question=answer.question, output=answer.output)
-    return [
-        {"role": "system", "content": RUBRIC.format(source=source, target=target)},
-        {"role": "user", "content": asked},
-    ]
+    """The system and the user message that ask for the rating of an answer."""
+    # The question's language and the target are named in English, as the rubric is in English.
+    system = RUBRIC.format(source=_english(answer.source), target=_english(answer.target))
+    user = ASKED.format(question=answer.question, output=answer.output)
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def _english(lang: str) -> str:
+    """The English name of a language; an unknown code is its own name."""
+    return LANGUAGES[lang].name if lang in LANGUAGES else lang
 
 
 def parse(reply: str) -> float:
-    """The 0, 1 or 2 of a reply, NaN where none can be read.
+    """The rating 0, 1 or 2 in a reply; NaN where none can be read.
 
-    CLaS-Bench's rule (arXiv 2601.08331, its code): `Rating: [[x]]`, else any `[[x]]`, else a lone
-    digit at the end. The last of several counts. What a reasoning model thought before its reply is
-    left out.
+    It is read by the rule of CLaS-Bench (arXiv 2601.08331, its code): `Rating: [[x]]`, else any
+    `[[x]]`, else a lone digit at the end. Of several the last counts. What a reasoning model
+    thought before its reply is left out.
     """
-    said = _THOUGHT.sub("", reply)
-    said = said.rpartition("</think>")[2]  # some templates open the thought in the prompt
+    answer = _THOUGHT.sub("", reply)
+    # Some chat templates open the thought in the prompt, so that a reply only closes it.
+    answer = answer.rpartition("</think>")[2]
     for form in (_EXACT, _ANY, _LONE):
-        if found := form.findall(said):
-            return float(found[-1])
+        if ratings := form.findall(answer):
+            return float(ratings[-1])
     return float("nan")
 
 
 def version() -> str:
-    """8 hex digits of the rubric and of the rule that reads replies: another wording is another
-    judge."""
-    rules = [RUBRIC, ASKED, *(form.pattern for form in (_EXACT, _ANY, _LONE, _THOUGHT))]
+    """8 hex digits that stand for the rubric and the rule that reads replies.
+
+    They are part of a judge's name, since a judge with another wording is another judge.
+    """
+    patterns = [form.pattern for form in (_EXACT, _ANY, _LONE, _THOUGHT)]
+    rules = [RUBRIC, ASKED, *patterns]
     return hashlib.sha256("\0".join(rules).encode()).hexdigest()[:8]
 
 
@@ -83,21 +90,30 @@ def rate(
     *,
     judge: str,
 ) -> Mapping[str, Any]:
-    """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply` [answer];
-    `ask` gives replies.
+    """`rating` [answer] of 0, 0.5 or 1, NaN where the reply cannot be read, and `reply` [answer].
 
-    An empty output is 0 without being asked about. How many replies could not be read is said on
-    stderr.
+    An empty output is rated 0 without asking. If some replies cannot be read, a line on stderr says
+    how many.
+
+    Args:
+        answers: what to rate.
+        ask: gives the judge's reply to each list of messages.
+        judge: the judge's name for that line.
     """
-    asked = [place for place, answer in enumerate(answers) if answer.output.strip()]
-    ratings, replies = np.zeros(len(answers)), [""] * len(answers)
-    for place, reply in zip(asked, ask([messages(answers[place]) for place in asked]), strict=True):
-        ratings[place], replies[place] = parse(reply) / 2, reply
-    if unread := int(np.isnan(ratings).sum()):
-        first = replies[int(np.flatnonzero(np.isnan(ratings))[0])]
-        told = (
-            f"{unread} of {len(asked)} replies of {judge} hold no rating, such as {first[-80:]!r}; "
-            "they count as "
+    asked = [index for index, answer in enumerate(answers) if answer.output.strip()]
+    received = ask([messages(answers[index]) for index in asked])
+    ratings = np.zeros(len(answers))
+    replies = [""] * len(answers)
+    for index, reply in zip(asked, received, strict=True):
+        ratings[index] = parse(reply) / 2
+        replies[index] = reply
+    unreadable = np.flatnonzero(np.isnan(ratings))
+    if len(unreadable):
+        example = replies[int(unreadable[0])]
+        message = (
+            f"{len(unreadable)} of {len(asked)} replies of {judge} hold no rating, such as "
+            f"{example[-80:]!r}; they count as not relevant, and their rating is NaN"
         )
-        Console(stderr=True).print(told + "not relevant, and their rating is NaN", markup=False)
+        # Not as markup: a reply may hold square brackets.
+        Console(stderr=True).print(message, markup=False)
     return {"rating": ratings, "reply": replies}
