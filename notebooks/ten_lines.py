@@ -66,9 +66,10 @@ with edit.on(model):
     print("with:   ", sl.generate(model, prompt))
 
 # %% [markdown]
-# A sweep does this for a grid of targets, layers and strengths, and judges every output. Each row is
-# one output; `joint` is true when it is in the target language and its own sentence is recognised
-# in it: of 32 candidates it lies nearest, by chrF, to the translation of its own prompt.
+# A sweep does this for a grid of targets, layers and strengths, and judges every output. Each row
+# is one output; `joint` is true for the right language with its own sentence recognised: the output
+# is in the target language and lies nearer, by chrF, to the translation of its own prompt than to
+# those of 31 other sentences.
 
 # %%
 rows = sl.sweep(
