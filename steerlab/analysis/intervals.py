@@ -2,9 +2,10 @@
 
 A sentence that is hard in Spanish is hard in Portuguese too, so its outputs are no independent
 draws; in the words of statistics, sentences are the clusters. Where languages share their sentences
-(parallel text), whole sentences vary. Where they share none (questions of their own for each language),
-sentences vary within each language: which languages were read is no accident, and their differences
-must not widen the interval. `strata` names the language of each row and decides which it is.
+(parallel text), whole sentences vary. Where they share none (questions of their own for each
+language), sentences vary within each language: which languages were read is no accident, and their
+differences must not widen the interval. `strata` names the language of each row and decides which
+it is.
 
 Shares and means of values between 0 and 1 have a formula (`clustered_share`); only other numbers
 and statistics are resampled. What covers the truth how often is in docs/coverage.md.
@@ -310,8 +311,8 @@ def _variance(
         return variance, freedom, False
     if np.shape(control_seeds) != sentence.shape:
         raise SteerlabError(
-            f"seeds have shape {np.shape(control_seeds)}, sentences {sentence.shape}: give the seed "
-            "of each row"
+            f"seeds have shape {np.shape(control_seeds)}, sentences {sentence.shape}: give the "
+            "seed of each row"
         )
     names, seed = np.unique(np.asarray(control_seeds), return_inverse=True)
     if len(names) < 2:
@@ -697,21 +698,27 @@ def _draws(groups: tuple[int, ...], resamples: int, seed: int) -> Floats:
 def _percentiles(values: Floats, groups: tuple[int, ...], level: float) -> tuple[float, float]:
     """The expanded percentile interval of what the draws gave.
 
+    NaN where a stratum has a single sentence: every draw takes it, so its spread is not in them.
+    """
+    if 1 in Counter(groups).values() or not len(values):
+        return math.nan, math.nan
+    tails = expanded_tails(len(groups), len(set(groups)), level)
+    low, high = np.quantile(values, tails)
+    return float(low), float(high)
+
+
+def expanded_tails(sentences: int, strata: int, level: float) -> tuple[float, float]:
+    """The quantiles of the expanded percentile interval, (low, high).
+
     A bootstrap's spread is too small by sqrt((n - 1) / n), and it has no t quantile: so the tails
-    that are cut off are Φ(sqrt(n / (n - 1)) t), with Student's lower quantile t at n - H degrees of
-    freedom, in place of (1 - level) / 2 (Hesterberg 2015, for one stratum). NaN where a stratum has
-    a single sentence: every draw takes it, so its spread is not in them.
+    that are cut off are Φ(sqrt(n / (n - H)) t), with Student's lower quantile t at n - H degrees of
+    freedom of n sentences in H strata, in place of (1 - level) / 2 (Hesterberg 2015, for H = 1).
     """
     from scipy.special import ndtr
 
-    if 1 in Counter(groups).values() or not len(values):
-        return math.nan, math.nan
-    count = len(groups)
-    strata = len(set(groups))
-    freedom = count - strata
-    tail = float(ndtr(-math.sqrt(count / freedom) * _quantile(freedom, level)))
-    low, high = np.quantile(values, (tail, 1 - tail))
-    return float(low), float(high)
+    freedom = sentences - strata
+    tail = float(ndtr(-math.sqrt(sentences / freedom) * _quantile(freedom, level)))
+    return tail, 1 - tail
 
 
 def _unseen(

@@ -41,9 +41,9 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     that no row has a finite value of is left out, such as a score that is newer than the rows.
 
     Sentences vary with all their targets, or within targets that share none
-    (`intervals.by_sentence`). Where the rows are of several seeds of a control, the interval covers
-    other seeds too: column "seed". Where sampling gave a sentence several outputs, they are averaged
-    first; `n` counts them all.
+    (`intervals.by_sentence`). Where the rows are of several seeds of a control (column "seed"), the
+    interval covers other seeds too. Where sampling gave a sentence several outputs, they are
+    averaged first; `n` counts them all.
     """
     table = outputs(rows)
     need_columns(rows, "a summary of scores", "joint", "in_language", "relevant")
