@@ -304,7 +304,7 @@ def _variance(
         control_seeds: the seed of each row, `[row]`, or None.
     """
     _, sentence = np.unique(np.asarray(sentences), return_inverse=True)
-    by_sentences = np.bincount(sentence, influence)
+    by_sentences = np.bincount(sentence, influence).astype(float)
     variance = _covariance(by_sentences, by_sentences, groups)
     freedom = float(len(groups) - len(set(groups)))
     if control_seeds is None:
