@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from steerlab.estimate.lda_and_probe import lda, probe
     from steerlab.estimate.pca import pca
     from steerlab.estimate.units.selection import Selection
-    from steerlab.models.huggingface import Model
     from steerlab.models.loading import load
+    from steerlab.models.model import Model
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas

@@ -18,8 +18,8 @@ from steerlab.engine import batching
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import decode, generate
 from steerlab.estimate import controls
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.judges import Likelihood, score
 from steerlab.scores.langid import Identifier, identifier
 from steerlab.scores.text import first_line
