@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: worker
 import processes
 import pytest
 import torch
-from workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 -- hooks
+from dealing import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 -- hooks
 
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
