@@ -39,9 +39,9 @@ HEAD = """# Coverage
 
 How often a 95 % interval holds the truth, in {samples:,} simulated samples of each cell: sentences are drawn from a
 beta distribution with the mean *p*, outputs of a sentence share its chance, so that two of them correlate by the
-intraclass correlation (ICC). *Before* is the percentile bootstrap over sentences, which this package had first, and *now* what
-[Methods](methods.md) describes; both have Clopper and Pearson's limits where all sentences agree. *Width* is the mean
-width now over that before. A cell below .90 is bold.
+intraclass correlation (ICC). *Before* is the percentile bootstrap over sentences, which this package had first, and
+*now* what [Methods](methods.md) describes; both have Clopper and Pearson's limits where all sentences agree. *Width* is
+the mean width now over that before. A cell below .90 is bold.
 """
 
 

@@ -304,7 +304,7 @@ def _variance(
         control_seeds: the seed of each row, `[row]`, or None.
     """
     _, sentence = np.unique(np.asarray(sentences), return_inverse=True)
-    by_sentences = np.bincount(sentence, influence).astype(float)
+    by_sentences = np.bincount(sentence, influence).astype(np.float64)
     variance = _covariance(by_sentences, by_sentences, groups)
     freedom = float(len(groups) - len(set(groups)))
     if control_seeds is None:
@@ -621,8 +621,9 @@ def gather(values: Array, sentences: Array) -> Table:
     names, index = np.unique(labels, return_inverse=True)
     sums = np.bincount(index, numbers).astype(np.float64)
     rows = np.bincount(index).astype(np.float64)
-    binary = bool(np.isin(numbers, (0.0, 1.0)).all())
-    bounded = bool(numbers.min() >= 0 and numbers.max() <= 1)
+    # A weighted sum of ones may be a little off 1, and is a one all the same.
+    binary = bool((np.minimum(np.abs(numbers), np.abs(numbers - 1)) < _SAME).all())
+    bounded = bool(numbers.min() > -_SAME and numbers.max() < 1 + _SAME)
     return Table(names, sums, rows, binary, bounded)
 
 
