@@ -16,7 +16,6 @@ from steerlab.core.moments import Moments
 from steerlab.estimate.build import Contrast, build, named, need_two, negatives, source_of
 from steerlab.estimate.record import Estimator
 
-
 TOLERANCE = 2e-3  # of the probe's weights; a cosine is then right to about its square
 MAX_ITER = 5000
 
@@ -124,8 +123,8 @@ def probe(
         contrast: what each target is set against.
         source: the language that the directions set out from, with a contrast.
         tolerance: the optimiser stops where ‖∇f‖ <= tolerance ‖w‖. Since the penalty makes f
-            1-strongly convex in w, the weights are then as near to the optimum: ‖w - w*‖ <= ‖∇f‖ (the
-            intercept at its best).
+            1-strongly convex in w, the weights are then as near to the optimum: ‖w - w*‖ <= ‖∇f‖,
+            the intercept at its best.
         max_iter: where it stops in any case.
     """
     need_two(moments)

@@ -51,8 +51,8 @@ class Settings(Checked):
     full: bool = Field(default=False, description="every layer, strength, target and dev line")
     race: bool = Field(
         default=False,
-        description="choose by successive halving: from 12 settings on a third of the grid's cost "
-        "or less",
+        description="choose by successive halving: from 12 settings on about a third of the grid's "
+        "cost",
     )
 
     @model_validator(mode="before")
