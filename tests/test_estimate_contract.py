@@ -122,7 +122,7 @@ def test_batches_shards_and_padding_do_not_matter(name: str) -> None:
         shards.append(made)
     merged = getattr(estimate, name)(shards[0].merge(shards[1]))
     tolerance = (
-        0.02 if name == "probe" else 1e-3
+        0.005 if name == "probe" else 1e-3
     )  # where the optimiser stops depends on the order of the tokens
     for target in LANGS[1:]:
         one, other = whole.between("en", target), merged.between("en", target)

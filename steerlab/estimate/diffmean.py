@@ -16,11 +16,12 @@ def diffmean(
 
     Formula: v_k = mean of h over language k, so that any language may be the source.
     `read="tokens"` averages every token, `"texts"` the texts' means (each sentence counts once),
-    `"last"` each text's last token. `contrast` sets targets against the same languages whatever is
-    steered, and fits for one `source`: "rest" (all others), "centre" (the mean of all tokens read:
-    mean-centring, arXiv 2312.03813), a code such as "en", "clas" (ru, de, zh) or several codes.
-    Source: CLaS-Bench (Gurgurov et al. 2026), where target less source is the strongest method on
-    average.
+    `"last"` each text's last token: its directions point from the source's last tokens to the
+    target's, which need not be from the mean of all tokens to the other. `contrast` sets targets
+    against the same languages whatever is steered, and fits for one `source`: "rest" (all others),
+    "centre" (the mean of all tokens read: mean-centring, arXiv 2312.03813), a code such as "en",
+    "clas" (ru, de, zh) or several codes. Source: CLaS-Bench (Gurgurov et al. 2026), where target
+    less source is the strongest method on average.
     """
     if read not in READS:
         raise SteerlabError(f"diffmean reads 'tokens', 'texts' or 'last', not {read!r}")

@@ -89,8 +89,9 @@ def disentangle(moments: Moments, *, read: str = "last", rank: int | None = None
     Formula: min ‖M - m_a 1ᵀ - M_s Γᵀ‖², m_a ⟂ M_s, M the languages' means as columns; solved by
     `shared_and_own`. Every language's basis is M_s, of `rank` languages - 1 by default, and v_k =
     M_sᵀM_s m_k; the part that is left is m_a, in `extra["shared"]`. `read` is "last" as in the
-    source (the last token of a prompt), or "tokens" or "texts". `ablate` with a fraction in the
-    middle layers and a negative one at the top, or `detour`, is its intervention. Source:
+    source (the last token of a prompt), or "tokens" or "texts"; a direction points from the means
+    that are read to each other, not always from those of all tokens. `ablate` with a fraction in
+    the middle layers and a negative one at the top, or `detour`, is its intervention. Source:
     Language-Reasoning Disentanglement (arXiv 2505.15257).
     """
     if read not in READS:

@@ -50,7 +50,9 @@ class Settings(Checked):
     quick: bool = Field(default=False, description="DiffMean only, a small grid: a minute")
     full: bool = Field(default=False, description="every layer, strength, target and dev line")
     race: bool = Field(
-        default=False, description="choose by successive halving: a third of the grid's cost"
+        default=False,
+        description="choose by successive halving: from 12 settings on about a third of the grid's "
+        "cost",
     )
 
     @model_validator(mode="before")
