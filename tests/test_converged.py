@@ -73,8 +73,8 @@ def test_the_gradient_in_the_provenance_is_that_of_the_formula() -> None:
     x, y = labelled(texts, 0)
     x = (x - x.mean(0)) / x.std(0)
     given = moments(texts, sample=200)
-    options: dict[str, Any]
-    for options in ({}, {"max_iter": 3}):
+    cases: list[dict[str, Any]] = [{}, {"max_iter": 3}]
+    for options in cases:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             fitted = estimate.probe(given, **options)
