@@ -14,12 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from steerlab.analysis.intervals import (
-    by_sentence,
-    harmonic,
-    harmonic_by_sentence,
-    paired_difference,
-)
+from steerlab.analysis.clustered import harmonic
+from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paired_difference
 from steerlab.analysis.tests import paired_test
 
 Floats = NDArray[np.float64]

@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm, t
 
-from steerlab.analysis.intervals import (
-    by_sentence,
-    harmonic_by_sentence,
-    paired_difference,
-)
+from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paired_difference
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 300

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm, t
 
+from steerlab.analysis.clustered import harmonic
 from steerlab.analysis.intervals import (
     by_sentence,
-    harmonic,
     harmonic_by_sentence,
     paired_difference,
     statistic_by_sentence,
-    strata_of,
 )
+from steerlab.analysis.sentences import strata_of
 from steerlab.core.errors import SteerlabError
 
 SENTENCES, LANGUAGES = 60, 8

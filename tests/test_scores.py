@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
 import steerlab.scores.chrf
-from steerlab.analysis.intervals import harmonic
+from steerlab.analysis.clustered import harmonic
 from steerlab.analysis.tables import need_columns
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.chrf import ChrfIndex, chance, relevance

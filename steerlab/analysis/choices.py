@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from steerlab.analysis.intervals import expanded_tails
+from steerlab.analysis.sentences import expanded_tails
 from steerlab.core.errors import SteerlabError
 
 SETTING = ["layer", "strength"]

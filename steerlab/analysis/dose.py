@@ -11,7 +11,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from steerlab.analysis.choices import Setting, choose, halves, whole
-from steerlab.analysis.intervals import Interval, by_sentence
+from steerlab.analysis.intervals import by_sentence
+from steerlab.analysis.sentences import Interval
 from steerlab.core.errors import SteerlabError
 
 ENOUGH = 0.9  # the share of outputs in a language from which on it counts as spoken

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from steerlab.analysis.intervals import gather, matched
+from steerlab.analysis.sentences import gather, matched
 from steerlab.core.errors import SteerlabError
 
 Array = NDArray[Any]

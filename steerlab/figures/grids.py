@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from einops import rearrange
 from jaxtyping import Float
 
-from steerlab.analysis.intervals import Interval, by_sentence
+from steerlab.analysis.intervals import by_sentence
+from steerlab.analysis.sentences import Interval
 from steerlab.core.languages import LANGUAGES, language
 from steerlab.figures.style import (
     DIVERGING,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy import sparse
 
-from steerlab.analysis.intervals import harmonic
+from steerlab.analysis.clustered import harmonic
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.text import compression, first_line, repetition
 

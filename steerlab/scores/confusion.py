@@ -17,7 +17,8 @@ import pandas as pd
 import regex  # type: ignore[import-untyped]
 from jaxtyping import Float
 
-from steerlab.analysis.intervals import by_sentence, harmonic, named, paired_difference
+from steerlab.analysis.clustered import harmonic
+from steerlab.analysis.intervals import by_sentence, named, paired_difference
 from steerlab.analysis.tables import need_columns
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES, language

@@ -16,7 +16,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from steerlab.analysis.effects.matrix import EDIT, effect_matrix, relatively
-from steerlab.analysis.intervals import Interval, by_sentence, named, paired_difference
+from steerlab.analysis.intervals import by_sentence, named, paired_difference
+from steerlab.analysis.sentences import Interval
 from steerlab.analysis.tables import need_columns
 from steerlab.core.errors import SteerlabError
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from steerlab.analysis.intervals import Interval, by_sentence, named, statistic_by_sentence
+from steerlab.analysis.intervals import by_sentence, named, statistic_by_sentence
+from steerlab.analysis.sentences import Interval
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.judges.answers import Answer, Judge
 

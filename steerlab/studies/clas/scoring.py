@@ -15,13 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from steerlab.analysis.comparisons import comparisons
-from steerlab.analysis.intervals import (
-    Interval,
-    by_sentence,
-    harmonic_by_sentence,
-    named,
-    paired_difference,
-)
+from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, named, paired_difference
+from steerlab.analysis.sentences import Interval
 from steerlab.core.errors import SteerlabError
 
 SCORES = ("lfs", "or", "s", "joint")
