@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steerlab.analysis.choices import choose, halves
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.studies.main.run import RunResult, run
@@ -92,12 +93,15 @@ def test_every_comparison_of_the_table_is_tested_in_one_family(summary):
 
 
 def test_the_curve_along_the_dose_is_that_of_the_dev_rows(summary, rows):
-    told, chosen = summary["doses"], summary["choices"]["diffmean"]
-    dev = rows[
-        (rows["split"] == "dev")
-        & (rows["method"] == "diffmean")
-        & (rows["layer"] == chosen["layer"])
-    ]
+    told = summary["doses"]
+    dev = rows[(rows["split"] == "dev") & (rows["method"] == "diffmean")]
+    # One half of the lines chose the layer, and the curve is of the other.
+    choosing, reading = halves(dev)
+    layer, strength = choose(choosing)["diffmean"]
+    chosen = {"layer": layer, "strength": strength}
+    assert told["held out"]
+    assert told["curves"]["diffmean"]["layer"] == layer
+    dev = reading[reading["layer"] == layer]
     means = dev.groupby("strength")[["dose", "joint", "in_language"]].mean().sort_values("dose")
     found = told["curves"]["diffmean"]
     assert found["doses"] == pytest.approx(means["dose"].tolist())
