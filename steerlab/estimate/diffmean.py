@@ -18,8 +18,9 @@ def diffmean(
     `read="tokens"` averages every token, `"texts"` the texts' means (each sentence counts once),
     `"last"` each text's last token: its directions point from the source's last tokens to the
     target's, which need not be from the mean of all tokens to the other. `contrast` sets targets
-    against the same languages whatever is steered, and fits for one `source`: "rest" (all others), "centre" (the mean of all tokens read:
-    mean-centring, arXiv 2312.03813), a code such as "en", "clas" (ru, de, zh) or several codes.
+    against the same languages whatever is steered, and fits for one `source`: "rest" (all others),
+    "centre" (the mean of all tokens read: mean-centring, arXiv 2312.03813), a code such as "en",
+    "clas" (ru, de, zh) or several codes.
     Source: CLaS-Bench (Gurgurov et al. 2026), where target less source is the strongest method on
     average.
     """

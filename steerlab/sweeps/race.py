@@ -49,7 +49,8 @@ def race(
     that are among the better half by `joint` (at least two), unless their paired difference from
     the leader has a 95 % interval wholly below 0; whoever is left reads every line. From 12
     settings on that is about a third of the grid's rows (at most 0.36: halves are rounded up); of
-    fewer it is more, since two always go on. `seed` is the order of the lines. Source: successive halving (Jamieson and Talwalkar, 2016).
+    fewer it is more, since two always go on. `seed` is the order of the lines. Source:
+    successive halving (Jamieson and Talwalkar, 2016).
     """
     left: CellsBySetting = {}
     for cell in cells:
