@@ -51,7 +51,7 @@ def random(
         # Σ^(1/2) gives white noise the covariance Σ; rounding may leave small negative eigenvalues.
         values, axes = torch.linalg.eigh(covariance.double())
         root = (axes * values.clamp(min=0).sqrt()[:, None]).float()
-        vectors = einsum(vectors, root, "lang layer axis, layer width axis -> lang layer width")
+        vectors = einsum(vectors, root, "lang layer noise, layer width noise -> lang layer width")
     # A basis of one row is the vector itself, which `_replace` computes.
     one_row = directions.basis.shape[2] == 1
     basis = None if one_row else _orthonormal(directions.basis, rng)
