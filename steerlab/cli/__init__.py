@@ -10,8 +10,11 @@ from steerlab.core.errors import SteerlabError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's error is one line (exit 2), a stop by Ctrl-C says how to go on
-    (exit 130)."""
+    """Run one verb and give its exit code.
+
+    That is 2 for a user's error, which is printed in one line, and 130 for a stop by Ctrl-C, which
+    says how to go on.
+    """
     try:
         options = parser().parse_args(arguments)
         return int(options.verb(options) or 0)
@@ -34,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of every verb."""
-    whole = argparse.ArgumentParser(
+    steerlab_parser = argparse.ArgumentParser(
         prog="steerlab", description="Find, measure and steer the language of a language model."
     )
-    verbs = whole.add_subparsers(title="verbs", required=True, metavar="VERB", parser_class=Verb)
+    verbs = steerlab_parser.add_subparsers(
+        title="verbs", required=True, metavar="VERB", parser_class=Verb
+    )
     for module in (run, files, importing, sweep, clas):
         module.add_verbs(verbs)
-    return whole
+    return steerlab_parser

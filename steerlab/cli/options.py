@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 
 
 class Verb(argparse.ArgumentParser):
-    """The parser of one verb; `fill` adds its options when the verb is called, so that
-    `steerlab --help` imports none of what they are made from."""
+    """The parser of one verb, which adds its options only when the verb is called.
+
+    `fill` adds them: so `steerlab --help` imports none of what they are made from.
+    """
 
     def __init__(self, *, fill: Callable[["Verb"], None] | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -35,9 +37,13 @@ class Verb(argparse.ArgumentParser):
         if not word.startswith("-"):
             return f"{word!r} is one word too many; {self.prog} --help lists what there is"
         name = word.partition("=")[0]
-        near = did_you_mean(name, self._option_string_actions)
-        meant = f"{near} " if near else ""
-        return f"there is no option {name!r}; {meant}{self.prog} --help lists those that there are"
+        suggestion = did_you_mean(name, self._option_string_actions)
+        if suggestion:
+            suggestion += " "
+        return (
+            f"there is no option {name!r}; {suggestion}{self.prog} --help lists those that there "
+            "are"
+        )
 
 
 def add_options(parser: argparse.ArgumentParser, settings: "type[Checked]") -> None:
@@ -51,8 +57,10 @@ def add_options(parser: argparse.ArgumentParser, settings: "type[Checked]") -> N
     group = parser.add_argument_group("settings")
     hints = get_type_hints(settings)
     for name, field in settings.model_fields.items():
+        # What a factory makes is described in words.
         default = shown(default_of(settings, name)) if field.default_factory is None else ""
         text = f"{field.description} (default: {default})" if default else str(field.description)
+        # argparse reads % as a format.
         options: dict[str, Any] = {
             "dest": name,
             "default": argparse.SUPPRESS,

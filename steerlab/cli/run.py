@@ -27,7 +27,7 @@ def _options(run: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     from steerlab.studies.main.settings import Settings
 
-    # Before the imports that take seconds, so that a wrong word is told at once.
+    # Before the imports that take seconds, so that a wrong word raises at once.
     settings = Settings.of(given(options, Settings))
     from steerlab.studies.main.run import run
 
@@ -45,6 +45,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _has_display() -> bool:
-    return sys.platform in ("darwin", "win32") or bool(
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
+    """Whether there is a screen to open a browser on: not so on most servers."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

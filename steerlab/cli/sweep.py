@@ -45,18 +45,19 @@ def _sweep(options: argparse.Namespace) -> int:
     from steerlab.sweeps.sweep import forecast, progress_of, sweep
 
     if options.status:
-        _tell(progress_of(_folder(options)))
+        _print(progress_of(_folder(options)))
         return 0
     keys = given(options, Grid)
     grid = Grid.of(keys) if options.grid is None else Grid.read(options.grid, keys)
     if options.dry_run:
-        _tell(forecast(grid))
+        _print(forecast(grid))
         return 0
     out = _folder(options)
     rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **workers(options))
     write_table(out / "rows.parquet", rows)
+    # The best of many settings is a choice, which is made on dev and not reported on test.
     if set(rows["split"]) == {"dev"}:
-        _best(rows)
+        _print_best(rows)
     print(out / "rows.parquet")
     return 1 if rows.attrs.get("failed") else 0
 
@@ -72,24 +73,23 @@ def _folder(options: argparse.Namespace) -> Path:
     return options.out or Path("runs") / options.grid.stem
 
 
-def _tell(found: dict[str, Any]) -> None:
-    """Names and values, a line each; times in words, lists below their name."""
+def _print(values: dict[str, Any]) -> None:
+    """Names and values, a line each: times in words, lists below their name and number."""
     from steerlab.sweeps.ledger import span
 
-    for name, value in found.items():
-        if isinstance(value, (dict, list)):
-            told = (
-                [f"{key}: {entry}" for key, entry in value.items()]
-                if isinstance(value, dict)
-                else value
-            )
-            print(f"{name:22} {len(told)}", *(f"  {line}" for line in told), sep="\n")
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = [f"{key}: {entry}" for key, entry in value.items()]
+        if isinstance(value, list):
+            print(f"{name:22} {len(value)}", *(f"  {line}" for line in value), sep="\n")
+        elif name == "seconds":
+            print(f"{name:22} {span(value)}")
         else:
-            print(f"{name:22} {span(value) if name == 'seconds' else value}")
+            print(f"{name:22} {value}")
 
 
-def _best(rows: Any) -> None:
-    """Each method's best setting with its scores, as a table."""
+def _print_best(rows: Any) -> None:
+    """Print each method's best setting with its scores, as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -109,18 +109,19 @@ def _best(rows: Any) -> None:
         pad_edge=False,
     )
     for column in table.columns:
-        column.no_wrap = True
+        column.no_wrap = True  # a broken interval cannot be read
     for method, setting in choose(rows).items():
-        found = result(at(rows, method, setting))
-        scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*found[summary_key(name)]) for name in shown]
-        told = [
-            str(found["layer"]),
-            f"{found['strength']:g}",
+        summary = result(at(rows, method, setting))
+        # Each score is its value with the two ends of its interval.
+        scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*summary[summary_key(name)]) for name in shown]
+        table.add_row(
+            method,
+            str(summary["layer"]),
+            f"{summary['strength']:g}",
             *scores,
-            f"{found['dose']:.2f}",
-            str(found["n"]),
-        ]
-        table.add_row(method, *told)
+            f"{summary['dose']:.2f}",
+            str(summary["n"]),
+        )
     Console(width=120).print(
         f"best setting of each method on {rows['split'].iloc[0]}, with 95 % intervals", table
     )

@@ -77,7 +77,9 @@ class AttachedPart:
     """
 
     def __init__(self, part: Part, stats: EditStats, edits: int | None):
-        self.part, self.stats, self.edits = part, stats, edits
+        self.part = part
+        self.stats = stats
+        self.edits = edits
         # The rows of the batch for which `pick`, `names` and `tensors` were looked up. A model
         # gives the same tensor in every step of decoding, so that this is done once.
         self.rows: Tensor | None = None
@@ -88,14 +90,14 @@ class AttachedPart:
             self._look_up(positions.rows, h.device)
         if not len(self.names) or (positions.step and self.part.positions == "prompt"):
             return None
-        mine = positions if self.whole else self._picked(positions)
-        mask = None if positions.step else self._mask(mine)
+        edited = positions if self.whole else self._picked(positions)
+        mask = None if positions.step else self._mask(edited)
         old = h[self.pick]
         x = old.float()
-        delta = self.part.change(x, self.tensors, mine)
+        delta = self.part.change(x, self.tensors, edited)
         norm = torch.linalg.vector_norm
         ratio = norm(delta, dim=-1) / norm(x, dim=-1).clamp(min=1e-30)
-        self.stats.record(self.part.layer, self.names, mask, mine.generated, ratio.detach())
+        self.stats.record(self.part.layer, self.names, mask, edited.generated, ratio.detach())
         if self.part.identity:
             return None
         changed = (x + delta).to(h.dtype)
@@ -110,7 +112,8 @@ class AttachedPart:
 
     def _look_up(self, rows: Tensor, device: torch.device) -> None:
         """Where this part's rows are in a batch of the rows `rows`, and the tensors of each."""
-        names, last = rows.tolist(), int(rows.max())
+        names = rows.tolist()
+        last = int(rows.max())
         if self.edits is not None and last >= self.edits:
             raise SteerlabError(
                 f"the batch has {last + 1} rows or more and the stack {self.edits} edits; give "
@@ -118,14 +121,17 @@ class AttachedPart:
             )
         if self.part.rows is None:
             # A row of -1 is a prompt that rows are still to branch from: nothing is edited there.
-            mine = [number for number, name in enumerate(names) if name >= 0]
+            numbers = [number for number, name in enumerate(names) if name >= 0]
             index = None
         else:
             tensor_row = {name: number for number, name in enumerate(self.part.rows.tolist())}
-            mine = [number for number, name in enumerate(names) if name in tensor_row]
-            index = torch.tensor([tensor_row[names[number]] for number in mine], dtype=torch.long)
-        self.rows, self.whole = rows, len(mine) == len(names)
-        self.pick = slice(None) if self.whole else _span(mine, device)
+            numbers = [number for number, name in enumerate(names) if name in tensor_row]
+            index = torch.tensor(
+                [tensor_row[names[number]] for number in numbers], dtype=torch.long
+            )
+        self.rows = rows
+        self.whole = len(numbers) == len(names)
+        self.pick = slice(None) if self.whole else _span(numbers, device)
         self.names = rows[self.pick]
         self.tensors = {
             name: (tensor if index is None else tensor[index]).to(device)
@@ -135,8 +141,12 @@ class AttachedPart:
 
     def _picked(self, positions: Any) -> Any:
         """The positions of this part's rows alone."""
-        text, generated = positions.text[self.pick], positions.generated[self.pick]
-        return replace(positions, text=text, generated=generated, rows=self.names)
+        return replace(
+            positions,
+            text=positions.text[self.pick],
+            generated=positions.generated[self.pick],
+            rows=self.names,
+        )
 
     def _mask(self, positions: Any) -> Tensor:
         if self.part.positions == "prompt":

@@ -294,11 +294,11 @@ def _functions_in(text: str, name: str) -> Iterator[Any]:
 def _spots_of(code: CodeType) -> Iterator[tuple[Spot, Spot]]:
     """From where to where in the file the expressions of the code's instructions stand."""
     for instruction in dis.get_instructions(code):
-        place = instruction.positions
-        if place is None or place.col_offset is None or place.end_col_offset is None:
+        spot = instruction.positions
+        if spot is None or spot.col_offset is None or spot.end_col_offset is None:
             continue
-        first = (place.lineno or 0, place.col_offset)
-        last = (place.end_lineno or 0, place.end_col_offset)
+        first = (spot.lineno or 0, spot.col_offset)
+        last = (spot.end_lineno or 0, spot.end_col_offset)
         # What stands for no expression, such as a lambda's return, has no width, and stands at the
         # beginning of the line.
         if first != last:
@@ -314,9 +314,17 @@ def _holds(node: Any, spots: Iterable[tuple[Spot, Spot]]) -> bool:
 
 
 def _without_words(node: Any) -> ast.AST:
-    given = node.args
-    given.defaults, given.kw_defaults = [], [None] * len(given.kwonlyargs)
-    parameters = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    """The function's node without what says nothing of what it does, changed in place."""
+    arguments = node.args
+    arguments.defaults = []
+    arguments.kw_defaults = [None] * len(arguments.kwonlyargs)
+    parameters = [
+        *arguments.posonlyargs,
+        *arguments.args,
+        *arguments.kwonlyargs,
+        arguments.vararg,
+        arguments.kwarg,
+    ]
     for parameter in parameters:
         if parameter is not None:
             parameter.annotation = None

@@ -52,8 +52,9 @@ class Edit:
 
         It is the same in any process. Nothing is kept, since a tensor can change in place.
         """
-        about = [[part.digest for part in self.parts], self.rows, self.model.get("fingerprint")]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        parts = [part.digest for part in self.parts]
+        hashed = [parts, self.rows, self.model.get("fingerprint")]
+        return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
 
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:
@@ -168,23 +169,35 @@ def stack(edits: Sequence[Edit]) -> Edit:
         for part in edit.parts:
             if part.rows is not None:
                 raise SteerlabError("a stack cannot hold a stack; give one edit for each row")
-            place = (part.layer, part.site)
-            turns[place] = turns.get(place, -1) + 1
-            key = (*place, turns[place], part.positions, part.identity, *_function_of(part))
+            layer_site = (part.layer, part.site)
+            turns[layer_site] = turns.get(layer_site, -1) + 1
+            key = (
+                *layer_site,
+                turns[layer_site],
+                part.positions,
+                part.identity,
+                *_function_of(part),
+            )
             groups.setdefault(key, []).append((row, part))
     # Groups of one layer, site and turn are of different rows, so that their order is free: by name
     # it is the same in every run, whatever row comes first.
-    order = lambda item: (*item[0][:3], item[1][0][1].operator, *item[0][3:5])  # noqa: E731
-    ordered = sorted(groups.items(), key=order)
-    return Edit(tuple(_together(members) for _, members in ordered), _maker(edits), len(edits))
+    keys = sorted(groups, key=lambda key: _order(key, groups[key][0][1].operator))
+    parts = tuple(_together(groups[key]) for key in keys)
+    return Edit(parts, _maker(edits), len(edits))
+
+
+def _order(key: tuple, operator: str) -> tuple:
+    """What a stack's groups are sorted by: functions, which end the keys, have no order."""
+    layer, site, turn, positions, identity, *_ = key
+    return (layer, site, turn, operator, positions, identity)
 
 
 def _function_of(part: Part) -> tuple:
-    """What parts have in common that one call can do, beside their place: the function, and for a
-    user's the shapes of the tensors too.
+    """What parts must share to be done in one call: the function, and for a user's function the
+    shapes of its tensors too.
 
-    For an operator's function a row of zeros in a subspace, or in a set of units, is as if it was
-    not there; what it is for a user's function no one knows.
+    Tensors of different rank are filled up with rows of zeros. To an operator's function such a row
+    is as if it was not there; what a user's function makes of it is not known.
     """
     if not isinstance(part.change, OwnFunction):
         return (part.change,)
@@ -193,7 +206,7 @@ def _function_of(part: Part) -> tuple:
 
 
 def _together(members: Sequence[tuple[int, Part]]) -> Part:
-    """One part of many that do the same with tensors of their own."""
+    """One part from many that do the same, each with its own tensors, in rows of a stack."""
     first = members[0][1]
     tensors = {name: _join([part.tensors[name] for _, part in members]) for name in first.tensors}
     return replace(first, tensors=tensors, rows=torch.tensor([row for row, _ in members]))
@@ -212,11 +225,15 @@ def _maker(edits: Sequence[Edit]) -> Mapping[str, Any]:
 
 
 def _join(tensors: list[Tensor]) -> Tensor:
-    """Along rows; subspaces and sets of units of smaller rank are filled up with zero rows."""
+    """Join tensors along rows; subspaces and sets of units of smaller rank are filled up with rows
+    of zeros."""
     if tensors[0].ndim == 3:
-        rank = max(t.shape[1] for t in tensors)
-        tensors = [torch.nn.functional.pad(t, (0, 0, 0, rank - t.shape[1])) for t in tensors]
-    if len(widths := {t.shape[-1] for t in tensors if t.ndim > 1}) > 1:
+        rank = max(tensor.shape[1] for tensor in tensors)
+        tensors = [
+            torch.nn.functional.pad(tensor, (0, 0, 0, rank - tensor.shape[1])) for tensor in tensors
+        ]
+    widths = {tensor.shape[-1] for tensor in tensors if tensor.ndim > 1}
+    if len(widths) > 1:
         raise SteerlabError(f"the edits of a stack have different widths: {sorted(widths)}")
     return torch.cat(tensors)
 
@@ -249,8 +266,8 @@ def edit_along(
     parts = []
     for number, layer in enumerate(direction.layers):
         # Cut and not indexed: the leading axis stays, as that of the rows.
-        mine = {name: tensor[number : number + 1].float() for name, tensor in tensors.items()}
-        parts.append(Part(change, operator, direction.site, layer, positions, mine, identity))
+        of_layer = {name: tensor[number : number + 1].float() for name, tensor in tensors.items()}
+        parts.append(Part(change, operator, direction.site, layer, positions, of_layer, identity))
     return Edit(tuple(parts), direction.model)
 
 
@@ -305,14 +322,18 @@ def edit(
         )
     hook_name(site, 0)  # an unknown site raises
     _need_positions(positions)
-    mine = {key: _for_rows(change.name, key, value) for key, value in given.items()}
-    parts = [Part(change, change.name, site, each, positions, mine, identity) for each in numbers]
+    for_rows = {key: _for_rows(change.name, key, value) for key, value in given.items()}
+    parts = [
+        Part(change, change.name, site, number, positions, for_rows, identity) for number in numbers
+    ]
     return Edit(tuple(parts))
 
 
 def _for_rows(function: str, name: str, value: Tensor | float) -> Tensor:
-    """A number [1 1 1], a vector [1 1 width], or a tensor [1 ...]: with an axis of rows in front,
-    and one of positions where it has too few to go with h."""
+    """A number, vector or tensor with the axes of a batch: [1 1 1], [1 1 width] or [1 ...].
+
+    It gets an axis of rows in front, and more where it has fewer axes than h [row pos width].
+    """
     tensor = torch.as_tensor(value)
     if not torch.isfinite(tensor).all():
         raise SteerlabError(f"{function}: {name} holds NaN or infinity")

@@ -51,9 +51,10 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the part does: its function's source or name, its place and tensors."""
+        """SHA-256 of what the part does: its function's source or name, where it acts, its
+        tensors."""
         change = self.change
-        about = [
+        hashed = [
             change.digest if isinstance(change, OwnFunction) else function_digest(change),
             self.site,
             self.layer,
@@ -62,4 +63,4 @@ class Part:
             None if self.rows is None else self.rows.tolist(),
             {name: tensor_digest(tensor) for name, tensor in sorted(self.tensors.items())},
         ]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()

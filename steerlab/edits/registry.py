@@ -1,7 +1,7 @@
 """Every operator by its name: what a grid, a sweep and the random controls need to know of it.
 
 A module of `steerlab.edits` that exports `RECORDS`, a dict of names and `Operator` records, adds
-its operators; nothing else has to be told of them.
+its operators; nothing else has to be changed.
 """
 
 from steerlab.core.directions import Directions
@@ -12,20 +12,26 @@ from steerlab.edits.part import Part
 from steerlab.edits.record import Operator
 
 
-def _order(record: Operator) -> tuple[str, bool]:
+def _order(item: tuple[str, Operator]) -> tuple[str, bool]:
     """First what takes any fit, then what needs that of one estimator, then what acts on units."""
+    _, record = item
     return record.units or "", record.estimator is not None
 
 
 OPERATORS: dict[str, Operator] = dict(
-    sorted(exported("steerlab.edits", "RECORDS").items(), key=lambda item: _order(item[1]))
+    sorted(exported("steerlab.edits", "RECORDS").items(), key=_order)
 )
 
 
 def record_of(part: Part) -> Operator | None:
-    """The record of the operator whose function a part holds; None for a function of a user's
-    own. Of operators that share a function it is the first: they share the twin too."""
-    return next((each for each in OPERATORS.values() if each.change is part.change), None)
+    """The record of the operator whose function a part holds; None for a function of a user's own.
+
+    Of operators that share a function it is the first: they share the twin too.
+    """
+    for record in OPERATORS.values():
+        if record.change is part.change:
+            return record
+    return None
 
 
 def steer(
@@ -37,12 +43,17 @@ def steer(
     target: str,
     layer: int | None = None,
 ) -> Edit:
-    """The edit of one cell of a grid: the operator at one value of its knob, from source to target
-    at a layer.
+    """Make the edit of one cell of a grid: an operator at one value of its knob.
 
-    `operator` is a name, or the record of one of your own. What removes acts on the target's
-    direction alone; `layer` None means all layers of the directions. An operator that acts on all
-    layers at once gets those at which there is a direction.
+    Args:
+        operator: its name, or the record of one of your own.
+        directions: what it acts along.
+        value: the strength, or what the operator's knob is called.
+        source: the language that is steered from. An operator that removes acts on the target's
+            direction alone, without regard to it.
+        target: the language that is steered to, or that is removed.
+        layer: where the edit is; by default at all layers of the directions. An operator that acts
+            on all layers at once gets those at which there is a direction, whatever `layer` says.
     """
     if isinstance(operator, str) and operator not in OPERATORS:
         raise SteerlabError(f"there is no operator {operator!r}; there are {', '.join(OPERATORS)}")

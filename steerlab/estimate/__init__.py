@@ -1,4 +1,4 @@
-"""Ways to find where a language lies: statistics in, `Directions` out; none of them sees a
+"""Estimators: each goes from statistics of activations to `Directions`; none of them sees a
 model."""
 
 from steerlab.estimate.diffmean import diffmean as diffmean
@@ -25,7 +25,8 @@ from steerlab.estimate.spectra import window as window
 # The estimators by the names of their functions, as the records have them; a variant has no
 # function of its own. `spectra` and `fit`, with what belongs to them, are public too.
 __all__ = [name for name, record in VARIANTS.items() if record.estimator == name]
-# Type checkers read the imports above; an estimator in a new file of this folder is here without.
+# The imports above are for type checkers; an estimator in a new file of this folder is found
+# without one.
 globals().update({name: VARIANTS[name].make for name in __all__})
 
 # What `collect(also=...)` has to gather for each, beside count and means, with its knobs as they

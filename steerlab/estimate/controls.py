@@ -1,9 +1,14 @@
-"""What a direction has to beat: directions of the same dose that know nothing, or the wrong
-thing, of the target."""
+"""What a direction has to beat: directions of the same dose that know nothing of the target
+language, or the wrong thing.
+
+All keep the true means, and with them the true gaps that give strength its unit: equal strength is
+equal dose.
+"""
 
 from collections.abc import Mapping
 
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,100 +26,122 @@ def random(
     seed: int,
     covariance: Float[Tensor, "layer width width"] | None = None,
 ) -> Directions:
-    """Random vectors for every language, with the true means and so the true gaps: equal strength
-    is equal dose.
+    """Draw a random vector for every language; equal strength is equal dose.
 
-    Isotropic, or with `covariance` spread like the activations are. Subspaces become random ones of
-    the same rank, and what only some operators ask for random too: as many dimensions or neurons,
-    an ellipsoid as long, a projection of equal rank, decoder rows of equal lengths and angles, so
-    that latents are read where they are and written elsewhere.
+    Subspaces become random ones of the same rank. What only some operators need (`extra`) becomes
+    random too: as many dimensions or neurons, an ellipsoid as long, a projection of equal rank,
+    decoder rows of equal lengths and angles, so that latents are read where they are and written
+    elsewhere.
+
+    Args:
+        directions: what is to be beaten.
+        seed: of the draw.
+        covariance: of the activations at each layer; the vectors are then spread as activations
+            are. By default all directions are equally likely.
     """
+    # Each kind has a stream of its own, so that equal seeds of the two kinds share no numbers.
     if covariance is None:
+        kind = "isotropic"
         rng = generator("random directions", seed)
     else:
+        kind = "covariance"
         rng = generator("random directions spread like activations", seed)
     vectors = torch.randn(directions.means.shape, generator=rng)
     if covariance is not None:
+        # Σ^(1/2) gives white noise the covariance Σ; rounding may leave small negative eigenvalues.
         values, axes = torch.linalg.eigh(covariance.double())
         root = (axes * values.clamp(min=0).sqrt()[:, None]).float()
-        vectors = torch.einsum("klw,lvw->klv", vectors, root)
-    kind, rank = "isotropic" if covariance is None else "covariance", directions.basis.shape[2]
-    basis = None if rank == 1 else _orthonormal(directions.basis, rng)
-    return _with(
+        vectors = einsum(vectors, root, "lang layer noise, layer width noise -> lang layer width")
+    # A basis of one row is the vector itself, which `_replace` computes.
+    one_row = directions.basis.shape[2] == 1
+    basis = None if one_row else _orthonormal(directions.basis, rng)
+    return _replace(
         directions,
         vectors,
         f"random {kind} {seed}",
         basis=basis,
-        extra=_blind(directions.extra, rng),
+        extra=_random_extra(directions.extra, rng),
     )
 
 
 def shuffled(directions: Directions, *, seed: int) -> Directions:
-    """Every language gets another's vector (a derangement of the labels); the true gaps stay."""
+    """Give every language another's vector: a permutation that leaves none in its place."""
     order = derangement(len(directions.langs), seed)
-    return _dealt(directions, order, f"shuffled {seed}")
+    return _reordered(directions, order, f"shuffled {seed}")
 
 
 def wrong(directions: Directions, *, source: str, seed: int) -> Directions:
-    """Every target gets another target's vector while the source keeps its own; the true gaps
-    stay."""
-    targets = [i for i, iso in enumerate(directions.langs) if iso != source]
+    """Give every target another target's vector, while the source keeps its own.
+
+    Args:
+        directions: what is to be beaten.
+        source: the language that is steered from.
+        seed: decides which target gets whose vector.
+    """
+    targets = [index for index, lang in enumerate(directions.langs) if lang != source]
     if len(targets) < 2:
         raise SteerlabError(
             "a wrong target's direction needs two targets or more; fit directions of more languages"
         )
     order = list(range(len(directions.langs)))
-    for place, other in zip(targets, derangement(len(targets), seed).tolist(), strict=True):
-        order[place] = targets[other]
-    return _dealt(directions, torch.tensor(order), f"wrong {seed}")
+    others = derangement(len(targets), seed).tolist()
+    for index, other in zip(targets, others, strict=True):
+        order[index] = targets[other]
+    return _reordered(directions, torch.tensor(order), f"wrong {seed}")
 
 
-def _dealt(directions: Directions, order: Int[Tensor, " lang"], estimator: str) -> Directions:
-    """Language i gets what language `order[i]` has; what all share cannot be dealt and is left
-    out."""
+def _reordered(directions: Directions, order: Int[Tensor, " lang"], estimator: str) -> Directions:
+    """Language i gets what language `order[i]` has."""
+    # A tensor of one row is for all languages alike: there is nothing to exchange, and it is left
+    # out.
     extra = {name: value[order] for name, value in directions.extra.items() if len(value) > 1}
-    return _with(
+    return _replace(
         directions, directions.vectors[order], estimator, basis=directions.basis[order], extra=extra
     )
 
 
-def _blind(extra: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    found = dict(extra)
+def _random_extra(extra: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """What only some operators need, with random directions and units in place of the true ones."""
+    # The order of the draws decides the numbers of a seed.
+    result = dict(extra)
     for name in ("read", "axes"):
         if name in extra:
-            found[name] = _orthonormal(extra[name], generator)
-    if "write" in found:
-        found["write"] = found["read"]
+            result[name] = _orthonormal(extra[name], generator)
+    if "write" in result:
+        # A projection reads and writes along the same axes.
+        result["write"] = result["read"]
     if "mask" in extra:
+        # Neurons with their values: one permutation of all three keeps them together.
         order = torch.rand(extra["mask"].shape[-1], generator=generator).argsort()
-        found |= {
-            name: extra[name][..., order] for name in ("mask", "values", "rest") if name in extra
-        }
+        for name in ("mask", "values", "rest"):
+            if name in extra:
+                result[name] = extra[name][..., order]
     if "decoder" in extra:
-        found["decoder"] = _turned(extra["decoder"], generator)
-    return found
+        result["decoder"] = _turned(extra["decoder"], generator)
+    return result
 
 
 def _turned(rows: Float[Tensor, "lang layer rank width"], generator: torch.Generator) -> Tensor:
-    """Rows with the same inner products in random directions: whatever is written along them has
-    the same length."""
+    """Random rows with the same lengths and angles: whatever is written along them is as long."""
+    # U S Vᵀ with random orthonormal rows in place of Vᵀ has the same inner products, U S² Uᵀ.
     left, sizes, _ = torch.linalg.svd(rows.double(), full_matrices=False)
     drawn = torch.randn(
         *rows.shape[:2], rows.shape[3], sizes.shape[-1], generator=generator, dtype=torch.float64
     )
     axes = torch.linalg.qr(drawn)[0].mT
+    # Rows of padding stay zero.
     return ((left * sizes[..., None, :]) @ axes).float() * rows.any(-1, keepdim=True)
 
 
 def _orthonormal(
     like: Float[Tensor, "lang layer rank width"], generator: torch.Generator
 ) -> Tensor:
-    """Random orthonormal rows where there are rows, and zero ones where there are none."""
+    """Random orthonormal rows in the shape of these; rows of padding stay zero."""
     drawn = torch.randn(like.mT.shape, generator=generator)
     return torch.linalg.qr(drawn)[0].mT * like.any(-1, keepdim=True)
 
 
-def _with(
+def _replace(
     directions: Directions,
     vectors: Tensor,
     estimator: str,
@@ -122,9 +149,12 @@ def _with(
     basis: Tensor | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Directions:
+    """Directions with other vectors and the same means; the basis as `build` makes it, by
+    default."""
     if basis is None:
         centred = vectors - vectors.mean(0, keepdim=True)
-        basis = (centred / centred.norm(dim=-1, keepdim=True).clamp(min=1e-30))[:, :, None]
+        length = centred.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+        basis = rearrange(centred / length, "lang layer width -> lang layer 1 width")
     return Directions(
         vectors=vectors,
         basis=basis,

@@ -1,4 +1,4 @@
-"""What is to be known of an estimator beside its formula: what it needs, and what it estimates."""
+"""The record of an estimator: its function, what statistics it needs, and what it estimates."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ class Estimator:
         return str(getattr(self.make, "__name__", self.make))
 
     def fit(self, moments: Moments, *, source: str) -> Directions:
-        """Directions; `source` is for those that are set against something."""
+        """Estimate directions; `source` is for estimators that set the target against others."""
         options = {"source": source} if self.sourced else {}
         directions = self.make(moments, **self.knobs, **options)
         if not isinstance(directions, Directions):
@@ -96,9 +96,12 @@ def estimator(
             "an estimator is a name or a function from Moments to Directions, not "
             f"{type(function).__name__}"
         )
-    given = getattr(function, "needs", ()) if needs is None else needs
-    needs = (given,) if isinstance(given, str) else tuple(given)
-    if unknown := [part for part in needs if part not in PARTS]:
+    if needs is None:
+        needs = getattr(function, "needs", ())
+    # One word alone stands for a list of it.
+    needs = (needs,) if isinstance(needs, str) else tuple(needs)
+    unknown = [part for part in needs if part not in PARTS]
+    if unknown:
         raise SteerlabError(
             f"there is no statistic {unknown[0]!r} to collect; needs= takes {', '.join(PARTS)}"
         )

@@ -89,10 +89,12 @@ class Control:
 
     def settings(self, choices: Mapping[str, Setting], main: str) -> dict[str, Setting]:
         """Its setting at each of its chances; without its own choice where it has none."""
-        found = {AT_METHOD: choices[main]} if AT_METHOD in self.chances else {}
+        settings = {}
+        if AT_METHOD in self.chances:
+            settings[AT_METHOD] = choices[main]
         if self.chooses and self.method.name in choices:
-            found[OWN_CHOICE] = choices[self.method.name]
-        return found
+            settings[OWN_CHOICE] = choices[self.method.name]
+        return settings
 
 
 def _always(cell: Cell) -> bool:
@@ -133,7 +135,8 @@ class Design:
         names = [method.name for method in self.methods]
         names += [control.method.name for control in self.controls]
         names += [UNSTEERED, *self.prompts]
-        if twice := [name for name in names if names.count(name) > 1]:
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
             raise SteerlabError(
                 f"two methods or controls are called {twice[0]!r}; give each a name of its own"
             )
@@ -195,7 +198,8 @@ class Design:
         parts = []
         for method, pairs in tried:
             for setting in method.settings:
-                if len(rows := at(dev, method.name, setting)):
+                rows = at(dev, method.name, setting)
+                if len(rows):
                     parts.append(_with_unsteered(rows, method, setting, dev, pairs))
         return pd.concat(parts, ignore_index=True)
 
@@ -255,19 +259,29 @@ def _with_unsteered(
     split: pd.DataFrame,
     pairs: Sequence[Pair],
 ) -> pd.DataFrame:
-    """A method's rows at a setting and, under its name, the unsteered ones of the pairs that it
-    lacks."""
-    there = set(zip(rows["source"], rows["target"], strict=True))
-    # A pair of one language is nobody's to steer, and so none that is lacking.
-    missing = {pair for pair in pairs if pair[0] != pair[1]} - there
+    """A method's rows at a setting and, under its name, the unsteered rows of the pairs that it
+    cannot steer.
+
+    Args:
+        rows: the method's rows at the setting.
+        method: the method.
+        setting: layer and strength.
+        split: all rows of the split, the unsteered ones among them.
+        pairs: the pairs that rows are needed of.
+    """
+    steered_pairs = set(zip(rows["source"], rows["target"], strict=True))
+    # No method can steer a language to itself, so that such a pair is not missing.
+    missing = {pair for pair in pairs if pair[0] != pair[1]} - steered_pairs
     if not missing:
         return rows
-    bare = split[split["method"] == UNSTEERED]
-    lacking = [pair in missing for pair in zip(bare["source"], bare["target"], strict=True)]
-    bare = bare[np.array(lacking, dtype=bool)]
+    unsteered = split[split["method"] == UNSTEERED]
+    unsteered_pairs = zip(unsteered["source"], unsteered["target"], strict=True)
+    of_missing = [pair in missing for pair in unsteered_pairs]
+    unsteered = unsteered[np.array(of_missing, dtype=bool)]
     if len(rows):  # in a race each setting has read some of the sentences
-        bare = bare[bare["sentence"].isin(rows["sentence"])]
-    bare = bare.assign(
-        method=method.name, operator=method.operator, layer=setting[0], strength=setting[1]
+        unsteered = unsteered[unsteered["sentence"].isin(rows["sentence"])]
+    layer, strength = setting
+    unsteered = unsteered.assign(
+        method=method.name, operator=method.operator, layer=layer, strength=strength
     )
-    return pd.concat([rows, bare], ignore_index=True)
+    return pd.concat([rows, unsteered], ignore_index=True)

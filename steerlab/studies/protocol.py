@@ -88,7 +88,8 @@ def choose_and_report(
         choices = choose(design.completed(dev))
     else:
         expected = set(design.chosen)
-    if lost := sorted(expected - choices.keys()):
+    lost = sorted(expected - choices.keys())
+    if lost:
         raise SteerlabError(
             f"there is no setting to report {', '.join(lost)} at: none was given, or every one "
             "failed on dev; give one, or mend what failed and run again"
@@ -114,7 +115,8 @@ def run_cells(
     if log is not None:
         log(f"{title}: {len(cells)} cells")
     rows = runner.run(cells, title=title, progress=progress)
-    if failed := rows.attrs.get("failed"):
+    failed = rows.attrs.get("failed")
+    if failed:
         raise SteerlabError(
             f"{len(failed)} of {len(cells)} cells failed, the first with: "
             f"{next(iter(failed.values()))}; what was finished is kept: mend it and run again"

@@ -66,15 +66,15 @@ def decode_rows(
 def _distinct(
     prompts: Sequence[str], edits: Sequence[Edit], *, sampled: bool
 ) -> tuple[list[int], list[int]]:
-    """For each row the number of the decoded row that it takes, and for each of these the first
-    row that takes it."""
+    """(for each row the number of the decoded row that it takes, for each decoded row the first row
+    that takes it)."""
     numbers: list[int] = []
     first: list[int] = []
-    known: dict[tuple[str, int], int] = {}
+    number_of: dict[tuple[str, int], int] = {}
     for row, (prompt, edit) in enumerate(zip(prompts, edits, strict=True)):
         # A row of its own is told apart by its number, rows that are shared have none.
         alone = row if edit.parts or sampled else -1
-        number = known.setdefault((prompt, alone), len(known))
+        number = number_of.setdefault((prompt, alone), len(number_of))
         if number == len(first):
             first.append(row)
         numbers.append(number)

@@ -1,5 +1,7 @@
-"""Directions by their names: one pass over texts for what reads activations, and one for what
-reads single units."""
+"""Fit directions by the names of estimators and unit methods, and keep them in a run's folder.
+
+The texts are read once for all estimators, and once for all methods that choose units.
+"""
 
 import hashlib
 import json
@@ -28,10 +30,10 @@ from steerlab.sae import SAE, saes
 from steerlab.sweeps.methods import METHODS, NOTHING, Readings, known
 from steerlab.sweeps.own import Own
 
-LIFTED, PROMPTS = (
-    12,
-    16,
-)  # features a layer and language whose causal lift is measured, on so many sentences
+# The causal lift costs a pass for each latent: so many are tried of each layer and language, on so
+# many sentences.
+LIFTED = 12
+PROMPTS = 16
 
 
 def fit(
@@ -46,16 +48,24 @@ def fit(
     folder: Path | None = None,
     own: Own = NOTHING,
 ) -> dict[str, Directions]:
-    """Directions by estimator name, from the `estimate` split; in a folder they are kept, and found
-    again.
+    """Fit directions from a corpus' `estimate` split; a folder keeps them, and they are read again.
 
-    `dictionaries`: the folder of the model's SAEs, for methods that choose their features; by
-    default the package's.
+    Args:
+        model: the model that is steered.
+        texts: the corpus.
+        estimators: names of estimators, variants, methods that choose units, or a user's own.
+        layers: where directions are wanted.
+        source: the language that they lead from.
+        form: the form of prompt that methods on prompts use.
+        dictionaries: the folder of the model's SAEs, for methods that choose their features; by
+            default the package's.
+        folder: where directions are kept; None keeps none.
+        own: a user's own directions, estimators and operators.
     """
     for name in estimators:
-        known(name, own)
+        known(name, own)  # raises before any work
     given = {name: own.directions[name] for name in estimators if name in own.directions}
-    asked = [name for name in estimators if name not in given]
+    missing = [name for name in estimators if name not in given]
     part = texts.split("estimate")
     options: dict[str, Any] = {
         "layers": layers,
@@ -65,24 +75,25 @@ def fit(
         "own": own,
     }
     if folder is None:
-        fits = fitted(model, part, asked, **options)
+        fits = fitted(model, part, missing, **options)
     else:
         (folder / "directions").mkdir(parents=True, exist_ok=True)
+        # Of several processes in one folder the first fits, and the others read what it made.
         with FileLock(folder / "directions" / "lock", fallback_to_soft=False):
-            _keep(folder, given)
-            fits = _kept(model, part, asked, folder=folder, **options)
+            _save_given(folder, given)
+            fits = _read_or_fit(model, part, missing, folder=folder, **options)
     return {name: given[name] if name in given else fits[name] for name in estimators}
 
 
-def _keep(folder: Path, given: Mapping[str, Directions]) -> None:
-    """Directions that were given, beside those that are fitted."""
+def _save_given(folder: Path, given: Mapping[str, Directions]) -> None:
+    """Save directions that were given, beside those that are fitted."""
     for name, directions in given.items():
         file = _file_of(folder, name, directions.digest[:12])
         if not file.exists():
             directions.save(file)
 
 
-def _kept(
+def _read_or_fit(
     model: Model,
     part: Corpus,
     names: Sequence[str],
@@ -92,27 +103,32 @@ def _kept(
     own: Own,
     **options: Any,
 ) -> dict[str, Directions]:
-    """Directions that the folder has, and others fitted into it."""
+    """Read the directions that the folder has, and fit the others into it.
+
+    A file's name holds a hash of all that decides its directions, so that others of the same name
+    stand beside it.
+    """
     settings: list[Any] = [model.fingerprint, str(model.dtype), part.hash, list(layers)]
     settings += [options["source"], options["form"]]
     if any("saes" in METHODS[name].needs for name in names if name in METHODS):
-        coders = _coders(model, options["dictionaries"])
+        coders = _load_saes(model, options["dictionaries"])
         settings.append([coder.digest for coder in coders.values()])
     functions = own.digests()
     files = {}
     for name in names:
         # Another function under the name is another file; the package's own have one for good.
-        made = [*settings, functions[name]] if name in functions else settings
-        told = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]
-        files[name] = _file_of(folder, name, told)
-    if missing := [name for name, file in files.items() if not file.exists()]:
+        decisive = [*settings, functions[name]] if name in functions else settings
+        digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
+        files[name] = _file_of(folder, name, digest)
+    missing = [name for name, file in files.items() if not file.exists()]
+    if missing:
         for name, fit in fitted(model, part, missing, layers=layers, own=own, **options).items():
             fit.save(files[name])
     return {name: Directions.load(file) for name, file in files.items()}
 
 
-def _file_of(folder: Path, name: str, told: str) -> Path:
-    return folder / "directions" / f"{name.replace(' ', '-')}-{told}.safetensors"
+def _file_of(folder: Path, name: str, digest: str) -> Path:
+    return folder / "directions" / f"{name.replace(' ', '-')}-{digest}.safetensors"
 
 
 def fitted(
@@ -127,34 +143,55 @@ def fitted(
     own: Own = NOTHING,
     progress: bool = False,
 ) -> dict[str, Directions]:
-    """Directions at `layers` by the names of estimators, variants and unit methods, from all of the
-    texts.
+    """Fit directions from all of the texts, by the names of estimators, variants and unit methods.
 
-    What chooses neurons, or a window of layers, keeps all layers: it compares them.
+    Methods that choose neurons, or a window of layers, compare layers: their directions are at all
+    of the model's, whatever `layers` says.
+
+    Args:
+        model: the model that is steered.
+        texts: what is read.
+        estimators: the names.
+        layers: where the estimators' directions are wanted.
+        source: the language that they lead from.
+        form: the form of prompt that methods on prompts use.
+        dictionaries: the folder of the model's SAEs; by default the package's.
+        own: a user's own estimators.
+        progress: show how far the reading is.
     """
-    found: dict[str, Directions] = {}
+    fits: dict[str, Directions] = {}
     dense = [name for name in estimators if name not in METHODS]
     if dense:
-        chosen = {name: own.estimators.get(name) or variant(name) for name in dense}
-        every = any(each.every for each in chosen.values())
-        read = range(model.n_layers) if every else layers
-        also = sorted({need for each in chosen.values() for need in each.needs})
+        records = {name: own.estimators.get(name) or variant(name) for name in dense}
+        every_layer = any(record.every for record in records.values())
+        needs: set[str] = set()
+        for record in records.values():
+            needs |= set(record.needs)
         moments = collect(
-            model, texts, layers=read, source=source, form=form, also=also, progress=progress
+            model,
+            texts,
+            layers=range(model.n_layers) if every_layer else layers,
+            source=source,
+            form=form,
+            also=sorted(needs),
+            progress=progress,
         )
-        for name, record in chosen.items():
+        for name, record in records.items():
             fit = record.fit(moments, source=source)
             if name in own.estimators:
                 fit = _checked(name, fit, model, moments)
-            found[name] = fit.at(*layers)
+            fits[name] = fit.at(*layers)
     units = [name for name in estimators if name in METHODS]
     if units:
-        needs = {need for name in units for need in METHODS[name].needs}
+        unit_needs: set[str] = set()
+        for name in units:
+            unit_needs |= set(METHODS[name].needs)
         readings = read_units(
-            model, texts, needs, source=source, form=form, dictionaries=dictionaries
+            model, texts, unit_needs, source=source, form=form, dictionaries=dictionaries
         )
-        found |= {name: METHODS[name].fit(readings) for name in units}
-    return {name: found[name] for name in estimators}
+        for name in units:
+            fits[name] = METHODS[name].fit(readings)
+    return {name: fits[name] for name in estimators}  # in the order in which they were asked for
 
 
 def _checked(name: str, fit: Directions, model: Model, moments: Moments) -> Directions:
@@ -171,12 +208,13 @@ def _checked(name: str, fit: Directions, model: Model, moments: Moments) -> Dire
 
 
 def need_directions(name: str, directions: Directions, model: Model) -> None:
-    """Raise where directions are of another model, of another width or at layers that it has
-    not."""
-    made = directions.provenance.get("model", {})
-    if made.get("fingerprint") not in (None, model.fingerprint):
+    """Raise where directions are of another model, of another width, or at layers that the model
+    does not have."""
+    maker = directions.provenance.get("model", {})
+    # Released directions have no fingerprint, and are checked by their width alone.
+    if maker.get("fingerprint") not in (None, model.fingerprint):
         raise SteerlabError(
-            f"directions {name!r} were made with {made.get('name')} ({made['fingerprint']}), not "
+            f"directions {name!r} were made with {maker.get('name')} ({maker['fingerprint']}), not "
             f"with {model.name} ({model.fingerprint}); directions of one model mean nothing in "
             "another: collect and fit again"
         )
@@ -199,32 +237,37 @@ def read_units(
     form: str = "line",
     dictionaries: str | None = None,
 ) -> Readings:
-    """Everything that unit methods need of a model, each read once; `needs` are fields of
-    `Readings`.
+    """Read everything that unit methods need of a model, each once.
 
-    The lift is measured for the most selective features of each layer and language, on some of the
-    source's sentences.
+    The causal lift is measured for the most selective features of each layer and language, on some
+    of the source's sentences.
+
+    Args:
+        model: the model that is read.
+        texts: the corpus.
+        needs: fields of `Readings`.
+        source: the language that directions lead from.
+        form: the form of prompt.
+        dictionaries: the folder of the model's SAEs; by default the package's.
     """
-    texts[source]
-    coders = (
-        _coders(model, dictionaries)
-        if needs & {"saes", "latents", "random", "shuffled", "lift", "pairs"}
-        else {}
-    )
+    texts[source]  # raises where the corpus has no such language
+    of_saes = {"saes", "latents", "random", "shuffled", "lift", "pairs"}
+    coders: Mapping[int, SAE] = _load_saes(model, dictionaries) if needs & of_saes else {}
     latents = collect_units(model, texts, coders) if coders else None
-    noise = {
-        kind: collect_units(model, texts, coders, noise=kind)
-        for kind in ("random", "shuffled")
-        if kind in needs
-    }
+    noise = {}
+    for kind in ("random", "shuffled"):
+        if kind in needs:
+            noise[kind] = collect_units(model, texts, coders, noise=kind)
     neurons = collect_units(model, texts) if "neurons" in needs else None
     gradients = None
     if "gradients" in needs:
         items, control = contrast(model, texts, source, form)
         gradients = collect_gradients(model, items, control=control, site="mlp_post")
-    lift = pairs = None
+    lift = None
+    pairs = None
     if latents is not None and needs & {"lift", "pairs"}:
-        words = lexicon(model, texts.drop(PROMPTS))  # and tested on the others
+        # The words of a language are learnt on other sentences than the lift is measured on.
+        words = lexicon(model, texts.drop(PROMPTS))
         some = candidates(latents, source=source, pool=LIFTED)
         lift = causal_lift(
             model,
@@ -239,46 +282,54 @@ def read_units(
         features = foxp2_features(latents, lift)
         pairs = latent_pairs(model, texts, coders, features, source=source, form=form)
     return Readings(
-        source,
-        coders,
-        latents,
-        noise.get("random"),
-        noise.get("shuffled"),
-        neurons,
-        gradients,
-        lift,
-        pairs,
+        source=source,
+        saes=coders,
+        latents=latents,
+        random=noise.get("random"),
+        shuffled=noise.get("shuffled"),
+        neurons=neurons,
+        gradients=gradients,
+        lift=lift,
+        pairs=pairs,
     )
 
 
-def _coders(model: Model, place: str | None) -> Mapping[int, SAE]:
-    found = saes() if place is None else saes(place)
-    for coder in found.values():
+def _load_saes(model: Model, folder: str | None) -> Mapping[int, SAE]:
+    """The model's SAEs by layer, of a folder or of the package; raises where there are none, or of
+    another model."""
+    coders = saes() if folder is None else saes(folder)
+    for coder in coders.values():
         coder.need(model)
-    if not found:
+    if not coders:
         raise SteerlabError(
-            f"there are no SAEs at {place}; give a folder with one subfolder for each layer"
+            f"there are no SAEs at {folder}; give a folder with one subfolder for each layer"
         )
-    return found
+    return coders
 
 
-Items = dict[str, list[tuple[str, str]]]
+Items = dict[str, list[tuple[str, str]]]  # by language, prompts with their answers
 
 
 def contrast(model: Model, texts: Corpus, source: str, form: str) -> tuple[Items, Items]:
-    """Labelled items for gradient scores: each source sentence with its translation, by language;
-    and a control.
+    """(items, control) for gradient scores: source sentences answered in each language.
 
-    The control has the same prompts, answered in each of the other languages in turn: what it has
-    in common with the items is answering, not the language.
+    An item is a source sentence as a prompt with its translation as the answer, by the answer's
+    language. The control of a language has the same prompts, answered in each of the other
+    languages in turn: what it has in common with the items is answering, not the language.
+
+    Args:
+        model: its tokenizer makes the prompts.
+        texts: an aligned corpus.
+        source: the language of the prompts.
+        form: the form of prompt.
     """
     texts.need_aligned("a contrast of translations")
     prompts = [
         prompt(model.tokenizer, form, line, source=source, target=source) for line in texts[source]
     ]
-    items = {iso: list(zip(prompts, texts[iso], strict=True)) for iso in texts.langs}
+    items = {lang: list(zip(prompts, texts[lang], strict=True)) for lang in texts.langs}
     control = {}
-    for iso in texts.langs:
-        others = [items[other] for other in texts.langs if other != iso]
-        control[iso] = [others[place % len(others)][place] for place in range(len(prompts))]
+    for lang in texts.langs:
+        others = [items[other] for other in texts.langs if other != lang]
+        control[lang] = [others[index % len(others)][index] for index in range(len(prompts))]
     return items, control

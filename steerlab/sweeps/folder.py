@@ -1,4 +1,4 @@
-"""The folder of a run: taken once, by one set of settings."""
+"""The folder of a run, which belongs to one set of settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,21 @@ from steerlab.core.files import read_json
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Take a folder that is empty, or whose manifest.json says that the same settings made it;
-    others raise."""
+    """Take a folder for a run; raises where it holds a run with other settings, or other files.
+
+    A folder that is empty, or does not exist, or whose manifest.json has the same settings, is
+    taken. Settings that an older manifest has beside these are ignored.
+    """
     file = folder / "manifest.json"
+    # Before the manifest is looked for: another process may write it in between, and then the
+    # folder is occupied by a run, not by foreign files.
     foreign = occupied(folder)
     if file.exists():
-        made = read_json(file).get("settings", {})
-        if other := [key for key, value in settings.items() if made.get(key) != value]:
+        existing = read_json(file).get("settings", {})
+        changed = [key for key, value in settings.items() if existing.get(key) != value]
+        if changed:
             differences = ", ".join(
-                f"{key} {made.get(key)!r} there, {settings[key]!r} here" for key in other
+                f"{key} {existing.get(key)!r} there, {settings[key]!r} here" for key in changed
             )
             raise SteerlabError(
                 f"{folder} holds a run with other settings ({differences}); give another --out or "

@@ -1,6 +1,7 @@
-"""The grid of a sweep, as a YAML file, a command line or Python give it."""
+"""The grid of a sweep: its settings, as a YAML file, a command line or Python give them."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 ALL = -1  # stands for the layer of what acts on all layers at once
 
 
-def _add() -> dict[str, tuple[float, ...]]:
+def _only_add() -> dict[str, tuple[float, ...]]:
+    """The default operators: `add` with its own strengths."""
     from steerlab.sweeps.methods import STEERING
 
     return {"add": STEERING["add"]}
@@ -58,11 +60,11 @@ class Grid(Checked):
 
     Each operator has strengths in its own unit (`edits.OPERATORS`): natural gaps for `add`, shares
     of the angle between the two means for `rotate`. An operator that belongs to an estimator runs
-    with that one only, and one that acts on all layers at once takes no layer (-1).
+    with that one only, and one that acts on all layers at once has layer -1.
 
-    In Python a function from Moments to Directions stands among the estimators as a name does, a
-    function or an `Operator` record is the value of an operator's name, and `directions` are those
-    that are made already, by name.
+    In Python `estimators` may hold a function from Moments to Directions beside names, the value of
+    an operator's name may be a function or an `Operator` record, and `directions` takes those that
+    are made already, by name.
     """
 
     model: ModelName = "polyglot"
@@ -75,7 +77,7 @@ class Grid(Checked):
     targets: Targets = None
     estimators: EstimatorNames = ("diffmean",)
     operators: dict[str, tuple[Number, ...]] = Field(
-        default_factory=_add,
+        default_factory=_only_add,
         description="ways to apply a direction, each with its strengths or without, such as "
         "add,rotate or add=0.5,1,rotate=1; a wrong one lists all",
     )
@@ -137,13 +139,16 @@ class Grid(Checked):
         given = dict(given)
         shared = given.pop("strengths", None)
         operators = read_operators(given.get("operators", "add"))
-        if shared is not None and any(own is not None for own in operators.values()):
+        if shared is not None and any(strengths is not None for strengths in operators.values()):
             raise SteerlabError("strengths: the operators have their own; give one of the two")
         if shared is not None and split(shared) in ((), []):
             raise SteerlabError(f"strengths: {EMPTY}")
-        for name, own in operators.items():
-            chosen = (own, shared, _steering(name, info.context or Own()))
-            operators[name] = split(next(each for each in chosen if each is not None))
+        for name, strengths in operators.items():
+            # Asked in any case: it raises for what is no operator.
+            default = _default_strengths(name, info.context or Own())
+            if strengths is None:
+                strengths = default if shared is None else shared
+            operators[name] = split(strengths)
         return given | {"operators": operators}
 
     @field_validator("estimators")
@@ -162,16 +167,19 @@ class Grid(Checked):
     def _fits_together(self, info: Any) -> "Grid":
         from steerlab.sweeps.methods import METHODS, operator_record, suits
 
-        given: Own = info.context or Own()
+        own: Own = info.context or Own()
         need_two_languages(self.source, self.targets)
         need_judge(self.judge, self.judge_model)
-        empty = [f"operators.{name}" for name, own in self.operators.items() if not own]
-        if empty or not self.operators:
-            raise SteerlabError(f"{(*empty, 'operators')[0]}: {EMPTY}")
+        if not self.operators:
+            raise SteerlabError(f"operators: {EMPTY}")
+        for name, strengths in self.operators.items():
+            if not strengths:
+                raise SteerlabError(f"operators.{name}: {EMPTY}")
         for name in self.operators:
-            if not any(suits(name, estimator, given) for estimator in self.estimators):
-                able = [each for each in METHODS if suits(name, each, given)]
-                record = operator_record(name, given)
+            # An operator that no estimator here can feed would run no cell at all.
+            if not any(suits(name, estimator, own) for estimator in self.estimators):
+                able = [method for method in METHODS if suits(name, method, own)]
+                record = operator_record(name, own)
                 needed = record.estimator or ", ".join(able) or "an estimator"
                 raise SteerlabError(
                     f"operators.{name}: it needs what {needed} makes, which is not asked for"
@@ -189,7 +197,8 @@ class Grid(Checked):
         Strengths in `keys` win over those that the file has with its operators, and operators with
         strengths in `keys` over the file's `strengths`.
         """
-        file, keys = Path(file), keys or {}
+        file = Path(file)
+        keys = keys or {}
         try:
             given = yaml.safe_load(file.read_text("utf-8"))
         except OSError as error:
@@ -198,9 +207,10 @@ class Grid(Checked):
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SteerlabError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-        given = {} if given is None else given
+        given = {} if given is None else given  # an empty file
         if not keys or not isinstance(given, Mapping):
             return cls.of(given, f"{file}: ")
+        # Of strengths given in both ways, those of the file are dropped: both would raise.
         given = dict(given)
         if "strengths" in keys and "operators" in given:
             given["operators"] = list(read_operators(given["operators"]))
@@ -209,43 +219,60 @@ class Grid(Checked):
         return cls.of(given | dict(keys), f"{file} with the options: ")
 
     def cells(self, langs: tuple[str, ...], layers: int) -> "list[steerlab.sweeps.cell.Cell]":
-        """Every cell, for a corpus with these languages and a model of so many layers."""
+        """Every cell of the grid.
+
+        Estimators vary slowest, then operators, layers, strengths, targets and draws; the rows of a
+        sweep are in this order.
+
+        Args:
+            langs: the languages of the corpus.
+            layers: how many layers the model has.
+        """
         from steerlab.sweeps.cell import Cell
-        from steerlab.sweeps.methods import operator_record, suits
+        from steerlab.sweeps.methods import suits
 
-        targets = (
-            [iso for iso in langs if iso != self.source] if self.targets is None else self.targets
-        )
-        return [
-            Cell(
-                method=method_name(estimator, operator),
-                operator=operator,
-                layer=layer,
-                strength=strength,
-                source=self.source,
-                target=target,
-                split=self.split,
-                fits=(estimator,),
-                form=self.prompt,
-                draw=draw,
-            )
-            for estimator in self.estimators
-            for operator, strengths in self.operators.items()
-            if suits(operator, estimator, self.own)
-            for layer in (
-                (ALL,)
-                if operator_record(operator, self.own).whole
-                else self.layers or self._layers_of(estimator, layers)
-            )
-            for strength in strengths
-            for target in targets
-            for draw in range(self.draws)
-        ]
+        targets = self.targets
+        if targets is None:
+            targets = tuple(lang for lang in langs if lang != self.source)
+        cells = []
+        for estimator in self.estimators:
+            for operator, strengths in self.operators.items():
+                if not suits(operator, estimator, self.own):
+                    continue
+                settings = product(
+                    self._layers_of(estimator, operator, layers),
+                    strengths,
+                    targets,
+                    range(self.draws),
+                )
+                for layer, strength, target, draw in settings:
+                    cells.append(
+                        Cell(
+                            method=method_name(estimator, operator),
+                            operator=operator,
+                            layer=layer,
+                            strength=strength,
+                            source=self.source,
+                            target=target,
+                            split=self.split,
+                            fits=(estimator,),
+                            form=self.prompt,
+                            draw=draw,
+                        )
+                    )
+        return cells
 
-    def _layers_of(self, estimator: str, layers: int) -> tuple[int, ...]:
-        """All layers of the model, or those of directions that are made already."""
-        made = self.own.directions.get(estimator)
-        return tuple(range(layers)) if made is None else made.layers
+    def _layers_of(self, estimator: str, operator: str, layers: int) -> tuple[int, ...]:
+        """The layers at which an operator is run with an estimator's directions."""
+        from steerlab.sweeps.methods import operator_record
+
+        if operator_record(operator, self.own).whole:
+            return (ALL,)
+        if self.layers:
+            return self.layers
+        # By default all: those of the model, or those of directions that are made already.
+        directions = self.own.directions.get(estimator)
+        return tuple(range(layers)) if directions is None else directions.layers
 
 
 def method_name(estimator: str, operator: str) -> str:
@@ -254,8 +281,11 @@ def method_name(estimator: str, operator: str) -> str:
 
 
 def read_operators(given: Any) -> dict[str, Any]:
-    """Operators and the strengths given with each, None without: of a mapping, of names, or of
-    words such as `add=0.5,1,rotate`."""
+    """Operators with the strengths given with each, or None where none are.
+
+    What is given may be a mapping, names, or words such as `add=0.5,1,rotate`: numbers belong to
+    the operator before them.
+    """
     if isinstance(given, Mapping):
         return dict(given)
     names: dict[str, Any] = {}
@@ -274,9 +304,13 @@ def read_operators(given: Any) -> dict[str, Any]:
 
 
 def _words(given: Any) -> list[str]:
+    """The words of one string, or of several, with commas between them."""
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         given = (given,)
-    return [word for item in given for word in split_names(str(item))]
+    words: list[str] = []
+    for item in given:
+        words += split_names(str(item))
+    return words
 
 
 def _is_number(word: str) -> bool:
@@ -287,7 +321,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _steering(name: str, own: Own) -> tuple[float, ...]:
+def _default_strengths(name: str, own: Own) -> tuple[float, ...]:
     """The strengths of an operator where none are given; what is no operator of a sweep raises."""
     from steerlab.sweeps.methods import STEERING
 
@@ -295,9 +329,7 @@ def _steering(name: str, own: Own) -> tuple[float, ...]:
         grid: tuple[float, ...] = own.operators[name].grid
         return grid
     if name not in STEERING:
+        message = f"operators: a sweep steers with {', '.join(STEERING)}, not with {name!r}"
         near = did_you_mean(str(name), STEERING)
-        raise SteerlabError(
-            f"operators: a sweep steers with {', '.join(STEERING)}, not with {name!r}"
-            f"{'; ' if near else ''}{near}"
-        )
+        raise SteerlabError(f"{message}; {near}" if near else message)
     return STEERING[name]

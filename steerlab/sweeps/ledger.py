@@ -26,8 +26,7 @@ PAUSE = 0.5  # seconds between two looks at what other processes have finished
 
 
 class Ledger:
-    """The finished rows of cells, and the errors of those that failed, of this process and of
-    others.
+    """The finished rows of cells and the errors of failed cells, of this process and of others.
 
     A cell has failed if an error was recorded and rows are missing, in whatever order errors and
     rows came.
@@ -77,7 +76,7 @@ class Ledger:
         }
 
     def look(self) -> None:
-        """Take what others have finished meanwhile."""
+        """Read the records that others have added since."""
         for record in self.store.read() if self.store else ():
             self._take(record)
 
@@ -89,11 +88,14 @@ class Ledger:
         """What is left of each batch that no other process works on, one by one; each is held
         until it is added."""
         for batch in batches:
-            if not self.left(batch).rows or (self.store and not self.store.claim(batch.key)):
+            if not self.left(batch).rows:
+                continue
+            if self.store and not self.store.claim(batch.key):
                 continue
             self._held.add(batch.key)
             self.look()  # another may have finished it before it was claimed here
-            if (rest := self.left(batch)).rows:
+            rest = self.left(batch)
+            if rest.rows:
                 yield rest
             else:
                 self._release(batch.key)
@@ -108,7 +110,7 @@ class Ledger:
         self._release(key)
 
     def wait(self, batches: Iterable[Batch]) -> None:
-        """Give other processes time, if they work on what is left."""
+        """Wait a moment where other processes still work on these batches, then read again."""
         if any(self.left(batch).rows for batch in batches):
             time.sleep(PAUSE)
             self.look()
@@ -119,8 +121,11 @@ class Ledger:
             self._release(key)
 
     def table(self) -> pd.DataFrame:
-        """The rows of whole cells, in the order of the cells; the errors of the others are in
-        `attrs["failed"]`, and printed."""
+        """The rows of the finished cells, in the order of the cells.
+
+        The errors of the failed ones are in `attrs["failed"]`, and the first of them is printed;
+        raises where every cell failed.
+        """
         failed = self.failed
         whole = [rows[~rows["cell"].isin(failed)] for rows in self._frames]
         if not any(map(len, whole)):
@@ -153,15 +158,18 @@ class Ledger:
             self.store.release(key)
 
     def _take(self, record: Mapping[str, Any]) -> None:
+        """Count a record's time, errors and rows."""
         worker = record.get("worker", "")
         self.seconds[worker] = self.seconds.get(worker, 0.0) + record.get("seconds", 0.0)
         # A folder may hold cells that this grid does not ask for.
         failed = record["failed"].items()
         self._errors |= {key: message for key, message in failed if key in self.lines}
         rows = pd.DataFrame(record["rows"])
-        if rows.empty or not (asked := rows["cell"].isin(self.lines)).any():
+        if rows.empty:
             return
-        rows = rows[asked]
+        rows = rows[rows["cell"].isin(self.lines)]
+        if rows.empty:
+            return
         # JSON has None for NaN, and a column of nothing else would be one of objects.
         empty = [name for name in rows.columns if rows[name].isna().all()]
         self._frames.append(rows.astype(dict.fromkeys(empty, float)))
@@ -186,6 +194,7 @@ class Meter:
             TaskProgressColumn(),
             TimeElapsedColumn(),
         )
+        # Elsewhere than on a terminal, such as in a log file, a bar would be a heap of lines.
         hidden = not shown or not self.console.is_terminal
         self.bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, disable=hidden, transient=True
@@ -200,16 +209,14 @@ class Meter:
         self.bar.stop()
 
     def show(self, done: int) -> None:
-        """`done` rows are finished."""
-        self.first = done if self.first < 0 else self.first
+        """Show that so many rows are finished."""
+        if self.first < 0:
+            self.first = done
         self.bar.update(self.task, completed=done)
         now = time.monotonic()
-        if (
-            self.shown
-            and not self.console.is_terminal
-            and now - self.printed >= EVERY
-            and done > self.first
-        ):
+        needs_lines = self.shown and not self.console.is_terminal
+        if needs_lines and now - self.printed >= EVERY and done > self.first:
+            # Rows that were finished before this run say nothing of its speed.
             left = (self.total - done) * (now - self.begun) / (done - self.first)
             message = f"{self.title}: {done} of {self.total} rows, about {span(left)} left"
             self.console.print(message, highlight=False)
@@ -217,7 +224,7 @@ class Meter:
 
 
 def span(seconds: float) -> str:
-    """A time in words that are short."""
+    """A time in seconds, minutes or hours, whichever is readable."""
     if seconds < 2 * 60:
         return f"{seconds:.0f} s"
     if seconds < 2 * 3600:

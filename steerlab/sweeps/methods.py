@@ -1,4 +1,4 @@
-"""Which estimators, methods of units and operators a sweep can join, by their names."""
+"""Which estimators, unit methods and operators a sweep can combine, by their names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from steerlab.estimate.units import Method
 from steerlab.estimate.units import Readings as Readings
 from steerlab.sweeps.own import Own
 
-NOTHING = Own()  # of a user's own
+NOTHING = Own()  # where a user brings nothing of his own
 
 # The operators that a sweep steers with, by themselves at one layer, and the strengths of each
 # where none are given.
@@ -19,8 +19,8 @@ STEERING = {name: record.grid for name, record in OPERATORS.items() if not recor
 
 
 def known(name: str, own: Own = NOTHING) -> str:
-    """The name, if it is that of an estimator, a variant, a method that chooses units, or of a
-    user's own; else it raises."""
+    """The name itself, if there is such an estimator, variant, unit method or user's own; else it
+    raises and lists them."""
     names = (*VARIANTS, *METHODS, *own.fits)
     if name not in names:
         raise SteerlabError(f"there is no estimator {name!r}; there are {', '.join(names)}")
@@ -34,29 +34,38 @@ def operator_record(name: str, own: Own = NOTHING) -> Operator:
 
 
 def suits(operator: str, name: str, own: Own = NOTHING) -> bool:
-    """Whether an operator can take a method's directions: some need what only one fits."""
+    """Whether an operator can take an estimator's directions: some need what only one makes.
+
+    Args:
+        operator: the operator's name.
+        name: that of an estimator, a variant, a unit method, or a user's own.
+        own: a user's own directions, estimators and operators.
+    """
     record = operator_record(operator, own)
-    fit = name
+    estimator = name
     if name in own.directions:
         # What made them decides, where that is the package's; else what they hold.
-        fit = own.directions[name].estimator
-        if fit not in METHODS and fit not in VARIANTS:
+        estimator = own.directions[name].estimator
+        if estimator not in METHODS and estimator not in VARIANTS:
             return record.estimator is None and _holds(record, own.directions[name].extra)
     elif name in own.estimators:
+        # What a user's function makes is not known before it is called: a plain vector is.
         return record.units is None and record.estimator is None
-    if fit in METHODS:
-        return _suits_method(operator, record, METHODS[fit])
-    return record.units is None and record.estimator in (None, variant(fit).estimator)
+    if estimator in METHODS:
+        return _suits_method(operator, record, METHODS[estimator])
+    return record.units is None and record.estimator in (None, variant(estimator).estimator)
 
 
 def _suits_method(operator: str, record: Operator, method: Method) -> bool:
     """Whether the method lists the operator, or, for one of a user's own, one like it."""
     if operator in OPERATORS:
         return operator in method.operators
-    return any(OPERATORS[each].units == record.units for each in method.operators)
+    return any(OPERATORS[listed].units == record.units for listed in method.operators)
 
 
 def _holds(record: Operator, extra: Mapping[str, Any]) -> bool:
     """Whether directions have the units that an operator acts on."""
-    needed = {None: None, "neurons": "mask", "latents": "decoder"}[record.units]
-    return needed is None or needed in extra
+    if record.units is None:
+        return True
+    needed = {"neurons": "mask", "latents": "decoder"}[record.units]
+    return needed in extra

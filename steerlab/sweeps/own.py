@@ -40,21 +40,24 @@ class Own:
         """
         from steerlab.edits.digest import Unreadable
 
-        read = {name: value.digest for name, value in self.directions.items()}
+        digests = {name: value.digest for name, value in self.directions.items()}
         for name, record in {**self.estimators, **self.operators}.items():
             try:
-                read[name] = _digest(record)
+                digests[name] = _digest(record)
             except Unreadable as error:
                 raise SteerlabError(
                     f"what {name!r} does cannot be read ({error}), and so a folder cannot tell it "
                     "from others under that name; leave out= out, or write it as a plain function"
                 ) from error
-        return read
+        return digests
 
 
 def operator_digest(record: "steerlab.edits.record.Operator", name: str) -> str:
-    """What tells an operator from others. One that cannot be read counts by its name: a folder
-    refuses it before any work."""
+    """A hash of what an operator does, for the keys of its cells.
+
+    One whose source cannot be read counts by its name: nothing is kept of it, since a folder
+    refuses it before any work.
+    """
     from steerlab.edits.digest import Unreadable
 
     try:
@@ -64,7 +67,7 @@ def operator_digest(record: "steerlab.edits.record.Operator", name: str) -> str:
 
 
 def _digest(record: Any) -> str:
-    """Of a record's function, with the keyword that a sweep sets or what it collects."""
+    """A hash of a record's function, with the keyword that a sweep sets or what it collects."""
     from steerlab.edits.digest import function_digest
 
     setting = getattr(record, "knob", None) or " ".join(record.needs)
@@ -72,7 +75,7 @@ def _digest(record: Any) -> str:
 
 
 def take_own(keys: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:
-    """The keys of a grid with names in the place of what is a user's own, and that by its name.
+    """(the keys of a grid with names in place of a user's own things, those things by name).
 
     Directions stand beside the estimators that are asked for, or alone where none are.
     """
@@ -160,7 +163,9 @@ def _operator_of(name: str, function: Callable[..., Any], strengths: Any) -> Any
     from steerlab.sweeps.settings import split
 
     parameters = list(inspect.signature(function).parameters.values())
-    keywords = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    keywords = [
+        parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+    ]
     if not keywords:
         raise SteerlabError(
             f"operators.{name}: it has no keyword to vary; write it as (direction, *, strength), "
@@ -175,7 +180,7 @@ def _operator_of(name: str, function: Callable[..., Any], strengths: Any) -> Any
         make=function,
         knob=keywords[0],
         unit=f"its own {keywords[0]}",
-        grid=tuple(float(each) for each in split(strengths)),
+        grid=tuple(float(strength) for strength in split(strengths)),
         no_twin="it is your own function; draw one yourself",
     )
 

@@ -1,5 +1,5 @@
-"""Racing: the best layer and strength by successive halving, where the whole grid would cost
-several times as much."""
+"""Racing: find the best layer and strength by successive halving, at a fraction of the whole grid's
+cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,12 @@ CellsBySetting = dict[str, dict[Setting, list[Cell]]]
 
 @dataclass(frozen=True)
 class Race:
-    """The rows of all that was run, and a table of the settings: which went how far, with what
-    score.
+    """What a race ran, and how far each setting went.
 
-    `settings`: method, layer, strength, lines (read), of (all lines), joint, low, high, kept (to
-    the end).
+    Args:
+        rows: of all cells, on the lines that each was run on.
+        settings: one row for each setting: method, layer, strength, lines (that it read), of (all
+            lines), joint with its 95 % interval low to high, kept (whether it went to the end).
     """
 
     rows: pd.DataFrame
@@ -45,12 +46,19 @@ def race(
     """Run the cells of each method on a few lines, then the better half of its settings on twice as
     many, and so on.
 
-    A setting is one layer and strength, on all of its cells' targets. After each round those go on
-    that are among the better half by `joint` (at least two), unless their paired difference from
-    the leader has a 95 % interval wholly below 0; whoever is left reads every line. From 12
-    settings on that is about a third of the grid's rows (at most 0.36: halves are rounded up); of
-    fewer it is more, since two always go on. `seed` is the order of the lines. Source: successive
-    halving (Jamieson and Talwalkar, 2016).
+    A setting is one layer and strength, on all of its cells' targets. After each round the better
+    half by `joint` goes on (at least two settings), without those whose paired difference from the
+    leader has a 95 % interval wholly below 0. The settings that are left at the end have read every
+    line. From 12 settings on that is about a third of the grid's rows (at most 0.36: halves are
+    rounded up); of fewer it is more, since two always go on. Source: successive halving (Jamieson
+    and Talwalkar, 2016).
+
+    Args:
+        runner: runs the cells.
+        cells: all of them, of one split.
+        seed: of the order in which lines are read.
+        title: what the display of progress says.
+        progress: show how far each round is.
     """
     left: CellsBySetting = {}
     for cell in cells:
@@ -69,8 +77,10 @@ def race(
         fresh = runner.run(running, title=f"{title}: {until} of {lines} lines", progress=progress)
         rows = pd.concat([rows, fresh.reset_index(drop=True)], ignore_index=True)
         done = until
-        if lost := fresh.attrs.get("failed", {}):
+        lost = fresh.attrs.get("failed", {})
+        if lost:
             failed |= lost
+            # A setting with a failed cell has rows of some targets only, and cannot be compared.
             gone = {(cell.method, cell.setting) for cell in running if runner.key(cell) in lost}
             left = _without(left, gone)
         if done < lines:
@@ -84,11 +94,11 @@ def race(
 
 def _on_lines(running: CellsBySetting, lines: tuple[int, ...]) -> list[Cell]:
     """The cells of all settings, on these lines only."""
-    found = []
+    on_lines = []
     for settings in running.values():
         for cells in settings.values():
-            found += [replace(cell, lines=lines) for cell in cells]
-    return found
+            on_lines += [replace(cell, lines=lines) for cell in cells]
+    return on_lines
 
 
 def _without(running: CellsBySetting, lost: set[tuple[str, Setting]]) -> CellsBySetting:
@@ -105,21 +115,35 @@ def _without(running: CellsBySetting, lost: set[tuple[str, Setting]]) -> CellsBy
 
 
 def survivors(rows: pd.DataFrame, method: str, settings: Mapping[Setting, object]) -> list[Setting]:
-    """Those of a method's settings that go on."""
-    mine = rows[rows["method"] == method]
-    ranked = [setting for setting in ranking(mine) if setting in settings]
-    best = ranked[: max(2, math.ceil(len(ranked) / KEEP))]
-    return [best[0], *(other for other in best[1:] if not _behind(mine, other, best[0]))]
+    """The settings of a method that go on to the next round, the best first.
+
+    Args:
+        rows: of all that was run so far.
+        method: its name.
+        settings: those that are still in the race.
+    """
+    of_method = rows[rows["method"] == method]
+    ranked = [setting for setting in ranking(of_method) if setting in settings]
+    # Two at least: the difference of the last two may well be chance.
+    leader, *others = ranked[: max(2, math.ceil(len(ranked) / KEEP))]
+    return [leader, *(other for other in others if not _behind(of_method, other, leader))]
 
 
 def _behind(rows: pd.DataFrame, setting: Setting, leader: Setting) -> bool:
     """Whether a setting's paired difference from the leader is plainly below 0."""
-    sides = []
-    for layer, strength in (setting, leader):
-        part = rows[(rows["layer"] == layer) & (rows["strength"] == strength)]
-        sides += [part["joint"].to_numpy(float), part["sentence"].to_numpy()]
-    several = len(set(sides[1])) > 1  # one sentence has no interval
-    return several and bool(paired_difference(*sides)[2] < 0)
+    scores, sentences = _scores(rows, setting)
+    leader_scores, leader_sentences = _scores(rows, leader)
+    if len(set(sentences)) < 2:
+        return False  # one sentence has no interval
+    _, _, high = paired_difference(scores, sentences, leader_scores, leader_sentences)
+    return bool(high < 0)
+
+
+def _scores(rows: pd.DataFrame, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """(the joint score of each row at a setting, the sentence of each row)."""
+    layer, strength = setting
+    part = rows[(rows["layer"] == layer) & (rows["strength"] == strength)]
+    return part["joint"].to_numpy(float), part["sentence"].to_numpy()
 
 
 def _table(

@@ -1,5 +1,4 @@
-"""Workers on a Ray cluster: each holds the model and runs batches as they come; a dead worker is
-replaced."""
+"""Run batches on a Ray cluster: each worker holds the model, and a dead worker is replaced."""
 
 import contextlib
 import os
@@ -12,7 +11,9 @@ from steerlab.core.errors import SteerlabError
 from steerlab.sweeps.cell import Batch
 from steerlab.sweeps.runner import Runner, run_locally
 
-DEATHS = 3  # of workers at one batch, before its cells count as failed
+# How many workers may die at one batch before its cells count as failed: what kills three of them,
+# such as a lack of memory, will kill a fourth.
+DEATHS = 3
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Ray:
     gpus: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.workers is not None and self.workers < 1) or self.cpus < 1 or (self.gpus or 0) < 0:
+        too_few_workers = self.workers is not None and self.workers < 1
+        if too_few_workers or self.cpus < 1 or (self.gpus or 0) < 0:
             raise SteerlabError(
                 f"{self.workers} workers of {self.cpus} cores and {self.gpus} GPUs were asked for; "
-                "give 1 or more "
-                "workers and cores, and no negative number of GPUs"
+                "give 1 or more workers and cores, and no negative number of GPUs"
             )
 
     def __call__(
@@ -60,7 +61,11 @@ class _Crew:
         self.cpus = options.cpus
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
-        self.gpus = (1 if gpus else 0) if options.gpus is None else options.gpus
+        if options.gpus is not None:
+            self.gpus = options.gpus
+        else:
+            self.gpus = 1 if gpus else 0
+        # As many workers as the scarcer resource has room for.
         room = gpus / self.gpus if self.gpus else resources.get("CPU", 1) / options.cpus
         self.count = options.workers or max(1, int(room))
         # Each worker loads the model itself, where the unpickling says so, and knows nothing of
@@ -82,7 +87,10 @@ class _Crew:
         idle = list(actors)
         try:
             while True:
-                while idle and (batch := again.pop() if again else next(batches, None)):
+                while idle:
+                    batch = again.pop() if again else next(batches, None)
+                    if batch is None:
+                        break
                     actor = idle.pop()
                     running[actor.run_batch.remote(batch)] = (actor, batch)
                 if not running:
@@ -94,13 +102,15 @@ class _Crew:
                 except self.dead as error:
                     deaths[batch.key] += 1
                     actors.remove(actor)
-                    idle += (fresh := self._hire(1))
-                    actors += fresh
+                    replacement = self._hire(1)
+                    actors += replacement
+                    idle += replacement
                     if deaths[batch.key] < DEATHS:
                         again.append(batch)
                         continue
                     record = _given_up(batch, error)
                 except self.ray.exceptions.RayTaskError as error:
+                    # An error of the code, not of the cluster: as it would be without Ray.
                     raise error.cause from None
                 else:
                     idle.append(actor)
@@ -110,6 +120,7 @@ class _Crew:
                 self.ray.kill(actor)
 
     def _hire(self, count: int) -> list[Any]:
+        """Start so many workers and wait until they have loaded the model."""
         actors = [self.maker.remote(self.recipe, self.cpus) for _ in range(count)]
         try:
             self.ray.get([actor.ready.remote() for actor in actors])
@@ -147,7 +158,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Ray, connected; what was connected before stays so."""
+    """Ray, connected; shut down at the end unless it was connected before."""
     try:
         import ray
     except ImportError as error:
@@ -157,6 +168,7 @@ def _connected(address: str) -> Iterator[Any]:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         try:
             if address == "auto":
+                # Without a cluster to join, a local one is started below.
                 with contextlib.suppress(ConnectionError):
                     ray.init(address="auto", **options)
             elif address != "local":

@@ -1,5 +1,7 @@
-"""The runner: many cells to a batch; a run that is stopped at any moment goes on, alone or beside
-others."""
+"""The runner: from cells to a table of scored rows, many cells to a batch.
+
+A run that is stopped at any moment can be continued, by one process or by several.
+"""
 
 import hashlib
 import json
@@ -37,6 +39,7 @@ GROUP = 4
 LONGEST = 256  # tokens of a prompt that the rows of a batch are planned for
 
 
+# Who runs batches: gives each one's record as it is done, in any order.
 Workers = Callable[["Runner", Iterable[Batch]], Iterator[tuple[Batch, dict[str, Any]]]]
 
 
@@ -220,8 +223,10 @@ class Runner:
         distinct: dict[tuple[str, int], list[Row]] = {}
         for number, (key, index) in enumerate(group):
             cell = cells[key]
+            # A row that may differ from all others is set apart by its number; -1 is shared.
             alone = number if cell.steered or self.temperature > 0 else -1
-            distinct.setdefault((self._inputs.prompt(cell, index), alone), []).append((key, index))
+            rows_of_one = distinct.setdefault((self._inputs.prompt(cell, index), alone), [])
+            rows_of_one.append((key, index))
         ids = [self._inputs.tokens(text) for text, _ in distinct]
         together = list(distinct.values())
         depth = [cells[rows[0][0]].layer for rows in together]

@@ -97,8 +97,17 @@ def prepare(
     workers: Workers = run_locally,
     retry: bool = False,
 ) -> tuple[Runner, list[Cell]]:
-    """The runner and the cells of a grid; with `out`, directions are fitted once for all who work
-    in that folder."""
+    """The runner and the cells of a grid, with the directions fitted.
+
+    Args:
+        grid: the settings.
+        model: a loaded model; by default the grid's is loaded.
+        texts: a corpus; by default the grid's is read.
+        out: a folder in which directions and rows are kept; directions are fitted once for all
+            processes that work in it.
+        workers: who runs the batches; by default this process.
+        retry: run cells again that failed before.
+    """
     folder = None if out is None else need_ending(out)
     model = _loaded(grid, model)
     texts = _read(grid, texts)
@@ -106,9 +115,10 @@ def prepare(
     own = grid.own.digests() if folder is not None else {}
     runner = replace(_runner(grid, model, texts, folder), workers=workers, retry=retry)
     if folder is not None:
-        if grid.batch is None and (planned := read_json(folder / "sweep.json").get("plan")):
+        earlier_plan = read_json(folder / "sweep.json").get("plan")
+        if grid.batch is None and earlier_plan:
             # Another machine would advise other batches, and so do all of it again.
-            runner = replace(runner, batch=planned["rows"])
+            runner = replace(runner, batch=earlier_plan["rows"])
         _claim(folder, grid, runner, own)
         runner = replace(runner, folder=folder / "rows")
     layers = sorted({cell.layer for cell in cells} - {ALL}) or range(model.n_layers)
@@ -132,11 +142,11 @@ def prepare(
 
 
 def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict[str, Any]:
-    """What a sweep would take: cells, rows, batches, tokens at most, and seconds, from one batch
-    that is run unsteered.
+    """Estimate what a sweep would take: cells, rows, batches, tokens at most, and seconds.
 
-    The time is for one process and the whole grid, also where a race will read less; fitting the
-    directions and a judge's time come on top.
+    The seconds follow from one batch that is run without an edit. They are for one process and the
+    whole grid, also where a race will read less; fitting the directions and a judge's time come on
+    top.
     """
     model = _loaded(grid, model)
     texts = _read(grid, texts)
@@ -186,13 +196,14 @@ def progress_of(out: str | Path) -> dict[str, Any]:
         "finished": len(ledger.whole),
         "rows": sum(lines.values()),
         "rows finished": ledger.count,
-        "failed": {_named(cells[key]): message for key, message in ledger.failed.items()},
+        "failed": {_name_of(cells[key]): message for key, message in ledger.failed.items()},
         "seconds of each worker": ledger.seconds,
         "damaged": ledger.problems,
     }
 
 
 def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
+    """The cells of a grid; raises, before any work, for what the model or the corpus lacks."""
     cells = grid.cells(texts.langs, model.n_layers)
     if not cells:
         raise SteerlabError(
@@ -200,14 +211,14 @@ def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
         )
     for layer in {cell.layer for cell in cells} - {ALL}:
         model.need_layer(layer)
-    texts.split(grid.split).take(grid.limit)
+    texts.split(grid.split).take(grid.limit)  # raises where there are too few sentences
     for name, directions in grid.own.directions.items():
         _need_own(name, directions, grid, model, texts)
     return cells
 
 
 def _need_own(name: str, directions: Directions, grid: Grid, model: Model, texts: Corpus) -> None:
-    """Raise where directions that are given cannot be had at a cell of the grid."""
+    """Raise where given directions lack the model, a language or a layer of the grid."""
     need_directions(name, directions, model)
     if directions.source not in (None, grid.source):
         raise SteerlabError(
@@ -220,14 +231,16 @@ def _need_own(name: str, directions: Directions, grid: Grid, model: Model, texts
                 f"directions {name!r} are of {' '.join(directions.langs)}, and {lang!r} was asked "
                 "for; give source= and targets= of these"
             )
-    if missing := [layer for layer in grid.layers or () if layer not in directions.layers]:
+    missing = [layer for layer in grid.layers or () if layer not in directions.layers]
+    if missing:
         raise SteerlabError(
             f"directions {name!r} are at layers {', '.join(map(str, directions.layers))}, and "
             f"layer {missing[0]} was asked for; give layers= of these"
         )
 
 
-def _named(cell: Mapping[str, Any]) -> str:
+def _name_of(cell: Mapping[str, Any]) -> str:
+    """What a report of progress calls a cell."""
     return (
         f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} "
         f"{cell['source']}→{cell['target']}"
@@ -235,14 +248,14 @@ def _named(cell: Mapping[str, Any]) -> str:
 
 
 def _loaded(grid: Grid, model: Any) -> Model:
-    return (
-        load(grid.model, revision=grid.revision, dtype=grid.dtype, device=grid.device)
-        if model is None
-        else load(model)
-    )
+    """The grid's model, or the one that is given: `load` makes a loaded one of the package's."""
+    if model is None:
+        return load(grid.model, revision=grid.revision, dtype=grid.dtype, device=grid.device)
+    return load(model)
 
 
 def _read(grid: Grid, texts: Corpus | None) -> Corpus:
+    """The grid's corpus, or the one that is given, with the grid's languages."""
     if texts is None:
         texts = corpus(grid.corpus, grid.langs)
     elif grid.langs is not None:
@@ -283,19 +296,27 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
 
 
 def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> None:
-    """Take a folder that is empty or that a sweep of the same model made, with the same things of
-    the user's own under the same names."""
+    """Take a folder that is empty, or that a sweep of the same model made.
+
+    Raises also where a user's function or directions stand under the name of other ones there.
+    `own` are their digests by name.
+    """
     file = folder / "sweep.json"
-    made = read_json(file).get("model", {})
-    kept = read_json(file).get("own", {})
-    if changed := [name for name in own if kept.get(name, own[name]) != own[name]]:
+    earlier = read_json(file)
+    earlier_own = earlier.get("own", {})
+    changed = [name for name in own if earlier_own.get(name, own[name]) != own[name]]
+    if changed:
         raise SteerlabError(
             f"{folder} holds rows of another {changed[0]!r}; give yours another name, or another "
             "folder"
         )
     model = runner.model.metadata
-    if made and (other := [key for key in model if made.get(key) != model[key]]):
-        differences = ", ".join(f"{key} {made.get(key)} there, {model[key]} here" for key in other)
+    earlier_model = earlier.get("model", {})
+    unlike = [key for key in model if earlier_model.get(key) != model[key]]
+    if earlier_model and unlike:
+        differences = ", ".join(
+            f"{key} {earlier_model.get(key)} there, {model[key]} here" for key in unlike
+        )
         raise SteerlabError(
             f"{folder} holds a sweep of another model ({differences}); give another folder"
         )
@@ -309,15 +330,15 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
         "hash": runner.corpus.hash,
         "langs": list(runner.corpus.langs),
     }
-    write_json(
-        file,
-        {
-            "format": 1,
-            "grid": grid.model_dump(mode="json"),
-            "model": model,
-            "corpus": corpus,
-            "identifier": runner.identifier.name,
-            "plan": runner.plan,
-            **({"own": {**kept, **own}} if kept or own else {}),
-        },
-    )
+    content = {
+        "format": 1,
+        "grid": grid.model_dump(mode="json"),
+        "model": model,
+        "corpus": corpus,
+        "identifier": runner.identifier.name,
+        "plan": runner.plan,
+    }
+    all_own = {**earlier_own, **own}
+    if all_own:
+        content["own"] = all_own
+    write_json(file, content)

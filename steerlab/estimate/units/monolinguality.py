@@ -14,11 +14,11 @@ from steerlab.sae import SAE
 
 
 def monolinguality(firing: Firing, *, top: int = 2) -> Selection:
-    """At each layer, each language's features of the highest monolinguality, if it is above 0.
+    """The features of each language whose mean value stands out most, at each layer.
 
     Formula: ν = μ - γ, μ the mean value over the language's tokens, γ the mean over the other
-    languages of theirs; the `top` highest. The score is ν. Source: Deng et al. 2025 (arXiv
-    2505.05111), whose k is 2.
+    languages of theirs; the `top` highest at each layer, where ν > 0. The score is ν. Source: Deng
+    et al. 2025 (arXiv 2505.05111), whose k is 2.
     """
     need_languages(firing, "monolinguality")
     if not 0 < top <= firing.units:
@@ -27,11 +27,12 @@ def monolinguality(firing: Firing, *, top: int = 2) -> Selection:
         )
     level = firing.level
     others = (level.sum(0) - level) / (len(level) - 1)
-    nu = level - others
-    best = torch.zeros_like(nu, dtype=torch.bool).scatter_(
-        -1, nu.topk(top, dim=-1).indices, value=True
-    )
-    return selected("monolinguality", firing, best & (nu > 0), nu, {"top": top})
+    score = level - others
+    best = torch.zeros_like(score, dtype=torch.bool)
+    best.scatter_(-1, score.topk(top, dim=-1).indices, value=True)
+    # A feature that is as much on in the others says nothing of the language.
+    chosen = best & (score > 0)
+    return selected("monolinguality", firing, chosen, score, {"top": top})
 
 
 def _monolinguality(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directions:

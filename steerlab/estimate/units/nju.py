@@ -1,5 +1,8 @@
-"""Language-specific, -related and -agnostic neurons, and the parts of a model that their numbers
-tell apart."""
+"""Language-specific, -related and -agnostic neurons, and the parts of a model that they reveal.
+
+A neuron is specific if it serves one language, related if it serves several, agnostic if it serves
+all. Source: Zhang et al. 2025 (arXiv 2505.21505), of Nanjing University.
+"""
 
 import math
 import statistics
@@ -21,17 +24,22 @@ from steerlab.estimate.units.record import NEURONS, Method
 from steerlab.estimate.units.selection import Selection, how_many, lowest, need_languages
 
 KINDS = ("none", "specific", "related", "agnostic")
-PARTS = ("understanding", "reasoning", "transformation", "output")
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which neurons serve one language, some, all or none, and those selected.
+    """Which neurons serve one language, several, all or none, and which are selected.
 
-    `above` [lang layer unit]: the rate of firing exceeds `bar`; `number` [layer unit]: in how many
-    languages: 1 is specific, all agnostic, between them related. `score` [layer unit] is the lower
-    the more selective and active, with `penalty` the λ that the bisection found; `selected` [layer
-    unit] the share with the lowest.
+    Args:
+        langs: the languages, as ISO 639-1 codes.
+        layers: the layers that were read.
+        site: where the neurons are, `mlp_post`.
+        penalty: the λ of the score, which the bisection found.
+        bar: the firing rate above which a neuron serves a language.
+        score: the lower, the more selective and active a neuron is.
+        above: whether a neuron's rate in a language exceeds the bar.
+        selected: the share of all neurons with the lowest scores.
+        provenance: what was read, and with which settings.
     """
 
     langs: tuple[str, ...]
@@ -54,36 +62,41 @@ class Alignment:
         either ("both")."""
         if kind not in ("specific", "related", "both"):
             raise SteerlabError(f"the kinds are 'specific', 'related' and 'both', not {kind!r}")
-        kinds = KINDS[1:3] if kind == "both" else (kind,)
-        wanted = self.selected & torch.stack([self._kind(name) for name in kinds]).any(0)
+        kinds = ("specific", "related") if kind == "both" else (kind,)
+        of_kind = torch.stack([self._kind(name) for name in kinds]).any(0)
+        wanted = self.selected & of_kind
         if not wanted.any():
+            numbers = sorted(set(self.number[self.selected].tolist()))
             raise SteerlabError(
                 f"none of the {int(self.selected.sum())} selected neurons is {' or '.join(kinds)}: "
-                "they fire above "
-                f"{self.bar:.3g} in {sorted(set(self.number[self.selected].tolist()))} languages; "
-                "select a larger "
+                f"they fire above {self.bar:.3g} in {numbers} languages; select a larger "
                 "share, or take another percentile"
             )
-        about = {
-            **self.provenance,
-            "settings": {**self.provenance.get("settings", {}), "kind": kind},
-        }
-        name, score = (
-            "nju" if kind == "both" else f"nju {kind}",
-            -self.score.expand(self.above.shape),
-        )
+        settings = {**self.provenance.get("settings", {}), "kind": kind}
         return Selection(
-            name, self.langs, self.layers, self.site, self.above & wanted, score, about
+            method="nju" if kind == "both" else f"nju {kind}",
+            langs=self.langs,
+            layers=self.layers,
+            site=self.site,
+            chosen=self.above & wanted,
+            # In a selection higher is better, and a neuron has the same score for each language.
+            score=-self.score.expand(self.above.shape),
+            provenance={**self.provenance, "settings": settings},
         )
 
     def kinds_by_layer(self) -> pd.DataFrame:
-        """How many neurons of each kind each layer has: layer, kind, all, selected, share (of
-        the layer's)."""
-        units, rows = self.score.shape[1], []
+        """How many neurons of each kind each layer has.
+
+        Columns: layer, kind, all (neurons of the kind), selected (those of them that are selected),
+        share (of all neurons of the layer).
+        """
+        units = self.score.shape[1]
+        rows = []
         for j, layer in enumerate(self.layers):
             for kind in KINDS:
-                here = self._kind(kind)[j]
-                every, chosen = int(here.sum()), int((here & self.selected[j]).sum())
+                of_kind = self._kind(kind)[j]
+                every = int(of_kind.sum())
+                chosen = int((of_kind & self.selected[j]).sum())
                 rows.append((layer, kind, every, chosen, every / units))
         return pd.DataFrame(rows, columns=["layer", "kind", "all", "selected", "share"])
 
@@ -91,42 +104,49 @@ class Alignment:
         """The layers of each of four parts: understanding, reasoning, transformation, output.
 
         The last layer is the output. Among the others, reasoning is where the share of agnostic
-        neurons lies above its own median; understanding is before, transformation behind. The paper
-        gives no rule: this one is ours. Where the share crosses the median more than twice, the
-        longest stretch above it is reasoning, of equal ones that with the most agnostic neurons. A
-        model whose share does not rise above the median and fall below it again has no such parts,
-        nor one with agnostic neurons in less than half of its layers: that raises, with their
-        numbers.
+        neurons lies above its own median; understanding is before it, transformation after it. The
+        paper gives no rule: this one is ours. Where the share crosses the median more than twice,
+        the longest stretch above it is reasoning, of equal ones that with the most agnostic
+        neurons.
+
+        Raises, with the numbers, where the share does not rise above the median and fall below it
+        again, or where fewer than half of the layers have agnostic neurons: such a model has no
+        four parts.
         """
+        # Depth order: the layers may have been read in any.
         order = sorted(range(len(self.layers)), key=lambda j: self.layers[j])
-        layers, number = (
-            [self.layers[j] for j in order],
-            self._kind("agnostic").sum(-1)[order].tolist(),
-        )
+        layers = [self.layers[j] for j in order]
+        counts = self._kind("agnostic").sum(-1)[order].tolist()
         if len(layers) < 4:
             raise SteerlabError(
                 f"four parts need four layers or more; these are {', '.join(map(str, layers))}"
             )
-        first, end = _stretch(number[:-1])
+        first, end = _stretch(counts[:-1])
+        # Each of the other parts needs a layer, too.
         if not 0 < first < end < len(layers) - 1:
-            told = ", ".join(
-                f"layer {layer} {count}" for layer, count in zip(layers, number, strict=True)
-            )
+            by_layer = [
+                f"layer {layer} {count}" for layer, count in zip(layers, counts, strict=True)
+            ]
             raise SteerlabError(
                 "this model does not divide into four parts: the share of agnostic neurons does "
-                "not rise above its "
-                "median and fall below it again, or half of the layers have none. There are "
-                f"{told} of "
-                f"{self.score.shape[1]} each: show kinds_by_layer itself"
+                "not rise above its median and fall below it again, or half of the layers have "
+                f"none. There are {', '.join(by_layer)} of {self.score.shape[1]} each: show "
+                "kinds_by_layer itself"
             )
-        cuts = (layers[:first], layers[first:end], layers[end:-1], layers[-1:])
-        return {name: tuple(part) for name, part in zip(PARTS, cuts, strict=True)}
+        return {
+            "understanding": tuple(layers[:first]),
+            "reasoning": tuple(layers[first:end]),
+            "transformation": tuple(layers[end:-1]),
+            "output": tuple(layers[-1:]),
+        }
 
     def _kind(self, name: str) -> Bool[Tensor, "layer unit"]:
-        number, most = self.number, len(self.langs)
+        """Which neurons are of a kind."""
+        all_langs = len(self.langs)
         if name == "related":
-            return (number > 1) & (number < most)
-        return number == {"none": 0, "specific": 1, "agnostic": most}[name]
+            return (self.number > 1) & (self.number < all_langs)
+        number_of_kind = {"none": 0, "specific": 1, "agnostic": all_langs}
+        return self.number == number_of_kind[name]
 
 
 def nju(
@@ -137,15 +157,21 @@ def nju(
     tolerance: float = 1e-3,
     largest: float = 0.2,
 ) -> Alignment:
-    """Neurons by how many languages they serve, and the selective and active ones among them.
+    """Sort neurons by how many languages they serve, and select the selective and active ones.
 
-    Formula: score = H / log K - λ max_k p_k / w, H the entropy of the rates p over the K languages
-    (`entropy`), w = mean over k of 1/k; the lowest `share` of all neurons is selected. λ is the
-    largest in [0, `largest`] with which no selected neuron fires above the bar in all languages, by
-    bisection to `tolerance`; the bar is the `percentile` of all rates. Source: Zhang et al. 2025
-    (arXiv 2505.21505), after its code; its note prints H - λ max p. Selected neurons may be above
-    the bar in no language: they are of no kind. Reading: firing on given texts, where the paper
-    reads the model's own answers.
+    Formula: score = H / log K - λ max_k p_k / w, H the entropy of the firing rates p over the K
+    languages (`entropy`), w = mean over k of 1/k; the lowest `share` of all neurons is selected. λ
+    is the largest in [0, `largest`] with which no selected neuron fires above the bar in all
+    languages, found by bisection. Source: Zhang et al. 2025 (arXiv 2505.21505), after its code; its
+    note prints H - λ max p. Selected neurons may be above the bar in no language: they are of no
+    kind. Reading: firing on given texts, where the paper reads the model's own answers.
+
+    Args:
+        firing: what the neurons do on the texts.
+        share: the share of all neurons that is selected.
+        percentile: of all firing rates; the bar above which a neuron serves a language.
+        tolerance: how closely λ is looked for.
+        largest: the largest λ that is tried.
     """
     need_languages(firing, "nju")
     if not 0 < tolerance < largest:
@@ -154,16 +180,24 @@ def nju(
             "largest"
         )
     rate = firing.rate
-    number, bar = how_many(share, rate[0].numel()), bar_of(rate, percentile)
+    number = how_many(share, rate[0].numel())
+    bar = bar_of(rate, percentile)
     above = rate > bar
-    selective, active, agnostic = _selectivity(rate), _activity(rate), above.all(0)
-    if (few := int((~agnostic).sum())) < number:
+    agnostic = above.all(0)
+    others = int((~agnostic).sum())
+    if others < number:
         raise SteerlabError(
-            f"{number} neurons cannot be selected where {few} are not agnostic; select a smaller "
-            "share"
+            f"{number} neurons cannot be selected where {others} are not agnostic; select a "
+            "smaller share"
         )
-    spoils = lambda penalty: bool((lowest(selective - penalty * active, number) & agnostic).any())  # noqa: E731
-    penalty = _largest(spoils, largest, tolerance)
+    selective = _selectivity(rate)
+    active = _activity(rate)
+
+    def selects_agnostic(penalty: float) -> bool:
+        chosen = lowest(selective - penalty * active, number)
+        return bool((chosen & agnostic).any())
+
+    penalty = _largest_penalty(selects_agnostic, largest, tolerance)
     score = selective - penalty * active
     settings = {
         "share": share,
@@ -171,50 +205,84 @@ def nju(
         "penalty": penalty,
         "bar": bar,
         "largest": largest,
+        "tolerance": tolerance,
     }
-    about = {**firing.provenance, "method": "nju", "settings": settings | {"tolerance": tolerance}}
-    chosen = lowest(score, number)
     return Alignment(
-        firing.langs, firing.layers, firing.site, penalty, bar, score, above, chosen, about
+        langs=firing.langs,
+        layers=firing.layers,
+        site=firing.site,
+        penalty=penalty,
+        bar=bar,
+        score=score,
+        above=above,
+        selected=lowest(score, number),
+        provenance={**firing.provenance, "method": "nju", "settings": settings},
     )
 
 
 def _selectivity(rate: Float[Tensor, "lang layer unit"]) -> Float[Tensor, "layer unit"]:
+    """The entropy over languages as a share of the largest possible: low where few are served."""
     return entropy(rate) / math.log(len(rate))
 
 
 def _activity(rate: Float[Tensor, "lang layer unit"]) -> Float[Tensor, "layer unit"]:
-    return rate.amax(0) / (sum(1 / k for k in range(1, len(rate) + 1)) / len(rate))
+    """The highest rate over languages, divided by the mean of 1/k over their number, as the
+    paper's code does."""
+    weight = sum(1 / k for k in range(1, len(rate) + 1)) / len(rate)
+    return rate.amax(0) / weight
 
 
-def _largest(spoils: Callable[[float], bool], largest: float, tolerance: float) -> float:
-    """The largest λ that selects no agnostic neuron; with a larger one those come in for being
-    active."""
-    low, high = 0.0, largest
-    if not spoils(high):
-        return high
-    if spoils(low):
+def _largest_penalty(
+    selects_agnostic: Callable[[float], bool], largest: float, tolerance: float
+) -> float:
+    """The largest λ that selects no agnostic neuron, by bisection.
+
+    The larger λ is, the more a neuron's activity counts, and agnostic neurons are the most active.
+    """
+    if not selects_agnostic(largest):
+        return largest
+    if selects_agnostic(0.0):
         raise SteerlabError(
             "even by entropy alone (λ = 0) a selected neuron serves all languages; select a "
             "smaller share, or take a "
             "higher percentile"
         )
+    # `low` selects no agnostic neuron and `high` does, in every round.
+    low, high = 0.0, largest
     while high - low > tolerance:
         middle = (low + high) / 2
-        low, high = (low, middle) if spoils(middle) else (middle, high)
+        if selects_agnostic(middle):
+            high = middle
+        else:
+            low = middle
     return low
 
 
-def _stretch(number: list[int]) -> tuple[int, int]:
-    """The longest run of layers above the median of all: (first, one behind the last); (0, 0) if
-    there is none."""
-    middle = statistics.median(number)
+def _stretch(counts: list[int]) -> tuple[int, int]:
+    """The longest run of layers above the median of all, as (its first, one after its last).
+
+    Of equally long ones that with the largest sum; (0, 0) where there is none.
+    """
+    median = statistics.median(counts)
     runs = [(0, 0)]
-    for place, value in enumerate(number if middle else []):
-        if value > middle:
-            first = runs.pop()[0] if runs[-1][1] == place > 0 else place
-            runs.append((first, place + 1))
-    return max(runs, key=lambda run: (run[1] - run[0], sum(number[slice(*run)])))
+    # A median of 0 says that half of the layers have no such neurons: any one would be above it.
+    if median == 0:
+        return runs[0]
+    for index, count in enumerate(counts):
+        if count <= median:
+            continue
+        previous_first, previous_end = runs[-1]
+        continues = previous_end == index and index > 0
+        if continues:
+            runs[-1] = (previous_first, index + 1)
+        else:
+            runs.append((index, index + 1))
+
+    def length_and_sum(run: tuple[int, int]) -> tuple[int, int]:
+        first, end = run
+        return end - first, sum(counts[first:end])
+
+    return max(runs, key=length_and_sum)
 
 
 def _nju(neurons: Firing, *, source: str) -> Directions:

@@ -1,5 +1,5 @@
-"""What is to be known of a method that chooses units: the readings that it needs, and the operators
-that take what it makes."""
+"""The record of a method that chooses units: what it reads, and which operators take its
+directions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,26 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Gradients, LatentPairs, Lift
 from steerlab.sae import SAE
 
+# The operators that take directions of features, and those that take directions of neurons.
 FEATURES = ("add", "ablate", "rotate", "affine", "push", "clamp")
 NEURONS = ("neuron_add", "neuron_swap", "neuron_set", "neuron_zero")
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What was read of a model for these methods; a method takes what it needs, and raises where
-    that is missing."""
+    """What was read of a model for these methods; each takes what it needs.
+
+    Args:
+        source: the language that directions lead from.
+        saes: the model's autoencoders, by layer.
+        latents: what their latents do on the texts.
+        random: what the latents do on random tokens.
+        shuffled: what the latents do on the texts' own tokens in another order.
+        neurons: what the neurons do on the texts.
+        gradients: how neurons serve labelled answers.
+        lift: what switching latents on does to a language's probability.
+        pairs: the differences of paired sentences, on chosen latents.
+    """
 
     source: str
     saes: Mapping[int, SAE] = field(default_factory=dict)
@@ -45,8 +57,11 @@ class Method:
 
     def fit(self, readings: Readings) -> Directions:
         """Directions, or an error that names the reading that is missing."""
-        if missing := [name for name in self.needs if not getattr(readings, name)]:
+        # A mapping without autoencoders is as good as none.
+        missing = [name for name in self.needs if not getattr(readings, name)]
+        if missing:
             raise SteerlabError(
                 f"there are no {', '.join(missing)} to choose units from: collect them first"
             )
-        return self.make(*(getattr(readings, name) for name in self.needs), source=readings.source)
+        arguments = [getattr(readings, name) for name in self.needs]
+        return self.make(*arguments, source=readings.source)

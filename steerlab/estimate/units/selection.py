@@ -1,4 +1,4 @@
-"""Which units stand for which language, by whatever method."""
+"""Which units stand for which language, whatever the method that chose them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,18 @@ COLUMNS = ["method", "language", "layer", "unit", "score"]
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The units of each language at each layer: `chosen` [lang layer unit], and the `score` by
-    which, higher is more.
+    """The units that stand for each language at each layer.
 
-    `site` is where they act: `resid_post` for an SAE's latents there, `mlp_post` for neurons.
+    Raises `SteerlabError` unless both tensors are languages x layers x units.
+
+    Args:
+        method: what chose them.
+        langs: the languages, as ISO 639-1 codes.
+        layers: the layers.
+        site: where the units act: `resid_post` for an SAE's latents there, `mlp_post` for neurons.
+        chosen: whether a unit stands for a language.
+        score: by what it was chosen; higher is better.
+        provenance: what was read, and with which settings.
     """
 
     method: str
@@ -37,9 +45,11 @@ class Selection:
     def __post_init__(self) -> None:
         shape = (len(self.langs), len(self.layers), self.chosen.shape[-1])
         for name in ("chosen", "score"):
-            if tuple(getattr(self, name).shape) != shape:
-                told = f"{name} has shape {tuple(getattr(self, name).shape)}"
-                raise SteerlabError(f"{told}; languages x layers x units is {shape}")
+            given = tuple(getattr(self, name).shape)
+            if given != shape:
+                raise SteerlabError(
+                    f"{name} has shape {given}; languages x layers x units is {shape}"
+                )
 
     @property
     def units(self) -> int:
@@ -55,45 +65,46 @@ class Selection:
 
     def of(self, lang: str, layer: int) -> list[int]:
         """A language's units at a layer, the highest score first."""
-        i, j = self._lang(lang), self._layer(layer)
-        found = self.chosen[i, j].nonzero()[:, 0]
-        return found[self.score[i, j, found].argsort(descending=True, stable=True)].tolist()
+        i = self._lang_index(lang)
+        j = self._layer_index(layer)
+        units = self.chosen[i, j].nonzero()[:, 0]
+        # Stable: of equal scores the lower unit comes first.
+        order = self.score[i, j, units].argsort(descending=True, stable=True)
+        return units[order].tolist()
 
     def where(self, lang: str) -> tuple[int, ...]:
-        """The layers at which a language has any unit: a direction of its units is nothing at
-        the others."""
-        some = self.chosen[self._lang(lang)].any(-1).tolist()
-        return tuple(layer for layer, has in zip(self.layers, some, strict=True) if has)
+        """The layers at which a language has any unit; at the others there is no direction."""
+        has_units = self.chosen[self._lang_index(lang)].any(-1).tolist()
+        return tuple(layer for layer, has in zip(self.layers, has_units, strict=True) if has)
 
     def at(self, *layers: int) -> "Selection":
-        """Only these layers."""
+        """The selection at these layers only."""
         if not layers:
             raise SteerlabError(
                 f"name at least one of the layers {', '.join(map(str, self.layers))}"
             )
-        keep = [self._layer(layer) for layer in layers]
+        indices = [self._layer_index(layer) for layer in layers]
         return replace(
-            self, layers=tuple(layers), chosen=self.chosen[:, keep], score=self.score[:, keep]
+            self, layers=tuple(layers), chosen=self.chosen[:, indices], score=self.score[:, indices]
         )
 
     def table(self) -> pd.DataFrame:
         """One row for each chosen unit: method, language, layer, unit, score."""
-        rows = [
-            (self.method, iso, layer, unit, float(self.score[i, j, unit]))
-            for i, iso in enumerate(self.langs)
-            for j, layer in enumerate(self.layers)
-            for unit in self.of(iso, layer)
-        ]
+        rows = []
+        for i, lang in enumerate(self.langs):
+            for j, layer in enumerate(self.layers):
+                for unit in self.of(lang, layer):
+                    rows.append((self.method, lang, layer, unit, float(self.score[i, j, unit])))
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def _lang(self, iso: str) -> int:
-        if iso not in self.langs:
+    def _lang_index(self, lang: str) -> int:
+        if lang not in self.langs:
             raise SteerlabError(
-                f"nothing was selected for {iso!r}; there are {' '.join(self.langs)}"
+                f"nothing was selected for {lang!r}; there are {' '.join(self.langs)}"
             )
-        return self.langs.index(iso)
+        return self.langs.index(lang)
 
-    def _layer(self, layer: int) -> int:
+    def _layer_index(self, layer: int) -> int:
         if layer not in self.layers:
             raise SteerlabError(
                 f"no layer {layer} here; there are layers {', '.join(map(str, self.layers))}"
@@ -108,9 +119,17 @@ def selected(
     score: Float[Tensor, "lang layer unit"],
     settings: Mapping[str, Any],
 ) -> Selection:
-    """A selection that says what was read and with which settings."""
-    about = {**read.provenance, "method": method, "settings": dict(settings)}
-    return Selection(method, read.langs, read.layers, read.site, chosen, score, about)
+    """Make a selection that says what was read and with which settings.
+
+    Args:
+        method: its name.
+        read: what the units were chosen from.
+        chosen: whether a unit stands for a language.
+        score: by what it was chosen; higher is better.
+        settings: the method's knobs, and what it counted.
+    """
+    provenance = {**read.provenance, "method": method, "settings": dict(settings)}
+    return Selection(method, read.langs, read.layers, read.site, chosen, score, provenance)
 
 
 def need_languages(read: Firing | Gradients, purpose: str) -> None:
@@ -131,9 +150,10 @@ def need_share(name: str, value: float) -> None:
 
 
 def how_many(share: float, units: int) -> int:
-    """The share of all units as a number; none raises."""
+    """How many units a share of them is; raises where that is none."""
     need_share("the share of units", share)
-    if not (number := round(share * units)):
+    number = round(share * units)
+    if not number:
         raise SteerlabError(
             f"a share of {share} of {units} units is none; give {1 / units:.2g} or more"
         )
@@ -141,8 +161,8 @@ def how_many(share: float, units: int) -> int:
 
 
 def lowest(score: Float[Tensor, "layer unit"], number: int) -> Bool[Tensor, "layer unit"]:
-    """The units with the lowest scores over all layers, of equal ones the first; infinite ones
-    never."""
+    """The units with the lowest scores over all layers, of equal ones the first; never infinite
+    ones, so that there may be fewer than `number`."""
     order = score.flatten().argsort(stable=True)[:number]
     marked = torch.zeros(score.numel(), dtype=torch.bool)
     marked[order] = True

@@ -132,11 +132,11 @@ def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> t
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
     pairs = _pairs(settings, questions)
-    if strange := [target for _, target in pairs if target not in identifier.languages]:
+    unnamed = [target for _, target in pairs if target not in identifier.languages]
+    if unnamed:
         raise SteerlabError(
-            f"the language identifier {identifier.name} cannot name {language(strange[0]).name}, "
-            "so that no answer "
-            "could succeed; give another one as lid, or leave the target out"
+            f"the language identifier {identifier.name} cannot name {language(unnamed[0]).name}, "
+            "so that no answer could succeed; give another one as lid, or leave the target out"
         )
     return pairs
 
@@ -144,14 +144,18 @@ def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> t
 def layers_of(settings: Settings, count: int) -> tuple[int, ...]:
     """The layers asked for, or seven at the eighths of a model: 4, 8, ... 28 of 32, as in the
     paper."""
-    return settings.layers or tuple(
-        sorted({round(count * eighth / 8) for eighth in range(1, 8)} - {count})
-    )
+    if settings.layers:
+        return settings.layers
+    # A set, since a model of few layers has several eighths at one; and none is above the last.
+    eighths = {round(count * eighth / 8) for eighth in range(1, 8)}
+    return tuple(sorted(eighths - {count}))
 
 
 def _pairs(settings: Settings, questions: Corpus) -> tuple[Pair, ...]:
-    sources, targets = settings.sources or questions.langs, settings.targets or questions.langs
-    pairs = settings.pairs or tuple((source, target) for source in sources for target in targets)
+    """The pairs that are asked for, each once; raises where none is of two languages."""
+    sources = settings.sources or questions.langs
+    targets = settings.targets or questions.langs
+    pairs = settings.pairs or tuple(product(sources, targets))
     for pair in pairs:
         for lang in pair:
             questions[lang]  # raises where there are no questions in it

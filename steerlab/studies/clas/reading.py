@@ -128,42 +128,51 @@ def _read(file: Path) -> pd.DataFrame:
 def _code(code: Any, name: Any, file: Path) -> str:
     if code in LANGUAGES:
         return str(code)
-    if found := [iso for iso, language in LANGUAGES.items() if language.name == name]:
-        return found[0]
+    # Not an ISO 639-1 code that is known here; the language's English name may say which it is.
+    for lang, language in LANGUAGES.items():
+        if language.name == name:
+            return lang
     raise SteerlabError(
         f"{file} has the unknown language code {code!r}; known codes: {' '.join(LANGUAGES)}"
     )
 
 
 def _text(text: Any, number: Any, file: Path) -> str:
-    found = text.strip() if isinstance(text, str) else ""
-    if not found:
+    stripped = text.strip() if isinstance(text, str) else ""
+    if not stripped:
         raise SteerlabError(f"question {number} of {file} is empty; each question needs its text")
-    return found
+    return stripped
 
 
 def _aligned(rows: pd.DataFrame, name: str) -> Corpus:
     """The questions in the order of their ids, which must be the same in every language."""
-    if (again := rows.duplicated(["language", "id"])).any():
-        language, number = rows.loc[again, ["language", "id"]].iloc[0]
+    repeated = rows.duplicated(["language", "id"])
+    if repeated.any():
+        language, number = rows.loc[repeated, ["language", "id"]].iloc[0]
         raise SteerlabError(
             f"{name} has question {number} in {language!r} twice; keep one of the two"
         )
     by_language = {
-        str(iso): dict(zip(part["id"], part["question"], strict=True))
-        for iso, part in rows.groupby("language", sort=False)
+        str(lang): dict(zip(part["id"], part["question"], strict=True))
+        for lang, part in rows.groupby("language", sort=False)
     }
-    first, ids = next((iso, set(found)) for iso, found in by_language.items())
-    for iso, found in by_language.items():
-        if odd := sorted(ids ^ set(found), key=str):
+    first = next(iter(by_language))
+    ids = set(by_language[first])
+    for lang, questions in by_language.items():
+        odd = sorted(ids ^ set(questions), key=str)
+        if odd:
             raise SteerlabError(
                 f"the questions of {name} are not parallel: {len(odd)} ids are in only one of "
-                f"{first!r} and {iso!r}, "
+                f"{first!r} and {lang!r}, "
                 f"such as {odd[0]}; each question needs its translation in every language"
             )
+    # Ids that are numbers are kept as the sentences' numbers; others only give the order.
     numbered = all(isinstance(number, int) for number in ids)
     order = sorted(ids) if numbered else sorted(ids, key=str)
-    lines = {iso: tuple(found[number] for number in order) for iso, found in by_language.items()}
+    lines = {
+        lang: tuple(questions[number] for number in order)
+        for lang, questions in by_language.items()
+    }
     numbers = tuple(order) if numbered else tuple(range(len(order)))
     return _corpus(os.path.basename(name.rstrip("/")), lines, numbers)
 

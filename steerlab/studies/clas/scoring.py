@@ -103,13 +103,12 @@ def differences(rows: pd.DataFrame, method: str, *, seed: int = 0) -> dict[str, 
 
 
 def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[float]:
-    sides = [
-        part
-        for rows in (a, b)
-        for part in (rows[column].to_numpy(float), rows["sentence"].to_numpy())
-    ]
+    """Rows a less rows b on the same questions: [difference, low, high]."""
     interval = paired_difference(
-        *sides,
+        a[column].to_numpy(float),
+        a["sentence"].to_numpy(),
+        b[column].to_numpy(float),
+        b["sentence"].to_numpy(),
         strata=a["target"].to_numpy(),
         a_seeds=_seeds(a),
         b_seeds=_seeds(b),
@@ -136,7 +135,8 @@ def _combined(rows: pd.DataFrame, seed: int) -> Interval:
     rated = rows["rating"].notna().to_numpy()
     if not rated.any():
         return UNKNOWN
-    spoken, relevance = rows["in_language"].to_numpy(float), rows["rating"].to_numpy(float)
+    spoken = rows["in_language"].to_numpy(float)
+    relevance = rows["rating"].to_numpy(float)
     return harmonic_by_sentence(spoken, relevance, has_b=rated, **_drawn(rows, seed))
 
 

@@ -138,7 +138,7 @@ class Run:
     def _directions(self) -> dict[str, Directions]:
         """Directions by `fit_name`, kept in the folder and found there again, and the random
         ones of equal dose."""
-        sources = list(dict.fromkeys(source for source, _ in self.plan.across))
+        sources = list(dict.fromkeys(source for source, _ in self.plan.across))  # each once
         # What is one for all sources has one name, and so one entry: it is read with the last one.
         wanted = {
             fit_name(name, source): (name, source)
@@ -154,8 +154,8 @@ class Run:
                     for fit, (name, own) in wanted.items()
                     if own == source and not files[fit].exists()
                 }
-                for name, made in self._fitted(list(missing), source).items():
-                    made.save(missing[name])
+                for name, fit_of_name in self._fitted(list(missing), source).items():
+                    fit_of_name.save(missing[name])
         directions = {fit: Directions.load(file) for fit, file in files.items()}
         first = self.settings.estimators[0]
         for fit in sorted({fit_name(first, source) for source in sources}):
@@ -242,7 +242,8 @@ class Run:
         gaps = []
         for source, target in self.plan.across:
             fit = directions[fit_name(self.settings.estimators[0], source)].at(layer)
-            start, end = (fit.means[fit.langs.index(lang), 0] for lang in (source, target))
+            start = fit.means[fit.langs.index(source), 0]
+            end = fit.means[fit.langs.index(target), 0]
             gaps.append(float((end - start).norm()))
         return sum(gaps) / len(gaps)
 
@@ -253,11 +254,10 @@ class Run:
             f"{name} layer {choice['layer']}, {choice['strength']:g}"
             for name, choice in summary["choices"].items()
         )
-        how = (
-            "given, reported on all"
-            if questions["split"] == "all"
-            else "chosen on dev, reported on the other"
-        )
+        if questions["split"] == "all":
+            how = "given, reported on all"
+        else:
+            how = "chosen on dev, reported on the other"
         notes = [
             f"{questions['n']} questions of {questions['name']}, {summary['pairs']} pairs; "
             f"settings {how} questions: {chosen} (unit: {summary['unit of strength']}).",
@@ -269,7 +269,8 @@ class Run:
                 "method's rows there are the unsteered ones. They count in pooled, as in the "
                 "paper, and not in across."
             )
-        if unread := int(rows["rating"].isna().sum()):
+        unread = int(rows["rating"].isna().sum())
+        if unread:
             notes.append(
                 f"{unread} of {len(rows)} ratings could not be read; OR drops them, joint counts "
                 "none of them."

@@ -97,9 +97,14 @@ class _Best:
     """The texts with the largest values of one feature, each text once."""
 
     def __init__(self, count: int):
-        self.count, self.texts, self._least = count, list[tuple[str, str, list[float]]](), 0.0
+        self.count = count
+        # (language, line, the feature's value at each token), the highest value first.
+        self.texts: list[tuple[str, str, list[float]]] = []
+        # What a text has to exceed to be kept; 0 while there is room.
+        self._least = 0.0
 
     def offer(self, lang: str, line: str, values: Tensor) -> None:
+        """Keep a text if it is one of those with the largest values so far."""
         top = float(values.max())
         if top <= self._least or any(line == kept for _, kept, _ in self.texts):
             return
@@ -156,12 +161,14 @@ def pieces_of(tokenizer: Any, line: str, values: Sequence[float]) -> tuple[tuple
             f"the text {line[:40]!r} has {len(spans)} tokens and {len(values)} values; read it "
             "again"
         )
+    # A piece may end only where a character, as a reader sees it, ends.
     borders = {0}
     for cluster in regex.findall(r"\X", text):
         borders.add(max(borders) + len(cluster))
     pieces: list[tuple[int, float]] = []  # each one's end, and value
     for (_, end), value in zip(spans, values, strict=True):
         last = pieces[-1][0] if pieces else 0
+        # The piece before ended inside a character: this token goes with it.
         if pieces and (end <= last or last not in borders):
             pieces[-1] = max(end, last), max(value, pieces[-1][1])
         else:

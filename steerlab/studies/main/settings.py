@@ -22,7 +22,8 @@ from steerlab.sweeps.settings import (
     need_two_languages,
 )
 
-TEST_LINES, QUICK_LINES = 48, 16
+TEST_LINES = 48  # to report on, by default
+QUICK_LINES = 16  # the same, if quick
 
 
 class Settings(Checked):

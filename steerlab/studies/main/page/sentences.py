@@ -90,7 +90,8 @@ def byline(summary: Mapping[str, Any]) -> Byline:
 
 def answer(summary: Mapping[str, Any]) -> Answer | None:
     """The plain answer; nothing where no method has a result."""
-    name, results = protagonist(summary), summary["results"]
+    name = protagonist(summary)
+    results = summary["results"]
     if name is None:
         return None
     # The prompt is a yardstick, no null, and is named by itself.
