@@ -156,7 +156,13 @@ def test_a_users_own_travel_made_and_by_value(ray, lively):
         return add(direction, strength=strength)
 
     texts = corpus(langs=["en", "de"])
-    keys = {"layers": [1], "limit": 2, "targets": ["de"], "strengths": [1.0], "new_tokens": 4}
+    keys: dict[str, Any] = {
+        "layers": [1],
+        "limit": 2,
+        "targets": ["de"],
+        "strengths": [1.0],
+        "new_tokens": 4,
+    }
     keys |= {"estimators": [mine], "operators": {"pushed": pushed}}
     model = str(lively("llama"))
     rows = sweep(model, texts, workers=Ray("auto", 1), **keys)
