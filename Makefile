@@ -2,6 +2,7 @@
 BIN := .venv/bin
 READY := .venv/ready
 WORK := build/polyglot
+WORKERS := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check notebooks figures docs bench gate rebuild
@@ -14,8 +15,8 @@ setup: $(READY) ## make .venv with the exact versions of constraints.txt
 run: $(READY) ## the main job: from model to report page
 	$(BIN)/steerlab run $(ARGS)
 
-test: $(READY) ## the tests, README included
-	$(BIN)/pytest $(ARGS)
+test: $(READY) ## the tests, README included, in two processes (WORKERS=)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 check: $(READY) ## style, types, floors
 	$(BIN)/ruff check

@@ -10,9 +10,11 @@
 #     name: python3
 # ---
 
-# %% [markdown] # The features and neurons of a language  Which latents of a sparse autoencoder, and
-# which neurons, belong to a language, and does taking them away hurt that language and no other? On
-# the packaged model and its own SAEs, offline.
+# %% [markdown]
+# # The features and neurons of a language
+#
+# Which latents of a sparse autoencoder, and which neurons, belong to a language, and does taking
+# them away hurt that language and no other? On the packaged model and its own SAEs, offline.
 
 # %%
 import steerlab as sl
@@ -31,7 +33,8 @@ firing = sl.collect_units(model, texts, saes)
 selection = sl.units.monolinguality(firing, top=2)
 selection.table().head(8)
 
-# %% [markdown] A feature on a page: where it fires, on what, and which tokens it promotes.
+# %% [markdown]
+# A feature on a page: where it fires, on what, and which tokens it promotes.
 # `sl.units.feature_card` gives HTML.
 
 # %%
@@ -48,15 +51,19 @@ features = sl.units.decoded(selection, firing, saes)
 with sl.add(features.between("en", "de").at(3), strength=1.0).on(model):
     print(sl.generate(model, ["The weather is nice today.\n"]))
 
-# %% [markdown] Take each language's features away and read every language. Beside them: as many
-# other features of the same layer, as often on, and with decoder rows as long.
+# %% [markdown]
+# Take each language's features away and read every language. Beside them: as many other features of
+# the same layer, as often on, and with decoder rows as long.
 
 # %%
 test = corpus.split("test").take(8)
 norms = saes[3].W_dec.norm(dim=-1)[None]
 chosen = selection.at(3)
 edits, controls = (
-    {iso: sl.ablate(sl.units.decoded(some, firing, saes, source=None)[iso]) for iso in corpus.langs}
+    {
+        lang: sl.ablate(sl.units.decoded(some, firing, saes, source=None)[lang])
+        for lang in corpus.langs
+    }
     for some in (chosen, sl.units.matched(chosen, firing, norms))
 )
 effects = sl.effects.language_effects(model, test, edits, controls=controls)

@@ -3,13 +3,14 @@
 Five kinds of things, each made from the one before:
 
 - load: `load` a model, `corpus` or `texts` to read with it;
-- collect: `collect`, `collect_units` give statistics, such as `Moments`;
-- estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` give `Directions`; more in `estimate` and
-  `units`; what a direction has to beat in `controls`;
-- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` give an `Edit`, and so does `edit` of your own
-  function; more in `edits`; `stack` gives each row of a batch an edit of its own;
-- judge: `generate`, `cross_entropy`, `sweep`, `run` give texts and rows; more in `scores`,
-  `judges`, `stats`, `effects`, `mass`, `geometry`; `figures` draws them.
+- collect: `collect`, `collect_units` read the texts once and give statistics, such as `Moments`;
+- estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
+  `estimate`, and in `units` of latents and neurons; what a direction has to beat in `controls`;
+- edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
+  `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own;
+- judge: `generate` and `cross_entropy` run a model under an edit; `sweep` does so for a grid, `run`
+  for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and `effects`, which
+  measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
 """
 
 import importlib
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from steerlab.estimate.lda_and_probe import lda, probe
     from steerlab.estimate.pca import pca
     from steerlab.estimate.units.selection import Selection
-    from steerlab.models.huggingface import Model
     from steerlab.models.loading import load
+    from steerlab.models.model import Model
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas

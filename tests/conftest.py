@@ -6,16 +6,20 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # before anything imports huggingface_hub: no test may use the network
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import processes
 import pytest
 import torch
+from dealing import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 -- hooks
 
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
@@ -224,7 +228,16 @@ def finished(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of one small finished `steerlab run`, and how the command ended."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    return folder, _run(folder)
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
+    done = subprocess.run(
+        [script(), *QUICK, "--out", str(folder)], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done
 
 
 @pytest.fixture(scope="session")
@@ -238,18 +251,6 @@ def small(tiny: Callable[[str], Path]) -> list[str]:
 def uninterrupted(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with the tiny model, to compare with runs that were stopped."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    _run(folder, small)
-    return folder
-
-
-def _run(folder: Path, words: Sequence[str] = QUICK) -> subprocess.CompletedProcess[str]:
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("DISPLAY", "WAYLAND_DISPLAY")
-    }
-    done = subprocess.run(
-        [script(), *words, "--out", str(folder)], capture_output=True, text=True, env=env
-    )
+    done = processes.steerlab(*small, "--out", str(folder))
     assert done.returncode == 0, done.stderr
-    return done
+    return folder

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import QUICK, save_tiny, script
+from processes import steerlab
 
 from steerlab.cli import main
 from steerlab.core.corpus import corpus
@@ -26,13 +26,6 @@ from steerlab.engine.collect import collect
 from steerlab.engine.decoding import generate
 from steerlab.models.loading import load
 from steerlab.studies.main.run import run
-
-# A shell of the command that first makes the disk full: no file may grow beyond so many bytes.
-FULL = (
-    "import resource, sys; n = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (n, "
-    "n)); "
-)
-FULL += "from steerlab.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def refused(told: str) -> Any:
@@ -225,11 +218,6 @@ def test_files_of_directions_that_are_broken(directions, tmp_path):
 
 
 # ----------------------------------------------------------------------------- full disks and stops
-
-
-def steerlab(*words: str, full: int | None = None) -> subprocess.CompletedProcess[str]:
-    start = [script()] if full is None else [sys.executable, "-c", FULL, str(full)]
-    return subprocess.run([*start, *words], capture_output=True, text=True)
 
 
 def cells(folder: Path) -> set[bytes]:

@@ -9,7 +9,7 @@ import torch
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import add
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.scores.langid import identifier
 from steerlab.studies.clas import (
     Settings,

@@ -148,7 +148,7 @@ def test_a_users_own_travel_made_and_by_value(ray, lively):
 
     fitted_in = []
 
-    def mine(moments: Moments):
+    def mine(moments: Moments) -> Any:
         fitted_in.append(os.getpid())
         return diffmean(moments)
 
@@ -156,13 +156,8 @@ def test_a_users_own_travel_made_and_by_value(ray, lively):
         return add(direction, strength=strength)
 
     texts = corpus(langs=["en", "de"])
-    keys: dict[str, Any] = {
-        "layers": [1],
-        "limit": 2,
-        "targets": ["de"],
-        "strengths": [1.0],
-        "new_tokens": 4,
-    }
+    keys: dict[str, Any] = {"layers": [1], "limit": 2, "targets": ["de"]}
+    keys |= {"strengths": [1.0], "new_tokens": 4}
     keys |= {"estimators": [mine], "operators": {"pushed": pushed}}
     model = str(lively("llama"))
     rows = sweep(model, texts, workers=Ray("auto", 1), **keys)

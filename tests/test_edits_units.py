@@ -27,7 +27,7 @@ from steerlab.edits import (
     steer,
 )
 from steerlab.engine.prompts import encode, pad
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 WIDTH = 16
 UNITS = tuple(name for name, told in OPERATORS.items() if told.units)

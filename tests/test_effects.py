@@ -33,7 +33,7 @@ from steerlab.edits.edit import edit as edit_of
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.language_effects import language_effects
 from steerlab.engine.random_edits import doses, random_like
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 LAYER = 4
 

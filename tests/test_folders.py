@@ -15,7 +15,7 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending, write_json, write_table
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import saes
 from steerlab.scores.judges import Retrieval
 from steerlab.studies import clas

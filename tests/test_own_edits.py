@@ -24,7 +24,7 @@ from steerlab.edits.digest import function_digest
 from steerlab.edits.edit import edit
 from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.decoding import generate
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 SCALE = 0.5
 VECTOR = randn(WIDTH, seed=7)

@@ -20,7 +20,7 @@ from steerlab.core.moments import Moments
 from steerlab.edits import OPERATORS, Edit, Operator
 from steerlab.estimate import estimator
 from steerlab.figures import heatmap
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sweeps.grid import Grid
 from steerlab.sweeps.own import take_own
 from steerlab.sweeps.sweep import sweep

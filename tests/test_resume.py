@@ -1,7 +1,6 @@
 """A sweep that is killed at any moment, or shared by several processes, ends with the table of
 one that was let be."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import random_directions
+from processes import CONTEXT
 
 from steerlab.core.corpus import corpus
 from steerlab.core.errors import SteerlabError
@@ -28,12 +28,6 @@ from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import Runner
 
 LAYERS, STRENGTHS, DRAWS, LINES, KILLS = (0, 1), (0.5, 1.0), 6, 4, 20
-HEAVY = [
-    "steerlab.sweeps.runner",
-    "transformers.models.llama.modeling_llama",
-    "torch.distributed.tensor",
-    "torch._dynamo",
-]
 
 
 def grid() -> list[Cell]:
@@ -78,15 +72,13 @@ def work(model: str, folder: Path, begun: Any = None) -> None:
 @pytest.fixture(scope="module")
 def spawn():
     """Start `work` in a process of its own, from a server that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
 
     def start(model: Path, folder: Path, begun: Any = None) -> Any:
-        process = context.Process(target=work, args=(str(model), folder, begun), daemon=True)
+        process = CONTEXT.Process(target=work, args=(str(model), folder, begun), daemon=True)
         process.start()
         return process
 
-    start.event = context.Event  # type: ignore[attr-defined]
+    start.event = CONTEXT.Event  # type: ignore[attr-defined]
     return start
 
 

@@ -34,7 +34,7 @@ from steerlab.estimate.units import (
     nju,
     random_units,
 )
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import ablate, conceptor, erase, overwrite
 from steerlab.engine.collect import text_means
 from steerlab.estimate.pca import shared_and_own
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 
 def changed(edit: object, h: Tensor) -> Tensor:

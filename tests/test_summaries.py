@@ -233,8 +233,11 @@ def test_sampling_seeds_are_averaged_within_a_sentence() -> None:
     often = once[once["sentence"] < 10]
     assert result(pd.concat([once, often, often]))["joint"] == pytest.approx(result(once)["joint"])
     assert result(pd.concat([once, often, often]))["n"] == 80 + 2 * 20
-    other = once.assign(joint=once["sentence"] >= 20, seed=1)
+    other = once.assign(joint=once["sentence"] >= 20)
     assert outputs(pd.concat([once, other]))["joint"].tolist() == [0.5] * 80
+    # The seeds of a control are no samples: they stay apart.
+    seeds = pd.concat([once.assign(seed=0), other.assign(seed=1)])
+    assert len(outputs(seeds)) == 160
     assert outputs(once) is once
     rng = np.random.default_rng(3)
     luck = pd.concat([once.assign(joint=rng.random(80) < 0.5, draw=draw) for draw in range(16)])

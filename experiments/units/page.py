@@ -23,8 +23,9 @@ HEAD = """# SAE features and neurons
 
 The methods that choose the features of sparse autoencoders, or the neurons, of a language, on the packaged model and
 its own SAEs (their card: steerlab/data/polyglot/saes/README.md), from the 120 sentences in 16 languages of the packaged
-corpus' split `estimate`. Brackets are 95 % intervals over sentences, rows in italics are controls. Written by
-`python experiments/units/page.py`.
+corpus' split `estimate`. A feature fires on a token where its value is above its threshold, a neuron where its gate is
+positive; its firing rate is the share of tokens on which it does. Brackets are 95 % intervals over sentences, rows in
+italics are controls. Written by `python experiments/units/page.py`.
 """
 SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
     "listed": ("How many", counting.listed),

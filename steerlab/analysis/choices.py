@@ -1,11 +1,14 @@
 """Which layer and strength stand for a method: chosen on dev, once for each method or for each
 of its languages too."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
+from steerlab.analysis.intervals import expanded_tails
 from steerlab.core.errors import SteerlabError
 
 SETTING = ["layer", "strength"]
@@ -109,6 +112,146 @@ def held_out(dev: pd.DataFrame, *, folds: int = 2) -> tuple[pd.DataFrame, pd.Dat
             per_method.append(at(own, method, setting))
             per_target.append(at_each(own, method, each[method]))
     return pd.concat(per_method), pd.concat(per_target)
+
+
+def halves(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the one and of the other half of the sentences, dealt in turn.
+
+    Raises `SteerlabError` for fewer than two sentences.
+    """
+    return next(_folds(rows, 2))
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How far a method's score at its chosen setting hangs on the lines that chose it.
+
+    Args:
+        setting: the (layer, strength) chosen on all of dev.
+        same: the share of resamples of dev in which it is chosen again.
+        picks: the share of each setting that was chosen, most often first.
+        value: the mean score on test at the setting.
+        low: the lower end of its interval with the choice inside.
+        high: the upper end.
+    """
+
+    setting: Setting
+    same: float
+    picks: dict[Setting, float]
+    value: float
+    low: float
+    high: float
+
+
+def choice_stability(
+    dev: pd.DataFrame,
+    test: pd.DataFrame,
+    method: str,
+    *,
+    value: str = "joint",
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Stability:
+    """How often resampled dev lines choose the same setting, and the interval of the score on test
+    with that choice inside.
+
+    An interval at a fixed setting is that of the setting. This one is that of the procedure "choose
+    on dev, read on test": each resample draws dev sentences, chooses by `ranking`'s rule, draws
+    test sentences and reads them at the setting it chose (a percentile interval, its tails widened
+    as those of `intervals`). It is centred where the procedure is, which may be below the value: a
+    resample of dev often chooses a worse setting. So test must have been read at every setting that
+    may be chosen.
+
+    Raises `SteerlabError` for dev rows of another split, for a method without rows, for fewer than
+    two sentences on either side, and for test rows that lack a setting that was chosen.
+
+    Args:
+        dev: rows of the dev split, of any methods.
+        test: rows of other lines, with the method at its settings.
+        method: whose choice it is.
+        value: the column of the score on test.
+        resamples: how many draws.
+        seed: decides the draws.
+        level: of the interval.
+    """
+    if method not in set(dev["method"]):
+        raise SteerlabError(
+            f"no dev rows of {method!r}; there are rows of "
+            f"{', '.join(sorted(set(dev['method']))) or 'no method'}"
+        )
+    setting = choose(dev[dev["method"] == method])[method]
+    random = np.random.default_rng(seed)
+    settings, chosen = _picked(whole(dev[dev["method"] == method]), resamples, random)
+    shares = np.bincount(chosen, minlength=len(settings)) / resamples
+    order = np.argsort(-shares, kind="stable")
+    picks = {settings[i]: float(shares[i]) for i in order if shares[i] > 0}
+    own = test[test["method"] == method]
+    missing = [pick for pick in (*picks, setting) if at(own, method, pick).empty]
+    if missing:
+        raise SteerlabError(
+            f"test rows of {method!r} lack {len(missing)} settings that dev may choose, such as "
+            f"layer {missing[0][0]} at strength {missing[0][1]:g}: read test at them too"
+        )
+    sums, counts = _by_sentence(own, settings, value)
+    times = _times(random, len(sums), resamples)
+    draw = np.arange(resamples)
+    drawn = (times @ sums)[draw, chosen] / np.maximum((times @ counts)[draw, chosen], 1)
+    low, high = np.quantile(drawn, expanded_tails(len(sums), 1, level))
+    return Stability(
+        setting=setting,
+        same=float(shares[settings.index(setting)]),
+        picks=picks,
+        value=float(at(own, method, setting)[value].mean()),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _picked(
+    rows: pd.DataFrame, resamples: int, random: np.random.Generator
+) -> tuple[list[Setting], Int[np.ndarray, " draw"]]:
+    """The settings of one method's rows, and the index of each draw's best one."""
+    settings = sorted(ranking(rows))
+    joint, counts = _by_sentence(rows, settings, "joint")
+    spoken, _ = _by_sentence(rows, settings, "in_language")
+    times = _times(random, len(joint), resamples)
+    lines = times @ counts
+    # Sums of the same numbers round differently, which must not break a tie.
+    means = np.round(times @ joint / lines, 12)
+    means_spoken = np.round(times @ spoken / lines, 12)
+    by_setting = rows.groupby(SETTING)["dose"].mean()
+    doses = np.array([by_setting[setting] for setting in settings])
+    # `ranking`'s order: most joint, then most in the language, then the least dose.
+    order = np.lexsort((np.broadcast_to(doses, means.shape), -means_spoken, -means), axis=-1)
+    return settings, order[:, 0]
+
+
+def _by_sentence(
+    rows: pd.DataFrame, settings: Sequence[Setting], value: str
+) -> tuple[Float[np.ndarray, "sentence setting"], Float[np.ndarray, "sentence setting"]]:
+    """The sum of a score and the number of rows of each sentence at each setting."""
+    keyed = rows.assign(score=rows[value].astype(float))
+    table = keyed.groupby(["sentence", *SETTING])["score"].agg(["sum", "count"])
+    sums = table["sum"].unstack(SETTING, fill_value=0)
+    counts = table["count"].unstack(SETTING, fill_value=0)
+    # A setting that these rows lack has zeros.
+    columns = pd.MultiIndex.from_tuples(settings, names=SETTING)
+    return (
+        sums.reindex(columns=columns, fill_value=0).to_numpy(float),
+        counts.reindex(columns=columns, fill_value=0).to_numpy(float),
+    )
+
+
+def _times(
+    random: np.random.Generator, count: int, resamples: int
+) -> Float[np.ndarray, "draw sentence"]:
+    """How often each draw takes each sentence."""
+    if count < 2:
+        raise SteerlabError(
+            f"resampling needs two sentences or more on dev and on test; one side has {count}"
+        )
+    return random.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
 
 
 def _folds(rows: pd.DataFrame, folds: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:

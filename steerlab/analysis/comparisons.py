@@ -44,11 +44,15 @@ def comparisons(
 
     - "score", "family", "comparisons", "sentences", "alpha", "power": what was tested, and how;
     - "least": the smallest p that a comparison can have, before correction;
+    - "coincide": lists of names whose rows have the same text for every output, such as a method
+      that comes down to another on this model;
     - "pairs": {a: {b: {"difference", "p", "p_holm", "detects", "detects_holm"}}}, where "detects"
       is the smallest difference that one comparison sees with 80 % power by itself, and
       "detects_holm" at Holm's first step; None where nothing varies or no difference could be seen.
 
-    Raises `SteerlabError` for a family without a pair.
+    What coincides is compared once: "comparisons" counts, and Holm's correction takes, the same two
+    sides as one comparison, and names that coincide are not compared with each other (their p is
+    1). Raises `SteerlabError` for a family without a pair.
 
     Args:
         tables: rows of one setting each, by name.
@@ -67,11 +71,12 @@ def comparisons(
                 sides[name] = outputs(tables[name])
     draws = max(DRAWS, FINE * len(pairs) - 1)
     tests = [_test(sides[a], sides[b], value, draws, seed) for a, b in pairs]
-    corrected = holm([test.p for test in tests])
+    first = _coinciding({name: tables[name] for name in sides}, value)
+    corrected, size = _family(pairs, tests, first)
     results: dict[str, dict[str, Any]] = {}
     for (a, b), test, p_holm in zip(pairs, tests, corrected, strict=True):
         alone = detectable(test.spread, test.sentences, family=1)
-        in_family = detectable(test.spread, test.sentences, family=len(pairs))
+        in_family = detectable(test.spread, test.sentences, family=size)
         results.setdefault(a, {})[b] = {
             "difference": test.difference,
             "p": test.p,
@@ -83,7 +88,8 @@ def comparisons(
     return {
         "score": value,
         "family": family,
-        "comparisons": len(pairs),
+        "comparisons": size,
+        "coincide": _groups(first),
         "sentences": sentences,
         # Two of all 2^n sign patterns are as extreme as possible; a random test counts itself too.
         "least": max(2.0 ** (1 - sentences), 1 / (1 + draws)),
@@ -104,6 +110,49 @@ def together(rows: pd.DataFrame, value: str = "joint") -> dict[str, float | None
     result = {name: _finite(number) for name, number in fields.items()}
     result["outputs"] = float(len(table))
     return result
+
+
+def _family(
+    pairs: Sequence[Pair], tests: Sequence[Paired], first: Mapping[str, str]
+) -> tuple[list[float], int]:
+    """The corrected p of each pair, and how many comparisons there are: those of the same two sides
+    are one, and those of one side with itself are none."""
+    # The p of each comparison, by its two sides.
+    distinct: dict[frozenset[str], float] = {}
+    keys = []
+    for (a, b), test in zip(pairs, tests, strict=True):
+        key = frozenset((first[a], first[b]))
+        keys.append(key)
+        if len(key) == 2:
+            # Signs are drawn anew for each order of the sides, so the larger of two p is kept.
+            distinct[key] = max(test.p, distinct.get(key, 0.0))
+    adjusted: dict[frozenset[str], float] = {}
+    if distinct:
+        adjusted = dict(zip(distinct, holm(list(distinct.values())), strict=True))
+    return [adjusted.get(key, 1.0) for key in keys], max(1, len(distinct))
+
+
+def _coinciding(tables: Mapping[str, pd.DataFrame], value: str) -> dict[str, str]:
+    """For each name the first that has the same outputs: the same text and score of every sentence
+    and target. Rows without their texts coincide with no others."""
+    first: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, rows in tables.items():
+        key: tuple[Any, ...] = (name,)
+        if "output" in rows.columns:
+            order = rows.sort_values(["target", "sentence", "output"], kind="stable")
+            columns = order[["target", "sentence", "output", value]]
+            key = tuple(map(tuple, columns.to_numpy(object).tolist()))
+        first[name] = seen.setdefault(key, name)
+    return first
+
+
+def _groups(first: Mapping[str, str]) -> list[list[str]]:
+    """The names that coincide, in lists of two or more."""
+    groups: dict[str, list[str]] = {}
+    for name, leader in first.items():
+        groups.setdefault(leader, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _test(a: pd.DataFrame, b: pd.DataFrame, value: str, draws: int, seed: int) -> Paired:

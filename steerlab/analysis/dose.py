@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from steerlab.analysis.choices import Setting, whole
+from steerlab.analysis.choices import Setting, choose, halves, whole
 from steerlab.analysis.intervals import Interval, by_sentence
 from steerlab.core.errors import SteerlabError
 
 ENOUGH = 0.9  # the share of outputs in a language from which on it counts as spoken
+_HALVED = 4  # sentences of dev from which on it can be halved: an interval needs two
 _ROUNDING = 1e-9  # a dose may be so far outside the range of the doses that were run
 
 
@@ -157,12 +158,46 @@ def common_range(curves: Sequence[DoseCurve]) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
+def along_held_out(
+    dev: pd.DataFrame, methods: Sequence[str], *, main: str, seed: int = 0
+) -> dict[str, Any]:
+    """Methods along the dose on one half of dev's sentences, each at the layer that is best on the
+    other half: what `along` gives, and which lines did what.
+
+    A layer that was chosen on the lines that a curve is read on would show them at their luckiest.
+    Test lines cannot help, for they were read at one strength. The result has besides:
+
+    - "sentences": {"chosen on", "read on"}: how many sentences chose the layers, and how many the
+      curves are of;
+    - "held out": whether these are different ones. They are the same, all of dev, where dev has
+      fewer than four sentences.
+
+    Raises `SteerlabError` for rows of another split.
+
+    Args:
+        dev: rows of the dev split.
+        methods: the methods to show.
+        main: the method whose dose is taken.
+        seed: decides the resampling of sentences.
+    """
+    rows = whole(dev[dev["method"].isin(methods)])
+    held_out = rows["sentence"].nunique() >= _HALVED
+    choosing, reading = halves(rows) if held_out else (rows, rows)
+    chosen = choose(choosing)
+    result = along(reading, {method: chosen[method] for method in methods}, main=main, seed=seed)
+    counts = {
+        "chosen on": int(choosing["sentence"].nunique()),
+        "read on": int(reading["sentence"].nunique()),
+    }
+    return result | {"sentences": counts, "held out": bool(held_out)}
+
+
 def along(
     dev: pd.DataFrame, settings: Mapping[str, Setting], *, main: str, seed: int = 0
 ) -> dict[str, Any]:
-    """Methods along the dose on dev, each at the layer of its setting: what a table shows.
+    """Methods along the dose on dev, each at the layer of its setting.
 
-    The result has:
+    The settings should come from other lines: `along_held_out` sees to it. The result has:
 
     - "level": the share of outputs in the language that "least" is for;
     - "range": the doses that all methods have, [low, high];

@@ -11,35 +11,39 @@ from steerlab.analysis.tables import need_columns
 from steerlab.core.columns import score_records, summary_key
 from steerlab.core.errors import SteerlabError
 
-# What decides an output at one setting, but for the luck of sampling.
+# What decides an output at one setting, but for the luck of sampling and a control's seeds.
 OUTPUT = ["target", "sentence"]
+# The column that says which of a control's seeds gave a row; 0 where there is one alone.
+SEED = "seed"
 
 
 def outputs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one setting, those of one target and sentence averaged: several sampling seeds
-    count as one output.
+    """Rows of one setting, those of one target and sentence averaged: several samples count as one
+    output. What several seeds of a control gave stays apart.
 
     Raises `SteerlabError` for no rows.
     """
     if rows.empty:
         raise SteerlabError("there are no rows to summarise; the cell was not run")
-    if not rows.duplicated(OUTPUT).any():
+    key = [*OUTPUT, SEED] if SEED in rows.columns else OUTPUT
+    if not rows.duplicated(key).any():
         return rows
     scores = [name for name in score_records() if name in rows.columns]
     # Some scores are booleans, which have no mean until they are numbers.
     numbers = rows.astype(dict.fromkeys(scores, float))
-    return numbers.groupby(OUTPUT, as_index=False)[scores].mean()
+    return numbers.groupby(key, as_index=False)[scores].mean()
 
 
 def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
-    """The scores of rows of one setting, each with its 95 % interval by resampling sentences.
+    """The scores of rows of one setting, each with its 95 % interval over sentences.
 
     The scores are those of `core.columns.score_records`, each aggregated as its record says; one
     that no row has a finite value of is left out, such as a score that is newer than the rows.
 
-    Sentences are drawn with all their targets, or within targets that share none
-    (`intervals.by_sentence`). Where sampling gave a sentence several outputs, they are averaged
-    first; `n` counts them all.
+    Sentences vary with all their targets, or within targets that share none
+    (`intervals.by_sentence`). Where the rows are of several seeds of a control (column "seed"), the
+    interval covers other seeds too. Where sampling gave a sentence several outputs, they are
+    averaged first; `n` counts them all.
     """
     table = outputs(rows)
     need_columns(rows, "a summary of scores", "joint", "in_language", "relevant")
@@ -73,11 +77,13 @@ def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:
         return None
     values = [column[kept] for column in columns]
     sentences = table["sentence"].to_numpy()[kept]
-    strata = table["target"].to_numpy()[kept]
+    options: dict[str, Any] = {"strata": table["target"].to_numpy()[kept], "seed": seed}
+    if SEED in table:
+        options["control_seeds"] = table[SEED].to_numpy()[kept]
     if len(values) == 1:
-        return list(by_sentence(values[0], sentences, strata=strata, seed=seed))
+        return list(by_sentence(values[0], sentences, **options))
     a, b = values
-    return list(harmonic_by_sentence(a, b, sentences, strata=strata, seed=seed))
+    return list(harmonic_by_sentence(a, b, sentences, **options))
 
 
 def difference(
@@ -85,7 +91,8 @@ def difference(
 ) -> dict[str, list[float]]:
     """The method's joint and LFS less the control's, on the same sentences, with 95 % intervals.
 
-    Both are rows of one setting. Raises `SteerlabError` for a sentence that one of them lacks.
+    Both are rows of one setting. Where one is of several seeds, the interval covers other seeds
+    too. Raises `SteerlabError` for a sentence that one of them lacks.
     """
     a = outputs(method)
     b = outputs(control)
@@ -97,6 +104,8 @@ def difference(
             b[column].to_numpy(float),
             b["sentence"].to_numpy(),
             strata=a["target"].to_numpy(),
+            a_seeds=a[SEED].to_numpy() if SEED in a else None,
+            b_seeds=b[SEED].to_numpy() if SEED in b else None,
             seed=seed,
         )
         differences[name] = list(interval)
@@ -130,7 +139,8 @@ def curve(rows: pd.DataFrame, *, x: str, value: str, by: str) -> pd.DataFrame:
         strata = part["target"].to_numpy() if "target" in part.columns else None
         values = part[value].to_numpy(float)
         sentences = part["sentence"].to_numpy()
-        mean, low, high = by_sentence(values, sentences, strata=strata)
+        seeds = part[SEED].to_numpy() if SEED in part.columns else None
+        mean, low, high = by_sentence(values, sentences, strata=strata, control_seeds=seeds)
         points.append(
             {"by": name, "x": position, "value": mean, "low": low, "high": high, "n": len(part)}
         )

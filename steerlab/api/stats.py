@@ -1,12 +1,13 @@
 """Statistics of rows: intervals, paired tests, choices made on dev, curves along the dose."""
 
-from steerlab.analysis.choices import choose, choose_each
+from steerlab.analysis.choices import choice_stability, choose, choose_each
 from steerlab.analysis.dose import dose_curve, equal
 from steerlab.analysis.intervals import by_sentence, paired_difference
 from steerlab.analysis.tests import holm, paired_test
 
 __all__ = [
     "by_sentence",
+    "choice_stability",
     "choose",
     "choose_each",
     "dose_curve",

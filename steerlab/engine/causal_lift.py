@@ -22,8 +22,8 @@ from steerlab.engine.prompts import prompt
 from steerlab.engine.requirements import need_sae, need_source, need_words
 from steerlab.estimate.units import Selection
 from steerlab.estimate.units.controls import need_of
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 
 STRENGTHS = (1.0, 2.0, 4.0)

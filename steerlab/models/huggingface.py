@@ -16,8 +16,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.models.anatomy import Anatomy
 from steerlab.models.branching import Branch, joining
 from steerlab.models.hooks import attach
-from steerlab.models.model import Head
-from steerlab.models.model import Model as Model  # other modules take it from here
+from steerlab.models.model import Head, Model
 from steerlab.models.positions import HookFn, Positions
 from steerlab.models.stream import twin
 

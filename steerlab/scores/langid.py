@@ -42,7 +42,7 @@ class Identifier(ABC):
     """Names the language of texts; `identifier` makes one from a fastText file, and `lingua` one of
     another kind.
 
-    Args:
+    Attributes:
         name: everything that decides an answer, as a manifest records it.
         languages: the codes of `core.languages.LANGUAGES` that it can name; no text is ever found
             to be in another one of them.

@@ -7,7 +7,7 @@ import pandas as pd
 
 from steerlab.edits import Edit, stack
 from steerlab.engine.decoding import decode
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.scores.text import first_line
 
 

@@ -23,7 +23,7 @@ from steerlab.engine.latent_pairs import latent_pairs
 from steerlab.engine.prompts import prompt
 from steerlab.estimate import variant
 from steerlab.estimate.units.foxp2 import candidates, foxp2_features
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE, saes
 from steerlab.sweeps.methods import METHODS, NOTHING, Readings, known
 from steerlab.sweeps.own import Own

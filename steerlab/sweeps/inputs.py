@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from steerlab.core.corpus import Corpus
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.engine.prompts import encode, prompt
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sweeps.cell import RUN, Cell
 
 

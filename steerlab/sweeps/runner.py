@@ -19,7 +19,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Operator
 from steerlab.engine import batching
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.scores.judges import Judge, Retrieval
 from steerlab.scores.langid import Identifier
 from steerlab.sweeps.cell import FORMAT, INDEX, Batch, Cell, Row

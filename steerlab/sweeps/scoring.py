@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from steerlab.engine.cross_entropy import bits_per_byte
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.scores.judges import Answer, Judge, score
 from steerlab.scores.langid import Identifier
 

@@ -15,8 +15,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending, read_json, write_json
 from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.langid import identifier
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit, need_directions

@@ -1,4 +1,4 @@
-"""From rows to the scores of CLaS-Bench, all in percent, with 95 % intervals by resampling
+"""From rows to the scores of CLaS-Bench, all in percent, with 95 % intervals over
 questions.
 
 LFS (language forcing success): the share of answers that the identifier reads as the target
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from steerlab.analysis.comparisons import comparisons
 from steerlab.analysis.intervals import (
@@ -112,9 +113,15 @@ def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[floa
         for rows in (a, b)
         for part in (rows[column].to_numpy(float), rows["sentence"].to_numpy())
     ]
-    return list(
-        paired_difference(*sides, strata=a["target"].to_numpy(), resamples=RESAMPLES, seed=seed)
+    interval = paired_difference(
+        *sides,
+        strata=a["target"].to_numpy(),
+        a_seeds=_seeds(a),
+        b_seeds=_seeds(b),
+        resamples=RESAMPLES,
+        seed=seed,
     )
+    return list(interval)
 
 
 def _flat(scored: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def _mean(rows: pd.DataFrame, column: str, seed: int) -> Interval:
 
 
 def _combined(rows: pd.DataFrame, seed: int) -> Interval:
-    """S with its interval: each draw averages LFS over its answers and OR over its rated ones."""
+    """S with its interval: LFS is averaged over all answers and OR over its rated ones."""
     rated = rows["rating"].notna().to_numpy()
     if not rated.any():
         return UNKNOWN
@@ -139,10 +146,17 @@ def _combined(rows: pd.DataFrame, seed: int) -> Interval:
 
 
 def _drawn(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """What is drawn: questions, within targets if those share none, as in `results.result`."""
+    """What varies: questions, within targets if those share none, and the seeds of a control, as in
+    `results.result`."""
     return {
         "sentences": rows["sentence"].to_numpy(),
         "strata": rows["target"].to_numpy(),
+        "control_seeds": _seeds(rows),
         "resamples": RESAMPLES,
         "seed": seed,
     }
+
+
+def _seeds(rows: pd.DataFrame) -> NDArray[Any] | None:
+    """The seed of a control of each row, if the rows say it."""
+    return rows["seed"].to_numpy() if "seed" in rows.columns else None

@@ -26,7 +26,7 @@ def markdown(scored: pd.DataFrame, *, title: str, notes: Sequence[str]) -> str:
     for group, heading in (("target", "By target"), ("source", "By source")):
         parts += [f"## {heading}", "S / joint, in percent.", _by_language(_records(scored, group))]
     parts.append(
-        "In percent, with 95 % intervals by resampling questions. LFS: answers in the target "
+        "In percent, with 95 % intervals over questions. LFS: answers in the target "
         "language. OR: mean "
         "rating. S: harmonic mean of these two averages. joint: answers in the language that have "
         "the full rating."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.languages import LANGUAGES
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.studies.feature_card.reading import Example, Reading
 

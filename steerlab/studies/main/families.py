@@ -17,7 +17,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.moments import Moments
 from steerlab.engine.collect import collect
 from steerlab.figures import cophenetic
-from steerlab.models.huggingface import Model
+from steerlab.models.model import Model
 
 # The names of the neighbours that are compared, as tables and figures show them.
 MEANS = "main"

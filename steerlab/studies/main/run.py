@@ -12,8 +12,8 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_ending, read_json
 from steerlab.core.settings import takes
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.studies.main.page import write_report
 from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.study import Study

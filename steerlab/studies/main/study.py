@@ -20,8 +20,8 @@ from steerlab.core.files import write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
-from steerlab.models.huggingface import Model
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 from steerlab.scores.judges import DISTRACTORS
 from steerlab.scores.langid import identifier
 from steerlab.studies.main.drawing import figures_of, write_figures

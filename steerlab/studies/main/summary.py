@@ -6,9 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from steerlab.analysis.choices import Setting
 from steerlab.analysis.comparisons import against, by_language, together
-from steerlab.analysis.dose import along
+from steerlab.analysis.dose import along_held_out
 from steerlab.analysis.results import difference, result
 from steerlab.studies.main.plan import MAIN, Plan
 from steerlab.studies.protocol import Report
@@ -34,7 +33,7 @@ def results_of(report: Report, plan: Plan, *, seed: int, raced: bool) -> dict[st
             for name, (layer, strength) in report.choices.items()
         },
         **_tested(tables, controls, plan, seed=seed),
-        **_on_dev(report.dev, report.choices, plan, seed=seed, raced=raced),
+        **_on_dev(report.dev, plan, seed=seed, raced=raced),
     }
 
 
@@ -56,16 +55,14 @@ def _tested(
     return {"tests": tests}
 
 
-def _on_dev(
-    dev: pd.DataFrame, choices: dict[str, Setting], plan: Plan, *, seed: int, raced: bool
-) -> dict[str, Any]:
+def _on_dev(dev: pd.DataFrame, plan: Plan, *, seed: int, raced: bool) -> dict[str, Any]:
     """Scores along the dose, and what a choice for each language would gain."""
     methods = plan.names
     gains: dict[str, Any] = {}
     # A race dropped settings that some languages would take.
     if dev["sentence"].nunique() > 3 and not raced:
         gains = by_language(dev, methods, seed=seed)
-    doses = along(dev, {name: choices[name] for name in methods}, main=MAIN, seed=seed)
+    doses = along_held_out(dev, methods, main=MAIN, seed=seed)
     return {"by_language": gains, "doses": doses}
 
 

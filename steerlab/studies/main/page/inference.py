@@ -2,7 +2,7 @@
 language."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steerlab.figures.style import CONTROLS, readable
@@ -35,7 +35,8 @@ class Power:
     """What was tested, how it was corrected, and the differences that so many sentences can see.
 
     `least` and `least_corrected` are given where no test can pass `alpha`, `seen` and
-    `seen_corrected` (ranges over the comparisons) where a difference can be seen at all.
+    `seen_corrected` (ranges over the comparisons) where a difference can be seen at all. `coincide`
+    has the methods that gave the same texts, in lists.
     """
 
     sentences: str
@@ -48,6 +49,7 @@ class Power:
     seen: str
     seen_corrected: str
     worth: Worth | None
+    coincide: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Doses:
-    """Methods along the dose; `dose` and `shared` only where their doses have a range in common."""
+    """Methods along the dose; `dose` and `shared` only where their doses have a range in common.
+    `chosen_on` and `read_on` count the sentences that chose the layers and that the curves are of,
+    where these are different ones."""
 
     level: float
     dose: float | None
     shared: tuple[float, float] | None
     curves: list[Curve]
+    chosen_on: str = ""
+    read_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ def power(summary: Mapping[str, Any]) -> Power:
         seen=_range([pair["detects"] for pair in pairs]),
         seen_corrected=_range([pair["detects_holm"] for pair in pairs]),
         worth=_worth(summary),
+        coincide=[[readable(name) for name in names] for names in tested.get("coincide", [])],
     )
 
 
@@ -198,7 +205,16 @@ def doses(summary: Mapping[str, Any]) -> Doses | None:
         for name, curve in read["curves"].items()
     ]
     shared = tuple(read["range"]) if read["range"] else None
-    return Doses(level=read["level"], dose=read["dose"], shared=shared, curves=curves)
+    # A run of an older version read the lines that chose the layer, and has no counts.
+    counts = read.get("sentences", {}) if read.get("held out") else {}
+    return Doses(
+        level=read["level"],
+        dose=read["dose"],
+        shared=shared,
+        curves=curves,
+        chosen_on=str(counts.get("chosen on", "")),
+        read_on=str(counts.get("read on", "")),
+    )
 
 
 def by_language(summary: Mapping[str, Any]) -> ByLanguage | None:

@@ -99,5 +99,5 @@ def _judged(row: Mapping[Any, Any]) -> str:
     if row["in_language"]:
         return f"{identified} · nearer to another sentence"
     if row.get("relevant"):
-        return f"{identified} · its own thing, in the wrong language"
+        return f"{identified} · own sentence recognised, in the wrong language"
     return identified
