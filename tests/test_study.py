@@ -107,7 +107,7 @@ def test_the_curve_along_the_dose_is_that_of_the_dev_rows(summary, rows):
     assert told["range"] == pytest.approx([means["dose"].min(), means["dose"].max()])
     expected = np.trapezoid(means["joint"], means["dose"]) / (told["range"][1] - told["range"][0])
     assert found["area"][0] == pytest.approx(expected)
-    assert found["at"][0] == pytest.approx(means.loc[strength, "joint"])
+    assert found["at"][0] == pytest.approx(means["joint"].loc[strength])
     assert found["least"]["highest"] == pytest.approx(means["in_language"].max())
 
 
