@@ -53,10 +53,9 @@ def show(scored: pd.DataFrame, notes: Sequence[str], *, console: Console) -> Non
 
 
 def _records(scored: pd.DataFrame, *groups: str) -> list[dict[str, Any]]:
-    return [
-        {str(k): v for k, v in row.items()}
-        for row in scored[scored["group"].isin(groups)].to_dict("records")
-    ]
+    """The rows of some groups, by their columns' names."""
+    records = scored[scored["group"].isin(groups)].to_dict("records")
+    return [{str(name): value for name, value in record.items()} for record in records]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -69,7 +68,7 @@ def _interval_of(row: Mapping[str, Any], name: str) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    if value != value:
+    if value != value:  # NaN: there were no ratings
         return "–"
     return f"{_number(value)} [{_number(low)}, {_number(high)}]"
 
@@ -83,6 +82,7 @@ def _number(value: float) -> str:
 
 
 def _by_language(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with a line for each language and a column for each method."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     langs = list(dict.fromkeys(row["language"] for row in rows))
     entries = {
@@ -97,5 +97,6 @@ def _by_language(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column on the left, numbers on the right."""
     ruled = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

@@ -120,7 +120,7 @@ class _Best:
 def _values(
     inputs: InOrder, sae: SAE, units: Sequence[int], ids: list[list[int]]
 ) -> list[Float[Tensor, "pos unit"]]:
-    """The features at every token of each text that counts."""
+    """The features of each text, at those of its tokens that count (no BOS, no padding)."""
     model = inputs.model
     need_room(model, ids)
 
@@ -133,14 +133,18 @@ def _values(
         text = forward.read(model, [ids[row] for row in rows], [(sae.site, sae.layer, look)])
         return [own[counted] for own, counted in zip(seen[0], text.cpu(), strict=True)]
 
-    return [values for part in inputs.run(ids, work) for values in part]
+    by_text: list[Tensor] = []
+    for of_batch in inputs.run(ids, work):
+        by_text += of_batch
+    return by_text
 
 
 def latents(
     sae: SAE, units: Sequence[int], h: Float[Tensor, "*any width"]
 ) -> Float[Tensor, "*any unit"]:
-    """Only some of the latents; a topk SAE has to compute them all."""
+    """The values of some latents."""
     if sae.kind == "topk":
+        # Which are on depends on all of them.
         return sae.encode(h)[..., list(units)]
     encoder, bias, threshold = sae.readers(units)
     pre = h.float() @ encoder.mT + bias

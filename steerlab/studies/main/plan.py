@@ -29,6 +29,7 @@ def spread_layers(count: int, *, quick: bool = False, full: bool = False) -> tup
     if full:
         return tuple(range(count))
     few = min(2 if quick else 4, count)
+    # Of n layers the ends of n equal parts: the last layer is one of them, the first is none.
     return tuple(sorted({round((count - 1) * (i + 1) / few) for i in range(few)}))
 
 
@@ -48,7 +49,7 @@ def control_fits(*, wrong: bool = True) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The grid of a run.
+    """What a run of the main job tries.
 
     Args:
         source: the language of the prompts.
@@ -92,8 +93,8 @@ class Plan:
 
     @property
     def design(self) -> Design:
-        """Every method and control at every layer and strength; the model as it is and the
-        instruction beside them."""
+        """What is compared: every method and control at every layer and strength, beside the model
+        as it is and the prompt with an instruction."""
         methods = [
             Method(
                 name=method_name(estimator, operator),
@@ -121,8 +122,11 @@ class Plan:
         )
 
     def removal(self, layer: int) -> list[Cell]:
-        """Continue a run of two lines of each language while its direction is removed: does the
-        language go?"""
+        """Cells that ask whether a language goes when its direction is removed.
+
+        The model continues two lines of a language, as it is, with a growing fraction of the main
+        method's direction removed, and with as much of random directions removed.
+        """
         cells = []
         for lang in self.dev_targets:
             cells.append(
