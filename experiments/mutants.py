@@ -167,10 +167,8 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         yield "constant", ast.Constant(node.value + 1 if node.value < 1 else node.value - 1)
     if isinstance(node, ast.Attribute) and node.attr in NAMES:
         yield f"{node.attr} -> {NAMES[node.attr]}", ast.Attribute(node.value, NAMES[node.attr])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NAMES:
-        if node.func.id in ("min", "max"):
-            call = ast.Call(ast.Name(NAMES[node.func.id]), node.args, node.keywords)
-            yield f"{node.func.id} -> {NAMES[node.func.id]}", call
+    if isinstance(node, ast.Name) and node.id in ("min", "max"):
+        yield f"{node.id} -> {NAMES[node.id]}", ast.Name(NAMES[node.id])
 
 
 def replaced(text: str, node: ast.expr, changed: ast.expr) -> str:
