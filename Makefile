@@ -5,7 +5,7 @@ WORK := build/polyglot
 WORKERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check notebooks figures docs bench gate rebuild
+.PHONY: help setup run test check notebooks figures docs bench gate mutants rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -43,6 +43,9 @@ bench: $(READY) ## measure speed and memory
 
 gate: $(READY) ## hash the results of small jobs: ARGS="--out before.json", and after a change ARGS="--against before.json"
 	$(BIN)/python experiments/bench/gate.py $(ARGS)
+
+mutants: $(READY) ## make small faults in a copy of the code and see whether a test fails: ARGS="--sample 30 --seed 0"
+	$(BIN)/python experiments/mutants.py $(ARGS)
 
 rebuild: $(READY) ## after the packaged model has changed: its card, SAEs, their card, every page of results (TEXT=, WORK=)
 	test -n "$(TEXT)" || { echo "make rebuild TEXT=folder with mono/, pairs/ and parallel/ [WORK=folder]" >&2; exit 1; }
