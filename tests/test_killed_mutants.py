@@ -190,10 +190,6 @@ def test_lda_counts_how_far_the_other_languages_lie_apart() -> None:
     assert unit @ theirs / np.linalg.norm(theirs) > 0.9999
     # Without what lies between es and ja the direction is another.
     apart = np.concatenate([part - part.mean(0) for part in x.split(300)])
-<<<<<<< HEAD
-    within = np.concatenate(list(np.split(apart, 3)))
-=======
->>>>>>> m1
     weights = np.repeat([0.5, 0.25, 0.25], 300)[:, None] / 300
     step = x[:300].mean(0).numpy() - x[300:].mean(0).numpy()
     blind = np.linalg.solve((apart * weights).T @ apart, step)

@@ -250,13 +250,8 @@ def _logistic(
     def relative(flat: np.ndarray) -> float:
         if not np.array_equal(flat, last[0]):
             evaluated(flat)
-<<<<<<< HEAD
-        size = max(float(np.linalg.norm(flat[:-classes])), 1e-30)
-        return float(np.linalg.norm(last[1])) / size
-=======
         size = float(np.linalg.norm(flat[:-classes]))
         return float(np.linalg.norm(last[1])) / max(size, 1e-30)
->>>>>>> m1
 
     def enough(intermediate_result: Any) -> None:
         # SciPy's own rules, of the largest entry or of the loss, are no bound on the weights.
