@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("estimate", "edits", "analysis", "scores")
@@ -146,6 +147,8 @@ def mutations(path: Path) -> Iterator[Mutant]:
         if not isinstance(function, ast.FunctionDef):
             continue
         for node in ast.walk(ast.Module(function.body, [])):
+            if not isinstance(node, ast.expr):
+                continue
             for kind, changed in changes(node):
                 yield Mutant(name, node.lineno, kind, before, replaced(before, node, changed))
 
@@ -163,8 +166,10 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         one = isinstance(node.right, ast.Constant) and node.right.value == 1
         if one and isinstance(node.op, ast.Add | ast.Sub):
             yield "dropped 1", node.left
+    # `type`, since True is an int too.
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield "constant", ast.Constant(node.value + 1 if node.value < 1 else node.value - 1)
+        value: Any = node.value
+        yield "constant", ast.Constant(value + 1 if value < 1 else value - 1)
     if isinstance(node, ast.Attribute) and node.attr in NAMES:
         yield f"{node.attr} -> {NAMES[node.attr]}", ast.Attribute(node.value, NAMES[node.attr])
     if isinstance(node, ast.Name) and node.id in ("min", "max"):
