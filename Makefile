@@ -16,7 +16,7 @@ run: $(READY) ## the main job: from model to report page
 	$(BIN)/steerlab run $(ARGS)
 
 test: $(READY) ## the tests, README included, in two processes (WORKERS=)
-	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --durations 20 $(ARGS)
 
 check: $(READY) ## style, types, floors
 	$(BIN)/ruff check

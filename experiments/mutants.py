@@ -44,14 +44,14 @@ HAND = (
     ("edits/operators.py", 'need_finite("strength", strength) * direction.gap\n    need_basis(direction, "to push along")', 'need_finite("strength", strength) * direction.gap.mean().expand_as(direction.gap)\n    need_basis(direction, "to push along")'),
     ("analysis/geometry/matrices.py", "moved[:, 0] - (moved[:, 0] @ basis.T) @ basis", "moved[:, 0]"),
     ("estimate/lda_and_probe.py", " + apart.T @ apart / len(others)", ""),
-    ("estimate/eigengap.py", "real = real[real > zero][: largest + 1]", "real = real[: largest + 1]"),
+    ("estimate/eigengap.py", "nonzero = nonzero[nonzero > zero][: largest + 1]", "nonzero = nonzero[: largest + 1]"),
     ("estimate/eigengap.py", "[: largest + 1]", "[:largest]"),
     ("estimate/sparse.py", "abs(layer - ANCHOR * last)", "abs(layer - last / 2)"),
     ("estimate/sparse.py", "moments.pooled[:, moments.layers.index(below)]", "moments.pooled[:, moments.layers.index(last)]"),
     ("analysis/tests.py", "(size - 1) * intraclass", "(total / count - 1) * intraclass"),
     ("estimate/units/culnig.py", "score.std(0, correction=0)", "score.std(0)"),
     ("estimate/units/langfir.py", "kept = share >= consistency", "kept = share > consistency"),
-    ("estimate/units/langfir.py", "other <= noise", "other < noise"),
+    ("estimate/units/langfir.py", "noise_share <= noise", "noise_share < noise"),
 )  # fmt: skip
 
 COMPARISONS = {

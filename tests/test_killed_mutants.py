@@ -4,6 +4,8 @@
 """
 
 import math
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,8 @@ from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.culnig import culnig
 from steerlab.estimate.units.langfir import langfir
 from steerlab.estimate.units.selection import Selection
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def directions(layers: int = 2, *, langs: tuple[str, ...] = UNIT_LANGS) -> Directions:
@@ -276,3 +280,11 @@ def test_langfirs_thresholds_are_inclusive() -> None:
     noise.texts_on[:, 0] = torch.tensor([1.0, 1.0, 2.0]).double()
     found = langfir(firing, noise, consistency=0.8, noise=0.1)
     assert found.chosen[0, 0].tolist() == [True, False, False]
+
+
+def test_the_mutants_made_by_hand_are_of_the_code_as_it_is() -> None:
+    script = runpy.run_path(str(ROOT / "experiments" / "mutants.py"))
+    assert len(script["HAND"]) >= 17
+    for path, before, after in script["HAND"]:
+        assert before != after
+        assert (ROOT / "steerlab" / path).read_text("utf-8").count(before) == 1, (path, before)
