@@ -37,7 +37,7 @@ from steerlab.edits import (
     overwrite,
     push,
 )
-from steerlab.edits.operators import random_shift
+from steerlab.edits.operators import random_shift, shift
 
 
 def test_the_table_lists_every_operator_with_its_knob_and_its_identity() -> None:
@@ -100,7 +100,7 @@ def test_records_that_leave_something_out_are_refused() -> None:
         ({"knob": "size"}, "the record of add names the knob 'size'; it has strength, positions"),
         ({"identity": {"fraction": 0.0}}, "the record of add names the knob 'fraction'"),
         ({"unit": "", "grid": ()}, "the record of add leaves out unit, grid; an operator has"),
-        ({"identity": {}}, "the record of add leaves out identity"),
+        ({"identity": {}, "change": shift}, "the record of add leaves out identity"),
         ({"no_twin": ""}, "has either a random twin or, in no_twin, the reason"),
         ({"twin": random_shift}, "has either a random twin or, in no_twin, the reason"),
         ({"twin": random_shift, "no_twin": ""}, "has a twin, which belongs .*; give change= too"),
@@ -143,7 +143,8 @@ module.__path__.append(sys.argv[1])
 sys.modules["steerlab.edits"] = module
 spec.loader.exec_module(module)
 import steerlab as sl
-from steerlab.sweeps.grid import STEERING, Grid
+from steerlab.sweeps.grid import Grid
+from steerlab.sweeps.methods import STEERING
 from steerlab.edits import stretch
 assert "stretch" in sl.edits.__all__ and "stretch" in sl.edits.OPERATORS
 assert STEERING["stretch"] == (0.5, 1.0)

@@ -129,7 +129,7 @@ def test_operators_run_with_what_can_take_them() -> None:
     assert suits("signed_shift", "foxp2")
     assert not suits("signed_shift", "langfir")
     with pytest.raises(
-        SteerlabError, match="operators.neuron_add: it needs what lape, nju, culnig makes"
+        SteerlabError, match="operators.neuron_add: it needs what culnig, lape, nju makes"
     ):
         Grid.of({"estimators": ["langfir"], "operators": {"add": [1.0], "neuron_add": [1.0]}})
     with pytest.raises(SteerlabError, match="there is no estimator 'lapse'"):

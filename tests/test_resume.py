@@ -146,10 +146,10 @@ def test_a_sample_does_not_depend_on_the_rows_beside_it(lively):
 def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeypatch, capsys):
     edit = Cell.edit
 
-    def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
+    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Edit:
         if cell.layer == 1 and cell.strength == 0.5:
             raise SteerlabError("this edit cannot be made")
-        return edit(cell, directions, sentence)
+        return edit(cell, directions, sentence, operators)
 
     monkeypatch.setattr(Cell, "edit", broken)
     rows = runner(str(lively("llama")), tmp_path).run(grid())
@@ -195,10 +195,10 @@ def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(
     process."""
     edit, poor = Cell.edit, grid()[5]
 
-    def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
+    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Edit:
         if cell == poor and sentence == line:
             raise SteerlabError("not this line")
-        return edit(cell, directions, sentence)
+        return edit(cell, directions, sentence, operators)
 
     some, made = grid()[3:7], runner(str(lively("llama")), tmp_path)
     monkeypatch.setattr(Cell, "edit", broken)
@@ -244,10 +244,10 @@ def test_seeds_are_other_samples(lively):
 def test_a_race_drops_settings_of_which_a_cell_failed(lively, monkeypatch):
     edit = Cell.edit
 
-    def broken(cell: Cell, directions: Any, sentence: int) -> Edit:
+    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Edit:
         if cell.layer == 1:
             raise SteerlabError("no such layer")
-        return edit(cell, directions, sentence)
+        return edit(cell, directions, sentence, operators)
 
     monkeypatch.setattr(Cell, "edit", broken)
     cells = [cell for cell in grid() if cell.operator == "add" and cell.draw == 0]
