@@ -99,7 +99,7 @@ def table(summary: dict) -> str:
     return f"""
 `make run`: {summary["model"]}, {summary["source"]} to {len(summary["targets"])} languages, {summary["n_sentences"]}
 test sentences, {summary["n_outputs"]} outputs a method, {summary["seconds"]:.0f} seconds and
-{summary["peak_rss_bytes"] / 2**30:.1f} GiB on two cores without bf16. Chance for relevance is {summary["chance"]:.3f};
+{summary["peak_rss_bytes"] / 2**30:.1f} GiB on two cores. Chance for relevance is {summary["chance"]:.3f};
 controls in italics; brackets are 95 % intervals.
 Chosen {summary["choice"]}.
 
