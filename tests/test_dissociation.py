@@ -86,13 +86,13 @@ def test_differences_are_paired_by_sentence() -> None:
 
 def test_languages_of_other_sentences_have_wider_intervals() -> None:
     """A sentence's own hardness leaves a paired difference and stays in an unpaired one."""
-    rows = planted(2 * np.eye(2), noise=0)  # beyond 1, so that no difference looks like a share
-    rows["rise"] += rows["sentence"].map({str(s): 2 * s / 3 for s in range(12)})
+    rows = planted(np.eye(2), noise=0)
+    rows["rise"] += rows["sentence"].map({str(s): s / 3 for s in range(12)})
     apart = rows.assign(sentence=rows["language"] + rows["sentence"])
     paired, lone = dissociation(rows).iloc[0], dissociation(apart).iloc[0]
-    assert lone["i_more"] == pytest.approx(paired["i_more"]) == pytest.approx(2)
-    assert (paired["i_more_low"], paired["i_more_high"]) == pytest.approx((2, 2))
-    assert lone["i_more_low"] < 1 < 3 < lone["i_more_high"]
+    assert lone["i_more"] == pytest.approx(paired["i_more"]) == pytest.approx(1)
+    assert (paired["i_more_low"], paired["i_more_high"]) == pytest.approx((1, 1))
+    assert lone["i_more_low"] < 0.5 < 1.5 < lone["i_more_high"]
     assert lone["n"] == 12
     uneven = dissociation(
         apart.drop(index=apart[(apart["language"] == "de") & (apart.index > 24)].index)

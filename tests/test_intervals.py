@@ -328,3 +328,18 @@ def test_errors_say_what_to_do() -> None:
         by_sentence(np.ones(3), np.arange(3), strata=np.arange(2))
     with pytest.raises(SteerlabError, match="1 of 3 values are not finite: drop"):
         by_sentence(np.array([1.0, np.nan, 0.0]), np.arange(3))
+
+
+def test_shares_are_told_and_not_guessed_from_values_that_lie_between_0_and_1() -> None:
+    rng = np.random.default_rng(4)
+    nats = rng.uniform(0.2, 0.8, 12)
+    sentences = np.arange(12)
+    as_numbers = by_sentence(nats, sentences)
+    assert as_numbers == by_sentence(nats, sentences, share=False)
+    assert as_numbers != by_sentence(nats, sentences, share=True)
+    ones = np.ones(12)
+    assert by_sentence(ones, sentences) == by_sentence(ones, sentences, share=True)
+    assert by_sentence(ones, sentences)[1] < 0.8, "twelve successes of twelve"
+    assert by_sentence(ones, sentences, share=False) == (1, 1, 1), "twelve times one nat"
+    with pytest.raises(SteerlabError, match="shares lie between 0 and 1, and the values between"):
+        by_sentence(3 * nats, sentences, share=True)

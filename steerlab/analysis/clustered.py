@@ -48,8 +48,8 @@ class ClusteredMean:
 
     @property
     def share(self) -> bool:
-        """Whether the mean is one of values between 0 and 1."""
-        return self.table.bounded
+        """Whether the mean is one of shares."""
+        return self.table.share
 
     @property
     def unvaried(self) -> bool:
@@ -61,6 +61,7 @@ def clustered_mean(
     values: Array,
     sentences: Array,
     *,
+    share: bool | None = None,
     strata: Array | None = None,
     control_seeds: Array | None = None,
 ) -> ClusteredMean:
@@ -68,7 +69,7 @@ def clustered_mean(
 
     Raises `SteerlabError` as `by_sentence` does, whose arguments these are.
     """
-    table = gather(values, sentences)
+    table = gather(values, sentences, share=share)
     return _mean_of(table, values, sentences, strata_of(sentences, strata), control_seeds)
 
 

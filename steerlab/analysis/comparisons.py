@@ -249,5 +249,7 @@ def _joint(rows: pd.DataFrame, seed: int) -> list[float]:
     table = outputs(rows)
     sentences = table["sentence"].to_numpy()
     targets = table["target"].to_numpy()
-    interval = by_sentence(table["joint"].to_numpy(float), sentences, strata=targets, seed=seed)
+    interval = by_sentence(
+        table["joint"].to_numpy(float), sentences, share=True, strata=targets, seed=seed
+    )
     return list(interval)

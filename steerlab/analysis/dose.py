@@ -13,6 +13,7 @@ from jaxtyping import Float
 from steerlab.analysis.choices import Setting, choose, halves, whole
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.sentences import Interval
+from steerlab.core.columns import is_share
 from steerlab.core.errors import SteerlabError
 
 ENOUGH = 0.9  # the share of outputs in a language from which on it counts as spoken
@@ -43,19 +44,21 @@ class DoseCurve:
 
     The dose of a point is the mean over all rows of its strength, the same for every sentence. So a
     score at a dose, or an area, is a weighted sum of each sentence's own scores, and has an
-    interval by resampling sentences.
+    interval over sentences.
 
     Args:
         strengths: of each point.
         doses: of each point, rising.
         scores: of each sentence at each point.
         sentences: which sentences these are.
+        share: whether the score is a share, as for `by_sentence`.
     """
 
     strengths: Float[np.ndarray, " point"]
     doses: Float[np.ndarray, " point"]
     scores: Float[np.ndarray, "sentence point"]
     sentences: np.ndarray
+    share: bool | None = None
 
     @property
     def means(self) -> Float[np.ndarray, " point"]:
@@ -104,7 +107,7 @@ class DoseCurve:
         return np.stack(columns, axis=1)
 
     def _weighted_score(self, weights: Float[np.ndarray, " point"], seed: int) -> Interval:
-        return by_sentence(self.scores @ weights, self.sentences, seed=seed)
+        return by_sentence(self.scores @ weights, self.sentences, share=self.share, seed=seed)
 
     def _need_range(self, low: float, high: float) -> None:
         """Raise where the doses lie outside those that were run: nothing is extrapolated."""
@@ -149,6 +152,7 @@ def dose_curve(rows: pd.DataFrame, method: str, layer: int, *, value: str = "joi
         doses=doses.to_numpy(float),
         scores=scores.to_numpy(float),
         sentences=scores.index.to_numpy(),
+        share=is_share(value),
     )
 
 

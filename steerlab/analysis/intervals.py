@@ -7,17 +7,21 @@ language), sentences vary within each language: which languages were read is no 
 differences must not widen the interval. `strata` names the language of each row and decides which
 it is.
 
-Shares and means of values between 0 and 1 have a formula (`clustered_share`); only other numbers
-and statistics are resampled. What covers the truth how often is in docs/coverage.md.
+Shares and averages of them have a formula (`clustered_share`); only other numbers and statistics
+are resampled. What covers the truth how often is in docs/coverage.md.
 
 Everywhere `[row]` is an axis of outputs, an `Interval` is (value, low, high), and
 
 - `sentences [row]` names the sentence of each output;
 - `strata [row]` names its language, or is None where all languages share their sentences;
+- `share` says whether the values are shares: True for averages of zeros and ones, and for ratings
+  from 0 to 1; False for nats, ratios and the like, which may lie between 0 and 1 by chance. None
+  takes zeros and ones for shares, and nothing else;
 - `resamples` is the number of draws, `seed` decides them, `level` is that of the interval.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -57,6 +61,7 @@ def by_sentence(
     values: Array,
     sentences: Array,
     *,
+    share: bool | None = None,
     strata: Array | None = None,
     control_seeds: Array | None = None,
     resamples: int = 2000,
@@ -65,7 +70,7 @@ def by_sentence(
 ) -> Interval:
     """The mean of the values with its interval: (value, low, high).
 
-    Values between 0 and 1 get the clustered Wilson interval of `clustered_share`, in which nothing
+    Shares get the clustered Wilson interval of `clustered_share`, in which nothing
     is drawn. Other numbers get the expanded percentile interval of sentences drawn with
     replacement, each with all its rows; or, with seeds of a control, Student's. Where all sentences
     agree (no output is relevant, or every one is) there is no spread: zeros and ones then get
@@ -76,6 +81,7 @@ def by_sentence(
     Args:
         values: numbers or booleans, `[row]`.
         sentences: the sentence of each, `[row]`.
+        share: whether the values are shares; by default where all are zeros and ones.
         strata: the language of each, `[row]`, to take sentences within languages that share none.
         control_seeds: which of a control's seeds gave each, `[row]`: the interval then covers other
             seeds too.
@@ -83,7 +89,9 @@ def by_sentence(
         seed: decides the draws.
         level: of the interval.
     """
-    mean = clustered_mean(values, sentences, strata=strata, control_seeds=control_seeds)
+    mean = clustered_mean(
+        values, sentences, share=share, strata=strata, control_seeds=control_seeds
+    )
     if mean.unvaried:
         low, high = _unseen((mean,), mean.value, level=level, least=0.0)
     elif mean.share:
@@ -102,6 +110,7 @@ def paired_difference(
     b_values: Array,
     b_sentences: Array,
     *,
+    share: bool | None = None,
     strata: Array | None = None,
     a_seeds: Array | None = None,
     b_seeds: Array | None = None,
@@ -112,7 +121,7 @@ def paired_difference(
     """mean(a) - mean(b) with its interval, both sides of a sentence belonging together.
 
     Both sides need the same sentences, each with any number of rows: ten seeds of a control stand
-    against one run of a method. Values between 0 and 1 get the interval of `_difference_of_shares`,
+    against one run of a method. Shares get the interval of `_difference_of_shares`,
     others the expanded percentile interval of draws that take the same sentences on both sides, or
     with seeds Student's. Where all sentences agree, zeros and ones get what Clopper-Pearson's limit
     allows: that share of unseen sentences differs, each as much as two proportions can. Raises
@@ -123,6 +132,7 @@ def paired_difference(
         a_sentences: the sentence of each, `[row]`.
         b_values: the same of the other side, with rows of its own.
         b_sentences: the sentence of each of these.
+        share: as in `by_sentence`, of both sides.
         strata: the language of each row of a, `[row]`, as in `by_sentence`.
         a_seeds: which of a control's seeds gave each row of a, `[row]`.
         b_seeds: the same of b. The seeds of two sides are taken to be different ones.
@@ -130,7 +140,7 @@ def paired_difference(
         seed: decides the draws.
         level: of the interval.
     """
-    table_a, table_b = matched(a_values, a_sentences, b_values, b_sentences)
+    table_a, table_b = matched(a_values, a_sentences, b_values, b_sentences, share=share)
     groups = strata_of(a_sentences, strata)
     a = _mean_of(table_a, a_values, a_sentences, groups, a_seeds)
     b = _mean_of(table_b, b_values, b_sentences, groups, b_seeds)
@@ -156,6 +166,7 @@ def harmonic_by_sentence(
     sentences: Array,
     *,
     has_b: Array | None = None,
+    share: bool | None = None,
     strata: Array | None = None,
     control_seeds: Array | None = None,
     resamples: int = 2000,
@@ -166,7 +177,7 @@ def harmonic_by_sentence(
 
     Each score is averaged over all its rows, then the two averages are combined, and so are their
     limits (`_harmonic_of_shares`). Where one average is 0, the limits are the harmonic means of the
-    two averages' own. Scores beyond 0 and 1 get the expanded percentile interval of sentences drawn
+    two averages' own. What is no share gets the expanded percentile interval of sentences drawn
     with replacement, which knows no seeds of a control.
 
     Args:
@@ -175,6 +186,7 @@ def harmonic_by_sentence(
         sentences: the sentence of each, `[row]`.
         has_b: where some rows have no second score, whether each has one, `[row]`. The others count
             in a's average only; a draw of sentences without any b has no value and is left out.
+        share: as in `by_sentence`, of both scores.
         strata: the language of each, `[row]`, as in `by_sentence`.
         control_seeds: which of a control's seeds gave each, `[row]`, as in `by_sentence`.
         resamples: how many draws.
@@ -190,10 +202,11 @@ def harmonic_by_sentence(
             f"b has shape {b.shape}, has_b {with_b.shape} and sentences {sentences.shape}: give "
             "columns of the same rows"
         )
-    mean_a = clustered_mean(a, sentences, strata=strata, control_seeds=control_seeds)
+    mean_a = clustered_mean(a, sentences, share=share, strata=strata, control_seeds=control_seeds)
     mean_b = clustered_mean(
         b[with_b],
         sentences[with_b],
+        share=share,
         strata=None if strata is None else np.asarray(strata)[with_b],
         control_seeds=None if control_seeds is None else np.asarray(control_seeds)[with_b],
     )
@@ -207,6 +220,8 @@ def harmonic_by_sentence(
         shared = (variance - mean_a.variance - mean_b.variance) / 2
         low, high = _harmonic_of_shares(mean_a, mean_b, shared, level)
         return value, low, high
+    if 1 in Counter(mean_b.groups).values():  # b shows no spread, whatever a does
+        return value, math.nan, math.nan
     # b's rows among all sentences, so that a draw of sentences is one for both scores.
     spread_b = mean_b.table.among(mean_a.table.sentences)
     draws = _draws(mean_a.groups, resamples, seed)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paired_difference
 from steerlab.analysis.tables import need_columns
-from steerlab.core.columns import score_records, summary_key
+from steerlab.core.columns import is_share, score_records, summary_key
 from steerlab.core.errors import SteerlabError
 
 # What decides an output at one setting, but for the luck of sampling and a control's seeds.
@@ -78,6 +78,7 @@ def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:
     values = [column[kept] for column in columns]
     sentences = table["sentence"].to_numpy()[kept]
     options: dict[str, Any] = {"strata": table["target"].to_numpy()[kept], "seed": seed}
+    options["share"] = is_share(name)
     if SEED in table:
         options["control_seeds"] = table[SEED].to_numpy()[kept]
     if len(values) == 1:
@@ -103,6 +104,7 @@ def difference(
             a["sentence"].to_numpy(),
             b[column].to_numpy(float),
             b["sentence"].to_numpy(),
+            share=True,  # of several samples or seeds
             strata=a["target"].to_numpy(),
             a_seeds=a[SEED].to_numpy() if SEED in a else None,
             b_seeds=b[SEED].to_numpy() if SEED in b else None,
@@ -140,7 +142,9 @@ def curve(rows: pd.DataFrame, *, x: str, value: str, by: str) -> pd.DataFrame:
         values = part[value].to_numpy(float)
         sentences = part["sentence"].to_numpy()
         seeds = part[SEED].to_numpy() if SEED in part.columns else None
-        mean, low, high = by_sentence(values, sentences, strata=strata, control_seeds=seeds)
+        mean, low, high = by_sentence(
+            values, sentences, share=is_share(value), strata=strata, control_seeds=seeds
+        )
         points.append(
             {"by": name, "x": position, "value": mean, "low": low, "high": high, "n": len(part)}
         )

@@ -40,15 +40,15 @@ class Table:
         sentences: the distinct sentences, sorted, `[sentence]`.
         sums: the sum of each sentence's values, `[sentence]`.
         rows: how many rows each has, `[sentence]`.
-        binary: whether all values are zeros and ones.
-        bounded: whether all lie between 0 and 1.
+        binary: whether they are shares and all values are zeros and ones.
+        share: whether they are shares, or averages of them.
     """
 
     sentences: Array
     sums: Floats
     rows: Floats
     binary: bool
-    bounded: bool
+    share: bool
 
     @property
     def count(self) -> int:
@@ -68,7 +68,7 @@ class Table:
         sums[index] = self.sums
         rows = np.zeros(len(sentences))
         rows[index] = self.rows
-        return Table(sentences, sums, rows, self.binary, self.bounded)
+        return Table(sentences, sums, rows, self.binary, self.share)
 
     def mean(self) -> float:
         """The mean over all rows."""
@@ -83,10 +83,11 @@ class Table:
         return means
 
 
-def gather(values: Array, sentences: Array) -> Table:
+def gather(values: Array, sentences: Array, *, share: bool | None = None) -> Table:
     """Gather values `[row]` by their sentences `[row]`.
 
-    Raises `SteerlabError` for shapes that differ, for no rows and for values that are not finite.
+    Raises `SteerlabError` for shapes that differ, for no rows, for values that are not finite and
+    for shares beyond 0 and 1. `share` is that of `by_sentence`.
     """
     numbers = np.asarray(values, dtype=np.float64)
     labels = np.asarray(sentences)
@@ -109,12 +110,22 @@ def gather(values: Array, sentences: Array) -> Table:
     rows = np.bincount(index).astype(np.float64)
     # A weighted sum of ones may be a little off 1, and is a one all the same.
     binary = bool((np.minimum(np.abs(numbers), np.abs(numbers - 1)) < _SAME).all())
-    bounded = bool(numbers.min() > -_SAME and numbers.max() < 1 + _SAME)
-    return Table(names, sums, rows, binary, bounded)
+    if share and not (numbers.min() > -_SAME and numbers.max() < 1 + _SAME):
+        raise SteerlabError(
+            f"shares lie between 0 and 1, and the values between {numbers.min():g} and "
+            f"{numbers.max():g}; leave share= out, or give False"
+        )
+    share = binary if share is None else share
+    return Table(names, sums, rows, binary and share, share)
 
 
 def matched(
-    a_values: Array, a_sentences: Array, b_values: Array, b_sentences: Array
+    a_values: Array,
+    a_sentences: Array,
+    b_values: Array,
+    b_sentences: Array,
+    *,
+    share: bool | None = None,
 ) -> tuple[Table, Table]:
     """Both sides of a comparison gathered by sentence.
 
@@ -125,9 +136,10 @@ def matched(
         a_sentences: the sentence of each, `[row]`.
         b_values: the same of the other side, with rows of its own.
         b_sentences: the sentence of each of these.
+        share: as for `by_sentence`, of both sides.
     """
-    a = gather(a_values, a_sentences)
-    b = gather(b_values, b_sentences)
+    a = gather(a_values, a_sentences, share=share)
+    b = gather(b_values, b_sentences, share=share)
     if not np.array_equal(a.sentences, b.sentences):
         lone = np.setxor1d(a.sentences, b.sentences)
         raise SteerlabError(

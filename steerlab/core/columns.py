@@ -61,6 +61,16 @@ def score_records() -> dict[str, Score]:
     return exported("steerlab.scores", "RECORDS")
 
 
+def is_share(name: str) -> bool | None:
+    """Whether a column holds shares, by the record of its score; None for a column without one.
+
+    A harmonic mean is one of two shares. That the record decides, and not the values, keeps the
+    kind of a column's interval the same in every table.
+    """
+    record = score_records().get(name)
+    return None if record is None else record.aggregate != "mean"
+
+
 def summary_key(name: str) -> str:
     """What a summary calls the score of this column."""
     return score_records()[name].key or name

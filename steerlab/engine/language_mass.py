@@ -388,7 +388,9 @@ def mass_summary(rows: pd.DataFrame) -> pd.DataFrame:
             "unsteered": float(part["unsteered"].mean()),
         }
         for name in ("gain", "kl"):
-            interval = by_sentence(part[name].to_numpy(float), part["sentence"].to_numpy())
+            interval = by_sentence(
+                part[name].to_numpy(float), part["sentence"].to_numpy(), share=False
+            )
             line |= named(name, interval)
         table.append(line | {"n": len(part)})
     return pd.DataFrame(table)

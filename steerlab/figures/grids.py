@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.sentences import Interval
+from steerlab.core.columns import is_share
 from steerlab.core.languages import LANGUAGES, language
 from steerlab.figures.style import (
     DIVERGING,
@@ -177,9 +178,9 @@ def _interval(cell: pd.DataFrame, value: str) -> Interval:
     share none; by row where there are no sentences."""
     values = cell[value].to_numpy(float)
     if "sentence" not in cell.columns:
-        return by_sentence(values, np.arange(len(cell)))
+        return by_sentence(values, np.arange(len(cell)), share=is_share(value))
     strata = cell["target"].to_numpy() if "target" in cell.columns else None
-    return by_sentence(values, cell["sentence"].to_numpy(), strata=strata)
+    return by_sentence(values, cell["sentence"].to_numpy(), share=is_share(value), strata=strata)
 
 
 def _ordered(column: pd.Series) -> list[Any]:

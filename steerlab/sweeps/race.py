@@ -135,7 +135,7 @@ def _behind(rows: pd.DataFrame, setting: Setting, leader: Setting) -> bool:
     leader_scores, leader_sentences = _scores(rows, leader)
     if len(set(sentences)) < 2:
         return False  # one sentence has no interval
-    _, _, high = paired_difference(scores, sentences, leader_scores, leader_sentences)
+    _, _, high = paired_difference(scores, sentences, leader_scores, leader_sentences, share=True)
     return bool(high < 0)
 
 
@@ -151,7 +151,9 @@ def _table(
 ) -> pd.DataFrame:
     table = []
     for (method, layer, strength), part in rows.groupby(["method", *SETTING]):
-        joint, low, high = by_sentence(part["joint"].to_numpy(float), part["sentence"].to_numpy())
+        joint, low, high = by_sentence(
+            part["joint"].to_numpy(float), part["sentence"].to_numpy(), share=True
+        )
         table.append(
             {
                 "method": method,

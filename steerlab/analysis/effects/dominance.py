@@ -221,7 +221,9 @@ def _difference(
     shared = own.index.intersection(other.index)
     if len(shared):
         differences = own.loc[shared].to_numpy(float) - other.loc[shared].to_numpy(float)
-        interval = by_sentence(differences, shared.to_numpy(), resamples=resamples, seed=seed)
+        interval = by_sentence(
+            differences, shared.to_numpy(), share=False, resamples=resamples, seed=seed
+        )
         return interval, len(shared)
     # Without a sentence in common each language's are drawn by themselves. One mean of all values
     # is the difference of the two means, if each is weighted by the inverse of its language's
@@ -230,7 +232,9 @@ def _difference(
     values = np.concatenate([own * (count / len(own)), other * (-count / len(other))])
     strata = np.repeat([0, 1], [len(own), len(other)])
     sentences = np.concatenate([own.index, other.index])
-    interval = by_sentence(values, sentences, strata=strata, resamples=resamples, seed=seed)
+    interval = by_sentence(
+        values, sentences, share=False, strata=strata, resamples=resamples, seed=seed
+    )
     return interval, min(len(own), len(other))
 
 
@@ -305,6 +309,7 @@ def _diagonal(edits: pd.DataFrame, resamples: int, seed: int) -> Interval:
         own["sentence"].to_numpy(),
         others["rise"].to_numpy(float),
         others["sentence"].to_numpy(),
+        share=False,  # nats
         strata=own["language"].to_numpy(),
         resamples=resamples,
         seed=seed,

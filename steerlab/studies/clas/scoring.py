@@ -109,6 +109,7 @@ def _less(a: pd.DataFrame, b: pd.DataFrame, column: str, seed: int) -> list[floa
         a["sentence"].to_numpy(),
         b[column].to_numpy(float),
         b["sentence"].to_numpy(),
+        share=True,
         strata=a["target"].to_numpy(),
         a_seeds=_seeds(a),
         b_seeds=_seeds(b),
@@ -127,7 +128,7 @@ def _flat(scored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mean(rows: pd.DataFrame, column: str, seed: int) -> Interval:
-    return by_sentence(rows[column].to_numpy(float), **_drawn(rows, seed))
+    return by_sentence(rows[column].to_numpy(float), share=True, **_drawn(rows, seed))
 
 
 def _combined(rows: pd.DataFrame, seed: int) -> Interval:
@@ -137,7 +138,7 @@ def _combined(rows: pd.DataFrame, seed: int) -> Interval:
         return UNKNOWN
     spoken = rows["in_language"].to_numpy(float)
     relevance = rows["rating"].to_numpy(float)
-    return harmonic_by_sentence(spoken, relevance, has_b=rated, **_drawn(rows, seed))
+    return harmonic_by_sentence(spoken, relevance, has_b=rated, share=True, **_drawn(rows, seed))
 
 
 def _drawn(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
