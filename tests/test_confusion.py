@@ -15,15 +15,14 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 from steerlab.scores.confusion import (
     _SCRIPTS,
-    SIDE_EFFECTS,
     columns,
     label_agreement,
     line_pass,
     pass_rates,
     script_mixing,
-    side_effects,
     word_pass,
 )
+from steerlab.scores.costs import SIDE_EFFECTS, side_effects
 from steerlab.scores.langid import identifier, lingua
 from steerlab.scores.text import repetition
 

@@ -8,7 +8,7 @@ import torch
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import derangement
+from steerlab.core.samples import derangement
 from steerlab.edits import add
 from steerlab.estimate import controls
 

@@ -13,7 +13,8 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import Moments, Paired, Reservoir
+from steerlab.core.moments import Moments
+from steerlab.core.samples import Paired, Reservoir
 from steerlab.core.sites import hook_name
 
 LANGS, LAYERS, WIDTH = ("en", "de"), (1, 4), 3

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerlab.analysis.sentences import _SAME, Array, Floats, Table, _quantile, gather, strata_of
+from steerlab.analysis.sentences import (
+    SAME,
+    Array,
+    Floats,
+    Table,
+    gather,
+    strata_of,
+    student_quantile,
+)
 from steerlab.core.errors import SteerlabError
 
 _ADDED = 0.05  # of a sentence, of successes and of failures each, in an effective sample size
@@ -38,7 +46,7 @@ class ClusteredMean:
         seeded: whether the rows are of several seeds of a control.
     """
 
-    table: "Table"
+    table: Table
     groups: tuple[int, ...]
     value: float
     influence: Floats
@@ -54,7 +62,7 @@ class ClusteredMean:
     @property
     def unvaried(self) -> bool:
         """Whether no sentence differs from another of its stratum."""
-        return self.variance <= _SAME**2
+        return self.variance <= SAME**2
 
 
 def clustered_mean(
@@ -70,11 +78,11 @@ def clustered_mean(
     Raises `SteerlabError` as `by_sentence` does, whose arguments these are.
     """
     table = gather(values, sentences, share=share)
-    return _mean_of(table, values, sentences, strata_of(sentences, strata), control_seeds)
+    return mean_of(table, values, sentences, strata_of(sentences, strata), control_seeds)
 
 
-def _mean_of(
-    table: "Table",
+def mean_of(
+    table: Table,
     values: Array,
     sentences: Array,
     groups: tuple[int, ...],
@@ -83,12 +91,12 @@ def _mean_of(
     """The mean of rows that are gathered already."""
     value = table.mean()
     influence = (np.asarray(values, dtype=np.float64) - value) / len(values)
-    variance, freedom, seeded = _variance(influence, sentences, groups, control_seeds)
+    variance, freedom, seeded = variance_of(influence, sentences, groups, control_seeds)
     by_sentences = (table.sums - value * table.rows) / table.rows.sum()
     return ClusteredMean(table, groups, value, by_sentences, variance, freedom, seeded)
 
 
-def _variance(
+def variance_of(
     influence: Floats, sentences: Array, groups: tuple[int, ...], control_seeds: Array | None
 ) -> tuple[float, float, bool]:
     """The variance of a mean, its degrees of freedom, and whether seeds are in it.
@@ -109,7 +117,7 @@ def _variance(
     """
     _, sentence = np.unique(np.asarray(sentences), return_inverse=True)
     by_sentences = np.bincount(sentence, influence).astype(np.float64)
-    variance = _covariance(by_sentences, by_sentences, groups)
+    variance = covariance(by_sentences, by_sentences, groups)
     freedom = float(len(groups) - len(set(groups)))
     if control_seeds is None:
         return variance, freedom, False
@@ -140,7 +148,7 @@ def _variance(
     return total, min(max(freedom, 1.0), total**2 / parts), True
 
 
-def _covariance(a: Floats, b: Floats, groups: tuple[int, ...]) -> float:
+def covariance(a: Floats, b: Floats, groups: tuple[int, ...]) -> float:
     """The covariance of two means by the influence of each sentence on them, `[sentence]`, within
     strata; 0 from a stratum of one sentence, whose interval is NaN anyway."""
     strata = np.array(groups)
@@ -178,10 +186,10 @@ def clustered_share(mean: ClusteredMean, *, level: float) -> tuple[float, float]
         size = min(size, p * (1 - p) / _independent(table, mean.groups))
         if not mean.seeded:
             size = max(size, float(table.rows.sum() ** 2 / (table.rows**2).sum()))
-    return _wilson(p, size, _quantile(mean.freedom, level))
+    return _wilson(p, size, student_quantile(mean.freedom, level))
 
 
-def _independent(table: "Table", groups: tuple[int, ...]) -> float:
+def _independent(table: Table, groups: tuple[int, ...]) -> float:
     """The variance that a share would have if rows were independent draws within strata:
     Σ_h N_h p_h (1 - p_h) / N²."""
     strata = np.array(groups)
@@ -199,15 +207,17 @@ def _wilson(p: float, size: float, quantile: float) -> tuple[float, float]:
     return min(p, max(0.0, middle - half)), max(p, min(1.0, middle + half))
 
 
-def _student(value: float, variance: float, freedom: float, level: float) -> tuple[float, float]:
+def student_limits(
+    value: float, variance: float, freedom: float, level: float
+) -> tuple[float, float]:
     """Student's interval of a mean; NaN without a degree of freedom."""
     if freedom < 1:
         return math.nan, math.nan
-    half = _quantile(freedom, level) * math.sqrt(max(0.0, variance))
+    half = student_quantile(freedom, level) * math.sqrt(max(0.0, variance))
     return value - half, value + half
 
 
-def _student_difference(
+def student_difference(
     a: ClusteredMean, b: ClusteredMean, shared: float, level: float
 ) -> tuple[float, float]:
     """Student's interval of the difference of two means with this covariance."""
@@ -220,13 +230,13 @@ def _student_difference(
     if variance > 0 and min(a.freedom, b.freedom) < sentences:
         parts = a.variance**2 / a.freedom + b.variance**2 / b.freedom
         freedom = min(sentences, (a.variance + b.variance) ** 2 / parts)
-    return _student(a.value - b.value, variance, freedom, level)
+    return student_limits(a.value - b.value, variance, freedom, level)
 
 
 def _limits_of_share(mean: ClusteredMean, level: float) -> tuple[float, float]:
     """The interval of one average: the exact one where nothing varies."""
     if mean.unvaried:
-        return _unseen((mean,), mean.value, level=level, least=0.0)
+        return unseen_limits((mean,), mean.value, level=level, least=0.0)
     return clustered_share(mean, level=level)
 
 
@@ -243,7 +253,7 @@ def _recovered(a: float, b: float, correlation: float) -> float:
     return math.sqrt(max(0.0, a * a + b * b - 2 * correlation * a * b))
 
 
-def _difference_of_shares(
+def difference_of_shares(
     a: ClusteredMean, b: ClusteredMean, shared: float, level: float
 ) -> tuple[float, float]:
     """The interval of the difference of two averages from those of the averages, (low, high).
@@ -259,18 +269,18 @@ def _difference_of_shares(
     difference = a.value - b.value
     below = _recovered(a.value - a_low, b_high - b.value, correlation)
     above = _recovered(a_high - a.value, b.value - b_low, correlation)
-    low, high = _student_difference(a, b, shared, level)
+    low, high = student_difference(a, b, shared, level)
     if math.isnan(low) or math.isnan(below) or math.isnan(above):
         return math.nan, math.nan
     return max(-1.0, min(low, difference - below)), min(1.0, max(high, difference + above))
 
 
-def _harmonic_of_shares(
+def harmonic_of_shares(
     a: ClusteredMean, b: ClusteredMean, shared: float, level: float
 ) -> tuple[float, float]:
     """The interval of 2 / (1/a + 1/b) from those of the two averages, (low, high).
 
-    As in `_difference_of_shares`, of the sum 1/a + 1/b, whose limits are those of a and b turned
+    As in `difference_of_shares`, of the sum 1/a + 1/b, whose limits are those of a and b turned
     over (Donner and Zou 2012).
     """
     a_low, a_high = _limits_of_share(a, level)
@@ -291,7 +301,7 @@ def _harmonic_of_shares(
     return low, high
 
 
-def _unseen(
+def unseen_limits(
     means: tuple[ClusteredMean, ...], value: float, *, level: float, least: float
 ) -> tuple[float, float]:
     """Where nothing varies, what sentences that were not seen could still change, (low, high).

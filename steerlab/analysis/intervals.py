@@ -27,25 +27,25 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from steerlab.analysis.clustered import (
-    _covariance,
-    _difference_of_shares,
-    _harmonic_of_shares,
-    _mean_of,
-    _student,
-    _student_difference,
-    _unseen,
-    _variance,
     clustered_mean,
     clustered_share,
+    covariance,
+    difference_of_shares,
     harmonic,
+    harmonic_of_shares,
+    mean_of,
+    student_difference,
+    student_limits,
+    unseen_limits,
+    variance_of,
 )
 from steerlab.analysis.sentences import (
-    _SAME,
+    SAME,
     Array,
     Interval,
-    _draws,
-    _percentiles,
+    draw_sentences,
     matched,
+    percentile_limits,
     strata_of,
 )
 from steerlab.core.errors import SteerlabError
@@ -93,14 +93,14 @@ def by_sentence(
         values, sentences, share=share, strata=strata, control_seeds=control_seeds
     )
     if mean.unvaried:
-        low, high = _unseen((mean,), mean.value, level=level, least=0.0)
+        low, high = unseen_limits((mean,), mean.value, level=level, least=0.0)
     elif mean.share:
         low, high = clustered_share(mean, level=level)
     elif mean.seeded:
-        low, high = _student(mean.value, mean.variance, mean.freedom, level)
+        low, high = student_limits(mean.value, mean.variance, mean.freedom, level)
     else:
-        means = mean.table.means(_draws(mean.groups, resamples, seed))
-        low, high = _percentiles(means, mean.groups, level)
+        means = mean.table.means(draw_sentences(mean.groups, resamples, seed))
+        low, high = percentile_limits(means, mean.groups, level)
     return mean.value, low, high
 
 
@@ -121,7 +121,7 @@ def paired_difference(
     """mean(a) - mean(b) with its interval, both sides of a sentence belonging together.
 
     Both sides need the same sentences, each with any number of rows: ten seeds of a control stand
-    against one run of a method. Shares get the interval of `_difference_of_shares`,
+    against one run of a method. Shares get the interval of `difference_of_shares`,
     others the expanded percentile interval of draws that take the same sentences on both sides, or
     with seeds Student's. Where all sentences agree, zeros and ones get what Clopper-Pearson's limit
     allows: that share of unseen sentences differs, each as much as two proportions can. Raises
@@ -142,21 +142,21 @@ def paired_difference(
     """
     table_a, table_b = matched(a_values, a_sentences, b_values, b_sentences, share=share)
     groups = strata_of(a_sentences, strata)
-    a = _mean_of(table_a, a_values, a_sentences, groups, a_seeds)
-    b = _mean_of(table_b, b_values, b_sentences, groups, b_seeds)
+    a = mean_of(table_a, a_values, a_sentences, groups, a_seeds)
+    b = mean_of(table_b, b_values, b_sentences, groups, b_seeds)
     difference = a.value - b.value
-    shared = _covariance(a.influence, b.influence, groups)
-    spread = _covariance(a.influence - b.influence, a.influence - b.influence, groups)
-    unvaried = not a.seeded and not b.seeded and spread <= _SAME**2
+    shared = covariance(a.influence, b.influence, groups)
+    spread = covariance(a.influence - b.influence, a.influence - b.influence, groups)
+    unvaried = not a.seeded and not b.seeded and spread <= SAME**2
     if unvaried or (a.unvaried and b.unvaried):
-        low, high = _unseen((a, b), difference, level=level, least=-1.0)
+        low, high = unseen_limits((a, b), difference, level=level, least=-1.0)
     elif a.share and b.share:
-        low, high = _difference_of_shares(a, b, shared, level)
+        low, high = difference_of_shares(a, b, shared, level)
     elif a.seeded or b.seeded:
-        low, high = _student_difference(a, b, shared, level)
+        low, high = student_difference(a, b, shared, level)
     else:
-        draws = _draws(groups, resamples, seed)
-        low, high = _percentiles(table_a.means(draws) - table_b.means(draws), groups, level)
+        draws = draw_sentences(groups, resamples, seed)
+        low, high = percentile_limits(table_a.means(draws) - table_b.means(draws), groups, level)
     return difference, low, high
 
 
@@ -176,7 +176,7 @@ def harmonic_by_sentence(
     """The harmonic mean of mean(a) and mean(b) with its interval: (value, low, high).
 
     Each score is averaged over all its rows, then the two averages are combined, and so are their
-    limits (`_harmonic_of_shares`). Where one average is 0, the limits are the harmonic means of the
+    limits (`harmonic_of_shares`). Where one average is 0, the limits are the harmonic means of the
     two averages' own. What is no share gets the expanded percentile interval of sentences drawn
     with replacement, which knows no seeds of a control.
 
@@ -216,20 +216,20 @@ def harmonic_by_sentence(
         # two go together, seeds included.
         both = (a - mean_a.value) / len(a)
         both[with_b] += (b[with_b] - mean_b.value) / with_b.sum()
-        variance, _, _ = _variance(both, sentences, mean_a.groups, control_seeds)
+        variance, _, _ = variance_of(both, sentences, mean_a.groups, control_seeds)
         shared = (variance - mean_a.variance - mean_b.variance) / 2
-        low, high = _harmonic_of_shares(mean_a, mean_b, shared, level)
+        low, high = harmonic_of_shares(mean_a, mean_b, shared, level)
         return value, low, high
     if 1 in Counter(mean_b.groups).values():  # b shows no spread, whatever a does
         return value, math.nan, math.nan
     # b's rows among all sentences, so that a draw of sentences is one for both scores.
     spread_b = mean_b.table.among(mean_a.table.sentences)
-    draws = _draws(mean_a.groups, resamples, seed)
+    draws = draw_sentences(mean_a.groups, resamples, seed)
     draws = draws[draws @ spread_b.rows > 0]  # a draw without a second score has no value
     values = []
     for draw_a, draw_b in zip(mean_a.table.means(draws), spread_b.means(draws), strict=True):
         values.append(harmonic(draw_a, draw_b))
-    low, high = _percentiles(np.array(values), mean_a.groups, level)
+    low, high = percentile_limits(np.array(values), mean_a.groups, level)
     return value, low, high
 
 
@@ -272,7 +272,7 @@ def statistic_by_sentence(
         return value, math.nan, math.nan
     groups = strata_of(sentences, strata)
     results = []
-    for times in _draws(groups, resamples, seed):
+    for times in draw_sentences(groups, resamples, seed):
         # Every row as often as its sentence was drawn: the statistic may be of any kind, so it
         # cannot be computed from sums.
         rows = np.repeat(np.arange(len(index)), times[index].astype(int))
@@ -281,5 +281,5 @@ def statistic_by_sentence(
     values = values[np.isfinite(values)]
     if not len(values):
         return value, math.nan, math.nan
-    low, high = _percentiles(values, groups, level)
+    low, high = percentile_limits(values, groups, level)
     return value, low, high

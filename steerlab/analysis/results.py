@@ -1,5 +1,6 @@
 """The scores of rows with their intervals, and the differences between two sets of rows."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paired_difference
+from steerlab.analysis.sentences import Interval
 from steerlab.analysis.tables import need_columns
 from steerlab.core.columns import is_share, score_records, summary_key
 from steerlab.core.errors import SteerlabError
@@ -112,6 +114,15 @@ def difference(
         )
         differences[name] = list(interval)
     return differences
+
+
+def column_mean(rows: pd.DataFrame, column: str) -> Interval:
+    """The mean of a column with its interval by sentence; NaN three times without rows."""
+    if rows.empty:
+        return math.nan, math.nan, math.nan
+    return by_sentence(
+        rows[column].to_numpy(float), rows["sentence"].to_numpy(), share=is_share(column)
+    )
 
 
 def stronger(candidates: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame]:

@@ -22,10 +22,10 @@ Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
 
 
-_SAME = 1e-12  # what differs by less agrees: sums of the same numbers round differently
+SAME = 1e-12  # what differs by less agrees: sums of the same numbers round differently
 
 
-def _quantile(freedom: float, level: float) -> float:
+def student_quantile(freedom: float, level: float) -> float:
     """Student's two-sided quantile."""
     from scipy.special import stdtrit
 
@@ -109,8 +109,8 @@ def gather(values: Array, sentences: Array, *, share: bool | None = None) -> Tab
     sums = np.bincount(index, numbers).astype(np.float64)
     rows = np.bincount(index).astype(np.float64)
     # A weighted sum of ones may be a little off 1, and is a one all the same.
-    binary = bool((np.minimum(np.abs(numbers), np.abs(numbers - 1)) < _SAME).all())
-    if share and not (numbers.min() > -_SAME and numbers.max() < 1 + _SAME):
+    binary = bool((np.minimum(np.abs(numbers), np.abs(numbers - 1)) < SAME).all())
+    if share and not (numbers.min() > -SAME and numbers.max() < 1 + SAME):
         raise SteerlabError(
             f"shares lie between 0 and 1, and the values between {numbers.min():g} and "
             f"{numbers.max():g}; leave share= out, or give False"
@@ -178,7 +178,7 @@ def strata_of(sentences: Array, strata: Array | None) -> tuple[int, ...]:
 # Cached, since a table asks for many intervals of the same sentences. The result is read-only, for
 # all callers share it.
 @lru_cache(maxsize=4)
-def _draws(groups: tuple[int, ...], resamples: int, seed: int) -> Floats:
+def draw_sentences(groups: tuple[int, ...], resamples: int, seed: int) -> Floats:
     """How often each draw takes each sentence, `[draw sentence]`: of each stratum, as many
     sentences as it has."""
     random = np.random.default_rng(seed)
@@ -194,7 +194,7 @@ def _draws(groups: tuple[int, ...], resamples: int, seed: int) -> Floats:
     return times
 
 
-def _percentiles(values: Floats, groups: tuple[int, ...], level: float) -> tuple[float, float]:
+def percentile_limits(values: Floats, groups: tuple[int, ...], level: float) -> tuple[float, float]:
     """The expanded percentile interval of what the draws gave.
 
     NaN where a stratum has a single sentence: every draw takes it, so its spread is not in them.
@@ -216,5 +216,5 @@ def expanded_tails(sentences: int, strata: int, level: float) -> tuple[float, fl
     from scipy.special import ndtr
 
     freedom = sentences - strata
-    tail = float(ndtr(-math.sqrt(sentences / freedom) * _quantile(freedom, level)))
+    tail = float(ndtr(-math.sqrt(sentences / freedom) * student_quantile(freedom, level)))
     return tail, 1 - tail

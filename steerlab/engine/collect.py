@@ -11,7 +11,8 @@ from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import PAIRS, PARTS, Moments, Paired, derangement
+from steerlab.core.moments import PAIRS, PARTS, Moments
+from steerlab.core.samples import Paired, derangement
 from steerlab.core.sites import hook_name
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read

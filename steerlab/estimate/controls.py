@@ -14,8 +14,8 @@ from torch import Tensor
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import derangement
 from steerlab.core.random import generator
+from steerlab.core.samples import derangement
 
 __all__ = ["random", "shuffled", "wrong"]
 

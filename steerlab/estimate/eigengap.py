@@ -10,7 +10,8 @@ from torch import Tensor
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.moments import Moments, Paired
+from steerlab.core.moments import Moments
+from steerlab.core.samples import Paired
 from steerlab.estimate.build import build, need_two
 from steerlab.estimate.record import Estimator
 

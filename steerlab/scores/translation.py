@@ -5,7 +5,6 @@ This is how Zhong et al. (arXiv 2510.07213) and, after them, LangFIR (arXiv 2604
 steering towards a translation.
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -15,7 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from steerlab.analysis.intervals import by_sentence, named
+from steerlab.analysis.intervals import named
+from steerlab.analysis.results import column_mean
 from steerlab.analysis.tables import need_columns
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
@@ -85,19 +85,12 @@ def _line(part: pd.DataFrame) -> dict[str, Any]:
     return {
         "n": len(part),
         "successes": len(successes),
-        **named("acc", _interval(part, "acc")),
-        **named("bleu", _interval(successes, "bleu")),
+        **named("acc", column_mean(part, "acc")),
+        **named("bleu", column_mean(successes, "bleu")),
         # BLEU over all rows, where those in another language have 0: the product of the two.
-        **named("product", _interval(part, "bleu")),
+        **named("product", column_mean(part, "bleu")),
         "tokenizer": " ".join(sorted(tokenizers)),
     }
-
-
-def _interval(rows: pd.DataFrame, column: str) -> tuple[float, float, float]:
-    """The mean of a column with its interval; NaN three times without rows."""
-    if rows.empty:
-        return math.nan, math.nan, math.nan
-    return by_sentence(rows[column].to_numpy(float), rows["sentence"].to_numpy())
 
 
 def succeeded(
