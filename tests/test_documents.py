@@ -1,6 +1,7 @@
 """Whatever name of the code a document says, the code has; and the Python page shows all that is
 public."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -139,3 +140,24 @@ def test_a_notebooks_text_stands_under_its_cells_line(path: Path) -> None:
     notebook = path.read_text("utf-8")
     assert hidden_text(notebook) == []
     assert len(hidden_text(notebook.replace("[markdown]\n# ", "[markdown] "))) > 3
+
+
+def knobs_without_args(source: str) -> list[str]:
+    """Public functions with more than two knobs whose docstring has no `Args:`."""
+    functions = [each for each in ast.walk(ast.parse(source)) if isinstance(each, ast.FunctionDef)]
+    return [
+        each.name
+        for each in functions
+        if not each.name.startswith("_")
+        and len(each.args.kwonlyargs) > 2
+        and "Args:" not in (ast.get_docstring(each) or "")
+    ]
+
+
+def test_more_than_two_knobs_are_listed() -> None:
+    bare = 'def f(x, *, a, b, c):\n    """Does."""'
+    assert knobs_without_args(bare) == ["f"]
+    assert knobs_without_args(bare.replace("c", "**c")) == []
+    files = sorted((ROOT / "steerlab").rglob("*.py"))
+    found = {file.name: knobs_without_args(file.read_text("utf-8")) for file in files}
+    assert {name: names for name, names in found.items() if names} == {}

@@ -75,7 +75,14 @@ def clustered_mean(
 ) -> ClusteredMean:
     """The mean of values `[row]` and its variance over sentences, and over the seeds of a control.
 
-    Raises `SteerlabError` as `by_sentence` does, whose arguments these are.
+    Raises `SteerlabError` as `by_sentence` does.
+
+    Args:
+        values: numbers or booleans, `[row]`.
+        sentences: the sentence of each, `[row]`.
+        share: whether they are shares, as in `by_sentence`.
+        strata: the language of each, `[row]`, or None.
+        control_seeds: which of a control's seeds gave each, `[row]`, or None.
     """
     table = gather(values, sentences, share=share)
     return mean_of(table, values, sentences, strata_of(sentences, strata), control_seeds)

@@ -152,7 +152,15 @@ class Firing:
         """What a batch of texts adds at one layer, for `add`; nothing is changed.
 
         A pass that fails half-way through the layers leaves nothing behind when all is added at
-        its end. The arguments are those of `update`.
+        its end.
+
+        Args:
+            lang: the language of the texts.
+            layer: the layer that was read.
+            on: whether each unit is on at each token.
+            value: each unit's value at each token.
+            states: the activations that the units were read from.
+            mask: true where a token counts.
         """
         # `texts` grows in `count` only, so it is the number of the batch's first text.
         first = int(self.texts[self._lang_index(lang)])

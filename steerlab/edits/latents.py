@@ -40,6 +40,12 @@ def clamp(
     Level 0 switches them off; `fraction=0` is the identity. The error of the reconstruction stays,
     since h is never replaced by it. Needs what `decoded` or `gated` makes of a selection of
     latents.
+
+    Args:
+        direction: to the target, of latents.
+        level: how many times its own mean value each latent is set to.
+        fraction: how much of the way there it goes.
+        positions: which positions are edited: all, prompt or generated.
     """
     units = extra_of(direction, "clamp", "decoded", *READ, "decoder", "level")
     need_units(direction, "clamp", units["decoder"])
@@ -105,6 +111,12 @@ def signed_shift(
     outside the target's window are left alone. Needs what `signed` makes of pairs. Source: Neural
     FOXP2 stage III (arXiv 2602.00945; λ and β there), with the error of the reconstruction kept:
     one released code replaces h by the reconstruction, which alone damages the stream.
+
+    Args:
+        direction: from the source to the target, of latents.
+        push: λ, how many of the target's mean differences are added.
+        pull: β, how much of the source's prototype is taken away.
+        positions: which positions are edited: all, prompt or generated.
     """
     window = extra_of(direction, "signed_shift", "signed", "window")["window"].bool().tolist()
     layers = [layer for layer, is_in in zip(direction.layers, window, strict=True) if is_in]

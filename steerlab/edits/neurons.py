@@ -46,6 +46,13 @@ def neuron_add(
     the first is its "additive"). `silence` first sets the source's neurons to 0, but those that are
     the target's too. Strength 0 without `silence` is the identity. Needs what `masked` makes of a
     selection of neurons. Source: CLaS-Bench (arXiv 2601.08331), after LAPE (arXiv 2402.16438).
+
+    Args:
+        direction: to the target, of neurons.
+        strength: how many times the neurons' mean values are added.
+        against: None, or "rest" to add only what is above the other languages' mean.
+        silence: whether the source's neurons are set to 0 first.
+        positions: which positions are edited: all, prompt or generated.
     """
     if against not in (None, "rest"):
         raise SteerlabError(
@@ -73,6 +80,13 @@ def neuron_set(
     `silence` sets the source's neurons to 0 likewise, but those that are the target's too;
     `fraction=0` is the identity. Needs what `masked` makes of a selection of neurons. Source:
     CLaS-Bench's "replacement" (arXiv 2601.08331).
+
+    Args:
+        direction: to the target, of neurons.
+        scale: how many times its mean value each neuron is set to.
+        fraction: how much of the way there it goes.
+        silence: whether the source's neurons are set to 0 too.
+        positions: which positions are edited: all, prompt or generated.
     """
     units = _neurons(direction, "neuron_set")
     mask, size = units["mask"], need_finite("fraction", fraction)

@@ -120,6 +120,12 @@ def rotate(
     The plane is spanned by the source's mean and the direction; the turn goes from the source
     towards the target. `degrees`, or `share` of the angle between the two means; 0 is the identity.
     Source: the offset form of Selective Steering (2026).
+
+    Args:
+        direction: from the source to the target.
+        degrees: the angle; give it or `share`.
+        share: the angle as a share of that between the two means.
+        positions: which positions are edited: all, prompt or generated.
     """
     if (degrees is None) == (share is None):
         raise SteerlabError(
@@ -176,6 +182,12 @@ def affine(
     whatever was there before. `fraction=0` is the identity. Source: affine concept editing, ACE
     (arXiv 2411.09003), with u along the difference of means; here of any estimator, with the levels
     of the means on it.
+
+    Args:
+        direction: from the source to the target.
+        level: where to, 0 being the source's mean and 1 the target's.
+        fraction: how much of the way there each position goes.
+        positions: which positions are edited: all, prompt or generated.
     """
     share, unit = need_finite("level", level), direction.unit
     end = (
@@ -249,6 +261,13 @@ def detour(
     layers, `depth` being the number of blocks (by default up to the last of these layers). 0 and 0
     are the identity. Source: Language-Reasoning Disentanglement (arXiv 2505.15257), with
     `disentangle`; its ranges for 28 layers are 10-19 and 20-27, the shares are read off them.
+
+    Args:
+        direction: of the language that is removed and put back.
+        remove: how much of the subspace is taken away in the middle layers.
+        restore: how much is put back above.
+        depth: how many blocks the model has; by default up to the last of the direction's layers.
+        positions: which positions are edited: all, prompt or generated.
     """
     blocks = max(direction.layers) + 1 if depth is None else depth
     first, last = round(MIDDLE * blocks), round(TOP * blocks)

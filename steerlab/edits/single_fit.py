@@ -70,6 +70,14 @@ def conceptor(
     (Jaeger 2014), which does not. C shortens h; `beta` is by default such that the target's own
     tokens keep their mean square. `fraction=0` is the identity. Needs what `ellipsoid` fits.
     Source: steering with conceptors (arXiv 2410.16314).
+
+    Args:
+        direction: to the target, of `ellipsoid`.
+        aperture: how softly axes are kept; give it or `quota`.
+        quota: the mean share that is kept of an axis.
+        beta: what the result is multiplied by; by default what keeps the target's own length.
+        fraction: how much of the way there each position goes.
+        positions: which positions are edited: all, prompt or generated.
     """
     extra = extra_of(direction, "conceptor", "ellipsoid", "axes", "spectrum")
     if (aperture is None) == (quota is None):
@@ -123,6 +131,12 @@ def overwrite(
     Needs what `sparse` fits; the values are of the last layer, where activations are longest, so
     that scales below 1 suit lower layers (0.4 at layer 18 of Llama-2-7B in the source). Source:
     Zhong et al. 2026 (arXiv 2510.07213).
+
+    Args:
+        direction: to the target, of `sparse`.
+        scale: how many times their own values the dimensions are set to.
+        fraction: how much of the way there they go.
+        positions: which positions are edited: all, prompt or generated.
     """
     extra = extra_of(direction, "overwrite", "sparse", "mask", "values")
     if not extra["mask"].any(-1).all():

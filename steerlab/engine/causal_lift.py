@@ -56,6 +56,19 @@ def causal_lift(
     must be good for the corpus (`need_gold`). Source: Neural FOXP2 stage I (arXiv 2602.00945),
     whose strengths are absolute values of latents and whose mass is read over one to three greedy
     steps; here over one.
+
+    Args:
+        model: what `load` takes.
+        corpus: aligned texts; the source's are the prompts.
+        saes: the autoencoder of each layer.
+        candidates: the latents that are tried.
+        words: which tokens are each language's own.
+        firing: how strongly the latents are on in text.
+        source: the language of the prompts.
+        strengths: of each latent, in its own mean values.
+        form: the prompt form.
+        batch: the most rows that run together; by default as many as memory advises.
+        progress: show how far it is.
     """
     model = load(model)
     needed = _need(model, saes, candidates, words, source=source, strengths=strengths)

@@ -22,6 +22,12 @@ def diffmean(
     "centre" (the mean of all tokens read: mean-centring, arXiv 2312.03813), a code such as "en",
     "clas" (ru, de, zh) or several codes. Source: CLaS-Bench (Gurgurov et al. 2026), where target
     less source is the strongest method on average.
+
+    Args:
+        moments: what was read.
+        read: `tokens`, `texts` or `last`: what is averaged.
+        contrast: the languages that every target is set against; by default the steered source.
+        source: the source that a fit with a contrast is for.
     """
     if read not in READS:
         raise SteerlabError(f"diffmean reads 'tokens', 'texts' or 'last', not {read!r}")

@@ -31,13 +31,23 @@ def lda(
     """Fisher's discriminant: means in the metric of the shrunk within-language covariance.
 
     Formula: v_k = S⁻¹ mean_k with S = (1-a) W + a tr(W)/d I + ridge I, W the pooled within-language
-    covariance of all tokens and a Ledoit and Wolf's (2004) for the sampled tokens, unless
-    `shrinkage` gives it: the same contrast as DiffMean, in another metric. Equal to scikit-learn's
-    `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=a)`. Needs `scatter`, and `sample` for the
-    shrinkage. With a `contrast` ("source", "rest", a code, "clas" or several codes) every target
-    has a discriminant of its own against those languages as one class, W being the mean of the two
-    classes' covariances, and the fit is for one `source`; that needs `clouds`. CLaS-Bench:
+    covariance of all tokens: the same contrast as DiffMean, in another metric. Equal to
+    scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=a)`. Unless `shrinkage`
+    gives it, a is Ledoit and Wolf's (2004) for all tokens that were read,
+    a = Σ_k ω_k² (E‖x - μ_k‖⁴ - ‖W‖²) / n_k / ‖W - tr(W)/d I‖², with n_k the tokens of language k,
+    ω_k its share of them, and the fourth moment E taken from the sample. Needs `scatter`, and
+    `sample` for the shrinkage. With a `contrast` ("source", "rest", a code, "clas" or several
+    codes) every target has a discriminant of its own against those languages as one class, W being
+    the mean of the two classes' covariances, and the fit is for one `source`; that needs `clouds`.
+    CLaS-Bench:
     `contrast="clas", shrinkage=0, ridge=1e-6`.
+
+    Args:
+        moments: what was read.
+        shrinkage: a, from 0 to 1; by default Ledoit and Wolf's.
+        ridge: what is added to the diagonal.
+        contrast: the languages that every target is set against; by default the steered source.
+        source: the source that a fit with a contrast is for.
     """
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise SteerlabError(

@@ -111,7 +111,15 @@ def run_cells(
     progress: bool = False,
     log: Log | None = None,
 ) -> pd.DataFrame:
-    """The rows of all the cells; raises if one failed, since a table of the rest would mislead."""
+    """The rows of all the cells; raises if one failed, since a table of the rest would mislead.
+
+    Args:
+        runner: what runs them.
+        cells: the settings.
+        title: what the display of progress says.
+        progress: show how far it is.
+        log: is told what begins.
+    """
     if log is not None:
         log(f"{title}: {len(cells)} cells")
     rows = runner.run(cells, title=title, progress=progress)

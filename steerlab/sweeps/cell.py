@@ -67,7 +67,15 @@ class Cell:
         cls, *, source: str, target: str, split: str, method: str = UNSTEERED, form: str = "line"
     ) -> "Cell":
         """A cell without an edit: the model as it is, or, with another `form`, what a prompt
-        does by itself."""
+        does by itself.
+
+        Args:
+            source: the language of the prompts.
+            target: the language that outputs are asked or hoped to be in.
+            split: of the corpus.
+            method: what rows call it.
+            form: the prompt form.
+        """
         return cls(
             method=method,
             operator=NO_EDIT,

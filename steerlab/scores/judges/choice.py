@@ -33,9 +33,12 @@ def judge_from(
     """The judge that a word means: `retrieval`, `likelihood`, `model:...`, a URL, or
     `embeddings:...`.
 
-    `references`: the sentences that outputs came from, which the judges that compare need. `model`:
-    the one that is steered, which judges likelihood. `judge_model`: the name of the model behind a
-    URL, whose replies are kept in the folder `cache`.
+    Args:
+        word: what the user gave.
+        references: the sentences that outputs came from, which the judges that compare need.
+        model: the one that is steered, which judges likelihood.
+        judge_model: the name of the model behind a URL.
+        cache: the folder in which a server's replies are kept.
     """
     check_judge(word, judge_model)
     kind, _, rest = word.partition(":")

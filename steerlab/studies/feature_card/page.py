@@ -34,6 +34,16 @@ def feature_card(
     its decoder row raises and lowers most through the unembedding (`logits.logit_effects` says
     how); the row's norm and the `nearest` other features by cosine. Raises for a feature that is
     not there and for an SAE of another model.
+
+    Args:
+        model: what `load` takes.
+        corpus: the texts on which the feature is read.
+        sae: the autoencoder.
+        unit: the feature's number.
+        texts: how many texts are shown.
+        tokens: how many tokens that it raises, and that it lowers.
+        nearest: how many other features are named.
+        batch: the most texts that are read together.
     """
     model = load(model)
     cards = _cards(
@@ -58,6 +68,17 @@ def feature_cards(
 
     The corpus is read once for all. Files appear whole or not at all. The rest is as in
     `feature_card`.
+
+    Args:
+        model: what `load` takes.
+        corpus: the texts on which the features are read.
+        sae: the autoencoder.
+        units: the features' numbers.
+        folder: where the pages are written.
+        texts: how many texts each shows.
+        tokens: how many tokens that each raises, and that it lowers.
+        nearest: how many other features each names.
+        batch: the most texts that are read together.
     """
     if not units:
         raise SteerlabError(
