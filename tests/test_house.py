@@ -83,6 +83,27 @@ except SystemExit:
     assert heavy_after(code) == "heavy: []"
 
 
+def test_the_records_of_scores_need_no_model():
+    """The one look-up from below of what lies above: it must not bring the engine along."""
+    code = """
+from steerlab.core.columns import score_records
+assert "in_language" in score_records()
+above = ("steerlab.engine", "steerlab.models", "steerlab.sweeps", "steerlab.studies")
+print([name for name in sys.modules if name.startswith(above)])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == "[]"
+    heavy = heavy_after(code)
+    assert "torch" not in heavy
+    assert "transformers" not in heavy
+
+
 def test_console_script():
     script = Path(sys.executable).with_name("steerlab")
     run = subprocess.run([script, "--help"], capture_output=True, text=True)

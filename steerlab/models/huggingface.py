@@ -39,7 +39,7 @@ class HuggingFaceModel(Model):
             config=config,
             n_layers=config.num_hidden_layers,
             width=config.hidden_size,
-            fingerprint=_fingerprint(hf),
+            fingerprint=fingerprint_of(hf),
         )
         self.anatomy = Anatomy(hf, self.n_layers)
         self._tl: Any = None
@@ -146,7 +146,7 @@ class HuggingFaceModel(Model):
 
 
 @torch.no_grad()
-def _fingerprint(module: torch.nn.Module) -> str:
+def fingerprint_of(module: torch.nn.Module) -> str:
     """16 hex digits of the shapes and of 256 values of each parameter, rounded to bfloat16."""
     digest = hashlib.sha256()
     for name, value in module.named_parameters():
