@@ -1,7 +1,7 @@
 """A race reads fewer lines than the grid, ends with the same choice where one setting is plainly
 best, and says all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class Table(Runner):
         return pd.DataFrame(rows)
 
 
-def grid(method: str = "diffmean") -> list[Cell]:
+def grid(method: str = "diffmean", settings: Sequence[tuple[int, float]] = SETTINGS) -> list[Cell]:
     return [
         Cell(
             method=method,
@@ -70,7 +70,7 @@ def grid(method: str = "diffmean") -> list[Cell]:
             split="dev",
             fits=(method,),
         )
-        for layer, strength in SETTINGS
+        for layer, strength in settings
         for target in range(4)
     ]
 
@@ -152,3 +152,16 @@ def test_a_raced_sweep_is_part_of_the_whole_one(polyglot, pair, tmp_path):
     pd.testing.assert_frame_equal(
         sweep(polyglot, pair, race=True, out=tmp_path, **options), raced, rtol=1e-4
     )
+
+
+def test_from_12_settings_on_about_a_third_of_the_rows_is_read() -> None:
+    """Where all are equally good, so that none is left out for being plainly behind."""
+
+    def share(count: int) -> float:
+        settings = [(number, 1.0) for number in range(count)]
+        table = Table(dict.fromkeys(settings, 0.5))
+        race(table, grid(settings=settings))
+        return table.asked / (count * 16 * 4)
+
+    assert all(0.3 < share(count) <= 0.36 for count in range(12, 40))
+    assert share(6) > 0.36, "of fewer it is more"
