@@ -144,7 +144,13 @@ def synthetic_summary() -> dict[str, Any]:
             "layer": 5,
             "nearest_neighbour": 0.83,
             "p": 0.0003,
+            "n": 12,
             "cophenetic": 0.81,
+            "cophenetic_null": [0.57, 0.63],
+            "beyond": {
+                "unigram": {"difference": 0.23, "gained": 3, "lost": 0, "p_holm": 0.03},
+                "embedding": {"difference": 0.33, "gained": 5, "lost": 1, "p_holm": 0.11},
+            },
             "unigram_nearest_neighbour": 0.6,
             "embedding_nearest_neighbour": 0.5,
             "latin_nearest_neighbour": 0.7,

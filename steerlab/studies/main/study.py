@@ -213,7 +213,9 @@ class Study:
         )
         write_figures(self.folder / "figures", figures, apart)
         rows = pd.concat([report.dev, report.test, removal], ignore_index=True)
-        summary = self._summary(rows, report) | {"families": family_summary(neighbours, main)}
+        summary = self._summary(rows, report) | {
+            "families": family_summary(neighbours, main, seed=self.settings.seed)
+        }
         write_table(self.folder / "rows.parquet", rows)
         write_table(self.folder / "rows.csv", rows)
         # Last, since it stands for a run that is finished.

@@ -9,6 +9,7 @@ from steerlab.figures.style import CONTROLS, readable
 from steerlab.studies.html import environment
 from steerlab.studies.html.formats import Interval, decimal, interval, number
 from steerlab.studies.main.page.values import protagonist
+from steerlab.studies.main.page.verdicts import NEITHER, relation
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Compared:
 
     difference: float
     p: float
-    sure: bool
+    passes: bool
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,8 @@ def by_language(summary: Mapping[str, Any]) -> ByLanguage | None:
 def _compared(item: Mapping[str, Any] | None, alpha: float) -> Compared | None:
     if not item:
         return None
-    return Compared(item["difference"], item["p_holm"], item["p_holm"] < alpha)
+    words = relation(item["difference"], item["p_holm"], alpha=alpha)
+    return Compared(item["difference"], item["p_holm"], words != NEITHER)
 
 
 def _worth(summary: Mapping[str, Any]) -> Worth | None:
