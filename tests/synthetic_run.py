@@ -208,6 +208,7 @@ def synthetic_tests() -> dict[str, Any]:
         "sentences": SENTENCES,
     }
     worth = {"outputs": 720.0, "effective": 345.9, "intraclass": 0.077, "design": 2.08}
+    facts["two_best"] = {"best": "lda", "next": "diffmean", "difference": 0.03, "needed": 1234.0}
     return facts | {"least": 1e-4, "alpha": 0.05, "power": 0.8, "pairs": pairs, "together": worth}
 
 

@@ -113,6 +113,11 @@ def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str)
         "The 720 outputs of DiffMean are worth 346 independent ones (intraclass correlation 0.08"
         in text
     )
+    assert (
+        "The two best methods are LDA and DiffMean, +0.030 apart: were this the true difference, "
+        "1,234 sentences would show it with 80 % power." in text
+    )
+    assert "A control's seeds are taken as they are here" in text
     assert "Nothing here can pass" not in text
     bold = re.findall(r'<td class="number best">[^<]*<small>p&nbsp;=\xa00.032', page)
     assert len(bold) == len(METHODS), "below .05 after correction"
