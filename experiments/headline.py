@@ -9,6 +9,7 @@ from html import unescape
 from pathlib import Path
 
 from steerlab.studies.html.formats import FIXED, probability
+from steerlab.studies.main.page.identifiers import identifiers_note
 from steerlab.studies.main.page.inference import power_note
 from steerlab.studies.main.page.sentences import families_note
 
@@ -107,6 +108,8 @@ Chosen {summary["choice"]}.
 {less}
 
 {wrapped(text(power_note(summary)))}
+
+{wrapped(text(identifiers_note(summary)))}
 
 {along(summary["doses"])}
 

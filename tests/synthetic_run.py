@@ -120,6 +120,9 @@ def synthetic_summary() -> dict[str, Any]:
             "relevance": around(rate + 0.1),
             "score": around(rate + 0.2, 0.05),
             "bits_per_byte_ratio": around(1.3, 0.1),
+            "lfs_probable": around(0.81 if name in METHODS else 0.02, 0.02),
+            "lfs_second": around(0.87 if name in METHODS else 0.04, 0.02),
+            "joint_second": around(0.9 * rate),
         }
     results["random"]["variant"] = "own choice on dev"
     results["shuffled"]["variant"] = "at DiffMean's cell"
@@ -139,6 +142,14 @@ def synthetic_summary() -> dict[str, Any]:
         "differences": {
             name: {"joint": around(0.33 - rate), "lfs": around(0.89 if name != "prompt" else 0.0)}
             for name, rate in NULLS.items()
+        },
+        "identifiers": {
+            "first": "lid.176.ftz@0123",
+            "second": "lingua@2 among de en",
+            "n": 7920,
+            "equal": 0.95,
+            "kappa": [0.89, 0.87, 0.91],
+            "pairs": [["pt", "es", 33], ["none", "de", 12]],
         },
         "families": {
             "layer": 5,

@@ -92,6 +92,32 @@ def test_families_stand_beside_what_shared_tokens_give(page: str) -> None:
     )
 
 
+def test_a_second_identifier_stands_beside_the_first(page: str) -> None:
+    text = section(page, "<summary>By a second language identifier")
+    assert (
+        "lid.176.ftz@0123 and lingua@2 among de en agree on 95 % of 7,920 outputs, Cohen's kappa "
+        "0.89 [0.87, 0.91]." in text
+    )
+    assert (
+        "DiffMean: LFS 92 % [90, 94], with a probability of .5 or more 81 % [79, 83], by the "
+        "second 87 % [85, 89]; joint 33 % [29, 37], by the second 30 % [26, 34]." in text
+    )
+    assert "Portuguese and Spanish, 33; no language and German, 12." in text
+    assert text.count("0.87 [0.85, 0.89]") == len(METHODS)
+
+
+def test_without_a_second_identifier_the_page_says_so(made: Path, tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", drawn=False)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["identifiers"] = {"first": "lid.176.ftz@0123", "second": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = words(write_report(run).read_text(encoding="utf-8"))
+    assert "LFS rests on one identifier, lid.176.ftz@0123: no second one is installed" in text
+    del summary["identifiers"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "second language identifier" not in write_report(run).read_text(encoding="utf-8")
+
+
 def test_headline_has_intervals_variants_and_chance(page: str) -> None:
     text = words(page)
     assert "0.33 [0.29, 0.37]" in text
