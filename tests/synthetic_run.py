@@ -120,6 +120,9 @@ def synthetic_summary() -> dict[str, Any]:
             "relevance": around(rate + 0.1),
             "score": around(rate + 0.2, 0.05),
             "bits_per_byte_ratio": around(1.3, 0.1),
+            "lfs_probable": around(0.81 if name in METHODS else 0.02, 0.02),
+            "lfs_second": around(0.87 if name in METHODS else 0.04, 0.02),
+            "joint_second": around(0.9 * rate),
         }
     results["random"]["variant"] = "own choice on dev"
     results["shuffled"]["variant"] = "at DiffMean's cell"
@@ -140,11 +143,25 @@ def synthetic_summary() -> dict[str, Any]:
             name: {"joint": around(0.33 - rate), "lfs": around(0.89 if name != "prompt" else 0.0)}
             for name, rate in NULLS.items()
         },
+        "identifiers": {
+            "first": "lid.176.ftz@0123",
+            "second": "lingua@2 among de en",
+            "n": 7920,
+            "equal": 0.95,
+            "kappa": [0.89, 0.87, 0.91],
+            "pairs": [["pt", "es", 33], ["none", "de", 12]],
+        },
         "families": {
             "layer": 5,
             "nearest_neighbour": 0.83,
             "p": 0.0003,
+            "n": 12,
             "cophenetic": 0.81,
+            "cophenetic_null": [0.57, 0.63],
+            "beyond": {
+                "unigram": {"difference": 0.23, "gained": 3, "lost": 0, "p_holm": 0.03},
+                "embedding": {"difference": 0.33, "gained": 5, "lost": 1, "p_holm": 0.11},
+            },
             "unigram_nearest_neighbour": 0.6,
             "embedding_nearest_neighbour": 0.5,
             "latin_nearest_neighbour": 0.7,
@@ -202,6 +219,7 @@ def synthetic_tests() -> dict[str, Any]:
         "sentences": SENTENCES,
     }
     worth = {"outputs": 720.0, "effective": 345.9, "intraclass": 0.077, "design": 2.08}
+    facts["two_best"] = {"best": "lda", "next": "diffmean", "difference": 0.03, "needed": 1234.0}
     return facts | {"least": 1e-4, "alpha": 0.05, "power": 0.8, "pairs": pairs, "together": worth}
 
 

@@ -153,7 +153,7 @@ class Lingua(Identifier):
                 "'steerlab[lingua]'"
             ) from error
         iso_codes = _lingua_codes()
-        self.languages = frozenset(LANGUAGES.keys() & iso_codes.keys())
+        self.languages = lingua_languages()
         self._langs = None if langs is None else self._chosen(langs)
         if self._langs is None:
             builder = LanguageDetectorBuilder.from_all_languages()
@@ -207,6 +207,11 @@ def _first(ranking: Sequence[Any]) -> tuple[str, float]:
         # lingua gives all languages the same value where it recognises nothing.
         return NONE, 0.0
     return _code(f"__label__{first.language.iso_code_639_1.name.lower()}"), float(first.value)
+
+
+def lingua_languages() -> frozenset[str]:
+    """The codes of `core.languages.LANGUAGES` that lingua can name; it has to be installed."""
+    return frozenset(LANGUAGES.keys() & _lingua_codes().keys())
 
 
 def lingua(langs: Iterable[str] | None = None) -> Identifier:

@@ -22,6 +22,7 @@ from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
 from steerlab.models.loading import load
 from steerlab.models.model import Model
+from steerlab.scores.identifiers import agreement_on_target, second_identifier, with_opinions
 from steerlab.scores.judges import DISTRACTORS
 from steerlab.scores.langid import identifier
 from steerlab.studies.main.drawing import figures_of, write_figures
@@ -85,6 +86,7 @@ class Study:
             self.model.need_layer(layer)
         self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
+        self.second = second_identifier(self.corpus.langs)
         self.plan = Plan(
             self.source,
             self.targets,
@@ -120,6 +122,7 @@ class Study:
             progress=self.progress,
             log=self.console.print,
         )
+        report, removal = self._with_opinions(report, removal)
         self._describe(moments, directions[MAIN], report, removal)
         return self.folder
 
@@ -193,6 +196,25 @@ class Study:
 
     # ---------------------------------------------------------------------------------- the results
 
+    def _with_opinions(self, report: Report, removal: pd.DataFrame) -> tuple[Report, pd.DataFrame]:
+        """The rows with a second opinion on the language of every output, which no choice read."""
+        if self.second is None:
+            self.console.print("no second language identifier: pip install 'steerlab[lingua]'")
+        whole = {"dev": report.dev, "test": report.test, "removal": removal}
+        tables = {("table", name): rows for name, rows in report.tables.items()}
+        made = with_opinions(
+            {("whole", name): rows for name, rows in whole.items()} | tables,
+            self.identifier,
+            self.second,
+        )
+        report = replace(
+            report,
+            dev=made["whole", "dev"],
+            test=made["whole", "test"],
+            tables={name: made["table", name] for name in report.tables},
+        )
+        return report, made["whole", "removal"]
+
     def _describe(
         self, moments: Moments, main: Directions, report: Report, removal: pd.DataFrame
     ) -> None:
@@ -213,7 +235,9 @@ class Study:
         )
         write_figures(self.folder / "figures", figures, apart)
         rows = pd.concat([report.dev, report.test, removal], ignore_index=True)
-        summary = self._summary(rows, report) | {"families": family_summary(neighbours, main)}
+        summary = self._summary(rows, report) | {
+            "families": family_summary(neighbours, main, seed=self.settings.seed)
+        }
         write_table(self.folder / "rows.parquet", rows)
         write_table(self.folder / "rows.csv", rows)
         # Last, since it stands for a run that is finished.
@@ -229,6 +253,11 @@ class Study:
             "targets": list(self.targets),
             "chance": 1 / (DISTRACTORS + 1),
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
+        }
+        summary["identifiers"] = {
+            "first": self.identifier.name,
+            "second": None if self.second is None else self.second.name,
+            **agreement_on_target(list(report.tables.values()), seed=self.settings.seed),
         }
         summary |= results_of(report, self.plan, seed=self.settings.seed, raced=self.settings.race)
         if self.raced is not None:
@@ -252,6 +281,7 @@ class Study:
                 "langs": list(self.corpus.langs),
             },
             "identifier": self.identifier.name,
+            "second_identifier": None if self.second is None else self.second.name,
             "layers": list(self.layers),
             "new_tokens": NEW_TOKENS,
             "distractors": DISTRACTORS,
