@@ -60,13 +60,19 @@ class Model(ABC):
         self.config = config
         self.n_layers = n_layers
         self.width = width
-        self.fingerprint = fingerprint
+        vars(self)["fingerprint"] = fingerprint
         self.attachments = 0  # how many `attached` are open
         # The positions of the pass in flight, and None between passes. A module's hook gets nothing
         # of ours but the module and its input, so it reads them here. `forward` and `body` put them
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
         # does, `_watch` does so.
         self._where: Positions | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Two hashes of what the model is, as `core.fingerprints` explains; "" where its weights
+        cannot be compared with those of other models."""
+        return str(vars(self)["fingerprint"])
 
     @property
     def device(self) -> torch.device:
