@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_rounded_weights_are_taken_for_the_same(own):
 
 
 def test_buffers_count_since_quantised_layers_keep_their_weights_there(own):
-    layer = torch.nn.Module()
+    layer: Any = torch.nn.Module()
     layer.register_buffer("qweight", torch.arange(12, dtype=torch.int32))
     layer.register_buffer("cached", torch.zeros(3), persistent=False)
     before = of_weights(layer)
@@ -115,9 +115,9 @@ def test_an_old_fingerprint_proves_nothing_and_says_so(polyglot, directions):
         sl.sweep(polyglot, sl.corpus(langs=["en", "es"]), directions={"x": made}, limit=1)
 
 
-def test_a_changed_weight_gets_no_row_of_the_old_model(own, lines, tmp_path: Path):
+def test_a_changed_weight_gets_no_row_of_the_old_model(own, lines, tmp_path):
     """The folder of a sweep belongs to the model that made it, to its last weight."""
-    grid = {"layers": [1], "limit": 1, "strengths": [1.0], "targets": ["de"]}
+    grid: Any = {"layers": [1], "limit": 1, "strengths": [1.0], "targets": ["de"]}
     texts = lines.select(["en", "de"])
     sweeps.sweep(own, texts, estimators=["diffmean"], out=tmp_path / "sweep", **grid)
     with torch.no_grad():

@@ -99,9 +99,8 @@ class HuggingFaceModel(Model):
         return self.anatomy.width_of(site, self.width)
 
     @contextmanager
-    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
+    def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         handles: list[Any] = []
-        self.attachments += 1
         try:
             base = self.hf.base_model
             handles.append(base.register_forward_pre_hook(self._watch, with_kwargs=True))
@@ -111,7 +110,6 @@ class HuggingFaceModel(Model):
                 handles.append(attach(self.anatomy, layer, site, self._placed(change)))
             yield
         finally:
-            self.attachments -= 1
             for handle in handles:
                 handle.remove()
 

@@ -110,6 +110,7 @@ def prepare(
     """
     folder = None if out is None else need_ending(out)
     model = _loaded(grid, model)
+    model.need_unedited("a sweep")
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
     own = grid.own.digests() if folder is not None else {}
@@ -149,6 +150,7 @@ def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict
     top.
     """
     model = _loaded(grid, model)
+    model.need_unedited("a sweep")
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
     runner = _runner(grid, model, texts)

@@ -77,6 +77,7 @@ class Run:
             device=settings.device,
             dtype=settings.dtype,
         )
+        self.model.need_unedited("CLaS-Bench")
         self.plan = Plan(settings, pairs, layers_of(settings, self.model.n_layers))
         for layer in self.plan.layers:
             self.model.need_layer(layer)

@@ -68,6 +68,7 @@ class Study:
                 device=settings.device,
             )
         self.model: Model = model
+        model.need_unedited("a run")
         earlier = read_json(self.folder / "manifest.json").get("model", {})
         need_model(self.folder, "a run", earlier, model.metadata)
         if texts is None:
