@@ -88,9 +88,8 @@ def reload(
     if model.fingerprint != fingerprint:
         raise SteerlabError(
             f"{name!r} is another model here than where the work was planned (fingerprint "
-            f"{model.fingerprint} here, "
-            f"{fingerprint} there); give every machine the same files, and a model made in memory "
-            "a folder"
+            f"{model.fingerprint} here, {fingerprint} there); give every machine the same files, "
+            "and a model made in memory a folder"
         )
     return model
 
