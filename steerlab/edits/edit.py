@@ -14,6 +14,7 @@ from torch import Tensor
 from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
+from steerlab.core.fingerprints import same_weights, unlike, weights_of
 from steerlab.core.sites import hook_name, lens_hook, lens_width
 from steerlab.edits.attached import AttachedPart, EditStats, begins_with_bos, plain_hook
 from steerlab.edits.own_function import OwnFunction
@@ -24,9 +25,10 @@ from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
 class _Attachable(Protocol):
     """What an edit asks of a model: to attach functions to sites, and to say what it is."""
 
-    fingerprint: str
     name: str
 
+    @property
+    def fingerprint(self) -> str: ...
     def width_of(self, site: str) -> int: ...
     def attached(self, changes: Any) -> Any: ...
     def need_layer(self, layer: int) -> None: ...
@@ -137,10 +139,11 @@ class Edit:
         for part in self.parts:
             model.need_layer(part.layer)
         own, given = self.model.get("fingerprint"), model.fingerprint
-        if own and given and own != given:
+        if own and given and not same_weights(own, given):
             raise SteerlabError(
                 f"this edit was made with {self.model.get('name')} ({own}), not with {model.name} "
                 f"({given}); directions of one model mean nothing in another: collect and fit again"
+                f"{unlike(own, given)}"
             )
 
     def _need_width(self, width_of: Callable[[str], int | None], name: str) -> None:
@@ -215,7 +218,9 @@ def _together(members: Sequence[tuple[int, Part]]) -> Part:
 def _maker(edits: Sequence[Edit]) -> Mapping[str, Any]:
     """The one model that edits were made with, as far as they say."""
     makers = {
-        edit.model["fingerprint"]: edit.model for edit in edits if edit.model.get("fingerprint")
+        weights_of(edit.model["fingerprint"]): edit.model
+        for edit in edits
+        if edit.model.get("fingerprint")
     }
     if len(makers) > 1:
         raise SteerlabError(

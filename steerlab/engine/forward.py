@@ -56,7 +56,19 @@ def rows_on(
         new: how many tokens will follow each row.
         unsteered: whether rows are to be read as the model is, which no other edit may then change.
     """
-    _need(model, ids, edit, carries, new=new, unsteered=unsteered)
+    with model.turns.taken():
+        _need(model, ids, edit, carries, new=new, unsteered=unsteered)
+        with _attached(model, ids, edit, carries) as rows:
+            yield rows
+
+
+@contextmanager
+def _attached(
+    model: Model,
+    ids: Sequence[Sequence[int]],
+    edit: Edit | None,
+    carries: Sequence[int] | None,
+) -> Iterator["Rows"]:
     carries = range(len(ids)) if carries is None else carries
     depth = [model.n_layers] * len(ids)
     if edit is not None:
@@ -258,6 +270,6 @@ def read(
         looks: (site, layer, function) of each function that looks.
     """
     tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
-    with model.attached(looks):
+    with model.turns.taken(), model.attached(looks):
         model.body(tokens, mask)
     return positions_of(tokens, mask, past=0, bos=model.tokenizer.bos_token_id).text

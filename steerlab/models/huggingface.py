@@ -1,8 +1,6 @@
 """A Hugging Face model whose activations can be read and changed, and its TransformerLens twin."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 from steerlab.models.anatomy import Anatomy
 from steerlab.models.branching import Branch, joining
+from steerlab.models.fingerprint import fingerprint_of, versions
 from steerlab.models.hooks import attach
 from steerlab.models.model import Head, Model
 from steerlab.models.positions import HookFn, Positions
@@ -23,11 +22,27 @@ from steerlab.models.stream import twin
 
 @final
 class HuggingFaceModel(Model):
-    """A causal language model of transformers."""
+    """A causal language model of transformers.
+
+    Args:
+        hf: the network.
+        tokenizer: its tokenizer.
+        name: a Hub id, a folder, a GGUF file or what it is called.
+        revision: of the Hub.
+        gguf: SHA-256 of the GGUF file that the weights were unpacked from.
+    """
 
     branches: ClassVar[bool] = True
 
-    def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None):
+    def __init__(
+        self,
+        hf: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        gguf: str | None = None,
+    ):
         # The language model of one that also sees has a configuration of its own.
         text = getattr(hf.config, "get_text_config", None)
         config = hf.config if text is None else text()
@@ -39,17 +54,32 @@ class HuggingFaceModel(Model):
             config=config,
             n_layers=config.num_hidden_layers,
             width=config.hidden_size,
-            fingerprint=fingerprint_of(hf),
+            fingerprint=fingerprint_of(hf, tokenizer),
         )
+        self._hashed = versions(hf)  # the state of the weights that the fingerprint is of
         self.anatomy = Anatomy(hf, self.n_layers)
+        self.gguf = gguf
         self._tl: Any = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return super().metadata | ({} if self.gguf is None else {"gguf": self.gguf})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process loads the model itself."""
         from steerlab.models.loading import reload
 
-        source = str(Path(self.name).resolve()) if Path(self.name).is_dir() else self.name
+        source = str(Path(self.name).resolve()) if Path(self.name).exists() else self.name
         return reload, (source, self.revision, self.dtype, self.device.type, self.fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights as they are now: made anew when one was changed since."""
+        now = versions(self.hf)
+        if now != self._hashed:
+            vars(self)["fingerprint"] = fingerprint_of(self.hf, self.tokenizer)
+            self._hashed = now
+        return super().fingerprint
 
     @property
     def blocks(self) -> torch.nn.ModuleList:
@@ -90,9 +120,8 @@ class HuggingFaceModel(Model):
         return self.anatomy.width_of(site, self.width)
 
     @contextmanager
-    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
+    def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         handles: list[Any] = []
-        self.attachments += 1
         try:
             base = self.hf.base_model
             handles.append(base.register_forward_pre_hook(self._watch, with_kwargs=True))
@@ -102,7 +131,6 @@ class HuggingFaceModel(Model):
                 handles.append(attach(self.anatomy, layer, site, self._placed(change)))
             yield
         finally:
-            self.attachments -= 1
             for handle in handles:
                 handle.remove()
 
@@ -143,14 +171,3 @@ class HuggingFaceModel(Model):
 
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
         return joining(branch, self.blocks, positions)
-
-
-@torch.no_grad()
-def fingerprint_of(module: torch.nn.Module) -> str:
-    """16 hex digits of the shapes and of 256 values of each parameter, rounded to bfloat16."""
-    digest = hashlib.sha256()
-    for name, value in module.named_parameters():
-        flat = value.detach().flatten()
-        few = flat[:: max(1, len(flat) // 256)][:256].to(torch.bfloat16).cpu().view(torch.int16)
-        digest.update(json.dumps([name, list(value.shape)]).encode() + few.numpy().tobytes())
-    return digest.hexdigest()[:16]

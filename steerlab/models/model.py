@@ -14,6 +14,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.models.branching import Branch
 from steerlab.models.kv_cache import length, preallocate
 from steerlab.models.positions import HookFn, Positions, positions_of
+from steerlab.models.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,19 @@ class Model(ABC):
         self.config = config
         self.n_layers = n_layers
         self.width = width
-        self.fingerprint = fingerprint
-        self.attachments = 0  # how many `attached` are open
+        vars(self)["fingerprint"] = fingerprint
+        self.turns = Turns.of(hf)  # one thread at a time
         # The positions of the pass in flight, and None between passes. A module's hook gets nothing
         # of ours but the module and its input, so it reads them here. `forward` and `body` put them
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
         # does, `_watch` does so.
         self._where: Positions | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Two hashes of what the model is, as `core.fingerprints` explains; "" where its weights
+        cannot be compared with those of other models."""
+        return str(vars(self)["fingerprint"])
 
     @property
     def device(self) -> torch.device:
@@ -145,14 +152,45 @@ class Model(ABC):
                 f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for"
             )
 
-    @abstractmethod
-    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> AbstractContextManager[None]:
+    def need_unedited(self, what: str) -> None:
+        """Raise where something that may change what the model says is on it: an edit, or a hook
+        of somebody else; `what` is refused then."""
+        with self.turns.taken():
+            hooked = [
+                name
+                for name, module in self.hf.named_modules()
+                if module._forward_hooks or module._forward_pre_hooks
+            ]
+            if self.attachments:
+                raise SteerlabError(
+                    f"an edit is on {self.name} already, and {what} takes the model as it is; "
+                    "leave the edit's `with` first"
+                )
+        if hooked:
+            raise SteerlabError(
+                f"{self.name} has a forward hook on {hooked[0] or 'the whole of it'}, which may "
+                f"change what it says, and {what} takes the model as it is; remove the hook first"
+            )
+
+    @contextmanager
+    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         """Attach functions of (h [row pos width], Positions) to sites of layers; all or none, and
         gone afterwards whatever happens.
 
         A function that returns None only looks. They see every forward pass of the network, also
-        those that somebody else begins.
+        those that somebody else begins; of other threads they wait for, or raise.
         """
+        with self.turns.opened(), self._attached(changes):
+            yield
+
+    @abstractmethod
+    def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> AbstractContextManager[None]:
+        """`attached`, where it is this thread's turn."""
+
+    @property
+    def attachments(self) -> int:
+        """How many `attached` are open on the network, by this model or another view of it."""
+        return self.turns.attachments
 
     def forward(
         self,
@@ -215,6 +253,18 @@ class Model(ABC):
     ) -> Iterator[Tensor]:
         """Put the positions of a pass where hooks find them, and let rows branch off; gives the
         position ids."""
+        with self.turns.taken(), self._placing(ids, mask, past, branch, positions) as places:
+            yield places
+
+    @contextmanager
+    def _placing(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        past: Any,
+        branch: Branch | None,
+        positions: Positions | None,
+    ) -> Iterator[Tensor]:
         if self.attachments or branch:
             if positions is None or branch:
                 # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.
@@ -234,6 +284,7 @@ class Model(ABC):
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
         """Learn the positions of a pass that somebody else began."""
+        self.turns.need_own()
         if self._where is not None:  # ours, or another `attached` has seen the pass begin
             return
         ids = kwargs.get("input_ids", kwargs.get("input", args[0] if args else None))

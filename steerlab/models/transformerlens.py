@@ -116,7 +116,7 @@ class LensModel(Model):
         self.forward(ids, mask)
 
     @contextmanager
-    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
+    def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         hooks = []
         for site, layer, change in changes:
             self.need_layer(layer)
@@ -124,12 +124,10 @@ class LensModel(Model):
             hooks.append((hook_name(site, layer), lens_hook(site, self._placed(change))))
         before = self.hf.register_forward_pre_hook(self._watch, with_kwargs=True)
         after = self.hf.register_forward_hook(self._forget, always_call=True)
-        self.attachments += 1
         try:
             with self.hf.hooks(fwd_hooks=hooks):
                 yield
         finally:
-            self.attachments -= 1
             before.remove()
             after.remove()
 

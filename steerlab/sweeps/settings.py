@@ -157,8 +157,8 @@ Lines = Annotated[Natural | None, ALL]
 ModelName = Annotated[
     Word,
     Field(
-        description="a Hub id or a folder of a causal language model; polyglot is the one in the "
-        "package"
+        description="a Hub id, a folder or a .gguf file of a causal language model; polyglot is "
+        "the one in the package, gemma-3-270m and smollm2-135m-instruct are data packages"
     ),
 ]
 Revision = Annotated[

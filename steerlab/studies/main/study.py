@@ -16,7 +16,7 @@ import steerlab.estimate.controls as controls
 from steerlab.analysis.geometry import separation
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
-from steerlab.core.files import write_json, write_table
+from steerlab.core.files import read_json, write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
@@ -32,7 +32,7 @@ from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.summary import peak_bytes, race_summary, results_of
 from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
-from steerlab.sweeps.folder import claim
+from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import LONGEST, NEW_TOKENS, Runner
 
@@ -69,6 +69,9 @@ class Study:
                 device=settings.device,
             )
         self.model: Model = model
+        model.need_unedited("a run")
+        earlier = read_json(self.folder / "manifest.json").get("model", {})
+        need_model(self.folder, "a run", earlier, model.metadata)
         if texts is None:
             self.corpus: Corpus = corpus(settings.corpus, settings.langs)
         else:
