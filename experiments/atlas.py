@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -193,7 +194,11 @@ def by_layer(subject: Subject, settings: Settings) -> pd.DataFrame:
         ):
             table[f"{name}{column}"] = value
     for name, least in (("", 3), ("any_", 2)):
-        options = {"least": least, "permutations": count, "within": geometry.scripts(subject.bench)}
+        options: dict[str, Any] = {
+            "least": least,
+            "permutations": count,
+            "within": geometry.scripts(subject.bench),
+        }
         kin = geometry.family_neighbours(means, subject.bench, **options)
         first = geometry.family_neighbours(means[:1], subject.bench, **options)
         more = geometry.beyond(kin, first)
