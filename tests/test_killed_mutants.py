@@ -278,7 +278,7 @@ def test_culnigs_z_is_of_the_standard_deviation_over_languages() -> None:
 
 
 def test_differences_without_spread_have_the_p_of_all_signs_alike() -> None:
-    """Of n equal differences 2 of 2^n patterns are as far from 0; no p is below one of the draws."""
+    """Of n equal differences 2 of 2^n patterns are as far from 0; no p is below that of draws."""
     assert studentised_bootstrap(np.full(2, -0.3)) == 1 / 2
     assert studentised_bootstrap(np.full(5, 0.3)) == 1 / 16
     assert studentised_bootstrap(np.full(30, 0.3), draws=99) == 1 / 100
