@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
