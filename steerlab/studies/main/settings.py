@@ -14,7 +14,7 @@ from steerlab.sweeps.settings import (
     Lid,
     Limit,
     ModelName,
-    Prompt,
+    PromptOrAuto,
     Revision,
     Seed,
     Source,
@@ -39,7 +39,11 @@ class Settings(Checked):
     layers: Layers = Field(
         default=None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
     )
-    prompt: Prompt = "line"
+    prompt: PromptOrAuto = Field(
+        default="line",
+        description="the prompt form, such as line, chat or echo:5; auto is echo where the model "
+        "copies more than nine in ten dev lines with it, else line",
+    )
     lid: Lid = None
     dtype: Dtype = None
     device: Device = None

@@ -27,6 +27,7 @@ from steerlab.scores.judges import DISTRACTORS
 from steerlab.scores.langid import identifier
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
+from steerlab.studies.main.form import form_of
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
 from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.summary import peak_bytes, race_summary, results_of
@@ -90,11 +91,12 @@ class Study:
         self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
         self.second = second_identifier(self.corpus.langs)
+        self.form = form_of(settings.prompt, self.model, self.corpus, self.source)
         self.plan = Plan(
             self.source,
             self.targets,
             self.layers,
-            settings.prompt,
+            self.form.name,
             wrong=len(self.corpus.langs) > 2,
             quick=settings.quick,
             full=settings.full,
@@ -251,7 +253,8 @@ class Study:
             "format": 1,
             "model": self.model.name,
             "corpus": self.corpus.name,
-            "prompt": self.settings.prompt,
+            "prompt": self.form.name,
+            "prompt_form": self.form.measured,
             "source": self.source,
             "targets": list(self.targets),
             "chance": 1 / (DISTRACTORS + 1),
@@ -285,6 +288,7 @@ class Study:
             },
             "identifier": self.identifier.name,
             "second_identifier": None if self.second is None else self.second.name,
+            "prompt": self.form.metadata,
             "layers": list(self.layers),
             "new_tokens": NEW_TOKENS,
             "distractors": DISTRACTORS,
