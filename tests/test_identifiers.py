@@ -1,6 +1,7 @@
 """A second opinion on languages: columns, agreement, and what happens without one."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def test_columns_are_those_of_both_identifiers(rows: pd.DataFrame) -> None:
 def test_summaries_have_the_shares_by_both(rows: pd.DataFrame) -> None:
     second = second_identifier(["en", "de", "es"])
     made = with_opinions({"a": rows}, identifier(), second)["a"].query("output != ''")
-    facts = {"operator": "add", "layer": 1, "strength": 1.0, "dose": 0.1}
+    facts: dict[str, Any] = {"operator": "add", "layer": 1, "strength": 1.0, "dose": 0.1}
     facts |= {"joint": made["in_language"] & made["relevant"]}
     found = result(made.drop_duplicates(["target", "sentence"]).assign(**facts))
     for key in ("lfs_probable", "lfs_second", "joint_second"):
@@ -103,7 +104,9 @@ def test_kappa_by_hand() -> None:
     assert math.isnan(kappa_of_two(a | True, a | True))
 
 
-def test_without_lingua_there_is_no_second(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch):
+def test_without_lingua_there_is_no_second(
+    rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert second_identifier(["en"]) is None, "one language is no choice"
     assert second_identifier(["en", "xx"]) is None
     monkeypatch.setattr(identifiers, "find_spec", lambda name: None)

@@ -22,7 +22,7 @@ from steerlab.analysis.effects.dominance import dominance
 from steerlab.analysis.geometry.family_neighbours import family_neighbours
 from steerlab.analysis.geometry.layers import effective_rank as rank_of_vectors
 from steerlab.analysis.geometry.matrices import mantel
-from steerlab.analysis.tests import clustering
+from steerlab.analysis.tests import clustering, studentised_bootstrap
 from steerlab.core.directions import Directions
 from steerlab.core.firing import Gradients
 from steerlab.edits import push
@@ -272,6 +272,17 @@ def test_culnigs_z_is_of_the_standard_deviation_over_languages() -> None:
     nothing = pytest.raises(Exception, match="standard deviations")
     with nothing:
         culnig(gradients, share=0.25, least=z + 1e-3)
+
+
+# Tests
+
+
+def test_differences_without_spread_have_the_p_of_all_signs_alike() -> None:
+    """Of n equal differences 2 of 2^n patterns are as far from 0; no p is below that of draws."""
+    assert studentised_bootstrap(np.full(2, -0.3)) == 1 / 2
+    assert studentised_bootstrap(np.full(5, 0.3)) == 1 / 16
+    assert studentised_bootstrap(np.full(30, 0.3), draws=99) == 1 / 100
+    assert studentised_bootstrap(np.zeros(5)) == 1.0
 
 
 # Sweeps

@@ -88,12 +88,12 @@ def test_families_stand_beside_what_shared_tokens_give(page: str) -> None:
         "chance: family labels permuted within scripts, maximum over layers)." in text
     )
     assert (
-        "By token unigrams alone it is 60 %: the directions are more than that (3 more languages, "
-        "0 fewer; p = 0.030, adjusted)." in text
+        "By token unigrams alone it is 60 %: the directions are more than that (languages gained "
+        "3, lost 0; p = 0.030, adjusted)." in text
     )
     assert (
-        "By the embedding layer it is 50 %: the directions are not told apart from that (5 more "
-        "languages, 1 fewer; p = 0.11, adjusted)." in text
+        "By the embedding layer it is 50 %: the directions are not told apart from that "
+        "(languages gained 5, lost 1; p = 0.11, adjusted)." in text
     )
     assert "no more than the tokens that languages share may explain" in text
     assert "Within Latin script it is 70 % (p = 0.004 against chance)." in text

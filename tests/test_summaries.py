@@ -351,7 +351,7 @@ def test_the_two_best_methods_are_told_apart_by_so_many_sentences() -> None:
     assert (found["best"], found["next"]) == ("lda", "diffmean")
     assert found["difference"] == pytest.approx(0.125)
     # Of 40 sentences 5 differ by 1.
-    assert found["needed"] == sentences_needed(0.125, np.std([1] * 5 + [0] * 35, ddof=1))
+    assert found["needed"] == sentences_needed(0.125, float(np.std([1] * 5 + [0] * 35, ddof=1)))
     assert 40 < found["needed"] < 80
     assert two_best(tables, ["lda", "twin"]) is None
     assert two_best({"a": tables["lda"]}, ["a"]) is None

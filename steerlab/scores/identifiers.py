@@ -74,7 +74,7 @@ def with_opinions(
     for name, rows in tables.items():
         likely = rows["output"].map(probability).astype(float)
         probable = rows["in_language"].astype(bool) & (likely >= PROBABLE)
-        columns = {"language_probability": likely, "in_language_probable": probable}
+        columns: dict[str, Any] = {"language_probability": likely, "in_language_probable": probable}
         if second is not None:
             columns |= _of_second(rows, rows["output"].map(languages), second.languages)
         more[name] = rows.assign(**columns)
@@ -83,8 +83,8 @@ def with_opinions(
 
 def _of_second(rows: pd.DataFrame, named: pd.Series, known: frozenset[str]) -> dict[str, pd.Series]:
     """The columns of the second identifier; `named` are the languages that it names."""
-    hits = named == rows["target"]
-    both = hits & rows["relevant"].astype(bool)
+    hits: Any = named == rows["target"]
+    both: Any = hits & rows["relevant"].astype(bool)
     judged = rows["target"].isin(known)
     if not judged.all():  # of a target that it does not know it can say nothing
         hits, both = hits.astype(float).where(judged), both.astype(float).where(judged)

@@ -140,8 +140,9 @@ class Lingua(Identifier):
     """lingua's n-gram models as a second, independent identifier; `lingua` makes one.
 
     It chooses among all of its 75 languages or, if `langs` are given, among these, so that every
-    text is in one of them. It is a hundred times slower than fastText, and all languages take about
-    1.2 GB of memory.
+    text is in one of them. A thousand lines take .35 s on two cores among 16 languages, .8 s among
+    all, and .014 s by fastText; before the first, 16 languages take 6 s and .5 GB of memory to
+    load, and all 12 s and 1.2 GB.
     """
 
     def __init__(self, langs: Iterable[str] | None = None) -> None:
