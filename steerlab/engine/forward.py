@@ -75,7 +75,8 @@ def _attached(
         depth = edit.joins(carries, model.n_layers)
     # Rows can share what is below this edit. One that is on already acts on rows from a depth that
     # is not known here, so that each must then run its own prompt.
-    shares = model.branches and not model.attachments
+    twice = len({tuple(row) for row in ids}) < len(ids)  # asked first: the model may have to try
+    shares = twice and not model.attachments and model.branches
     attached = edit.on(model) if edit is not None and edit.parts else nullcontext(EditStats())
     with attached as touched:
         yield Rows(model, ids, carries, depth, shares, touched)

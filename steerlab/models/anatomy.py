@@ -15,7 +15,7 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, need_site
 from steerlab.models.model import Head
-from steerlab.models.stream import Candidates, Stream, adds_up, run, streams
+from steerlab.models.stream import Candidates, Stream, adds_up, run, running, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 _OUTPUTS = ("o_proj", "c_proj", "out_proj", "dense")  # of an attention: takes what its heads give
@@ -50,11 +50,11 @@ class Projections:
 
 @final
 class Anatomy:
-    """The parts of a model of `count` blocks."""
+    """The parts of a model with these blocks."""
 
-    def __init__(self, hf: Any, count: int):
+    def __init__(self, hf: Any, blocks: torch.nn.ModuleList):
         self._hf = hf
-        self.blocks = blocks(hf, count)
+        self.blocks = blocks
 
     def module(self, layer: int, site: str) -> torch.nn.Module:
         """The module of a block whose input is at `attn_z` or `resid_mid`, or whose output is at
@@ -115,16 +115,51 @@ class Anatomy:
         return streams(self._hf, {name: _candidates(block) for name, block in named.items()})
 
 
-def blocks(hf: torch.nn.Module, count: int) -> torch.nn.ModuleList:
-    """The decoder's blocks: the outermost list of modules as long as the model is deep."""
-    lists = [module for module in hf.modules() if isinstance(module, torch.nn.ModuleList)]
-    fitting = [each for each in lists if len(each) == count]
-    if not fitting:
+def blocks(hf: Any, count: int | None) -> torch.nn.ModuleList:
+    """The decoder's blocks: the outermost list of modules that run one after the other on a text,
+    as long as the configuration says that the model is deep.
+
+    A model that also sees or hears has such a list of each kind, and some configurations count
+    other things: where the length does not tell, a pass of two tokens does. Raises for a model
+    whose blocks cannot be told.
+    """
+    lists = {
+        name: module
+        for name, module in hf.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module)
+    }
+    fitting = [name for name, each in lists.items() if len(each) == count]
+    if len(fitting) == 1:
+        return lists[fitting[0]]
+    ran = running(hf, lists)
+    # Not those inside a block, which run for each block.
+    outer = [name for name in ran if not any(name.startswith(f"{other}.") for other in ran)]
+    chosen = [name for name in outer if name in fitting] or sorted(
+        outer, key=lambda name: -len(lists[name])
+    )
+    if not chosen:
         raise SteerlabError(
-            f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab "
-            "knows"
+            f"{type(hf).__name__} has no list of {count} blocks that run one after the other; it "
+            "is no decoder that steerlab knows"
         )
-    return fitting[0]
+    return lists[chosen[0]]
+
+
+def size_of(config: Any, name: str) -> int | None:
+    """A size by its name in a configuration; None where it has none, or one for each layer."""
+    try:
+        size = getattr(config, name, None)
+    except Exception:  # transformers' own, for a size that differs from layer to layer
+        return None
+    return int(size) if isinstance(size, int) else None
+
+
+def width_of(hf: Any, config: Any) -> int:
+    """How wide the residual stream is."""
+    for name in ("hidden_size", "d_model", "n_embd"):
+        if (size := size_of(config, name)) is not None:
+            return size
+    return int(hf.get_input_embeddings().weight.shape[-1])
 
 
 def projections(block: torch.nn.Module) -> Projections:

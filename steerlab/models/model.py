@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.models.branching import Branch
-from steerlab.models.kv_cache import length, preallocate
+from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
 from steerlab.models.turns import Turns
 
@@ -39,8 +39,6 @@ class Model(ABC):
         width: how wide its residual stream is.
         fingerprint: of its weights; "" where they cannot be compared with those of other models.
     """
-
-    branches: ClassVar[bool]  # whether rows can join on the way through `forward`
 
     def __init__(
         self,
@@ -82,6 +80,16 @@ class Model(ABC):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.hf.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def branches(self) -> bool:
+        """Whether rows can join on the way through `forward`."""
+
+    @property
+    @abstractmethod
+    def pads(self) -> bool:
+        """Whether rows of several lengths can run together, behind padding."""
 
     @property
     @abstractmethod
@@ -220,11 +228,8 @@ class Model(ABC):
             logits, past = self._run(
                 ids, mask, places, past, last=last, cached=past is not None or room is not None
             )
-        if room is not None and self.branches:
-            rows = None
-            if branch is not None:
-                rows = [branch.final(block) for block in range(self.n_layers)]
-            past = preallocate(past, room, rows)
+        if room is not None:
+            past = self._roomy(past, room, branch)
         return logits, past
 
     @abstractmethod
@@ -236,6 +241,10 @@ class Model(ABC):
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
         """One pass, with a cache to go on from if `cached`."""
+
+    @abstractmethod
+    def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
+        """A cache with room for so many more positions, of the rows of a branch if there is one."""
 
     @abstractmethod
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn, final
+from typing import Any, NoReturn, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,8 +21,6 @@ from steerlab.models.positions import HookFn, Positions
 class LensModel(Model):
     """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own
     hooks and cache."""
-
-    branches: ClassVar[bool] = False
 
     def __init__(self, tl: Any, *, name: str):
         tokenizer = tl.tokenizer
@@ -44,6 +42,14 @@ class LensModel(Model):
         raise SteerlabError(
             f"{self.name} lives in this process only; other processes need a Hub id or a folder"
         )
+
+    @property
+    def branches(self) -> bool:
+        return False
+
+    @property
+    def pads(self) -> bool:
+        return True
 
     @property
     def context(self) -> int:
@@ -106,6 +112,9 @@ class LensModel(Model):
 
     def _joining(self, branch: Branch, positions: Positions) -> NoReturn:
         raise SteerlabError(f"the rows of {self.name} cannot join on the way through its blocks")
+
+    def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
+        return past  # its own cache grows by itself
 
     def _new_cache(self, rows: int) -> Any:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
