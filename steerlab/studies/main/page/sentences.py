@@ -52,6 +52,7 @@ class Answer:
     control: Reached | None
     prompt: Reached | None
     best: Reached | None
+    faithful: Interval | None
     joint_floor: float = JOINT_FLOOR
     lfs_floor: float = LFS_FLOOR
 
@@ -111,6 +112,7 @@ def answer(summary: Mapping[str, Any]) -> Answer | None:
         control=_reached(strongest, results[strongest]) if strongest else None,
         prompt=_reached("prompt", results["prompt"]) if joint(summary, "prompt") >= 0 else None,
         best=_reached(best, results[best]) if best != name else None,
+        faithful=interval(results[name].get("faithful")),
     )
 
 
@@ -128,7 +130,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if language and meaning:
         return "Yes."
     if language:
-        return f"The language, yes; the meaning, {'no' if meaning is False else 'not shown'}."
+        said = "not" if meaning is False else "not shown to be"
+        return f"The language, yes; its own sentence is {said} recognised."
     return "No." if language is False else "This run cannot tell."
 
 
