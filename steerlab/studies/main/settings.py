@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from steerlab.core.settings import Checked
 from steerlab.sweeps.settings import (
+    NEW_TOKENS,
     CorpusName,
     Device,
     Dtype,
@@ -14,6 +15,7 @@ from steerlab.sweeps.settings import (
     Lid,
     Limit,
     ModelName,
+    NewTokens,
     PromptOrAuto,
     Revision,
     Seed,
@@ -51,6 +53,7 @@ class Settings(Checked):
         default=TEST_LINES,
         description=f"test lines to report on at most, or all; {QUICK_LINES} if quick",
     )
+    new_tokens: NewTokens = NEW_TOKENS
     seed: Seed = 0
     quick: bool = Field(default=False, description="DiffMean only, a small grid: a minute")
     full: bool = Field(default=False, description="every layer, strength, target and dev line")

@@ -35,7 +35,7 @@ from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.race import race
-from steerlab.sweeps.runner import LONGEST, NEW_TOKENS, Runner
+from steerlab.sweeps.runner import LONGEST, Runner
 
 DEV_LINES = 16
 ESTIMATE_LINES = 240  # of a large corpus, and so the next
@@ -180,10 +180,11 @@ class Study:
             },
             folder=self.folder / "cells",
             retry=True,
+            new_tokens=self.settings.new_tokens,
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)
-        need = rows * row_bytes(self.model, longest, new=NEW_TOKENS)
+        need = rows * row_bytes(self.model, longest, new=self.settings.new_tokens)
         self.console.print(
             f"batches of {rows} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt"
         )
@@ -290,7 +291,7 @@ class Study:
             "second_identifier": None if self.second is None else self.second.name,
             "prompt": self.form.metadata,
             "layers": list(self.layers),
-            "new_tokens": NEW_TOKENS,
+            "new_tokens": self.settings.new_tokens,
             "distractors": DISTRACTORS,
             "packages": {name: importlib.metadata.version(name) for name in packages},
             "python": platform.python_version(),

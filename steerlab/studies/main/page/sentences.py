@@ -63,6 +63,7 @@ class Answer:
     prompt: Reached | None
     fewshot: Reached | None
     best: Highest | None
+    faithful: Interval | None
     alpha: float
     joint_floor: float = JOINT_FLOOR
     lfs_floor: float = LFS_FLOOR
@@ -145,6 +146,7 @@ def answer(summary: Mapping[str, Any]) -> Answer | None:
         prompt=_reached("prompt", results["prompt"]) if joint(summary, "prompt") >= 0 else None,
         fewshot=_reached("fewshot", results["fewshot"]) if joint(summary, "fewshot") >= 0 else None,
         best=_highest(summary, best, name) if best != name else None,
+        faithful=interval(results[name].get("faithful")),
         alpha=_alpha(summary),
     )
 
@@ -185,7 +187,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if language and meaning:
         return "Yes."
     if language:
-        return f"The language, yes; the meaning, {'no' if meaning is False else 'not shown'}."
+        said = "not" if meaning is False else "not shown to be"
+        return f"The language, yes; its own sentence is {said} recognised."
     return "No." if language is False else "This run cannot tell."
 
 
