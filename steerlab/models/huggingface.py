@@ -16,7 +16,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.models.anatomy import Anatomy
 from steerlab.models.branching import Branch, joining
 from steerlab.models.hooks import attach
-from steerlab.models.model import Head, Model
+from steerlab.models.model import Head, Model, Writes
 from steerlab.models.positions import HookFn, Positions
 from steerlab.models.stream import twin
 
@@ -88,6 +88,9 @@ class HuggingFaceModel(Model):
 
     def width_of(self, site: str) -> int:
         return self.anatomy.width_of(site, self.width)
+
+    def writes(self, site: str, layer: int) -> Writes | None:
+        return self.anatomy.writes(site, layer, self.dtype)
 
     @contextmanager
     def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
