@@ -18,7 +18,7 @@ from steerlab.models.branching import Branch, joining
 from steerlab.models.fingerprint import fingerprint_of, versions
 from steerlab.models.hooks import attach
 from steerlab.models.kv_cache import Rerun, preallocate
-from steerlab.models.model import Head, Model
+from steerlab.models.model import Head, Model, Writes
 from steerlab.models.positions import HookFn, Positions
 from steerlab.models.stream import twin
 from steerlab.models.trial import Abilities, is_plain, try_joining, try_rows
@@ -175,6 +175,9 @@ class HuggingFaceModel(Model):
 
     def width_of(self, site: str) -> int:
         return self.anatomy.width_of(site, self.width)
+
+    def writes(self, site: str, layer: int) -> Writes | None:
+        return self.anatomy.writes(site, layer, self.dtype)
 
     @contextmanager
     def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
