@@ -35,6 +35,8 @@ class Decoded:
         touched: which layers the edit touched, at how many positions.
         plan: which rows ran together.
         dose: the edit's mean ‖Δh‖ / ‖h‖ in each row.
+        ended: whether each ended by itself, by a token that ends the text or a line break; if not,
+            the limit of tokens cut it off.
     """
 
     texts: list[str]
@@ -42,6 +44,7 @@ class Decoded:
     touched: EditStats
     plan: batches.Plan
     dose: list[float] = field(default_factory=list)
+    ended: list[bool] = field(default_factory=list)
 
 
 def generate(
@@ -124,7 +127,8 @@ def decode(
         plan = rows.run(decoding.run, plan)
     texts = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in decoding.new]
     dose = rows.touched.doses(len(ids)).tolist()
-    return Decoded(texts, [len(tokens) for tokens in decoding.new], rows.touched, plan, dose)
+    lengths = [len(tokens) for tokens in decoding.new]
+    return Decoded(texts, lengths, rows.touched, plan, dose, decoding.ended)
 
 
 class _Decoding:
@@ -143,6 +147,7 @@ class _Decoding:
         self.stops = stops
         self.temperature = temperature
         self.new: list[list[int]] = [[] for _ in rows.ids]
+        self.ended = [True for _ in rows.ids]
         # One random number for each row and step, drawn here once: what is sampled then does not
         # depend on the batches.
         self.chances: Tensor | None = None
@@ -185,6 +190,9 @@ class _Decoding:
             logits = batch.step(chosen, None if left == len(live) else live)
         for row, of_row in zip(rows, tokens.tolist(), strict=True):
             self.new[row] = [token for token in of_row if token >= 0]
+        # What is live after the last step would have gone on.
+        for index in active[live].tolist():
+            self.ended[rows[index]] = False
 
     def _choose(
         self, logits: Float[Tensor, "row vocab"], numbers: Int[Tensor, " row"], step: int

@@ -31,9 +31,25 @@ _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target
 
 @final
 class HuggingFaceModel(Model):
-    """A causal language model of transformers."""
+    """A causal language model of transformers.
 
-    def __init__(self, hf: Any, tokenizer: Any, *, name: str, revision: str | None = None):
+    Args:
+        hf: the network.
+        tokenizer: its tokenizer.
+        name: a Hub id, a folder, a GGUF file or what it is called.
+        revision: of the Hub.
+        gguf: SHA-256 of the GGUF file that the weights were unpacked from.
+    """
+
+    def __init__(
+        self,
+        hf: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        gguf: str | None = None,
+    ):
         # The language model of one that also sees has a configuration of its own.
         text = getattr(hf.config, "get_text_config", None)
         config = hf.config if text is None else text()
@@ -50,17 +66,22 @@ class HuggingFaceModel(Model):
         )
         self._hashed = versions(hf)  # the state of the weights that the fingerprint is of
         self.anatomy = Anatomy(hf, found)
+        self.gguf = gguf
         self._tl: Any = None
         # What rows may do together: None until it is asked for.
         self.abilities: Abilities | None = None
         self._joining_tried = False
         self._signatures: dict[type, frozenset[str]] = {}
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return super().metadata | ({} if self.gguf is None else {"gguf": self.gguf})
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process loads the model itself."""
         from steerlab.models.loading import reload
 
-        source = str(Path(self.name).resolve()) if Path(self.name).is_dir() else self.name
+        source = str(Path(self.name).resolve()) if Path(self.name).exists() else self.name
         return reload, (source, self.revision, self.dtype, self.device.type, self.fingerprint)
 
     @property

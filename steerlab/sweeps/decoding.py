@@ -35,7 +35,8 @@ def decode_rows(
     seeds: Sequence[int],
     options: Decoding,
 ) -> pd.DataFrame:
-    """The output of each prompt under its edit, its tokens, its dose and the rows of the batches.
+    """The output of each prompt under its edit, its tokens, whether the limit cut it off, its dose
+    and the rows of the batches.
 
     Rows without an edit that have one prompt say the same unless they are sampled, so that they are
     decoded once.
@@ -57,6 +58,7 @@ def decode_rows(
         {
             "output": [cut(decoded.texts[number]) for number in numbers],
             "tokens": [decoded.tokens[number] for number in numbers],
+            "truncated": [not decoded.ended[number] for number in numbers],
             "dose": [decoded.dose[number] for number in numbers],
             "batch_rows": decoded.plan.rows,
         }

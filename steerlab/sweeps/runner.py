@@ -313,7 +313,13 @@ class Runner:
 
     def _scored(self, table: pd.DataFrame) -> dict[str, list[Any]]:
         """Columns of the rows with their scores."""
-        table = score_rows(table, identifier=self.identifier, judge_of=self.judge_of)
+        table = score_rows(
+            table,
+            identifier=self.identifier,
+            judge_of=self.judge_of,
+            # An output of several lines is an answer, with no sentence that it should say.
+            lines_of=self.corpus.split if self.one_line else None,
+        )
         table["bits_per_byte_ratio"] = float("nan")
         if self.fluency:
             table["bits_per_byte_ratio"] = bits_ratio(
