@@ -27,7 +27,7 @@ from steerlab.engine.prompts import pad
 from steerlab.models.branching import Branch, branch
 from steerlab.models.kv_cache import keep_rows
 from steerlab.models.model import Model
-from steerlab.models.positions import HookFn, Positions, positions_of, step_positions
+from steerlab.models.positions import HookFn, Positions, step_positions
 
 Keep = Literal["last", "all"]
 
@@ -220,8 +220,7 @@ class Rows:
         tokens, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
         if joined is None:
             names = torch.tensor(carries, device=model.device)
-            bos = model.tokenizer.bos_token_id
-            positions = positions_of(tokens, mask, past=0, bos=bos, rows=names)
+            positions = model.positions(tokens, mask, rows=names)
         else:  # the positions follow from the branch, and change as its rows join
             names, positions = joined.names, None
         logits, cache = model.forward(
@@ -300,7 +299,7 @@ def read(
 ) -> Bool[Tensor, "row pos"]:
     """Run texts through the blocks only, for functions that look at activations on the way.
 
-    The result is true where there is text, neither padding nor BOS.
+    The result is true where there is text, neither padding nor the beginning of a text.
 
     Args:
         model: what runs the texts.
@@ -310,4 +309,4 @@ def read(
     tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
     with model.turns.taken(), model.attached(looks):
         model.body(tokens, mask)
-    return positions_of(tokens, mask, past=0, bos=model.tokenizer.bos_token_id).text
+    return model.positions(tokens, mask).text

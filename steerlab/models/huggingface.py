@@ -16,6 +16,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.models.anatomy import Anatomy, blocks, size_of, width_of
 from steerlab.models.branching import Branch, joining
 from steerlab.models.fingerprint import fingerprint_of, versions
+from steerlab.models.generation import Followed, following
 from steerlab.models.hooks import attach
 from steerlab.models.kv_cache import Rerun, preallocate
 from steerlab.models.model import Head, Model, Writes
@@ -181,6 +182,21 @@ class HuggingFaceModel(Model):
 
     @contextmanager
     def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
+        if not hasattr(self.hf, "generate"):
+            with self._hooked(changes):
+                yield
+            return
+        with self._hooked(changes), following(self.hf, self._prompt, self._follow):
+            yield
+
+    def _prompt(self, ids: Tensor, mask: Tensor | None) -> Positions:
+        return self.positions(ids, mask)
+
+    def _follow(self, call: Followed | None) -> None:
+        self._followed = call
+
+    @contextmanager
+    def _hooked(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         handles: list[Any] = []
         try:
             # OPT's head calls what is inside of its base model, and `body` the base model alone.
