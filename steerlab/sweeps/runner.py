@@ -185,8 +185,10 @@ class Runner:
 
         A cell that fails leaves its error in the folder and in `rows.attrs["failed"]`; the rest go
         on. Other processes may work in the same folder: each batch is claimed by one of them, and
-        all end with the whole table.
+        all end with the whole table. A model that has an edit on already is refused: its rows would
+        be stored as those of the model without.
         """
+        self.model.need_unedited("a sweep")
         keys = {self.key(cell): cell for cell in cells}
         if not keys:
             return pd.DataFrame()

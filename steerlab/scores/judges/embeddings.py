@@ -205,6 +205,6 @@ def _fingerprint(model: str, revision: str | None) -> str:
     encoder = _encoder(model, revision)
     if isinstance(encoder, _Nano):
         return encoder.version  # a version of a package is always the same weights
-    from steerlab.models.huggingface import fingerprint_of
+    from steerlab.models.fingerprint import fingerprint_of
 
     return fingerprint_of(encoder)

@@ -16,7 +16,7 @@ from steerlab.sweeps.settings import (
     Limit,
     ModelName,
     NewTokens,
-    Prompt,
+    PromptOrAuto,
     Revision,
     Seed,
     Source,
@@ -24,7 +24,7 @@ from steerlab.sweeps.settings import (
     need_two_languages,
 )
 
-TEST_LINES = 48  # to report on, by default
+TEST_LINES = 200  # to report on, by default, where a corpus has as many; the packaged one has 70
 QUICK_LINES = 16  # the same, if quick
 
 
@@ -41,7 +41,11 @@ class Settings(Checked):
     layers: Layers = Field(
         default=None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
     )
-    prompt: Prompt = "line"
+    prompt: PromptOrAuto = Field(
+        default="line",
+        description="the prompt form, such as line, chat or echo:5; auto is echo where the model "
+        "copies more than nine in ten dev lines with it, else line",
+    )
     lid: Lid = None
     dtype: Dtype = None
     device: Device = None

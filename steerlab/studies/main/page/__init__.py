@@ -15,6 +15,7 @@ from steerlab.core.files import explained, write_text
 from steerlab.studies.html import environment
 from steerlab.studies.main.page.account import describe_run
 from steerlab.studies.main.page.figures import read_figures
+from steerlab.studies.main.page.identifiers import identifiers
 from steerlab.studies.main.page.inference import by_language, doses, tests, untestable
 from steerlab.studies.main.page.samples import COUNT, SEED, draw_samples
 from steerlab.studies.main.page.sentences import answer, byline, families
@@ -48,6 +49,7 @@ def write_report(folder: Path) -> Path:
             headline=headline(summary),
             outcomes=outcomes(summary),
             differences=differences(summary),
+            identifiers=identifiers(summary),
             tests=tests(summary),
             untestable=untestable(summary),
             doses=doses(summary),
