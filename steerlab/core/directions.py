@@ -293,9 +293,12 @@ class Directions:
         extra = {f"extra.{name}": value for name, value in self.extra.items()}
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
-    def save(self, file: str | Path) -> Path:
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
         """Write .safetensors whose header says what made it; the file appears whole or not at
-        all."""
+        all.
+
+        A file that steerlab did not write is replaced with `force` only.
+        """
         file = need_ending(file, ".safetensors")
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
@@ -312,7 +315,7 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        with explained(file), replacing(file) as (fresh,):
+        with explained(file), replacing(file, force=force) as (fresh,):
             save_file(tensors, fresh, metadata=header)
         return file
 

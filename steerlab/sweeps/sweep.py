@@ -12,7 +12,7 @@ import pandas as pd
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending, read_json, write_json
+from steerlab.core.files import need_folder, read_json, write_json
 from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.loading import load
@@ -108,7 +108,7 @@ def prepare(
         workers: who runs the batches; by default this process.
         retry: run cells again that failed before.
     """
-    folder = None if out is None else need_ending(out)
+    folder = None if out is None else need_folder(out)
     model = _loaded(grid, model)
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)

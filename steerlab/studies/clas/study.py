@@ -18,7 +18,7 @@ from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending, write_json, write_table, write_text
+from steerlab.core.files import need_folder, write_json, write_table, write_text
 from steerlab.core.settings import takes
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
@@ -357,7 +357,7 @@ def run(
         progress: show on stderr what is being done.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
     """
-    folder = need_ending(out)
+    folder = need_folder(out)
     if isinstance(judge, str):
         keys["judge"] = judge
         judge = None

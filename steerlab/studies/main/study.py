@@ -187,7 +187,7 @@ class Study:
         """The rows on dev of a race, in the place of the whole grid."""
         self.console.print(f"racing on dev: {len(cells)} cells at most")
         raced = race(runner, cells, seed=self.settings.seed, title="racing", progress=self.progress)
-        raced.settings.to_csv(self.folder / "race.csv", index=False)
+        write_table(self.folder / "race.csv", raced.settings)
         self.raced = raced.settings
         return raced.rows
 
