@@ -223,8 +223,9 @@ class Directions:
 
     def _lang_index(self, lang: str) -> int:
         if lang not in self.langs:
-            language(lang)  # raises first where there is no such language at all
-            raise SteerlabError(f"no direction for {lang!r}; there are {' '.join(self.langs)}")
+            given, lang = lang, language(lang).iso  # raises first where there is no such language
+            if lang not in self.langs:
+                raise SteerlabError(f"no direction for {given!r}; there are {' '.join(self.langs)}")
         return self.langs.index(lang)
 
     def _others(self, index: int) -> list[int]:

@@ -8,7 +8,7 @@ import pandas as pd
 from steerlab.edits import Edit, stack
 from steerlab.engine.decoding import decode
 from steerlab.models.model import Model
-from steerlab.scores.text import first_line
+from steerlab.scores.text import composed, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def decode_rows(
         seed=[seeds[i] for i in first],
         batch=options.rows,
     )
-    cut = first_line if options.one_line else str.strip
+    cut = first_line if options.one_line else composed
     return pd.DataFrame(
         {
             "output": [cut(decoded.texts[number]) for number in numbers],

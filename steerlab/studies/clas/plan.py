@@ -132,12 +132,7 @@ def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> t
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
     pairs = _pairs(settings, questions)
-    unnamed = [target for _, target in pairs if target not in identifier.languages]
-    if unnamed:
-        raise SteerlabError(
-            f"the language identifier {identifier.name} cannot name {language(unnamed[0]).name}, "
-            "so that no answer could succeed; give another one as lid, or leave the target out"
-        )
+    need_named(identifier, [target for _, target in pairs])
     return pairs
 
 

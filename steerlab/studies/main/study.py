@@ -23,7 +23,7 @@ from steerlab.engine.collect import collect, text_means
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.scores.judges import DISTRACTORS
-from steerlab.scores.langid import identifier
+from steerlab.scores.langid import identifier, need_named
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
@@ -85,6 +85,7 @@ class Study:
             self.model.need_layer(layer)
         self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
+        need_named(self.identifier, self.targets)
         self.plan = Plan(
             self.source,
             self.targets,
