@@ -211,8 +211,8 @@ def language(name: str) -> Language:
     code = code_of(name)
     if code is None:
         raise SteerlabError(
-            f"unknown language code {name!r}; known codes: {' '.join(LANGUAGES)}, and those of "
-            "every other language in ISO 639; add_language adds one that is in no list"
+            f"unknown language code {name!r}; known codes: {' '.join(LANGUAGES)}, and those "
+            "of every other language in ISO 639; add_language adds one that is in no list"
         )
     return LANGUAGES.get(code) or _other(code)
 

@@ -244,4 +244,4 @@ RowsOfABatch = Annotated[
     Natural | None,
     Field(description="rows that run together (default: what memory and speed advise)"),
 ]
-Seed = Annotated[int, Field(description="the seed of what is drawn at random")]
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="the seed of what is drawn at random")]

@@ -17,7 +17,7 @@ from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
-from steerlab.scores.langid import identifier
+from steerlab.scores.langid import identifier, need_named
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit, need_directions
 from steerlab.sweeps.folder import occupied
@@ -114,6 +114,8 @@ def prepare(
     cells = _cells(grid, model, texts)
     own = grid.own.digests() if folder is not None else {}
     runner = replace(_runner(grid, model, texts, folder), workers=workers, retry=retry)
+    need_named(runner.identifier, {cell.target for cell in cells})
+    runner.need_scores([grid.split])
     if folder is not None:
         earlier_plan = read_json(folder / "sweep.json").get("plan")
         if grid.batch is None and earlier_plan:

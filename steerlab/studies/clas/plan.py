@@ -6,10 +6,9 @@ from itertools import product
 from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
 from steerlab.engine.prompts import read_form
 from steerlab.estimate import variant
-from steerlab.scores.langid import Identifier
+from steerlab.scores.langid import Identifier, need_named
 from steerlab.studies.clas.settings import Settings
 from steerlab.studies.design import AT_METHOD, Control, Design, Method, Pair
 from steerlab.sweeps.cell import UNSTEERED

@@ -22,7 +22,8 @@ from steerlab.core.files import need_folder, write_json, write_table, write_text
 from steerlab.core.settings import takes
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
-from steerlab.scores.judges import Judge
+from steerlab.scores.judges import DISTRACTORS, Judge
+from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier
 from steerlab.studies.clas.plan import (
     RANDOM,
@@ -84,6 +85,7 @@ class Run:
             # One that the tokenizer cannot make raises here, before the texts are read.
             prompt(self.model.tokenizer, form, "?", source=pairs[0][0], target=pairs[0][1])
         self.judge = self._judge() if judge is None else judge
+        need_ready(self.judge, DISTRACTORS)
         self._claim(command)
 
     def run(self) -> Path:

@@ -22,7 +22,8 @@ from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
 from steerlab.models.loading import load
 from steerlab.models.model import Model
-from steerlab.scores.judges import DISTRACTORS
+from steerlab.scores.judges import DISTRACTORS, Retrieval
+from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier, need_named
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
@@ -86,6 +87,8 @@ class Study:
         self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
         need_named(self.identifier, self.targets)
+        for split in ("dev", "test"):
+            need_ready(Retrieval(self.corpus.split(split)), DISTRACTORS)
         self.plan = Plan(
             self.source,
             self.targets,
