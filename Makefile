@@ -1,11 +1,12 @@
 # Every target sets up what it needs. `make` alone lists them; ARGS passes arguments on: make run ARGS="--quick --no-open"
 BIN := .venv/bin
 READY := .venv/ready
+MODELS := .venv/models
 WORK := build/polyglot
 WORKERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check notebooks figures docs bench gate mutants rebuild
+.PHONY: help setup run gemma test check notebooks figures docs bench gate mutants rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -14,6 +15,9 @@ setup: $(READY) ## make .venv with the exact versions of constraints.txt
 
 run: $(READY) ## the main job: from model to report page
 	$(BIN)/steerlab run $(ARGS)
+
+gemma: $(MODELS) ## the main job on Gemma 3 270M: fetches 240 MB, which come under the Gemma Terms of Use
+	$(BIN)/steerlab run --model gemma-3-270m --dtype auto --prompt auto $(ARGS)
 
 test: $(READY) ## the tests, README included, in two processes (WORKERS=)
 	$(BIN)/pytest -n $(WORKERS) --durations 20 $(ARGS)
@@ -72,4 +76,8 @@ $(READY): pyproject.toml constraints.txt
 		$$python -m venv --clear .venv; }
 	$(BIN)/python -m pip install --constraint constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs,notebooks]'
+	@touch $@
+
+$(MODELS): $(READY)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[models]'
 	@touch $@

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -174,7 +175,7 @@ def part(matrices: np.ndarray, have: Sequence[str], want: Sequence[str]) -> np.n
 
 def by_layer(subject: Subject, settings: Settings) -> pd.DataFrame:
     """Cosines, gaps, rank and kinship of the counted languages; kinship again within Latin
-    script."""
+    script, with labels permuted within scripts, and against that of the first layer."""
     means = subject.means[:, subject.counted]
     table = geometry.by_layer(means, subject.bench)
     count = settings.permutations
@@ -192,6 +193,19 @@ def by_layer(subject: Subject, settings: Settings) -> pd.DataFrame:
             ("counted", kin.n),
         ):
             table[f"{name}{column}"] = value
+    for name, least in (("", 3), ("any_", 2)):
+        options: dict[str, Any] = {
+            "least": least,
+            "permutations": count,
+            "within": geometry.scripts(subject.bench),
+        }
+        kin = geometry.family_neighbours(means, subject.bench, **options)
+        first = geometry.family_neighbours(means[:1], subject.bench, **options)
+        more = geometry.beyond(kin, first)
+        table[f"{name}scripts_p"] = kin.p
+        table[f"{name}best"] = more.layer
+        table[f"{name}gained"], table[f"{name}lost"] = more.gained, more.lost
+        table[f"{name}first_p"] = more.p
     table.insert(0, "model", subject.title)
     return table
 
@@ -413,8 +427,8 @@ def draw_explained(book: Book, subject: Subject, folder: Path) -> pd.DataFrame:
 
 
 def numbers(tables: Mapping[str, pd.DataFrame], explained: Mapping[str, pd.DataFrame]) -> str:
-    """Two tables in Markdown: statistics at some layers, and the layer where each distance
-    explains most."""
+    """Three tables in Markdown: statistics at some layers, families beside those of the first
+    layer, and the layer where each distance explains most."""
     lines = [
         "| model | layer | cosine, raw | within family | between | neighbour of the family | gap / "
         "norm | rank |"
@@ -427,8 +441,8 @@ def numbers(tables: Mapping[str, pd.DataFrame], explained: Mapping[str, pd.DataF
             means = f"{row['raw']:.2f} | {row['within']:.3f} | {row['between']:.3f} | {near}"
             rest = f"{row['gap_ratio']:.2f} | {row['effective_rank']:.1f}"
             lines.append(f"| {row['model']} | {row['layer']} | {means} | {rest} |")
+    lines += ["", *kinship(tables), ""]
     lines += [
-        "",
         "| model | test | n | distance | largest at layer | value | corrected p |",
         "|---" * 7 + "|",
     ]
@@ -441,6 +455,28 @@ def numbers(tables: Mapping[str, pd.DataFrame], explained: Mapping[str, pd.DataF
                 "|"
             )
     return "\n".join(lines)
+
+
+def kinship(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Families at the layer where most languages have a neighbour of theirs: against labels
+    permuted within scripts, and against the first layer."""
+    lines = [
+        "| model | families of | languages | best layer | neighbour of the family | p within scripts "
+        "| at layer 0 | more, fewer | p of more |",
+        "|---" * 9 + "|",
+    ]
+    for table in tables.values():
+        for name, least in (("", "three or more"), ("any_", "two or more")):
+            row = table.iloc[0]
+            counted, best = int(row[f"{name}counted"]), int(row[f"{name}best"])
+            near = round(table[f"{name}accuracy"].max() * counted)
+            zero = round(row[f"{name}accuracy"] * counted)
+            tested = f"{row[f'{name}gained']}, {row[f'{name}lost']} | {row[f'{name}first_p']:.2f}"
+            lines.append(
+                f"| {row['model']} | {least} | {counted} | {best} | {near} | "
+                f"{row[f'{name}scripts_p']:.4f} | {zero} | {tested} |"
+            )
+    return lines
 
 
 def fill(page: Path, text: str, pictures: Path) -> None:

@@ -31,21 +31,23 @@ from steerlab.studies.design import (
     Method,
     spread_over_families,
 )
-from steerlab.studies.main.plan import DEV_TARGETS, control_fits
-from steerlab.studies.main.study import control_directions
+from steerlab.studies.main.plan import DEV_TARGETS, STRENGTHS, control_fits, spread_layers
+from steerlab.studies.main.settings import TEST_LINES
+from steerlab.studies.main.study import DEV_LINES, control_directions
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.runner import Runner
 
 OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
-SOURCE, LAYERS, STRENGTHS = "en", (1, 3, 5, 7), (0.5, 1.0, 1.5)
-DEV_LINES, TEST_LINES = 16, 48
+SOURCE, OPERATOR = "en", "add"
 CONTROLS = ("random", "shuffled", "wrong")
 SHOWN = ("de", "ru", "ja")
 HEAD = """# Estimators
 
 Every estimator and variant with the operator `add` on the packaged model: layer ({layers}) and strength ({strengths}
 natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and {all}
-targets, n = {n} outputs a row; brackets are 95 % intervals over sentences, rows in italics are controls. `joint` is the
+targets, n = {n} outputs a row. Layers, strengths and lines are those of `make run`, whose table the README has; here
+every control chooses on the methods' {targets} targets and is shown at that choice, there on half of them, and at the
+main method's setting where it is stronger so. Brackets are 95 % intervals over sentences, rows in italics are controls. `joint` is the
 share in the right language with the own sentence recognised among 32, by chrF; the dose is how far the edit moves an
 activation, over its length. Written by `python experiments/estimators.py`.
 """
@@ -75,9 +77,10 @@ def main() -> None:
         limits={"dev": DEV_LINES, "test": TEST_LINES},
         folder=OUT / "rows",
     )
+    layers = spread_layers(model.n_layers)
     few = spread_over_families(targets, DEV_TARGETS)
     report = choose_and_report(
-        runner, design(fits, few, targets), fluency=True, progress=True, log=print
+        runner, design(fits, few, targets, layers), fluency=True, progress=True, log=print
     )
     # In the order of their names, controls among the estimators; the model as it is comes last.
     order = [*sorted(report.choices), "unsteered", "prompt"]
@@ -90,14 +93,14 @@ def main() -> None:
     ]
     tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
     head = {
-        "layers": ", ".join(map(str, LAYERS)),
-        "strengths": ", ".join(map(str, STRENGTHS)),
+        "layers": ", ".join(map(str, layers)),
+        "strengths": ", ".join(map(str, STRENGTHS[OPERATOR])),
         "dev": DEV_LINES,
     }
     head |= {
         "targets": len(few),
         "all": len(targets),
-        "test": TEST_LINES,
+        "test": rows["diffmean"]["sentence"].nunique(),
         "n": len(rows["diffmean"]),
     }
     parts = [
@@ -147,17 +150,22 @@ def memory(name: str, moments: Moments) -> float:
         return float(told.read()) * 1024
 
 
-def design(fits: dict[str, Directions], few: tuple[str, ...], targets: tuple[str, ...]) -> Design:
-    """Every estimator, and every control with a choice of its own."""
-    settings = tuple((layer, strength) for layer in LAYERS for strength in STRENGTHS)
+def design(
+    fits: dict[str, Directions],
+    few: tuple[str, ...],
+    targets: tuple[str, ...],
+    layers: tuple[int, ...],
+) -> Design:
+    """Every estimator, and every control with a choice of its own, on the main run's grid."""
+    settings = tuple((layer, strength) for layer in layers for strength in STRENGTHS[OPERATOR])
     names = control_fits()
     return Design(
         methods=tuple(
-            Method(name=name, operator="add", fits=(name,), settings=settings) for name in fits
+            Method(name=name, operator=OPERATOR, fits=(name,), settings=settings) for name in fits
         ),
         controls=tuple(
             Control(
-                method=Method(name=name, operator="add", fits=names[name], settings=settings),
+                method=Method(name=name, operator=OPERATOR, fits=names[name], settings=settings),
                 chances=(OWN_CHOICE,),
             )
             for name in CONTROLS

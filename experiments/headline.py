@@ -9,7 +9,9 @@ from html import unescape
 from pathlib import Path
 
 from steerlab.studies.html.formats import FIXED, probability
+from steerlab.studies.main.page.identifiers import identifiers_note
 from steerlab.studies.main.page.inference import power_note
+from steerlab.studies.main.page.sentences import families_note
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = (
@@ -91,8 +93,6 @@ def table(summary: dict) -> str:
         for name, row in tested.items()
         if "diffmean" in row
     )
-    kin = summary["families"]
-    p = f"p = {kin['p']:.4f}"
     less = wrapped(
         f"DiffMean's joint less each control's: {less}. The other methods less DiffMean: {among}."
     )
@@ -109,12 +109,11 @@ Chosen {summary["choice"]}.
 
 {wrapped(text(power_note(summary)))}
 
+{wrapped(text(identifiers_note(summary)))}
+
 {along(summary["doses"])}
 
-Families, at layer {kin["layer"]}: the nearest neighbour of {kin["nearest_neighbour"]:.0%} of {kin["n"]} languages is of
-their own family ({p}, maximum over layers); from token unigrams alone {kin["unigram_nearest_neighbour"]:.0%}, from the
-embedding layer {kin["embedding_nearest_neighbour"]:.0%}, within Latin script {kin["latin_nearest_neighbour"]:.0%}
-(p = {kin["latin_p"]:.3f}, {kin["latin_n"]} languages).
+{wrapped("Families. " + text(families_note(summary)))}
 """
 
 

@@ -48,6 +48,8 @@ HAND = (
     ("estimate/eigengap.py", "[: largest + 1]", "[:largest]"),
     ("estimate/sparse.py", "abs(layer - ANCHOR * last)", "abs(layer - last / 2)"),
     ("estimate/sparse.py", "moments.pooled[:, moments.layers.index(below)]", "moments.pooled[:, moments.layers.index(last)]"),
+    ("analysis/geometry/family_neighbours.py", "(signs @ differences.T).max(1)", "(signs @ differences.T).mean(1)"),
+    ("sweeps/cell.py", "self.fits[sentence % len(self.fits)]", "self.fits[0]"),
     ("analysis/tests.py", "(size - 1) * intraclass", "(total / count - 1) * intraclass"),
     ("estimate/units/culnig.py", "score.std(0, correction=0)", "score.std(0)"),
     ("estimate/units/langfir.py", "kept = share >= consistency", "kept = share > consistency"),

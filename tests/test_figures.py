@@ -147,6 +147,17 @@ def test_heatmap_has_the_interval_of_the_table(value: str, parallel: bool) -> No
     assert (hover(rows, y="method", value=value) == plain) == parallel, "strata are told from none"
 
 
+def test_heatmap_of_a_controls_seeds_has_the_interval_of_the_table() -> None:
+    """Half of the seeds succeed always, half never: other seeds could do either."""
+    rows = outputs_of(parallel=True)
+    seeds = rows["sentence"] % 4
+    rows = rows.assign(seed=seeds, joint=seeds < 2)
+    assert hover(rows, y="method") == result(rows)["joint"]
+    _, low, high = hover(rows, y="method")
+    _, least, most = hover(rows.drop(columns="seed"), y="method")
+    assert high - low > 1.5 * (most - least), "sentences alone are the narrower interval"
+
+
 @pytest.mark.parametrize("parallel", [True, False])
 def test_a_dose_curve_has_the_interval_of_the_table(parallel: bool) -> None:
     rows = outputs_of(parallel=parallel)
@@ -185,6 +196,18 @@ def test_families_never_share_colour_and_marker() -> None:
 
 
 # -------------------------------------------------------------------------------------------- trees
+
+
+def test_vectors_without_structure_have_a_cophenetic_correlation_too() -> None:
+    mean, most = figures.cophenetic_null(16, 256)
+    assert mean == pytest.approx(0.574, abs=0.01)
+    assert mean < most < 0.75
+    assert figures.cophenetic(planted().vectors[:, 0]) > most, "planted families are a structure"
+    random = np.random.default_rng(7)
+    drawn = [figures.cophenetic(random.standard_normal((16, 256))) for _ in range(100)]
+    assert 0.01 <= np.mean(np.array(drawn) > most) <= 0.12
+    few, _ = figures.cophenetic_null(4, 8)
+    assert few > mean, "few languages fit any tree"
 
 
 def test_cophenetic_and_linkage_equal_scipys() -> None:
@@ -250,6 +273,10 @@ def test_dendrogram_title_has_the_fit_and_caption_the_layer() -> None:
     directions = planted(noise=1.0)
     figure = figures.dendrogram(directions)
     assert f"{figures.cophenetic(directions.vectors[:, 0]):.2f}" in figure.layout.title.text
+    mean, most = figures.cophenetic_null(*directions.vectors[:, 0].shape)
+    assert f"without structure have {mean:.2f}, 95 % of them less than {most:.2f}" in caption(
+        figure
+    )
     assert "n = 16 languages; layer 5" in caption(figure)
 
 

@@ -13,11 +13,14 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from steerlab.analysis.geometry import (
+    FamilyNeighbours,
+    beyond,
     by_layer,
     cosine_matrices,
     effective_rank,
     family_neighbours,
     neighbours,
+    scripts,
     separation,
     unigrams,
     within_script,
@@ -122,6 +125,98 @@ def test_without_kin_there_is_no_kinship() -> None:
         family_neighbours(vectors(0)[:, :3], ["en", "ja", "hu"])
     with pytest.raises(SteerlabError, match="unknown language code 'xx'"):
         family_neighbours(vectors(0)[:, :2], ["en", "xx"])
+
+
+# Beyond other vectors
+
+
+def split(hits: list[list[int]], langs: list[str]) -> FamilyNeighbours:
+    """Neighbours with these hits at each layer."""
+    share = tuple(sum(row) / len(row) for row in hits)
+    as_hits = tuple(tuple(map(bool, row)) for row in hits)
+    return FamilyNeighbours(
+        tuple(range(len(hits))), share, 0.5, 0.5, len(langs), tuple(langs), as_hits
+    )
+
+
+def test_hits_are_those_of_the_counted_languages() -> None:
+    langs = ["en", "de", "ja", "hu"]
+    given = np.array([[[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]]])
+    found = family_neighbours(given, langs, permutations=10)
+    assert (found.langs, found.hits) == (("en", "de"), ((True, True),))
+
+
+def test_beyond_counts_languages_and_its_p_is_that_of_every_pattern_of_signs() -> None:
+    langs = list("abcdef")
+    found, other = split([[1] * 6], langs), split([[0, 0, 0, 0, 0, 1]], langs)
+    made = beyond(found, other)
+    # Five languages differ, all of them upwards: of 2^5 patterns one is as extreme.
+    assert (made.gained, made.lost, made.n, made.p) == (5, 0, 6, 1 / 32)
+    assert made.difference == pytest.approx(5 / 6)
+    turned = beyond(other, found)
+    assert (turned.gained, turned.lost, turned.p) == (0, 5, 1.0)
+    same = beyond(found, found)
+    assert (same.difference, same.p) == (0.0, 1.0)
+
+
+def test_beyond_pays_for_the_choice_of_a_layer() -> None:
+    langs = list("abcdef")
+    other = split([[0, 0, 0, 1, 1, 1]], langs)
+    chosen = [1, 1, 1, 1, 1, 1]
+    noise = [[0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]]
+    one = beyond(split([chosen], langs), other)
+    many = beyond(split([chosen, *noise], langs), other)
+    assert (one.difference, one.layer) == (many.difference, many.layer)
+    assert many.p > one.p == 1 / 8
+
+
+def test_beyond_of_many_languages_draws_patterns_and_refuses_others() -> None:
+    langs = [f"l{index}" for index in range(30)]
+    found, other = split([[1] * 30], langs), split([[0] * 12 + [1] * 18], langs)
+    drawn = beyond(found, other, draws=999)
+    assert drawn.p == pytest.approx(1 / 1000, abs=2e-3)
+    assert drawn == beyond(found, other, draws=999)
+    with pytest.raises(SteerlabError, match="give the same languages, and one layer"):
+        beyond(found, split([[1, 1]], ["a", "b"]))
+    with pytest.raises(SteerlabError, match="at 2 layers; give"):
+        beyond(found, split([[1] * 30, [1] * 30], langs))
+
+
+def test_beyond_holds_its_level_where_both_are_the_same_noise() -> None:
+    p_values = []
+    for seed in range(200):
+        given = vectors(seed, layers=4)
+        found = family_neighbours(given[:3], LANGS, permutations=1)
+        p_values.append(beyond(found, family_neighbours(given[3:], LANGS, permutations=1)).p)
+    # With three layers to choose from, against one: only the correction keeps the level.
+    assert np.mean(np.array(p_values) <= 0.05) < 0.09
+
+
+# Within scripts
+
+
+def test_what_scripts_explain_is_no_kinship_within_them() -> None:
+    """Languages lie by script alone. Slavic ones in Cyrillic seem kin against free labels; within
+    scripts no label that matters can move."""
+    langs = ["ru", "uk", "bg", "de", "fr", "hu", "tr", "vi", "sw", "id"]
+    random = np.random.default_rng(3)
+    script = np.array([[10.0, 0.0]] * 3 + [[-10.0, 0.0]] * 7)
+    given = np.concatenate([script, random.standard_normal((10, 6))], 1)[None]
+    free = family_neighbours(given, langs, permutations=2000)
+    within = family_neighbours(given, langs, within=scripts(langs), permutations=2000)
+    assert free.accuracy == within.accuracy
+    assert free.p < 0.05
+    assert within.p == 1.0
+
+
+def test_planted_families_are_found_within_scripts_too() -> None:
+    given = vectors(0, kin=3.0)
+    found = family_neighbours(given, LANGS, within=scripts(LANGS), permutations=500)
+    assert found.p == pytest.approx(1 / 501)
+    with pytest.raises(SteerlabError, match="2 groups were named for"):
+        family_neighbours(given, LANGS, within=["a", "b"], permutations=5)
+    alone = family_neighbours(given, LANGS, within=range(len(LANGS)), permutations=5)
+    assert alone.p == 1.0, "no label can change places"
 
 
 def test_within_script() -> None:

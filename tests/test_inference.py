@@ -14,6 +14,7 @@ from steerlab.analysis.tests import (
     detectable,
     holm,
     paired_test,
+    sentences_needed,
     sign_flips,
 )
 from steerlab.core.errors import SteerlabError
@@ -208,6 +209,22 @@ def test_where_no_difference_can_be_seen() -> None:
         detectable(0.3, 1)
     with pytest.raises(SteerlabError, match="not of 48 and 0"):
         detectable(0.3, 48, family=0)
+
+
+def test_so_many_sentences_see_the_difference_and_one_less_does_not() -> None:
+    for difference in (0.4, -0.1, 0.02):
+        needed = sentences_needed(difference, 0.3)
+        assert detectable(0.3, int(needed)) <= abs(difference) < detectable(0.3, int(needed) - 1)
+    # Four times as many for half of the difference, once they are many.
+    ratio = sentences_needed(0.01, 0.3) / sentences_needed(0.02, 0.3)
+    assert ratio == pytest.approx(4, rel=0.01)
+    assert sentences_needed(5.0, 0.3) == 6, "fewer have no pattern of signs below alpha"
+
+
+def test_no_number_of_sentences_sees_nothing() -> None:
+    assert sentences_needed(0.0, 0.3) == float("inf")
+    assert sentences_needed(1e-5, 0.3) == float("inf"), "more than a million"
+    assert np.isnan(sentences_needed(0.1, 0.0))
 
 
 # ---------------------------------------------------------------------------- outputs of a sentence

@@ -5,6 +5,7 @@
 
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from steerlab.analysis.effects.dominance import dominance
 from steerlab.analysis.geometry.family_neighbours import family_neighbours
 from steerlab.analysis.geometry.layers import effective_rank as rank_of_vectors
 from steerlab.analysis.geometry.matrices import mantel
-from steerlab.analysis.tests import clustering
+from steerlab.analysis.tests import clustering, studentised_bootstrap
 from steerlab.core.directions import Directions
 from steerlab.core.firing import Gradients
 from steerlab.edits import push
@@ -31,6 +32,7 @@ from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.culnig import culnig
 from steerlab.estimate.units.langfir import langfir
 from steerlab.estimate.units.selection import Selection
+from steerlab.sweeps.cell import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -270,6 +272,42 @@ def test_culnigs_z_is_of_the_standard_deviation_over_languages() -> None:
     nothing = pytest.raises(Exception, match="standard deviations")
     with nothing:
         culnig(gradients, share=0.25, least=z + 1e-3)
+
+
+# Tests
+
+
+def test_differences_without_spread_have_the_p_of_all_signs_alike() -> None:
+    """Of n equal differences 2 of 2^n patterns are as far from 0; no p is below that of draws."""
+    assert studentised_bootstrap(np.full(2, -0.3)) == 1 / 2
+    assert studentised_bootstrap(np.full(5, 0.3)) == 1 / 16
+    assert studentised_bootstrap(np.full(30, 0.3), draws=99) == 1 / 100
+    assert studentised_bootstrap(np.zeros(5)) == 1.0
+
+
+# Sweeps
+
+
+def test_each_sentence_of_a_control_is_steered_by_its_own_seed() -> None:
+    """Sentence i takes the (i mod n)-th directions themselves, not only their name in the rows."""
+    fits = {
+        str(seed): controls.random(directions(langs=("en", "de", "es")), seed=seed)
+        for seed in range(3)
+    }
+    cell = Cell(
+        method="random",
+        operator="add",
+        layer=1,
+        strength=1.0,
+        source="en",
+        target="de",
+        split="dev",
+        fits=tuple(fits),
+    )
+    taken = [cell.edit(fits, sentence).digest for sentence in range(7)]
+    alone = [replace(cell, fits=(name,)).edit(fits, 0).digest for name in fits]
+    assert len(set(alone)) == 3
+    assert taken == [alone[sentence % 3] for sentence in range(7)]
 
 
 def test_langfirs_thresholds_are_inclusive() -> None:

@@ -137,6 +137,41 @@ def test_the_families_have_their_form(summary):
     )
 
 
+def test_families_are_claimed_against_other_vectors_too(summary):
+    found = summary["families"]
+    for name, share in (("unigram", "unigram"), ("embedding", "embedding")):
+        test = found["beyond"][name]
+        difference = found["nearest_neighbour"] - found[f"{share}_nearest_neighbour"]
+        assert test["difference"] == pytest.approx(difference)
+        assert test["gained"] - test["lost"] == pytest.approx(difference * found["n"])
+        assert test["p"] <= test["p_holm"] <= 1
+    mean, most = found["cophenetic_null"]
+    assert 0 < mean < most < 1
+
+
+def test_a_second_identifier_stands_in_rows_and_summary(summary, rows):
+    found = summary["identifiers"]
+    assert found["second"].startswith("lingua@")
+    assert found["second"].endswith(" among de en es fr it pl ru uk")
+    assert rows["language_probability"].between(0, 1).all()
+    probable = rows["in_language"] & (rows["language_probability"] >= 0.5)
+    assert (rows["in_language_probable"] == probable).all()
+    assert (rows["in_language_second"] == (rows["language_second"] == rows["target"])).all()
+    assert (rows["joint_second"] == (rows["in_language_second"] & rows["relevant"])).all()
+    test = rows[(rows["split"] == "test") & (rows["method"] == "diffmean")]
+    result = summary["results"]["diffmean"]
+    assert result["lfs_second"][0] == pytest.approx(test["in_language_second"].mean())
+    assert result["lfs_probable"][0] == pytest.approx(test["in_language_probable"].mean())
+    assert found["n"] == 8 * len(summary["results"])
+    low, high = found["kappa"][1:]
+    assert low <= found["kappa"][0] <= high
+
+
+def test_curves_are_drawn_on_targets_that_all_were_read_on(folder, rows):
+    drawn = json.loads((folder / "figures" / "dose_curves.json").read_text("utf-8"))
+    assert "targets that all were read on (de, es)" in drawn["layout"]["meta"]["caption"]
+
+
 def test_the_headline_is_the_mean_of_its_rows(summary, rows):
     for name, found in summary["results"].items():
         part = rows[(rows["split"] == "test") & (rows["method"] == name)]

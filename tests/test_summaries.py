@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from steerlab.analysis.choices import at, at_each, choose, choose_each, held_out
-from steerlab.analysis.comparisons import against, by_language, comparisons, together
+from steerlab.analysis.comparisons import against, by_language, comparisons, together, two_best
 from steerlab.analysis.dose import along, common_range, dose_curve, equal
 from steerlab.analysis.results import curve, difference, outputs, result, stronger
-from steerlab.analysis.tests import ALPHA
+from steerlab.analysis.tests import ALPHA, sentences_needed
 from steerlab.core.errors import SteerlabError
 
 SHARES = ("joint", "in_language", "relevant")
@@ -336,6 +336,28 @@ def test_a_table_is_one_family() -> None:
     for item in (sure, close):
         assert item["detects"] < item["detects_holm"] < 2 * item["detects"]
     assert sure["detects"] < 0.5, "what was found could be seen"
+
+
+def test_the_two_best_methods_are_told_apart_by_so_many_sentences() -> None:
+    tables = {
+        "diffmean": rows("diffmean", joint=0.5),
+        "lda": rows("lda", joint=0.625),
+        # With the same texts and scores it is no other method, and no third to be told apart.
+        "twin": rows("lda", joint=0.625),
+        "random": rows("random", joint=0.9),
+    }
+    methods = ["diffmean", "lda", "twin"]
+    found = against(tables, methods, ["random"], main="diffmean")["two_best"]
+    assert (found["best"], found["next"]) == ("lda", "diffmean")
+    assert found["difference"] == pytest.approx(0.125)
+    # Of 40 sentences 5 differ by 1.
+    assert found["needed"] == sentences_needed(0.125, float(np.std([1] * 5 + [0] * 35, ddof=1)))
+    assert 40 < found["needed"] < 80
+    assert two_best(tables, ["lda", "twin"]) is None
+    assert two_best({"a": tables["lda"]}, ["a"]) is None
+    other = tables["lda"].assign(output="Nein.")
+    same = two_best({"a": tables["lda"], "b": other}, ["a", "b"])
+    assert same == {"best": "a", "next": "b", "difference": 0.0, "needed": None}
 
 
 def test_a_family_of_small_tables_says_that_nothing_can_pass() -> None:

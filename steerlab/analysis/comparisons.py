@@ -11,6 +11,7 @@ import pandas as pd
 from steerlab.analysis.choices import choose_each, held_out
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import outputs
+from steerlab.analysis.sentences import matched
 from steerlab.analysis.tests import (
     ALPHA,
     DRAWS,
@@ -20,6 +21,7 @@ from steerlab.analysis.tests import (
     detectable,
     holm,
     paired_test,
+    sentences_needed,
 )
 from steerlab.core.errors import SteerlabError
 
@@ -180,7 +182,7 @@ def against(
     seed: int = 0,
 ) -> dict[str, Any]:
     """The family of a results table: every method less every control, and every other method
-    less the main one.
+    less the main one; and "two_best" (`two_best`).
 
     Args:
         tables: rows of one setting each, by name of the method or control.
@@ -196,7 +198,46 @@ def against(
     family = f"{len(methods)} {noun} less {len(controls)} controls"
     if others:
         family += f", and the {len(others)} other methods less the main one"
-    return comparisons(tables, pairs, family=family, seed=seed)
+    result = comparisons(tables, pairs, family=family, seed=seed)
+    return result | {"two_best": two_best(tables, methods)}
+
+
+def two_best(
+    tables: Mapping[str, pd.DataFrame], methods: Sequence[str], *, value: str = "joint"
+) -> dict[str, Any] | None:
+    """The two methods with the highest mean score, and how many sentences would tell them apart.
+
+    {"best", "next", "difference", "needed"}: `tests.sentences_needed` at `POWER`, from their paired
+    differences; None where no number of sentences would do. Of methods that coincide the first
+    stands for all. None where fewer than two are left.
+
+    Args:
+        tables: rows of one setting each, by name.
+        methods: the methods to choose from.
+        value: the column of the score.
+    """
+    first = _coinciding({name: tables[name] for name in methods}, value)
+    apart = [name for name in methods if first[name] == name]
+    if len(apart) < 2:
+        return None
+    sides = {name: outputs(tables[name]) for name in apart}
+    best, second = sorted(apart, key=lambda name: sides[name][value].mean(), reverse=True)[:2]
+    a, b = sides[best], sides[second]
+    by_a, by_b = matched(
+        a[value].to_numpy(float),
+        a["sentence"].to_numpy(),
+        b[value].to_numpy(float),
+        b["sentence"].to_numpy(),
+    )
+    differences = by_a.each - by_b.each
+    difference = float(differences.mean())
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
+    return {
+        "best": best,
+        "next": second,
+        "difference": difference,
+        "needed": _finite(sentences_needed(difference, spread)),
+    }
 
 
 def by_language(dev: pd.DataFrame, methods: Sequence[str], *, seed: int = 0) -> dict[str, Any]:

@@ -9,6 +9,10 @@ That is more than a mean of 0: it says that differences are symmetric. Where the
 method wins much on a few sentences and loses a little on many) sign flips are exact no longer, only
 nearly so for many sentences, as `sign_flips` says; `paired_test(..., studentised=True)` assumes no
 symmetry. docs/coverage.md shows how often both reject what is no difference.
+
+The seeds of a control are taken as they are: each sentence counts once with the seeds that it was
+run with, and p says nothing of other seeds. Intervals do (`intervals.paired_difference`), so that a
+difference from a control has to stand by its interval too.
 """
 
 import math
@@ -30,6 +34,7 @@ Array = NDArray[Any]
 DRAWS = 9_999
 ALPHA = 0.05
 POWER = 0.8
+MOST_SENTENCES = 1_000_000  # that are looked at as an answer to how many would be needed
 # Statistics that agree to so many digits are equal: sums of the same numbers in another order
 # round differently.
 _DIGITS = 12
@@ -254,6 +259,36 @@ def detectable(
     # Upper quantiles: of the two-sided level of one comparison, and of the chance of a miss.
     quantiles = t.isf([alpha / family / 2, 1 - power], sentences - 1)
     return float(quantiles.sum() * spread / math.sqrt(sentences))
+
+
+def sentences_needed(
+    difference: float, spread: float, *, alpha: float = ALPHA, power: float = POWER
+) -> float:
+    """The fewest sentences with which a paired test sees this difference with this power.
+
+    It is the least n for which `detectable(spread, n)` is no larger than the difference; infinite
+    for no difference and where `MOST_SENTENCES` do not do, NaN without spread. A difference that
+    was observed stands for the true one here, so read the number as an order of magnitude.
+
+    Args:
+        difference: the mean difference over sentences.
+        spread: the standard deviation of the sentences' differences.
+        alpha: the level of the test, which is one alone.
+        power: the chance of seeing the difference.
+    """
+
+    def seen(sentences: int) -> bool:
+        return detectable(spread, sentences, alpha=alpha, power=power) <= abs(difference)
+
+    if not spread > 0:
+        return math.nan
+    if not difference or not seen(MOST_SENTENCES):
+        return math.inf
+    few, enough = 1, MOST_SENTENCES  # what is seen with n is seen with more
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if seen(middle) else (middle, enough)
+    return float(enough)
 
 
 def clustering(values: Array, sentences: Array) -> Clustering:

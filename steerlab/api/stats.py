@@ -3,7 +3,7 @@
 from steerlab.analysis.choices import choice_stability, choose, choose_each
 from steerlab.analysis.dose import dose_curve, equal
 from steerlab.analysis.intervals import by_sentence, paired_difference
-from steerlab.analysis.tests import holm, paired_test
+from steerlab.analysis.tests import holm, paired_test, sentences_needed
 
 __all__ = [
     "by_sentence",
@@ -15,4 +15,5 @@ __all__ = [
     "holm",
     "paired_difference",
     "paired_test",
+    "sentences_needed",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
+from steerlab.core.fingerprints import weights_of
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
 
@@ -263,7 +264,7 @@ class Firing:
             "noise": self.noise,
             "kept texts": self.seen is not None,
             "saes": self.provenance.get("saes"),
-            "model": self.provenance.get("model", {}).get("fingerprint"),
+            "model": weights_of(self.provenance.get("model", {}).get("fingerprint") or ""),
         }
 
 

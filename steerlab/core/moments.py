@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.fingerprints import weights_of
 from steerlab.core.languages import language
 from steerlab.core.samples import Paired, Reservoir
 from steerlab.core.sites import hook_name
@@ -261,7 +262,7 @@ class Moments:
             "sample": self.sample and self.sample.size,
             "pairs from": self.pairs and self.pairs.source,
             "deranged": self.provenance.get("deranged"),
-            "model": self.provenance.get("model", {}).get("fingerprint"),
+            "model": weights_of(self.provenance.get("model", {}).get("fingerprint") or ""),
         }
 
     def at(self, *layers: int) -> "Moments":

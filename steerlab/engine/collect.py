@@ -77,6 +77,8 @@ def collect(
         "form": form,
         "excluded": "BOS and padding",
     }
+    if model.attachments:  # what is read is then not the model as it is
+        provenance["edited"] = True
     if derange is not None:
         provenance["deranged"] = derange
     moments = Moments(

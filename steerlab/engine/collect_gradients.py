@@ -124,7 +124,7 @@ def _mean_terms(
         lengths = [len(answers[row]) for row in chosen]
         return _item_terms(model, [ids[row] for row in chosen], lengths, site, layers)
 
-    with _differentiable(model):
+    with model.turns.taken(), _differentiable(model):
         # In float64: thousands of small terms are added up.
         total = torch.zeros(len(layers), model.width_of(site), dtype=torch.float64)
         for start in range(0, len(ids), batch):

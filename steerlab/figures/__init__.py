@@ -25,12 +25,13 @@ from steerlab.figures.selectivity import selectivity as selectivity
 from steerlab.figures.spectra import spectrum as spectrum
 from steerlab.figures.tangle import tanglegram as tanglegram
 from steerlab.figures.trees import cophenetic as cophenetic
+from steerlab.figures.trees import cophenetic_null as cophenetic_null
 from steerlab.figures.trees import dendrogram as dendrogram
 from steerlab.figures.trees import leaf_order as leaf_order
 from steerlab.figures.trees import linkage_of as linkage_of
 
 _FIGURES = exported("steerlab.figures", "FIGURES")
-_TOOLS = ["cophenetic", "draw", "leaf_order", "linkage_of", "paper", "write"]
+_TOOLS = ["cophenetic", "cophenetic_null", "draw", "leaf_order", "linkage_of", "paper", "write"]
 __all__ = sorted([*_FIGURES, *_TOOLS])
 # Type checkers read the imports above; a figure in a new file of this folder is here without.
 globals().update(_FIGURES)

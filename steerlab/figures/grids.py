@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 
 from steerlab.analysis.intervals import by_sentence
+from steerlab.analysis.results import SEED
 from steerlab.analysis.sentences import Interval
 from steerlab.core.columns import is_share
 from steerlab.core.languages import is_plainly_language, language
@@ -46,9 +47,10 @@ def heatmap(
 ) -> go.Figure:
     """The mean of a score in each cell of two columns, languages in the order of their families.
 
-    The hover shows n and the 95 % interval of `intervals.by_sentence`, which resamples sentences,
-    within targets that share none; or rows, where there is no column `sentence`. Values that are
-    not finite are left out. Raises `SteerlabError` for a missing column or no rows.
+    The hover shows n and the 95 % interval of `intervals.by_sentence`, over sentences, within
+    targets that share none, and over the seeds of a control where there is a column `seed`; or over
+    rows, where there is no column `sentence`. Values that are not finite are left out. Raises
+    `SteerlabError` for a missing column or no rows.
 
     Args:
         rows: outputs, with the three columns.
@@ -175,12 +177,17 @@ def _cells(rows: pd.DataFrame, x: str, y: str, value: str) -> pd.DataFrame:
 
 def _interval(cell: pd.DataFrame, value: str) -> Interval:
     """The mean of a cell with its interval, as the tables have it: by sentence, within targets that
-    share none; by row where there are no sentences."""
+    share none, over other seeds of a control too; by row where there are no sentences."""
     values = cell[value].to_numpy(float)
     if "sentence" not in cell.columns:
         return by_sentence(values, np.arange(len(cell)), share=is_share(value))
-    strata = cell["target"].to_numpy() if "target" in cell.columns else None
-    return by_sentence(values, cell["sentence"].to_numpy(), share=is_share(value), strata=strata)
+    return by_sentence(
+        values,
+        cell["sentence"].to_numpy(),
+        share=is_share(value),
+        strata=cell["target"].to_numpy() if "target" in cell.columns else None,
+        control_seeds=cell[SEED].to_numpy() if SEED in cell.columns else None,
+    )
 
 
 def _ordered(column: pd.Series) -> list[Any]:

@@ -41,7 +41,8 @@ DIVERGING = (
 _TOP = 62  # pixels of the template's margin above the plot
 _WIDTH = 62  # characters of a line of the caption that a phone has room for
 
-CONTROLS = ("unsteered", "random", "shuffled", "wrong", "prompt")
+YARDSTICKS = ("prompt", "fewshot")  # controls that ask for the language: no nulls
+CONTROLS = ("unsteered", "random", "shuffled", "wrong", *YARDSTICKS)
 _NAMES = {
     "diffmean": "DiffMean",
     "diffmean_rotate": "DiffMean, rotated",
@@ -54,6 +55,7 @@ _NAMES = {
     "shuffled": "Shuffled labels",
     "wrong": "Wrong language",
     "prompt": "Prompt instruction",
+    "fewshot": "Prompt with translated examples",
     "strength": "strength (natural gaps)",
 }
 # The families in the order of the table of languages.

@@ -1,10 +1,10 @@
 """What the rest of the package asks of a model, whoever runs it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,8 +12,17 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.models.branching import Branch
-from steerlab.models.kv_cache import length, preallocate
+from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
+from steerlab.models.turns import Turns
+
+# Where and how what is at a site inside a block reaches the residual stream (`Model.writes`).
+Writes = tuple[str, Callable[[Tensor, Tensor], Tensor]]
+
+
+def as_it_is(before: Tensor, added: Tensor) -> Tensor:
+    """What is added to the stream where the site's activations are added to it themselves."""
+    return added.expand_as(before)
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,6 @@ class Model(ABC):
         fingerprint: of its weights; "" where they cannot be compared with those of other models.
     """
 
-    branches: ClassVar[bool]  # whether rows can join on the way through `forward`
-
     def __init__(
         self,
         hf: Any,  # torch would type each of its attributes as a tensor or a module
@@ -60,13 +67,19 @@ class Model(ABC):
         self.config = config
         self.n_layers = n_layers
         self.width = width
-        self.fingerprint = fingerprint
-        self.attachments = 0  # how many `attached` are open
+        vars(self)["fingerprint"] = fingerprint
+        self.turns = Turns.of(hf)  # one thread at a time
         # The positions of the pass in flight, and None between passes. A module's hook gets nothing
         # of ours but the module and its input, so it reads them here. `forward` and `body` put them
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
         # does, `_watch` does so.
         self._where: Positions | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Two hashes of what the model is, as `core.fingerprints` explains; "" where its weights
+        cannot be compared with those of other models."""
+        return str(vars(self)["fingerprint"])
 
     @property
     def device(self) -> torch.device:
@@ -75,6 +88,16 @@ class Model(ABC):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.hf.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def branches(self) -> bool:
+        """Whether rows can join on the way through `forward`."""
+
+    @property
+    @abstractmethod
+    def pads(self) -> bool:
+        """Whether rows of several lengths can run together, behind padding."""
 
     @property
     @abstractmethod
@@ -138,6 +161,15 @@ class Model(ABC):
         Raises for a site that the model does not have.
         """
 
+    @abstractmethod
+    def writes(self, site: str, layer: int) -> Writes | None:
+        """How what is at a site inside a block reaches the residual stream: at which site, and a
+        function of what is there before, and of what is added to it, [row pos width] each, to what
+        is added to the stream.
+
+        None where that is not known, and where more lies between, such as a non-linearity.
+        """
+
     def need_layer(self, layer: int) -> None:
         """Raise for a layer that the model does not have."""
         if not 0 <= layer < self.n_layers:
@@ -145,14 +177,45 @@ class Model(ABC):
                 f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for"
             )
 
-    @abstractmethod
-    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> AbstractContextManager[None]:
+    def need_unedited(self, what: str) -> None:
+        """Raise where something that may change what the model says is on it: an edit, or a hook
+        of somebody else; `what` is refused then."""
+        with self.turns.taken():
+            hooked = [
+                name
+                for name, module in self.hf.named_modules()
+                if module._forward_hooks or module._forward_pre_hooks
+            ]
+            if self.attachments:
+                raise SteerlabError(
+                    f"an edit is on {self.name} already, and {what} takes the model as it is; "
+                    "leave the edit's `with` first"
+                )
+        if hooked:
+            raise SteerlabError(
+                f"{self.name} has a forward hook on {hooked[0] or 'the whole of it'}, which may "
+                f"change what it says, and {what} takes the model as it is; remove the hook first"
+            )
+
+    @contextmanager
+    def attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         """Attach functions of (h [row pos width], Positions) to sites of layers; all or none, and
         gone afterwards whatever happens.
 
         A function that returns None only looks. They see every forward pass of the network, also
-        those that somebody else begins.
+        those that somebody else begins; of other threads they wait for, or raise.
         """
+        with self.turns.opened(), self._attached(changes):
+            yield
+
+    @abstractmethod
+    def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> AbstractContextManager[None]:
+        """`attached`, where it is this thread's turn."""
+
+    @property
+    def attachments(self) -> int:
+        """How many `attached` are open on the network, by this model or another view of it."""
+        return self.turns.attachments
 
     def forward(
         self,
@@ -182,11 +245,8 @@ class Model(ABC):
             logits, past = self._run(
                 ids, mask, places, past, last=last, cached=past is not None or room is not None
             )
-        if room is not None and self.branches:
-            rows = None
-            if branch is not None:
-                rows = [branch.final(block) for block in range(self.n_layers)]
-            past = preallocate(past, room, rows)
+        if room is not None:
+            past = self._roomy(past, room, branch)
         return logits, past
 
     @abstractmethod
@@ -198,6 +258,10 @@ class Model(ABC):
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
         """One pass, with a cache to go on from if `cached`."""
+
+    @abstractmethod
+    def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
+        """A cache with room for so many more positions, of the rows of a branch if there is one."""
 
     @abstractmethod
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
@@ -215,6 +279,18 @@ class Model(ABC):
     ) -> Iterator[Tensor]:
         """Put the positions of a pass where hooks find them, and let rows branch off; gives the
         position ids."""
+        with self.turns.taken(), self._placing(ids, mask, past, branch, positions) as places:
+            yield places
+
+    @contextmanager
+    def _placing(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        past: Any,
+        branch: Branch | None,
+        positions: Positions | None,
+    ) -> Iterator[Tensor]:
         if self.attachments or branch:
             if positions is None or branch:
                 # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.
@@ -234,6 +310,7 @@ class Model(ABC):
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
         """Learn the positions of a pass that somebody else began."""
+        self.turns.need_own()
         if self._where is not None:  # ours, or another `attached` has seen the pass begin
             return
         ids = kwargs.get("input_ids", kwargs.get("input", args[0] if args else None))

@@ -29,6 +29,15 @@ class Positions:
     rows: Int[Tensor, " row"]
     step: bool = False
 
+    def of(self, rows: Int[Tensor, " kept"]) -> "Positions":
+        """Those of some of the rows, in this order."""
+        return Positions(self.text[rows], self.generated[rows], self.rows[rows], self.step)
+
+    def followed_by(self, new: "Positions") -> "Positions":
+        """These and, behind them in the same rows, new ones."""
+        text = torch.cat([self.text, new.text], 1)
+        return Positions(text, torch.cat([self.generated, new.generated], 1), new.rows)
+
 
 # What is attached to a site: takes the activations there, and returns them changed, or None to
 # leave them as they are.

@@ -17,6 +17,7 @@ from torch import Tensor
 from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_folder, replacing
+from steerlab.core.fingerprints import same_weights, unlike
 from steerlab.core.sites import hook_name
 from steerlab.core.targets import checksum
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config
@@ -222,11 +223,11 @@ class SAE:
             )
         # Most published autoencoders name no fingerprint: then the width has to do.
         trained_on = self.about.get("fingerprint")
-        if trained_on is not None and trained_on != model.fingerprint:
+        if trained_on is not None and not same_weights(trained_on, model.fingerprint):
             raise SteerlabError(
                 f"this autoencoder was trained on another model: {self.about.get('model', 'one')} "
                 f"with fingerprint {trained_on}, and {model.name} has {model.fingerprint}; "
-                f"{self._remedy()}"
+                f"{self._remedy()}{unlike(trained_on, model.fingerprint)}"
             )
 
     def save(

@@ -15,6 +15,7 @@ from filelock import FileLock
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.core.fingerprints import same_weights, unlike
 from steerlab.core.moments import Moments
 from steerlab.engine.causal_lift import causal_lift
 from steerlab.engine.collect import collect
@@ -212,11 +213,12 @@ def need_directions(name: str, directions: Directions, model: Model) -> None:
     does not have."""
     maker = directions.provenance.get("model", {})
     # Released directions have no fingerprint, and are checked by their width alone.
-    if maker.get("fingerprint") not in (None, model.fingerprint):
+    made_with = maker.get("fingerprint")
+    if made_with is not None and not same_weights(made_with, model.fingerprint):
         raise SteerlabError(
-            f"directions {name!r} were made with {maker.get('name')} ({maker['fingerprint']}), not "
+            f"directions {name!r} were made with {maker.get('name')} ({made_with}), not "
             f"with {model.name} ({model.fingerprint}); directions of one model mean nothing in "
-            "another: collect and fit again"
+            f"another: collect and fit again{unlike(made_with, model.fingerprint)}"
         )
     width = model.width_of(directions.site)
     if directions.width != width:

@@ -6,6 +6,7 @@ from typing import Any
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import is_unfinished, read_json
+from steerlab.core.fingerprints import unlike
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -34,6 +35,29 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} holds files, but no run; give an empty or a new folder as --out"
         )
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def need_model(
+    folder: Path, kind: str, earlier: Mapping[str, Any], model: Mapping[str, Any]
+) -> None:
+    """Raise where a folder holds rows of another model: their keys differ, so none would be taken
+    for this one's, but its tables would take the place of theirs.
+
+    Args:
+        folder: the folder of the run.
+        kind: what it holds, for the message.
+        earlier: what the folder says of its model; empty where it says nothing.
+        model: the metadata of the model that is to run.
+    """
+    unlike_keys = [key for key in model if earlier and earlier.get(key) != model[key]]
+    if unlike_keys:
+        differences = ", ".join(
+            f"{key} {earlier.get(key)} there, {model[key]} here" for key in unlike_keys
+        )
+        why = unlike(earlier.get("fingerprint"), model.get("fingerprint"))
+        raise SteerlabError(
+            f"{folder} holds {kind} of another model ({differences}){why}; give another folder"
+        )
 
 
 def occupied(folder: Path) -> bool:

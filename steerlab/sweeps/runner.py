@@ -192,8 +192,10 @@ class Runner:
 
         A cell that fails leaves its error in the folder and in `rows.attrs["failed"]`; the rest go
         on. Other processes may work in the same folder: each batch is claimed by one of them, and
-        all end with the whole table.
+        all end with the whole table. A model that has an edit on already is refused: its rows would
+        be stored as those of the model without.
         """
+        self.model.need_unedited("a sweep")
         keys = {self.key(cell): cell for cell in cells}
         if not keys:
             return pd.DataFrame()
@@ -318,7 +320,13 @@ class Runner:
 
     def _scored(self, table: pd.DataFrame) -> dict[str, list[Any]]:
         """Columns of the rows with their scores."""
-        table = score_rows(table, identifier=self.identifier, judge_of=self.judge_of)
+        table = score_rows(
+            table,
+            identifier=self.identifier,
+            judge_of=self.judge_of,
+            # An output of several lines is an answer, with no sentence that it should say.
+            lines_of=self.corpus.split if self.one_line else None,
+        )
         table["bits_per_byte_ratio"] = float("nan")
         if self.fluency:
             table["bits_per_byte_ratio"] = bits_ratio(

@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import code_of, language
 from steerlab.core.settings import check
 
 NEW_TOKENS = 32
+AUTO = "auto"  # the prompt form that fits what the model does with it
 EMPTY = "there is nothing in it; give at least one, or leave the key out"
 
 
@@ -139,6 +140,18 @@ def _need_form(form: str) -> None:
     read_form(form)
 
 
+def _need_form_or_auto(form: str) -> None:
+    if form != AUTO:
+        _need_form(form)
+
+
+def _numbered(form: str) -> str:
+    """The form's name with the number of its examples, which is part of every key."""
+    from steerlab.engine.shots import with_number
+
+    return with_number(form)
+
+
 # ---------------------------------------------------------------------------------------- the types
 # Of what stands in `Annotated`, checks run from left to right, after what is read by the
 # BeforeValidators, from right to left.
@@ -164,8 +177,8 @@ Lines = Annotated[Natural | None, ALL]
 ModelName = Annotated[
     Word,
     Field(
-        description="a Hub id or a folder of a causal language model; polyglot is the one in the "
-        "package"
+        description="a Hub id, a folder or a .gguf file of a causal language model; polyglot is "
+        "the one in the package, gemma-3-270m and smollm2-135m-instruct are data packages"
     ),
 ]
 Revision = Annotated[
@@ -221,8 +234,13 @@ Strengths = Annotated[
 Prompt = Annotated[
     str,
     check(_need_form),
-    Field(description="the prompt form, such as line, chat, line+english or chat+de"),
+    AfterValidator(_numbered),
+    Field(
+        description="the prompt form, such as line, chat, line+english, chat+de, or echo:5 and "
+        "fewshot:3, which put examples of the corpus first"
+    ),
 ]
+PromptOrAuto = Annotated[str, check(_need_form_or_auto), AfterValidator(_numbered)]
 Lid = Annotated[
     Word | None,
     Field(

@@ -20,7 +20,7 @@ from steerlab.models.model import Model
 from steerlab.scores.langid import identifier, need_named
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit, need_directions
-from steerlab.sweeps.folder import occupied
+from steerlab.sweeps.folder import need_model, occupied
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
 from steerlab.sweeps.race import race
@@ -110,6 +110,7 @@ def prepare(
     """
     folder = None if out is None else need_folder(out)
     model = _loaded(grid, model)
+    model.need_unedited("a sweep")
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
     own = grid.own.digests() if folder is not None else {}
@@ -151,6 +152,7 @@ def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict
     top.
     """
     model = _loaded(grid, model)
+    model.need_unedited("a sweep")
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
     runner = _runner(grid, model, texts)
@@ -313,15 +315,7 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
             "folder"
         )
     model = runner.model.metadata
-    earlier_model = earlier.get("model", {})
-    unlike = [key for key in model if earlier_model.get(key) != model[key]]
-    if earlier_model and unlike:
-        differences = ", ".join(
-            f"{key} {earlier_model.get(key)} there, {model[key]} here" for key in unlike
-        )
-        raise SteerlabError(
-            f"{folder} holds a sweep of another model ({differences}); give another folder"
-        )
+    need_model(folder, "a sweep", earlier.get("model", {}), model)
     # In this order: another process may have come first meanwhile.
     foreign = occupied(folder)
     if foreign and not file.exists():

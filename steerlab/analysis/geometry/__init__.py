@@ -2,10 +2,13 @@
 is chance."""
 
 from steerlab.analysis.geometry.family_neighbours import (
+    Beyond,
     FamilyNeighbours,
+    beyond,
     family_neighbours,
     have_relatives,
     neighbours,
+    scripts,
     within_script,
 )
 from steerlab.analysis.geometry.layers import by_layer, cosine_matrices, effective_rank
@@ -22,7 +25,9 @@ from steerlab.analysis.geometry.trees import (
 )
 
 __all__ = [
+    "Beyond",
     "FamilyNeighbours",
+    "beyond",
     "by_layer",
     "clades",
     "classification",
@@ -36,6 +41,7 @@ __all__ = [
     "neighbours",
     "regression",
     "resampled",
+    "scripts",
     "separation",
     "support",
     "unigrams",

@@ -129,6 +129,6 @@ def _encoder(model: str, revision: str | None) -> Any:
 @lru_cache(maxsize=2)
 def _fingerprint(model: str, revision: str | None) -> str:
     """A short hash of the model's weights: an id alone may be another model on another day."""
-    from steerlab.models.huggingface import fingerprint_of
+    from steerlab.models.fingerprint import fingerprint_of
 
     return fingerprint_of(_encoder(model, revision))

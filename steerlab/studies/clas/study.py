@@ -18,7 +18,7 @@ from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_folder, write_json, write_table, write_text
+from steerlab.core.files import need_folder, read_json, write_json, write_table, write_text
 from steerlab.core.settings import takes
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
@@ -40,7 +40,7 @@ from steerlab.studies.clas.tables import markdown, show
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.cell import UNSTEERED
 from steerlab.sweeps.fits import fitted
-from steerlab.sweeps.folder import claim
+from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.runner import Runner, Workers, run_locally
 
 
@@ -78,6 +78,7 @@ class Run:
             device=settings.device,
             dtype=settings.dtype,
         )
+        self.model.need_unedited("CLaS-Bench")
         self.plan = Plan(settings, pairs, layers_of(settings, self.model.n_layers))
         for layer in self.plan.layers:
             self.model.need_layer(layer)
@@ -285,6 +286,8 @@ class Run:
         """Take a folder that is empty or that the same settings made, and write what the run is."""
         settings = self.settings.model_dump(mode="json")
         claim(self.folder, settings)
+        earlier = read_json(self.folder / "manifest.json").get("model", {})
+        need_model(self.folder, "a run", earlier, self.model.metadata)
         packages = ("torch", "transformers", "numpy", "fasttext-predict")
         manifest = {
             "format": 1,

@@ -9,6 +9,7 @@ from steerlab.analysis.choices import Setting
 from steerlab.analysis.geometry import FamilyNeighbours
 from steerlab.analysis.results import curve
 from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.core.files import write_table, write_text
 from steerlab.figures import (
     cosines,
@@ -50,14 +51,15 @@ def figures_of(
     read = "raced dev lines (n differs)" if raced else "dev lines"
     main = dev[(dev["method"] == MAIN) & (dev["strength"] == strength)]
     at_strength = f"{read}, strength {strength:g}"
-    added = dev[dev["operator"] == "add"]
+    added, shared = on_shared_targets(dev[dev["operator"] == "add"])
     figures = {
         "heatmap": heatmap(main, note=at_strength),
         "heatmap_lfs": heatmap(main, value="in_language", note=at_strength),
         "dose_curves": dose_curves(
             curve(added, x="strength", value="joint", by="method"),
             chance=1 / (DISTRACTORS + 1),
-            note=f"{read}, mean over layers; natural gaps",
+            note=f"{read}, mean over layers, targets that all were read on ({spoken(shared)}); "
+            "natural gaps",
         ),
         "removal": dose_curves(
             curve(removal, x="strength", value="in_language", by="method"),
@@ -74,6 +76,28 @@ def figures_of(
     if neighbours:
         figures["families"] = families(family_table(neighbours))
     return figures
+
+
+def on_shared_targets(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of the targets that every method has rows of, and these targets in their order.
+
+    Controls are read on fewer targets of dev than methods are. Some targets are easier than others,
+    so that curves of other targets would differ without any difference between the methods. Raises
+    `SteerlabError` where the methods share no target.
+    """
+    methods_of = rows.groupby("target", sort=False)["method"].nunique()
+    shared = methods_of.index[methods_of == rows["method"].nunique()].tolist()
+    if not shared:
+        raise SteerlabError(
+            "no target was read with every method, so that their curves cannot be compared; read "
+            "one target with all"
+        )
+    return rows[rows["target"].isin(shared)], shared
+
+
+def spoken(langs: list[str]) -> str:
+    """Languages in a caption: their codes, or how many, where these are more than eight."""
+    return ", ".join(langs) if len(langs) <= 8 else f"{len(langs)} languages"
 
 
 def write_figures(folder: Path, figures: dict[str, go.Figure], apart: pd.DataFrame) -> None:

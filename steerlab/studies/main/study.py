@@ -16,25 +16,27 @@ import steerlab.estimate.controls as controls
 from steerlab.analysis.geometry import separation
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
-from steerlab.core.files import write_json, write_table
+from steerlab.core.files import read_json, write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
 from steerlab.models.loading import load
 from steerlab.models.model import Model
+from steerlab.scores.identifiers import agreement_on_target, second_identifier, with_opinions
 from steerlab.scores.judges import DISTRACTORS, Retrieval
 from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier, need_named
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
+from steerlab.studies.main.form import form_of
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
 from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.summary import peak_bytes, race_summary, results_of
 from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
-from steerlab.sweeps.folder import claim
+from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.race import race
-from steerlab.sweeps.runner import LONGEST, NEW_TOKENS, Runner
+from steerlab.sweeps.runner import LONGEST, Runner
 
 DEV_LINES = 16
 ESTIMATE_LINES = 240  # of a large corpus, and so the next
@@ -69,6 +71,9 @@ class Study:
                 device=settings.device,
             )
         self.model: Model = model
+        model.need_unedited("a run")
+        earlier = read_json(self.folder / "manifest.json").get("model", {})
+        need_model(self.folder, "a run", earlier, model.metadata)
         if texts is None:
             self.corpus: Corpus = corpus(settings.corpus, settings.langs)
         else:
@@ -89,11 +94,13 @@ class Study:
         need_named(self.identifier, self.targets)
         for split in ("dev", "test"):
             need_ready(Retrieval(self.corpus.split(split)), DISTRACTORS)
+        self.second = second_identifier(self.corpus.langs)
+        self.form = form_of(settings.prompt, self.model, self.corpus, self.source)
         self.plan = Plan(
             self.source,
             self.targets,
             self.layers,
-            settings.prompt,
+            self.form.name,
             wrong=len(self.corpus.langs) > 2,
             quick=settings.quick,
             full=settings.full,
@@ -124,6 +131,7 @@ class Study:
             progress=self.progress,
             log=self.console.print,
         )
+        report, removal = self._with_opinions(report, removal)
         self._describe(moments, directions[MAIN], report, removal)
         return self.folder
 
@@ -176,10 +184,11 @@ class Study:
             },
             folder=self.folder / "cells",
             retry=True,
+            new_tokens=self.settings.new_tokens,
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)
-        need = rows * row_bytes(self.model, longest, new=NEW_TOKENS)
+        need = rows * row_bytes(self.model, longest, new=self.settings.new_tokens)
         self.console.print(
             f"batches of {rows} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt"
         )
@@ -196,6 +205,25 @@ class Study:
         return raced.rows
 
     # ---------------------------------------------------------------------------------- the results
+
+    def _with_opinions(self, report: Report, removal: pd.DataFrame) -> tuple[Report, pd.DataFrame]:
+        """The rows with a second opinion on the language of every output, which no choice read."""
+        if self.second is None:
+            self.console.print("no second language identifier: pip install 'steerlab[lingua]'")
+        whole = {"dev": report.dev, "test": report.test, "removal": removal}
+        tables = {("table", name): rows for name, rows in report.tables.items()}
+        made = with_opinions(
+            {("whole", name): rows for name, rows in whole.items()} | tables,
+            self.identifier,
+            self.second,
+        )
+        report = replace(
+            report,
+            dev=made["whole", "dev"],
+            test=made["whole", "test"],
+            tables={name: made["table", name] for name in report.tables},
+        )
+        return report, made["whole", "removal"]
 
     def _describe(
         self, moments: Moments, main: Directions, report: Report, removal: pd.DataFrame
@@ -217,7 +245,9 @@ class Study:
         )
         write_figures(self.folder / "figures", figures, apart)
         rows = pd.concat([report.dev, report.test, removal], ignore_index=True)
-        summary = self._summary(rows, report) | {"families": family_summary(neighbours, main)}
+        summary = self._summary(rows, report) | {
+            "families": family_summary(neighbours, main, seed=self.settings.seed)
+        }
         write_table(self.folder / "rows.parquet", rows)
         write_table(self.folder / "rows.csv", rows)
         # Last, since it stands for a run that is finished.
@@ -228,11 +258,17 @@ class Study:
             "format": 1,
             "model": self.model.name,
             "corpus": self.corpus.name,
-            "prompt": self.settings.prompt,
+            "prompt": self.form.name,
+            "prompt_form": self.form.measured,
             "source": self.source,
             "targets": list(self.targets),
             "chance": 1 / (DISTRACTORS + 1),
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
+        }
+        summary["identifiers"] = {
+            "first": self.identifier.name,
+            "second": None if self.second is None else self.second.name,
+            **agreement_on_target(list(report.tables.values()), seed=self.settings.seed),
         }
         summary |= results_of(report, self.plan, seed=self.settings.seed, raced=self.settings.race)
         if self.raced is not None:
@@ -256,8 +292,10 @@ class Study:
                 "langs": list(self.corpus.langs),
             },
             "identifier": self.identifier.name,
+            "second_identifier": None if self.second is None else self.second.name,
+            "prompt": self.form.metadata,
             "layers": list(self.layers),
-            "new_tokens": NEW_TOKENS,
+            "new_tokens": self.settings.new_tokens,
             "distractors": DISTRACTORS,
             "packages": {name: importlib.metadata.version(name) for name in packages},
             "python": platform.python_version(),

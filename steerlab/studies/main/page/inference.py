@@ -9,6 +9,9 @@ from steerlab.figures.style import CONTROLS, readable
 from steerlab.studies.html import environment
 from steerlab.studies.html.formats import Interval, decimal, interval, number
 from steerlab.studies.main.page.values import protagonist
+from steerlab.studies.main.page.verdicts import NEITHER, relation
+
+SEEDED = ("random", "shuffled", "wrong")  # controls of several seeds
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Compared:
 
     difference: float
     p: float
-    sure: bool
+    passes: bool
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,23 @@ class Worth:
 
 
 @dataclass(frozen=True)
+class TwoBest:
+    """The two best methods, the difference of the first from the next, and how many sentences would
+    tell them apart; None where no number would."""
+
+    best: str
+    next: str
+    difference: float
+    needed: str | None
+
+
+@dataclass(frozen=True)
 class Power:
     """What was tested, how it was corrected, and the differences that so many sentences can see.
 
     `least` and `least_corrected` are given where no test can pass `alpha`, `seen` and
     `seen_corrected` (ranges over the comparisons) where a difference can be seen at all. `coincide`
-    has the methods that gave the same texts, in lists.
+    has the methods that gave the same texts, in lists; `seeds` says whether a control has several.
     """
 
     sentences: str
@@ -49,6 +63,8 @@ class Power:
     seen: str
     seen_corrected: str
     worth: Worth | None
+    two_best: TwoBest | None = None
+    seeds: bool = False
     coincide: list[list[str]] = field(default_factory=list)
 
 
@@ -176,6 +192,8 @@ def power(summary: Mapping[str, Any]) -> Power:
         seen=_range([pair["detects"] for pair in pairs]),
         seen_corrected=_range([pair["detects_holm"] for pair in pairs]),
         worth=_worth(summary),
+        two_best=_two_best(tested.get("two_best")),
+        seeds=any(name in SEEDED for row in tested["pairs"].values() for name in row),
         coincide=[[readable(name) for name in names] for names in tested.get("coincide", [])],
     )
 
@@ -243,7 +261,8 @@ def by_language(summary: Mapping[str, Any]) -> ByLanguage | None:
 def _compared(item: Mapping[str, Any] | None, alpha: float) -> Compared | None:
     if not item:
         return None
-    return Compared(item["difference"], item["p_holm"], item["p_holm"] < alpha)
+    words = relation(item["difference"], item["p_holm"], alpha=alpha)
+    return Compared(item["difference"], item["p_holm"], words != NEITHER)
 
 
 def _worth(summary: Mapping[str, Any]) -> Worth | None:
@@ -252,6 +271,14 @@ def _worth(summary: Mapping[str, Any]) -> Worth | None:
         return None
     name = readable(protagonist(summary) or "a method")
     return Worth(name, read["outputs"], read["effective"], read["intraclass"])
+
+
+def _two_best(read: Mapping[str, Any] | None) -> TwoBest | None:
+    if not read:
+        return None
+    needed = None if read["needed"] is None else f"{read['needed']:,.0f}"
+    names = readable(read["best"]), readable(read["next"])
+    return TwoBest(*names, float(read["difference"]), needed)
 
 
 def _least(item: Mapping[str, Any]) -> Dose:
