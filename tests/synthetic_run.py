@@ -19,7 +19,15 @@ METHODS = {
     "eigengap": 0.27,
     "diffmean_rotate": 0.3,
 }
-NULLS = {"unsteered": 0.0, "random": 0.01, "shuffled": 0.06, "wrong": 0.02, "prompt": 0.41}
+NULLS = {
+    "unsteered": 0.0,
+    "random": 0.01,
+    "shuffled": 0.06,
+    "wrong": 0.02,
+    "prompt": 0.41,
+    "fewshot": 0.5,
+}
+ASKING = ("prompt", "fewshot")
 LAYERS, STRENGTHS, SENTENCES = (2, 4, 5, 6), (0.5, 1.0, 1.5), 48
 PARALLEL = Path(figures.__file__).parent.parent / "data" / "parallel"
 EVIL = "<script>alert('out')</script> & <img src=\"https://example.org/x.png\">"
@@ -65,7 +73,7 @@ def _row(
     near = rate * np.exp(-((layer - 5) ** 2) / 4) * np.exp(-((strength - 1) ** 2))
     joint = bool(random.random() < near)
     spoken = joint or bool(
-        random.random() < (0.9 if method not in NULLS or method == "prompt" else 0.03)
+        random.random() < (0.9 if method not in NULLS or method in ASKING else 0.03)
     )
     language = target if spoken else str(random.choice(["en", "none", target]))
     output = (
@@ -116,7 +124,7 @@ def synthetic_summary() -> dict[str, Any]:
             "strength": 0.0 if none else 1.0,
             "dose": 0.0 if none else 0.41,
             "joint": around(rate),
-            "lfs": around(0.92 if name in METHODS or name == "prompt" else 0.03, 0.02),
+            "lfs": around(0.92 if name in METHODS or name in ASKING else 0.03, 0.02),
             "relevance": around(rate + 0.1),
             "score": around(rate + 0.2, 0.05),
             "bits_per_byte_ratio": around(1.3, 0.1),
@@ -130,7 +138,8 @@ def synthetic_summary() -> dict[str, Any]:
         "format": 1,
         "model": "polyglot",
         "corpus": "embedded",
-        "prompt": "line",
+        "prompt": "echo:5",
+        "prompt_form": {"tried": "echo:5", "copied": 47, "of": 48, "level": 0.9, "above": True},
         "source": "en",
         "targets": TARGETS,
         "n_sentences": SENTENCES,
@@ -140,7 +149,7 @@ def synthetic_summary() -> dict[str, Any]:
         "peak_rss_bytes": 2_100_000_000,
         "results": results,
         "differences": {
-            name: {"joint": around(0.33 - rate), "lfs": around(0.89 if name != "prompt" else 0.0)}
+            name: {"joint": around(0.33 - rate), "lfs": around(0.89 if name not in ASKING else 0.0)}
             for name, rate in NULLS.items()
         },
         "identifiers": {
@@ -214,7 +223,7 @@ def synthetic_tests() -> dict[str, Any]:
     pairs["lda"]["diffmean"] = compared(-0.03, 0.456) | {"detects": None, "detects_holm": 0.0912}
     facts = {
         "score": "joint",
-        "family": "<6> methods less 5 controls",
+        "family": "<6> methods less 6 controls",
         "comparisons": 31,
         "sentences": SENTENCES,
     }

@@ -22,8 +22,16 @@ from steerlab.studies.main.page.values import setting
     ("joint", "lfs", "said"),
     [
         ([0.3, 0.2, 0.4], [0.9, 0.8, 1.0], "Yes."),
-        ([0.03, 0.0, 0.06], [0.9, 0.8, 1.0], "The language, yes; the meaning, not shown."),
-        ([0.0, -0.01, 0.01], [0.9, 0.8, 1.0], "The language, yes; the meaning, no."),
+        (
+            [0.03, 0.0, 0.06],
+            [0.9, 0.8, 1.0],
+            "The language, yes; its own sentence is not shown to be recognised.",
+        ),
+        (
+            [0.0, -0.01, 0.01],
+            [0.9, 0.8, 1.0],
+            "The language, yes; its own sentence is not recognised.",
+        ),
         ([0.0, -0.01, 0.01], [0.1, 0.0, 0.2], "No."),
         ([0.3, 0.2, 0.4], [0.5, 0.4, 0.6], "This run cannot tell."),
     ],

@@ -218,3 +218,18 @@ def test_options_that_make_no_sense(polyglot):
         generate(polyglot, PROMPTS, temperature=-1.0)
     with pytest.raises(SteerlabError, match="max_new_tokens is 0; give 1 or more"):
         generate(polyglot, PROMPTS, max_new_tokens=0)
+
+
+def test_a_row_has_ended_if_one_more_token_would_not_be_taken(polyglot, step):
+    """At the length that a row took it has ended, and a token earlier the limit cut it off."""
+    edit = add(step.at(4), strength=1.0)
+    free = decode(polyglot, PROMPTS, edit=edit)
+    assert any(free.ended)
+    for row, length in enumerate(free.tokens):
+        if not free.ended[row]:
+            assert length == 32
+            continue
+        cut = decode(polyglot, PROMPTS, edit=edit, max_new_tokens=length - 1)
+        assert cut.ended == [other < length for other in free.tokens]
+        assert not cut.ended[row]
+        assert decode(polyglot, PROMPTS, edit=edit, max_new_tokens=length).ended[row]

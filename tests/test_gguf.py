@@ -279,6 +279,7 @@ def packaged(request: pytest.FixtureRequest) -> str:
     return need(request.param)
 
 
+@pytest.mark.timeout(1200)  # the first of these unpacks the model, on cores that others use too
 def test_a_packaged_model_reads_every_line_of_the_corpus_as_it_is(packaged):
     model = load(packaged, dtype="bfloat16")
     tokenizer = model.tokenizer
@@ -290,6 +291,7 @@ def test_a_packaged_model_reads_every_line_of_the_corpus_as_it_is(packaged):
     assert model.metadata["gguf"] == PACKAGES[packaged].sha256
 
 
+@pytest.mark.timeout(1200)
 def test_gemma_has_its_own_ends_and_goes_on_in_english():
     model = load(need("gemma-3-270m"), dtype="bfloat16")
     tokenizer = model.tokenizer
@@ -303,6 +305,7 @@ def test_gemma_has_its_own_ends_and_goes_on_in_english():
     assert outputs[0].split("\n")[0] == PROMPTS[0].strip()
 
 
+@pytest.mark.timeout(1200)
 def test_smollm_answers_in_its_chat_form():
     from steerlab.engine.prompts import prompt
 

@@ -66,7 +66,7 @@ SUFFIXED = {
 
 @pytest.mark.parametrize("suffix", SUFFIXED)
 def test_an_instruction_stands_after_the_text(suffix: str) -> None:
-    told = {"source": "de", "target": "ja"}
+    told: dict[str, Any] = {"source": "de", "target": "ja"}
     asked = f"Warum regnet es? {SUFFIXED[suffix]}"
     assert prompt(POLYGLOT, f"line+{suffix}", "Warum regnet es?", **told) == asked + "\n"
     template = WITH_BOS + "{% if add_generation_prompt %}[assistant]{% endif %}"

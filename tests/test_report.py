@@ -70,6 +70,17 @@ def test_answer_has_the_numbers_of_the_summary(page: str) -> None:
         assert expected in text, expected
 
 
+def test_the_form_of_the_prompt_says_why_and_few_shot_is_no_null(page: str) -> None:
+    text = words(page)
+    assert (
+        "prompt form “echo:5”, chosen by what the model does unsteered: with echo:5 it says 47 of "
+        "48 dev lines again word for word, more than 0.9 of them" in text
+    )
+    # Stronger than the method, and the answer is still yes.
+    assert "Shown translated examples, which are parallel text, it reaches 50 % [46, 54]" in text
+    assert "Yes." in text
+
+
 def test_families_stand_beside_what_shared_tokens_give(page: str) -> None:
     text = words(page)
     assert (
@@ -129,10 +140,10 @@ def test_headline_has_intervals_variants_and_chance(page: str) -> None:
 def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str) -> None:
     text = section(page, "<h3>Paired tests")
     assert "less unsteered less random direction" in text
-    assert "less prompt instruction less DiffMean" in text
+    assert "less prompt instruction less prompt with translated examples less DiffMean" in text
     assert "+0.33 p < 0.001 +0.32 p < 0.001" in text
     assert "−0.03 p = 0.46" in text
-    assert "Holm's method over the family: <6> methods less 5 controls, 31 comparisons" in text
+    assert "Holm's method over the family: <6> methods less 6 controls, 31 comparisons" in text
     assert "With 80 % power one test by itself sees a difference of 0.050, by comparison" in text
     assert "where Holm's correction is strictest, 0.074 to 0.091." in text
     assert (

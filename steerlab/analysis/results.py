@@ -45,7 +45,8 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
     Sentences vary with all their targets, or within targets that share none
     (`intervals.by_sentence`). Where the rows are of several seeds of a control (column "seed"), the
     interval covers other seeds too. Where sampling gave a sentence several outputs, they are
-    averaged first; `n` counts them all.
+    averaged first; `n` counts them all. `joint_of_ceiling` is `joint` over the mean of `ceiling`,
+    which is taken as known.
     """
     table = outputs(rows)
     need_columns(rows, "a summary of scores", "joint", "in_language", "relevant")
@@ -61,9 +62,19 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
         "strength": float(first["strength"]),
         "dose": float(rows["dose"].mean()),
         **intervals,
+        **_of_ceiling(intervals),
         "n": len(rows),
         "empty": int((rows["output"].str.len() == 0).sum()),
     }
+
+
+def _of_ceiling(intervals: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """`joint` as a share of what the references themselves have, since an identifier does not know
+    every one of them; empty where rows do not say."""
+    ceiling = intervals.get("ceiling", [0.0])[0]
+    if not ceiling:
+        return {}
+    return {"joint_of_ceiling": [value / ceiling for value in intervals["joint"]]}
 
 
 def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:

@@ -24,7 +24,9 @@ class Score:
         key: what summaries call it, where that is not the name of its column.
         digits: decimals on a page.
         higher_is_better: which way it is read; None for neither.
-        on_page: whether it is a column of the page's table of scores.
+        on_page: whether it is a column of a table of the page.
+        table: of which: that of scores, or that of what became of the outputs.
+        meaning: what it says in a few plain words, for a heading that has room for them.
     """
 
     label: str
@@ -35,6 +37,8 @@ class Score:
     digits: int = 2
     higher_is_better: bool | None = True
     on_page: bool = True
+    table: Literal["scores", "outputs"] = "scores"
+    meaning: str = ""
 
     def __post_init__(self) -> None:
         if (self.aggregate == "harmonic") != (self.of is not None):

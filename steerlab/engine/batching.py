@@ -75,7 +75,8 @@ def plan(
     advised = advise(model, longest, new=new, every=every)
     rows = advised if batch is None else _need_rows(batch)
     order = sorted(chosen, key=lambda row: (len(ids[row]), ids[row], depth[row]))
-    return Plan(_cut(order, rows), rows, row_bytes(model, longest, new=new, every=every))
+    batches = _cut(order, rows, None if model.pads else ids)
+    return Plan(batches, rows, row_bytes(model, longest, new=new, every=every))
 
 
 def plan_in_order(
@@ -104,7 +105,7 @@ def plan_in_order(
     held = fitting(model, longest, every=every, backward=backward)
     rows = min(_need_rows(batch), held)
     need = row_bytes(model, longest, every=every, backward=backward)
-    return Plan(_cut(range(len(ids)), rows), rows, need)
+    return Plan(_cut(range(len(ids)), rows, None if model.pads else ids), rows, need)
 
 
 def _need_rows(batch: int) -> int:
@@ -114,9 +115,19 @@ def _need_rows(batch: int) -> int:
     return batch
 
 
-def _cut(order: Sequence[int], rows: int) -> tuple[tuple[int, ...], ...]:
-    """Numbers of rows, cut into batches of so many, in their order."""
-    return tuple(tuple(order[start : start + rows]) for start in range(0, len(order), rows))
+def _cut(
+    order: Sequence[int], rows: int, ids: Sequence[Sequence[int]] | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Numbers of rows, cut into batches of so many, in their order; with the tokens of the rows, a
+    batch ends where their length changes."""
+    batches: list[list[int]] = []
+    for row in order:
+        last = batches[-1] if batches else []
+        same = ids is None or not last or len(ids[last[-1]]) == len(ids[row])
+        if not last or len(last) == rows or not same:
+            batches.append([])
+        batches[-1].append(row)
+    return tuple(map(tuple, batches))
 
 
 def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> int:

@@ -14,6 +14,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import PAIRS, PARTS, Moments
 from steerlab.core.samples import Paired, derangement
 from steerlab.core.sites import hook_name
+from steerlab.core.tokens import excluded
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
@@ -75,7 +76,7 @@ def collect(
         "model": model.metadata,
         "corpus": corpus_metadata(corpus),
         "form": form,
-        "excluded": "BOS and padding",
+        "excluded": excluded(model.tokenizer),
     }
     if model.attachments:  # what is read is then not the model as it is
         provenance["edited"] = True

@@ -16,6 +16,7 @@ from torch import Tensor
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
+from steerlab.core.tokens import excluded
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
@@ -100,7 +101,7 @@ def collect_units(
         "form": form,
         "noise": noise,
         "seed": seed,
-        "excluded": "BOS and padding",
+        "excluded": excluded(model.tokenizer),
     }
     if saes is not None:
         provenance["saes"] = reader.digests
@@ -277,7 +278,7 @@ def _noise_for(
     model: Model, ids: list[list[int]], noise: str, generator: torch.Generator
 ) -> list[list[int]]:
     """Other tokens in the place of the texts', as many in each; BOS stays."""
-    first = 0 if model.tokenizer.bos_token_id is None else 1
+    first = len(model.begins["bos"])
     lengths = [len(row) - first for row in ids]
     if noise == "shuffled":
         own = torch.tensor([token for row in ids for token in row[first:]])

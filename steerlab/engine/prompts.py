@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES, language
+from steerlab.core.languages import code_of, language
+from steerlab.engine.shots import SHOT_FORMS, Shot, read_shots, with_shots
 
 FORMS = ("line", "instructed", "chat")
 INSTRUCTED = ("line", "chat")  # forms that a suffix may join, as in "chat+target"
@@ -19,7 +20,13 @@ _FILE = Path(__file__).parents[1] / "data" / "instructions.tsv"
 
 
 def prompt(
-    tokenizer: Any, form: str, text: str, *, source: str = "en", target: str | None = None
+    tokenizer: Any,
+    form: str,
+    text: str,
+    *,
+    source: str = "en",
+    target: str | None = None,
+    shots: Sequence[Shot] = (),
 ) -> str:
     """The text of a prompt, without the BOS that `encode` adds.
 
@@ -27,6 +34,8 @@ def prompt(
     - `instructed`: the sentence behind its language's name, and the target's name behind which its
       translation should follow.
     - `chat`: the tokenizer's chat template with the sentence as the user's message.
+    - `echo`, `echo:4`: examples (`engine.shots`), each said twice, then the sentence, once.
+    - `fewshot`, `fewshot:2`: as `instructed`, behind examples with their translations.
 
     To `line` and `chat` a suffix may be joined. It asks, after the text, for an answer in the
     target language, and says in which language it asks: `+english`, `+target`, `+source`, or any
@@ -41,8 +50,11 @@ def prompt(
         text: the sentence.
         source: the code of the language of the sentence.
         target: the code of the language that the answer should be in.
+        shots: the examples of `echo` and `fewshot`, as many as the form has.
     """
-    form, asking = read_form(form)
+    whole, (form, asking) = form, read_form(form)
+    if form in SHOT_FORMS:
+        return with_shots(whole, text, shots, source=source, target=target)
     if asking:
         if target is None:
             raise SteerlabError(
@@ -68,16 +80,19 @@ def prompt(
 
 
 def read_form(form: str) -> tuple[str, str]:
-    """A form and the suffix joined to it, or "": "chat+de" -> ("chat", "de"); an unknown one raises
-    `SteerlabError`."""
+    """A form and the suffix joined to it, or "": "chat+de" -> ("chat", "de"), "echo:5" -> ("echo",
+    ""); an unknown one raises `SteerlabError`."""
+    if with_examples := read_shots(form):
+        return with_examples[0], ""
     base, plus, asking = form.partition("+")
-    is_language = asking in SUFFIXES or asking in LANGUAGES
+    is_language = asking in SUFFIXES or code_of(asking) in _instructions()
     if base not in FORMS or (plus and not (is_language and base in INSTRUCTED)):
         joined = ", ".join(f"+{suffix}" for suffix in SUFFIXES)
         raise SteerlabError(
             f"there is no prompt form {form!r}; the forms are {', '.join(FORMS)}; to "
             f"{' and '.join(INSTRUCTED)} "
-            f"an instruction may be joined by {joined} or + and a language's code, as in chat+de"
+            f"an instruction may be joined by {joined} or + and a language's code, as in chat+de; "
+            f"{' and '.join(SHOT_FORMS)} put examples first, as many as echo:4 says"
         )
     return base, asking
 
@@ -85,15 +100,22 @@ def read_form(form: str) -> tuple[str, str]:
 def instruction(asking: str, target: str) -> str:
     """The sentence that asks, in the language `asking`, for an answer in `target`.
 
-    English calls the target by its English name, any other language by the target's own name. An
-    unknown language raises `SteerlabError`.
+    English calls the target by its English name, any other language by the target's own name, where
+    the packaged instructions have it. An unknown language, and one that has no instruction to ask
+    in, raise `SteerlabError`.
     """
     for lang in (asking, target):
         language(lang)  # raises for an unknown one
+    asking, target = language(asking).iso, language(target).iso
+    if asking not in _instructions():
+        raise SteerlabError(
+            f"there is no instruction in {language(asking).name} ({asking}); there are those of "
+            f"{' '.join(_instructions())}: ask in English, by +english"
+        )
     request = _instructions()[asking]
     if asking == target:
         return request.own
-    if asking == "en":
+    if asking == "en" or target not in _instructions():
         return request.other.format(language(target).name)
     return request.other.format(_instructions()[target].name)
 

@@ -5,7 +5,7 @@ the sums of a pass (`models.stream`), and what cannot be told raises and names t
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, need_site
-from steerlab.models.model import Head
-from steerlab.models.stream import Candidates, Stream, adds_up, run, streams
+from steerlab.models.model import Head, Writes, as_it_is
+from steerlab.models.stream import Candidates, Stream, adds_up, run, running, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 _OUTPUTS = ("o_proj", "c_proj", "out_proj", "dense")  # of an attention: takes what its heads give
@@ -50,11 +50,11 @@ class Projections:
 
 @final
 class Anatomy:
-    """The parts of a model of `count` blocks."""
+    """The parts of a model with these blocks."""
 
-    def __init__(self, hf: Any, count: int):
+    def __init__(self, hf: Any, blocks: torch.nn.ModuleList):
         self._hf = hf
-        self.blocks = blocks(hf, count)
+        self.blocks = blocks
 
     def module(self, layer: int, site: str) -> torch.nn.Module:
         """The module of a block whose input is at `attn_z` or `resid_mid`, or whose output is at
@@ -88,6 +88,22 @@ class Anatomy:
         weight = last.weight.detach()
         return weight if hasattr(last, "in_features") else weight.mT  # as GPT-2's Conv1D has it
 
+    def writes(self, site: str, layer: int, dtype: torch.dtype) -> Writes | None:
+        """How what is at a site of a block reaches the residual stream; see `Model.writes`."""
+        stream, block = self.streams[layer], self.blocks[layer]
+        of_attention = site in ("attn_z", "attn_out")
+        out = stream.attn_out if of_attention else stream.mlp_out
+        if out is None or site == "mlp_pre":  # a non-linearity and a gate lie between
+            return None
+        there = "resid_mid" if of_attention and stream.resid_mid is not None else "resid_post"
+        if site in ("attn_out", "mlp_out"):
+            return there, as_it_is
+        if of_attention and stream.attn_z is None:
+            return None
+        last = self.module(layer, "attn_z") if of_attention else projections(block).last
+        norm = block.get_submodule(out) if out in _norms(block) else None
+        return there, partial(_written, last, norm, dtype)
+
     @cached_property
     def head(self) -> Head:
         """The norm that reads what the last block gives, and the unembedding."""
@@ -115,16 +131,51 @@ class Anatomy:
         return streams(self._hf, {name: _candidates(block) for name, block in named.items()})
 
 
-def blocks(hf: torch.nn.Module, count: int) -> torch.nn.ModuleList:
-    """The decoder's blocks: the outermost list of modules as long as the model is deep."""
-    lists = [module for module in hf.modules() if isinstance(module, torch.nn.ModuleList)]
-    fitting = [each for each in lists if len(each) == count]
-    if not fitting:
+def blocks(hf: Any, count: int | None) -> torch.nn.ModuleList:
+    """The decoder's blocks: the outermost list of modules that run one after the other on a text,
+    as long as the configuration says that the model is deep.
+
+    A model that also sees or hears has such a list of each kind, and some configurations count
+    other things: where the length does not tell, a pass of two tokens does. Raises for a model
+    whose blocks cannot be told.
+    """
+    lists = {
+        name: module
+        for name, module in hf.named_modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module)
+    }
+    fitting = [name for name, each in lists.items() if len(each) == count]
+    if len(fitting) == 1:
+        return lists[fitting[0]]
+    ran = running(hf, lists)
+    # Not those inside a block, which run for each block.
+    outer = [name for name in ran if not any(name.startswith(f"{other}.") for other in ran)]
+    chosen = [name for name in outer if name in fitting] or sorted(
+        outer, key=lambda name: -len(lists[name])
+    )
+    if not chosen:
         raise SteerlabError(
-            f"{type(hf).__name__} has no list of {count} blocks; it is no decoder that steerlab "
-            "knows"
+            f"{type(hf).__name__} has no list of {count} blocks that run one after the other; it "
+            "is no decoder that steerlab knows"
         )
-    return fitting[0]
+    return lists[chosen[0]]
+
+
+def size_of(config: Any, name: str) -> int | None:
+    """A size by its name in a configuration; None where it has none, or one for each layer."""
+    try:
+        size = getattr(config, name, None)
+    except Exception:  # transformers' own, for a size that differs from layer to layer
+        return None
+    return int(size) if isinstance(size, int) else None
+
+
+def width_of(hf: Any, config: Any) -> int:
+    """How wide the residual stream is."""
+    for name in ("hidden_size", "d_model", "n_embd"):
+        if (size := size_of(config, name)) is not None:
+            return size
+    return int(hf.get_input_embeddings().weight.shape[-1])
 
 
 def projections(block: torch.nn.Module) -> Projections:
@@ -150,6 +201,21 @@ def projections(block: torch.nn.Module) -> Projections:
         f"'mlp_post': the projections into and out of it are named {known}; use resid_pre or "
         "resid_post"
     )
+
+
+def _written(
+    last: Any, norm: Any, dtype: torch.dtype, before: Tensor, added: Tensor
+) -> Float[Tensor, "row pos width"]:
+    """What a projection, and a norm behind it if there is one, make of what is added to their
+    input.
+
+    Their `forward` is called, and not they themselves, whose hooks are those of the edit.
+    """
+    if norm is None:  # linear: no difference of two large numbers has to be taken
+        bias = last.forward(torch.zeros_like(added[:1, :1]).to(dtype))
+        return (last.forward(added.to(dtype)) - bias).expand(*before.shape[:2], -1)
+    old = norm.forward(last.forward(before.to(dtype)))
+    return norm.forward(last.forward((before + added).to(dtype))) - old
 
 
 def _candidates(block: torch.nn.Module) -> Candidates:

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from steerlab.models.layout import Layout, Path
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -29,6 +31,8 @@ class Branch:
         names: the number by which an edit knows each row, as in `Positions.rows`.
         order: the index that each row had when it was asked for.
         prompts: how many prompts there are.
+        kept: how many of the rows are gone on with, the first ones; those behind them are only
+            looked at.
     """
 
     parent: Int[Tensor, " row"]
@@ -36,6 +40,7 @@ class Branch:
     names: Int[Tensor, " row"]
     order: tuple[int, ...]
     prompts: int
+    kept: int | None = None
 
     def joined(self, depth: int) -> int:
         """How many rows have joined when block `depth` runs."""
@@ -71,13 +76,13 @@ class Branch:
         return torch.cat([self._prompt_index, rows])
 
     def final(self, block: int) -> Int[Tensor, " row"]:
-        """For each row, the index of its keys and values in those of a block: the row's own, or its
-        prompt's if it joined later."""
+        """For each row that is kept, the index of its keys and values in those of a block: the
+        row's own, or its prompt's if it joined later."""
         joined = self.joined(block)
         rows = torch.arange(joined, device=self.parent.device)
-        if joined == len(self.depth):
-            return rows
-        return torch.cat([rows + self.prompts, self.parent[joined:]])
+        if joined < len(self.depth):
+            rows = torch.cat([rows + self.prompts, self.parent[joined:]])
+        return rows[: self.kept]
 
     @property
     def _prompt_index(self) -> Tensor:
@@ -85,7 +90,12 @@ class Branch:
 
 
 def branch(
-    ids: Sequence[Sequence[int]], depth: Sequence[int], names: Sequence[int], device: torch.device
+    ids: Sequence[Sequence[int]],
+    depth: Sequence[int],
+    names: Sequence[int],
+    device: torch.device,
+    *,
+    kept: int | None = None,
 ) -> tuple[list[list[int]], Branch | None]:
     """The prompts to run for some rows, and how the rows join them; no branch where no two rows
     share a prompt.
@@ -98,6 +108,8 @@ def branch(
         depth: at which depth each row joins.
         names: the number by which an edit knows each row.
         device: of the model.
+        kept: how many of the rows are gone on with, by default all; those behind them join after
+            the last block.
     """
     rows = [tuple(row) for row in ids]
     prompts = sorted(set(rows), key=lambda prompt: (len(prompt), prompt))
@@ -109,12 +121,14 @@ def branch(
     parents_and_names = [[index_of[rows[row]], names[row]] for row in order]
     parent, name = torch.tensor(parents_and_names, device=device).T
     depths = tuple(depth[row] for row in order)
-    joined = Branch(parent, depths, name, tuple(order), len(prompts))
+    joined = Branch(parent, depths, name, tuple(order), len(prompts), kept)
     return [list(prompt) for prompt in prompts], joined
 
 
 @contextmanager
-def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iterator[None]:
+def joining(
+    branch: Branch, blocks: torch.nn.ModuleList, positions: Any, layout: Layout
+) -> Iterator[None]:
     """For one forward pass of the prompts: let rows join at their depths, before any edit acts
     there.
 
@@ -122,6 +136,7 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iter
         branch: how the rows join.
         blocks: the blocks of the model.
         positions: the `Positions` of the prompts; they are changed in place as the batch grows.
+        layout: where the rows are in what the blocks are given.
     """
     handles = []
     # Those of the prompts: each depth's are made from them, as the batch may also become smaller.
@@ -135,9 +150,9 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iter
         positions.rows = branch.members(depth)
         return h[branch.step(depth)]
 
-    def before(block: int, copies: dict[int, Tensor]) -> Any:
+    def before(block: int, copies: Copies) -> Any:
         """A hook that fits a block's other inputs, such as masks, to the batch."""
-        origin = branch.origins(block)
+        fit = _Fit(layout, block, branch.origins(block), branch.prompts, copies)
 
         def hook(_: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             named = dict(kwargs)
@@ -145,8 +160,9 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iter
             h, *others = args or (named.pop("hidden_states"),)
             if block == 0:
                 h = join(h, 0)  # there is no block before it, whose output they could join in
-            fitted = _for_members(tuple(others), origin, branch.prompts, copies)
-            return (h, *fitted), _for_members(named, origin, branch.prompts, copies)
+            start = 1 if args else 0
+            fitted = [fit(each, ("args", start + number)) for number, each in enumerate(others)]
+            return (h, *fitted), {name: fit(each, (name,)) for name, each in named.items()}
 
         return hook
 
@@ -154,14 +170,14 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iter
         """A hook that lets rows join in a block's output, which comes alone or with others."""
 
         def hook(_: Any, __: tuple, out: Any) -> Any:
-            if isinstance(out, tuple):
-                return (join(out[0], depth), *out[1:])
+            if isinstance(out, tuple | list):
+                return type(out)((join(out[0], depth), *out[1:]))
             return join(out, depth)
 
         return hook
 
     try:
-        copies: dict[int, Tensor] = {}  # kept as long as no row joins
+        copies: Copies = {}  # kept as long as no row joins
         for index, block in enumerate(blocks):
             if branch.joined(index) != branch.joined(index - 1):
                 copies = {}
@@ -179,27 +195,42 @@ def joining(branch: Branch, blocks: torch.nn.ModuleList, positions: Any) -> Iter
             handle.remove()
 
 
-def _for_members(given: Any, origin: Tensor, prompts: int, copies: dict[int, Tensor]) -> Any:
-    """A block's inputs for the members of the batch: of every tensor with a row for each prompt,
-    the row of each member's prompt.
+# What was made of each tensor, by its id and path, beside the tensor itself: as long as it is held
+# here no other one can take its id.
+Copies = dict[tuple[int, Path], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Makes a block's inputs fit the members of the batch: of every tensor with rows for each
+    prompt, those of each member's prompt.
 
     Masks and position embeddings are the same objects in every block, so `copies` keeps what was
-    made of each, by its id.
+    made of each. A block that makes its tensors anew gets new ones.
 
     Args:
-        given: a tensor, or tuples and dicts of them; anything else is left as it is.
+        layout: where the rows are.
+        block: the number of the block.
         origin: the prompt of each member.
         prompts: how many there are.
         copies: what was made so far.
     """
-    if isinstance(given, Tensor):
-        if given.ndim < 2 or given.shape[0] != prompts:
-            return given  # shared by all rows, such as the positions of a cache
-        if id(given) not in copies:
-            copies[id(given)] = given[origin]
-        return copies[id(given)]
-    if isinstance(given, tuple):
-        return tuple(_for_members(item, origin, prompts, copies) for item in given)
-    if isinstance(given, dict):
-        return {key: _for_members(item, origin, prompts, copies) for key, item in given.items()}
-    return given
+
+    layout: Layout
+    block: int
+    origin: Tensor
+    prompts: int
+    copies: Copies
+
+    def __call__(self, given: Any, path: Path) -> Any:
+        if isinstance(given, Tensor):
+            kept = self.copies.get((id(given), path))
+            if kept is None or kept[0] is not given:
+                made = self.layout.pick(self.block, path, given, self.origin, self.prompts)
+                kept = self.copies[id(given), path] = given, made
+            return kept[1]
+        if type(given) in (tuple, list):
+            return type(given)(self(item, (*path, at)) for at, item in enumerate(given))
+        if type(given) is dict:
+            return {key: self(item, (*path, key)) for key, item in given.items()}
+        return given

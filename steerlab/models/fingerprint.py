@@ -27,8 +27,8 @@ def fingerprint_of(module: torch.nn.Module, tokenizer: Any = None) -> str:
     """
     weights, rest = of_weights(module)
     digest = hashlib.sha256(rest.encode())
-    config = getattr(module, "config", None)
-    if hasattr(config, "to_dict"):
+    config: Any = getattr(module, "config", None)
+    if config is not None and hasattr(config, "to_dict"):
         digest.update(_json(_computed(config.to_dict())))
     if tokenizer is not None:
         digest.update(_json(_of_tokenizer(tokenizer)))

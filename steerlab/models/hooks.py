@@ -46,10 +46,11 @@ def _before(module: torch.nn.Module, act: Act) -> Any:
 
 def _after(module: torch.nn.Module, act: Act) -> Any:
     def hook(_: Any, __: tuple, out: Any) -> Any:
-        new = act(out[0] if isinstance(out, tuple) else out)
+        several = isinstance(out, tuple | list)
+        new = act(out[0] if several else out)
         if new is None:
             return None
-        return (new, *out[1:]) if isinstance(out, tuple) else new
+        return type(out)((new, *out[1:])) if several else new
 
     return module.register_forward_hook(hook)
 

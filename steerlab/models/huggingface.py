@@ -1,23 +1,32 @@
 """A Hugging Face model whose activations can be read and changed, and its TransformerLens twin."""
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
+from rich.console import Console
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.models.anatomy import Anatomy
+from steerlab.models.anatomy import Anatomy, blocks, size_of, width_of
 from steerlab.models.branching import Branch, joining
 from steerlab.models.fingerprint import fingerprint_of, versions
+from steerlab.models.generation import Followed, following
 from steerlab.models.hooks import attach
-from steerlab.models.model import Head, Model
+from steerlab.models.kv_cache import Rerun, preallocate
+from steerlab.models.model import Head, Model, Writes
 from steerlab.models.positions import HookFn, Positions
 from steerlab.models.stream import twin
+from steerlab.models.trial import Abilities, is_plain, try_joining, try_rows
+from steerlab.models.turns import Turns
+
+# What configurations call the longest sequence that a model was made for.
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
 
 
 @final
@@ -32,8 +41,6 @@ class HuggingFaceModel(Model):
         gguf: SHA-256 of the GGUF file that the weights were unpacked from.
     """
 
-    branches: ClassVar[bool] = True
-
     def __init__(
         self,
         hf: Any,
@@ -46,20 +53,25 @@ class HuggingFaceModel(Model):
         # The language model of one that also sees has a configuration of its own.
         text = getattr(hf.config, "get_text_config", None)
         config = hf.config if text is None else text()
+        found = blocks(hf, size_of(config, "num_hidden_layers"))
         super().__init__(
             hf,
             tokenizer,
             name=name,
             revision=revision,
             config=config,
-            n_layers=config.num_hidden_layers,
-            width=config.hidden_size,
+            n_layers=len(found),
+            width=width_of(hf, config),
             fingerprint=fingerprint_of(hf, tokenizer),
         )
         self._hashed = versions(hf)  # the state of the weights that the fingerprint is of
-        self.anatomy = Anatomy(hf, self.n_layers)
+        self.anatomy = Anatomy(hf, found)
         self.gguf = gguf
         self._tl: Any = None
+        # What rows may do together: None until it is asked for.
+        self.abilities: Abilities | None = None
+        self._joining_tried = False
+        self._signatures: dict[type, frozenset[str]] = {}
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -82,12 +94,58 @@ class HuggingFaceModel(Model):
         return super().fingerprint
 
     @property
+    def pads(self) -> bool:
+        return self._tried().pads
+
+    @property
+    def branches(self) -> bool:
+        return self._tried(joining=True).layout is not None
+
+    def _tried(self, *, joining: bool = False) -> Abilities:
+        """What rows may do together; tried out once for what is not known of the architecture."""
+        with self.turns.taken():
+            found = self.abilities
+            if found is None:
+                plain = is_plain(self.hf, self.config)
+                found = Abilities() if plain else try_rows(self._bare(Abilities()))
+                self._say(found.why)
+            if joining and not self._joining_tried:
+                before, found = found.why, try_joining(self._bare(found), found)
+                self._joining_tried = True
+                self._say(found.why if found.why != before else "")
+            self.abilities = found
+            return found
+
+    def _bare(self, abilities: Abilities) -> "HuggingFaceModel":
+        """A view of the same weights that nothing is attached to, to try something on."""
+        view = object.__new__(HuggingFaceModel)
+        vars(view).update(vars(self))
+        view.hf = twin(self.hf)
+        path = next(name for name, module in self.hf.named_modules() if module is self.blocks)
+        view.anatomy = Anatomy(view.hf, view.hf.get_submodule(path))
+        view.turns = Turns.of(view.hf)
+        view.abilities = abilities
+        view._joining_tried = True
+        return view
+
+    def _say(self, why: str) -> None:
+        if why:
+            Console(stderr=True).print(
+                f"{self.name} ({type(self.hf).__name__}) does not give the numbers of single texts "
+                f"with {why}; it runs without, which is slower",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+
+    @property
     def blocks(self) -> torch.nn.ModuleList:
         return self.anatomy.blocks
 
     @property
     def context(self) -> int:
-        return int(getattr(self.config, "max_position_embeddings", 0) or 2**31)
+        sizes = [size_of(self.config, name) for name in _LENGTHS]
+        return next((size for size in sizes if size and size > 0), 2**31)
 
     @property
     def tl(self) -> Any:
@@ -119,13 +177,32 @@ class HuggingFaceModel(Model):
     def width_of(self, site: str) -> int:
         return self.anatomy.width_of(site, self.width)
 
+    def writes(self, site: str, layer: int) -> Writes | None:
+        return self.anatomy.writes(site, layer, self.dtype)
+
     @contextmanager
     def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
+        if not hasattr(self.hf, "generate"):
+            with self._hooked(changes):
+                yield
+            return
+        with self._hooked(changes), following(self.hf, self._prompt, self._follow):
+            yield
+
+    def _prompt(self, ids: Tensor, mask: Tensor | None) -> Positions:
+        return self.positions(ids, mask)
+
+    def _follow(self, call: Followed | None) -> None:
+        self._followed = call
+
+    @contextmanager
+    def _hooked(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         handles: list[Any] = []
         try:
-            base = self.hf.base_model
-            handles.append(base.register_forward_pre_hook(self._watch, with_kwargs=True))
-            handles.append(base.register_forward_hook(self._forget, always_call=True))
+            # OPT's head calls what is inside of its base model, and `body` the base model alone.
+            for network in {self.hf, self.hf.base_model}:
+                handles.append(network.register_forward_pre_hook(self._watch, with_kwargs=True))
+                handles.append(network.register_forward_hook(self._forget, always_call=True))
             for site, layer, change in changes:
                 self.need_layer(layer)
                 handles.append(attach(self.anatomy, layer, site, self._placed(change)))
@@ -152,22 +229,85 @@ class HuggingFaceModel(Model):
     def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
         # Without the unembedding, which takes a third of the time of a small model's pass.
         with self._pass(ids, mask) as positions:
-            self.hf.base_model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
+            self._call(
+                self.hf.base_model,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
             )
 
     def _run(
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
-        out = self.hf(
+        if cached and not self._tried().caches:
+            return self._rerun(ids, mask, past, last=last)
+        # State-space models call their cache by another name.
+        name = "cache_params" if "cache_params" in self._takes(self.hf) else "past_key_values"
+        if name == "cache_params":  # what is in their state has no position any more to mask
+            mask = mask[:, -ids.shape[1] :]
+        out = self._call(
+            self.hf,
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=past,
             use_cache=cached,
             logits_to_keep=1 if last else 0,
+            **{name: past},
         )
-        return out.logits, out.past_key_values
+        # Not every architecture takes `logits_to_keep`.
+        return (out.logits[:, -1:] if last else out.logits), getattr(out, name, None)
+
+    def _rerun(self, ids: Tensor, mask: Tensor, past: Any, *, last: bool) -> tuple[Tensor, Any]:
+        """A pass of all tokens so far, where there is no cache to go on from."""
+        new = ids.shape[1]
+        if past is not None:
+            ids = torch.cat([past.ids, ids], 1)
+            if self._where is not None and past.positions is not None:
+                self._where = past.positions.followed_by(self._where)
+        where = self._where  # which is forgotten at the end of the pass
+        where = self._where  # which is forgotten at the end of the pass
+        out = self._call(
+            self.hf,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=1 if last else new,
+        )
+        return out.logits[:, -1 if last else -new :], Rerun(ids, where)
+
+    def _call(self, network: Any, **given: Any) -> Any:
+        """A forward pass, with as many of these arguments as the network takes."""
+        takes = self._takes(network)
+        if "kwargs" not in takes:
+            given = {name: value for name, value in given.items() if name in takes}
+        return network(**given)
+
+    def _takes(self, network: Any) -> frozenset[str]:
+        """The names of what the forward pass of a network takes; "kwargs" for any."""
+        if type(network) not in self._signatures:
+            parameters = inspect.signature(network.forward).parameters.values()
+            names = (
+                "kwargs" if each.kind is each.VAR_KEYWORD else each.name for each in parameters
+            )
+            self._signatures[type(network)] = frozenset(names)
+        return self._signatures[type(network)]
+
+    def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
+        if isinstance(past, Rerun):
+            if branch is not None:  # of the positions, those of the rows are there already
+                past.ids = past.ids[branch.parent]
+            return past
+        rows = None
+        if branch is not None:
+            rows = [branch.final(block) for block in range(self.n_layers)]
+        return preallocate(past, room, rows)
 
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
-        return joining(branch, self.blocks, positions)
+        layout = self._tried(joining=True).layout
+        if layout is None:
+            raise SteerlabError(
+                f"the rows of {self.name} cannot join on the way through its blocks"
+            )
+        return joining(branch, self.blocks, positions, layout)

@@ -7,12 +7,18 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+_PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)  # which hold keys and values, and nothing else
+
 
 def keep_rows(past: Any, rows: Int[Tensor, " row"]) -> None:
     """Keep only these rows of a cache, in this order and in place; the cache may be one of Hugging
     Face or of a `HookedTransformer`."""
-    if hasattr(past, "batch_select_indices"):
+    if isinstance(past, Rerun):
         past.batch_select_indices(rows)
+        return
+    if hasattr(past, "batch_select_indices"):
+        for layer in layers_of(past):
+            _select(layer, rows)
         return
     past.previous_attention_mask = past.previous_attention_mask[rows]
     for entry in past.entries:
@@ -28,6 +34,26 @@ def length(past: Any) -> int:
     if hasattr(past, "get_seq_length"):
         return int(past.get_seq_length())
     return int(past[0].past_keys.shape[1])
+
+
+def layers_of(past: Any) -> list[Any]:
+    """The layers of a cache of Hugging Face: for a decoder that could also read an encoder, those
+    of its own texts."""
+    own = getattr(past, "self_attention_cache", past)
+    layers: list[Any] = own.layers
+    return layers
+
+
+def _select(layer: Any, rows: Tensor) -> None:
+    """Keep only these rows of a layer, in this order.
+
+    By its method for beams, where it has more than keys and values: some layers with a state, as
+    those of state-space models, leave it out of `batch_select_indices`.
+    """
+    if isinstance(layer, PreallocatedLayer) or type(layer) in _PLAIN:
+        layer.batch_select_indices(rows)
+    else:
+        layer.reorder_cache(rows)
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -92,20 +118,50 @@ def preallocate(past: Any, room: int, rows: list[Tensor] | None = None) -> Any:
         room: for how many positions.
         rows: for each layer, which cached row each final row takes; None for all as they are.
     """
-    for index, layer in enumerate(past.layers):
-        if not layer.is_initialized:
+    layers = layers_of(past)
+    for index, layer in enumerate(layers):
+        if not getattr(layer, "is_initialized", True):
             continue  # a layer that has cached nothing
         chosen = None if rows is None else rows[index]
-        # A sliding layer that has seen more than its window has dropped positions already.
-        is_sliding = getattr(layer, "is_sliding", False)
-        whole = not is_sliding or layer.keys.shape[2] == layer.get_seq_length()
-        if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and whole:
+        if type(layer) in _PLAIN and _is_whole(layer):
             keys = layer.keys
             values = layer.values
             if chosen is not None:
                 keys = keys[chosen]
                 values = values[chosen]
-            past.layers[index] = PreallocatedLayer(keys, values, room)
+            layers[index] = PreallocatedLayer(keys, values, room)
         elif chosen is not None:
-            layer.batch_select_indices(chosen)
+            _select(layer, chosen)
     return past
+
+
+def _is_whole(layer: Any) -> bool:
+    """Whether a layer has all its positions: a sliding one that has seen more than its window has
+    dropped some already."""
+    sliding = getattr(layer, "is_sliding", False)
+    return not sliding or layer.keys.shape[2] == layer.get_seq_length()
+
+
+class Rerun:
+    """In the place of a cache where a model has none to go on from: the tokens so far, which run
+    again at every step.
+
+    Args:
+        ids: the tokens so far.
+        positions: the `Positions` of the pass of these, if something is attached.
+    """
+
+    def __init__(self, ids: Int[Tensor, "row pos"], positions: Any = None):
+        self.ids = ids
+        self.positions = positions
+        self.layers: list[Any] = []  # nothing to preallocate
+
+    def get_seq_length(self) -> int:
+        """How many tokens there are."""
+        return self.ids.shape[1]
+
+    def batch_select_indices(self, indices: Int[Tensor, " kept"]) -> None:
+        """Keep only these rows, in this order."""
+        self.ids = self.ids[indices]
+        if self.positions is not None:
+            self.positions = self.positions.of(indices)

@@ -1,20 +1,30 @@
 """What the rest of the package asks of a model, whoever runs it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.tokens import beginning, specials
 from steerlab.models.branching import Branch
-from steerlab.models.kv_cache import length, preallocate
+from steerlab.models.generation import Followed
+from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
 from steerlab.models.turns import Turns
+
+# Where and how what is at a site inside a block reaches the residual stream (`Model.writes`).
+Writes = tuple[str, Callable[[Tensor, Tensor], Tensor]]
+
+
+def as_it_is(before: Tensor, added: Tensor) -> Tensor:
+    """What is added to the stream where the site's activations are added to it themselves."""
+    return added.expand_as(before)
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,6 @@ class Model(ABC):
         fingerprint: of its weights; "" where they cannot be compared with those of other models.
     """
 
-    branches: ClassVar[bool]  # whether rows can join on the way through `forward`
-
     def __init__(
         self,
         hf: Any,  # torch would type each of its attributes as a tensor or a module
@@ -63,6 +71,9 @@ class Model(ABC):
         self.width = width
         vars(self)["fingerprint"] = fingerprint
         self.turns = Turns.of(hf)  # one thread at a time
+        # The call of the network's own `generate` that is running, if an edit is on.
+        self._followed: Followed | None = None
+        self._begins: dict[str, tuple[int, ...]] | None = None
         # The positions of the pass in flight, and None between passes. A module's hook gets nothing
         # of ours but the module and its input, so it reads them here. `forward` and `body` put them
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
@@ -82,6 +93,16 @@ class Model(ABC):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.hf.parameters()).dtype
+
+    @property
+    @abstractmethod
+    def branches(self) -> bool:
+        """Whether rows can join on the way through `forward`."""
+
+    @property
+    @abstractmethod
+    def pads(self) -> bool:
+        """Whether rows of several lengths can run together, behind padding."""
 
     @property
     @abstractmethod
@@ -143,6 +164,15 @@ class Model(ABC):
         to it, d_mlp inside an MLP, heads times d_head before an attention's output projection.
 
         Raises for a site that the model does not have.
+        """
+
+    @abstractmethod
+    def writes(self, site: str, layer: int) -> Writes | None:
+        """How what is at a site inside a block reaches the residual stream: at which site, and a
+        function of what is there before, and of what is added to it, [row pos width] each, to what
+        is added to the stream.
+
+        None where that is not known, and where more lies between, such as a non-linearity.
         """
 
     def need_layer(self, layer: int) -> None:
@@ -220,11 +250,8 @@ class Model(ABC):
             logits, past = self._run(
                 ids, mask, places, past, last=last, cached=past is not None or room is not None
             )
-        if room is not None and self.branches:
-            rows = None
-            if branch is not None:
-                rows = [branch.final(block) for block in range(self.n_layers)]
-            past = preallocate(past, room, rows)
+        if room is not None:
+            past = self._roomy(past, room, branch)
         return logits, past
 
     @abstractmethod
@@ -236,6 +263,10 @@ class Model(ABC):
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
         """One pass, with a cache to go on from if `cached`."""
+
+    @abstractmethod
+    def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
+        """A cache with room for so many more positions, of the rows of a branch if there is one."""
 
     @abstractmethod
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
@@ -269,7 +300,7 @@ class Model(ABC):
             if positions is None or branch:
                 # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.
                 rows = torch.full((len(ids),), -1, device=ids.device) if branch else None
-                positions = self._positions(ids, mask, length(past), rows)
+                positions = self.positions(ids, mask, past=length(past), rows=rows)
             self._where = positions
         try:
             with self._joining(branch, self._where) if branch and self._where else nullcontext():
@@ -277,10 +308,18 @@ class Model(ABC):
         finally:
             self._where = None
 
-    def _positions(
-        self, ids: Tensor, mask: Tensor | None, past: int, rows: Tensor | None = None
+    def positions(
+        self, ids: Tensor, mask: Tensor | None, *, past: int = 0, rows: Tensor | None = None
     ) -> Positions:
-        return positions_of(ids, mask, past=past, bos=self.tokenizer.bos_token_id, rows=rows)
+        """What counts in a pass: neither padding nor how texts begin (see `positions_of`)."""
+        return positions_of(ids, mask, past=past, rows=rows, **self.begins)
+
+    @property
+    def begins(self) -> dict[str, tuple[int, ...]]:
+        """The tokens at the beginning of a text that do not count, as `positions_of` takes them."""
+        if self._begins is None:
+            self._begins = {"bos": beginning(self.tokenizer), "special": specials(self.tokenizer)}
+        return self._begins
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
         """Learn the positions of a pass that somebody else began."""
@@ -292,8 +331,12 @@ class Model(ABC):
             raise SteerlabError(
                 "an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings"
             )
-        past = length(kwargs.get("past_key_values") or kwargs.get("past_kv_cache"))
-        self._where = self._positions(ids, kwargs.get("attention_mask"), past)
+        names = ("past_key_values", "cache_params", "past_kv_cache")
+        past = next((kwargs[name] for name in names if kwargs.get(name)), None)
+        if self._followed is not None:
+            self._where = self._followed.positions(ids, past)
+        else:
+            self._where = self.positions(ids, kwargs.get("attention_mask"), past=length(past))
 
     def _forget(self, *_: Any) -> None:
         """A pass is over, by an error too: what was learnt of it says nothing of the next."""

@@ -66,7 +66,9 @@ def twin(hf: Any) -> Any:
     for module in hf.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             instead[id(hooks)] = OrderedDict()  # a hook of ours would have the copy load us anew
-    return copy.deepcopy(hf, instead)
+    made = copy.deepcopy(hf, instead)
+    vars(made).pop("generate", None)  # that of an edit, which would run the model itself
+    return made
 
 
 def streams(hf: Any, candidates: Mapping[str, Candidates]) -> list[Stream]:
@@ -111,9 +113,35 @@ def run(hf: Any, names: Iterable[str], *, halve: Collection[str] = ()) -> dict[s
         module = model.get_submodule(name)
         module.register_forward_pre_hook(before(name), with_kwargs=True)
         module.register_forward_hook(after(name))
+    _run_two(model)
+    return seen
+
+
+@torch.inference_mode()
+def running(hf: Any, lists: Mapping[str, torch.nn.ModuleList]) -> list[str]:
+    """The lists of modules, by name, of which every one runs once and in order in a pass of two
+    tokens."""
+    model = twin(hf)
+    order: list[tuple[str, int]] = []
+
+    def note(name: str, index: int) -> Any:
+        return lambda *_: order.append((name, index))
+
+    for name, modules in lists.items():
+        for index in range(len(modules)):
+            model.get_submodule(f"{name}.{index}").register_forward_pre_hook(note(name, index))
+    _run_two(model)
+    return [
+        name
+        for name, modules in lists.items()
+        if [index for other, index in order if other == name] == list(range(len(modules)))
+    ]
+
+
+def _run_two(model: Any) -> None:
+    """A pass of two tokens."""
     ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
     model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return seen
 
 
 def adds_up(total: Tensor | None, *terms: Tensor | None) -> bool:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NoReturn, final
+from typing import Any, NoReturn, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
 from steerlab.models.branching import Branch
-from steerlab.models.model import Head, Model
+from steerlab.models.model import Head, Model, Writes, as_it_is
 from steerlab.models.positions import HookFn, Positions
 
 
@@ -21,8 +21,6 @@ from steerlab.models.positions import HookFn, Positions
 class LensModel(Model):
     """A `HookedTransformer` or `TransformerBridge` that the user brings: the same words, its own
     hooks and cache."""
-
-    branches: ClassVar[bool] = False
 
     def __init__(self, tl: Any, *, name: str):
         tokenizer = tl.tokenizer
@@ -46,6 +44,14 @@ class LensModel(Model):
         )
 
     @property
+    def branches(self) -> bool:
+        return False
+
+    @property
+    def pads(self) -> bool:
+        return True
+
+    @property
     def context(self) -> int:
         return int(self.config.n_ctx)
 
@@ -61,6 +67,14 @@ class LensModel(Model):
                 f"experts does, so it has no site {site!r}; use resid_pre or resid_post"
             )
         return width
+
+    def writes(self, site: str, layer: int) -> Writes | None:
+        """What attention and MLP give is added as it is; their insides are read of no view of
+        another's."""
+        middle = hook_name("resid_mid", layer)
+        if site == "attn_out" and middle in self.hf.hook_dict:
+            return "resid_mid", as_it_is
+        return ("resid_post", as_it_is) if site in ("attn_out", "mlp_out") else None
 
     @property
     def _has_experts(self) -> bool:
@@ -106,6 +120,9 @@ class LensModel(Model):
 
     def _joining(self, branch: Branch, positions: Positions) -> NoReturn:
         raise SteerlabError(f"the rows of {self.name} cannot join on the way through its blocks")
+
+    def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
+        return past  # its own cache grows by itself
 
     def _new_cache(self, rows: int) -> Any:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache

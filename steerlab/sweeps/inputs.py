@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from steerlab.core.corpus import Corpus
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.engine.prompts import encode, prompt
+from steerlab.engine.shots import Shot, read_shots, shots
 from steerlab.models.model import Model
 from steerlab.sweeps.cell import RUN, Cell
 
@@ -22,6 +23,9 @@ class Inputs:
     limits: dict[str, int | None]  # the most sentences of each split
     _lines: dict[str, Corpus] = field(default_factory=dict, init=False, repr=False)
     _prompts: dict[tuple[str, str, str, str, int], str] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _shots: dict[tuple[str, str, str], tuple[Shot, ...]] = field(
         default_factory=dict, init=False, repr=False
     )
     _tokens: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
@@ -46,9 +50,24 @@ class Inputs:
                 text = f"{texts[index - 1]}\n{text}"  # the first line has the last one above it
                 form = "line"
             self._prompts[key] = prompt(
-                self.model.tokenizer, form, text, source=cell.source, target=cell.target
+                self.model.tokenizer,
+                form,
+                text,
+                source=cell.source,
+                target=cell.target,
+                shots=self.shots(form, cell.source, cell.target),
             )
         return self._prompts[key]
+
+    def shots(self, form: str, source: str, target: str) -> tuple[Shot, ...]:
+        """The examples of a form, which are of the whole corpus whatever the limits; none of a
+        form without."""
+        if read_shots(form) is None:
+            return ()
+        key = (form, source, target)
+        if key not in self._shots:
+            self._shots[key] = shots(self.corpus, form, source, target)
+        return self._shots[key]
 
     def tokens(self, text: str) -> list[int]:
         """The token ids of a prompt."""

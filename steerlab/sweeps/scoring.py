@@ -10,24 +10,76 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from steerlab.core.corpus import Corpus
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.models.model import Model
+from steerlab.scores.faithful import Outputs
+from steerlab.scores.faithful import columns as meaning
 from steerlab.scores.judges import Answer, Judge, score
+from steerlab.scores.judges.places import places
 from steerlab.scores.langid import Identifier
 
 # Bits per byte of each reference, by split and target.
 ReferenceBits = Callable[[str, str], Mapping[str, float]]
 
 
+BOOLEAN = (
+    *("in_language", "relevant", "joint", "joint_all", "faithful", "ceiling"),
+    *("echo", "loop", "empty"),
+)
+
+
 def score_rows(
-    table: pd.DataFrame, *, identifier: Identifier, judge_of: Callable[[str], Judge]
+    table: pd.DataFrame,
+    *,
+    identifier: Identifier,
+    judge_of: Callable[[str], Judge],
+    lines_of: Callable[[str], Corpus] | None,
 ) -> pd.DataFrame:
-    """The table with the columns of `judges.score`; `judge_of` gives the judge of a split."""
+    """The table with the columns of `judges.score` and of `faithful.columns`, and `ceiling`, which
+    is `in_language` of the reference.
+
+    Args:
+        table: rows that are not scored yet.
+        identifier: what names the language of a text.
+        judge_of: the judge of a split.
+        lines_of: all lines of a split, whatever part of them was run; None for outputs that are
+            not to say a sentence, which have no columns of `faithful`.
+    """
     for split, rows in table.groupby("split"):
-        columns = score(_answers(rows), identifier=identifier, judge=judge_of(str(split)))
+        answers = _answers(rows)
+        columns = score(answers, identifier=identifier, judge=judge_of(str(split)))
+        if lines_of is not None:
+            columns |= _meaning(rows, answers, columns["in_language"], lines_of(str(split)))
+        columns["ceiling"] = _in_language(rows, identifier)
         for name, values in columns.items():
             table.loc[rows.index, name] = pd.Series(values, index=rows.index)
-    return table.astype({"in_language": bool, "relevant": bool, "joint": bool})
+    return table.astype({name: bool for name in BOOLEAN if name in table})
+
+
+def _meaning(
+    rows: pd.DataFrame, answers: list[Answer], in_language: Any, lines: Corpus
+) -> dict[str, Any]:
+    """What the outputs say, beside their references."""
+    outputs = Outputs(
+        texts=rows["output"].tolist(),
+        sources=rows["question"].tolist(),
+        references=rows["reference"].tolist(),
+        langs=rows["target"].tolist(),
+        source_langs=rows["source"].tolist(),
+        in_language=in_language.tolist(),
+        truncated=rows["truncated"].tolist(),
+        index=places(lines, answers),
+    )
+    return meaning(outputs, lines.lines)
+
+
+def _in_language(rows: pd.DataFrame, identifier: Identifier) -> np.ndarray:
+    """Whether the reference of each row is in its language by the identifier, `[row]`."""
+    references = rows["reference"].drop_duplicates()
+    lang_of = dict(zip(references, identifier.identify(references.tolist()), strict=True))
+    found: np.ndarray = (rows["reference"].map(lang_of) == rows["target"]).to_numpy()
+    return found
 
 
 def _answers(rows: pd.DataFrame) -> list[Answer]:

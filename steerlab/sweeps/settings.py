@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
+from steerlab.core.languages import code_of, language
 from steerlab.core.settings import check
 
 NEW_TOKENS = 32
+AUTO = "auto"  # the prompt form that fits what the model does with it
 EMPTY = "there is nothing in it; give at least one, or leave the key out"
 
 
@@ -47,10 +48,17 @@ def _listed(value: Any) -> Any:
 
 
 def _codes(value: Any) -> Any:
-    """Codes of languages, where YAML has read `no`, which is Norwegian, as false."""
+    """The codes that languages go by, from any of their codes; some readers of YAML have `no`,
+    which is Norwegian, as false."""
     if isinstance(value, (list, tuple)):
-        return tuple("no" if item is False else item for item in value)
-    return "no" if value is False else value
+        return tuple(map(_code, value))
+    return _code(value)
+
+
+def _code(value: Any) -> Any:
+    if value is False:
+        raise ValueError('false is no language; for Norwegian quote it, as in "no"')
+    return code_of(value) or value if isinstance(value, str) else value
 
 
 def _all(value: Any) -> Any:
@@ -74,7 +82,7 @@ def _pair(value: Any) -> Any:
     source, dash, target = value.partition("-")
     if not (source and dash and target):
         raise ValueError(f"{value!r} is no pair; write the source and the target as in en-de")
-    return source, target
+    return _code(source), _code(target)
 
 
 # --------------------------------------------------------------------------------------- the checks
@@ -130,6 +138,18 @@ def _need_form(form: str) -> None:
     from steerlab.engine.prompts import read_form
 
     read_form(form)
+
+
+def _need_form_or_auto(form: str) -> None:
+    if form != AUTO:
+        _need_form(form)
+
+
+def _numbered(form: str) -> str:
+    """The form's name with the number of its examples, which is part of every key."""
+    from steerlab.engine.shots import with_number
+
+    return with_number(form)
 
 
 # ---------------------------------------------------------------------------------------- the types
@@ -214,8 +234,13 @@ Strengths = Annotated[
 Prompt = Annotated[
     str,
     check(_need_form),
-    Field(description="the prompt form, such as line, chat, line+english or chat+de"),
+    AfterValidator(_numbered),
+    Field(
+        description="the prompt form, such as line, chat, line+english, chat+de, or echo:5 and "
+        "fewshot:3, which put examples of the corpus first"
+    ),
 ]
+PromptOrAuto = Annotated[str, check(_need_form_or_auto), AfterValidator(_numbered)]
 Lid = Annotated[
     Word | None,
     Field(
@@ -237,4 +262,4 @@ RowsOfABatch = Annotated[
     Natural | None,
     Field(description="rows that run together (default: what memory and speed advise)"),
 ]
-Seed = Annotated[int, Field(description="the seed of what is drawn at random")]
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="the seed of what is drawn at random")]

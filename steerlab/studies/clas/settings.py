@@ -136,8 +136,14 @@ class Settings(Checked):
 
     def _need_baselines(self) -> None:
         from steerlab.engine.prompts import read_form
+        from steerlab.engine.shots import SHOT_FORMS
 
         form, _ = read_form(self.prompt)
+        if form in SHOT_FORMS:
+            raise SteerlabError(
+                f"prompt: {self.prompt!r} puts examples of a corpus first, and the questions of "
+                "CLaS-Bench are answered, not said again; use line or chat"
+            )
         for suffix in self.baselines:
             try:
                 read_form(f"{form}+{suffix}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from steerlab.analysis.choices import Setting
 from steerlab.edits import OPERATORS
+from steerlab.engine.shots import read_shots, with_number
 from steerlab.studies.design import Control, Design, Method, Pair, spread_over_families
 from steerlab.sweeps.cell import RUN, Cell
 from steerlab.sweeps.grid import method_name
@@ -80,6 +81,17 @@ class Plan:
         return [method_name(*pair) for pair in self.methods]
 
     @property
+    def prompts(self) -> dict[str, str]:
+        """The forms of the controls that ask for the language.
+
+        Where examples show the model what to do, it is also asked with translated ones: a base
+        model follows few instructions without. Those are parallel text, which no direction needs.
+        """
+        if read_shots(self.form) is None:
+            return {"prompt": "instructed"}
+        return {"prompt": "instructed", "fewshot": with_number("fewshot")}
+
+    @property
     def controls(self) -> dict[str, tuple[str, ...]]:
         """The fits of each control of equal dose."""
         return control_fits(wrong=self.wrong)
@@ -115,7 +127,7 @@ class Plan:
         return Design(
             methods=tuple(methods),
             controls=tuple(controls),
-            prompts={"prompt": "instructed"},
+            prompts=self.prompts,
             dev=self._pairs(self.dev_targets),
             test=self._pairs(self.targets),
             form=self.form,

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from steerlab.core.settings import Checked
 from steerlab.sweeps.settings import (
+    NEW_TOKENS,
     CorpusName,
     Device,
     Dtype,
@@ -14,7 +15,8 @@ from steerlab.sweeps.settings import (
     Lid,
     Limit,
     ModelName,
-    Prompt,
+    NewTokens,
+    PromptOrAuto,
     Revision,
     Seed,
     Source,
@@ -39,7 +41,11 @@ class Settings(Checked):
     layers: Layers = Field(
         default=None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
     )
-    prompt: Prompt = "line"
+    prompt: PromptOrAuto = Field(
+        default="line",
+        description="the prompt form, such as line, chat or echo:5; auto is echo where the model "
+        "copies more than nine in ten dev lines with it, else line",
+    )
     lid: Lid = None
     dtype: Dtype = None
     device: Device = None
@@ -47,6 +53,7 @@ class Settings(Checked):
         default=TEST_LINES,
         description=f"test lines to report on at most, or all; {QUICK_LINES} if quick",
     )
+    new_tokens: NewTokens = NEW_TOKENS
     seed: Seed = 0
     quick: bool = Field(default=False, description="DiffMean only, a small grid: a minute")
     full: bool = Field(default=False, description="every layer, strength, target and dev line")

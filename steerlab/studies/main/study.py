@@ -23,10 +23,12 @@ from steerlab.engine.collect import collect, text_means
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.scores.identifiers import agreement_on_target, second_identifier, with_opinions
-from steerlab.scores.judges import DISTRACTORS
-from steerlab.scores.langid import identifier
+from steerlab.scores.judges import DISTRACTORS, Retrieval
+from steerlab.scores.judges.ready import need_ready
+from steerlab.scores.langid import identifier, need_named
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
+from steerlab.studies.main.form import form_of
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
 from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.summary import peak_bytes, race_summary, results_of
@@ -34,7 +36,7 @@ from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.race import race
-from steerlab.sweeps.runner import LONGEST, NEW_TOKENS, Runner
+from steerlab.sweeps.runner import LONGEST, Runner
 
 DEV_LINES = 16
 ESTIMATE_LINES = 240  # of a large corpus, and so the next
@@ -89,12 +91,16 @@ class Study:
             self.model.need_layer(layer)
         self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
+        need_named(self.identifier, self.targets)
+        for split in ("dev", "test"):
+            need_ready(Retrieval(self.corpus.split(split)), DISTRACTORS)
         self.second = second_identifier(self.corpus.langs)
+        self.form = form_of(settings.prompt, self.model, self.corpus, self.source)
         self.plan = Plan(
             self.source,
             self.targets,
             self.layers,
-            settings.prompt,
+            self.form.name,
             wrong=len(self.corpus.langs) > 2,
             quick=settings.quick,
             full=settings.full,
@@ -178,10 +184,11 @@ class Study:
             },
             folder=self.folder / "cells",
             retry=True,
+            new_tokens=self.settings.new_tokens,
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)
-        need = rows * row_bytes(self.model, longest, new=NEW_TOKENS)
+        need = rows * row_bytes(self.model, longest, new=self.settings.new_tokens)
         self.console.print(
             f"batches of {rows} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt"
         )
@@ -193,7 +200,7 @@ class Study:
         """The rows on dev of a race, in the place of the whole grid."""
         self.console.print(f"racing on dev: {len(cells)} cells at most")
         raced = race(runner, cells, seed=self.settings.seed, title="racing", progress=self.progress)
-        raced.settings.to_csv(self.folder / "race.csv", index=False)
+        write_table(self.folder / "race.csv", raced.settings)
         self.raced = raced.settings
         return raced.rows
 
@@ -251,7 +258,8 @@ class Study:
             "format": 1,
             "model": self.model.name,
             "corpus": self.corpus.name,
-            "prompt": self.settings.prompt,
+            "prompt": self.form.name,
+            "prompt_form": self.form.measured,
             "source": self.source,
             "targets": list(self.targets),
             "chance": 1 / (DISTRACTORS + 1),
@@ -285,8 +293,9 @@ class Study:
             },
             "identifier": self.identifier.name,
             "second_identifier": None if self.second is None else self.second.name,
+            "prompt": self.form.metadata,
             "layers": list(self.layers),
-            "new_tokens": NEW_TOKENS,
+            "new_tokens": self.settings.new_tokens,
             "distractors": DISTRACTORS,
             "packages": {name: importlib.metadata.version(name) for name in packages},
             "python": platform.python_version(),

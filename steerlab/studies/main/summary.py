@@ -38,8 +38,9 @@ def results_of(report: Report, plan: Plan, *, seed: int, raced: bool) -> dict[st
 
 
 def ordered(tables: dict[str, pd.DataFrame], plan: Plan) -> dict[str, pd.DataFrame]:
-    """The tables as they are shown: methods, the model as it is, controls, the instruction."""
-    names = (*plan.names, "unsteered", *plan.controls, "prompt")
+    """The tables as they are shown: methods, the model as it is, controls, what asks for the
+    language."""
+    names = (*plan.names, "unsteered", *plan.controls, *plan.prompts)
     return {name: tables[name] for name in names}
 
 

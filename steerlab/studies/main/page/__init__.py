@@ -19,7 +19,8 @@ from steerlab.studies.main.page.identifiers import identifiers
 from steerlab.studies.main.page.inference import by_language, doses, tests, untestable
 from steerlab.studies.main.page.samples import COUNT, SEED, draw_samples
 from steerlab.studies.main.page.sentences import answer, byline, families
-from steerlab.studies.main.page.tables import differences, headline
+from steerlab.studies.main.page.tables import differences, headline, outcomes
+from steerlab.sweeps.settings import NEW_TOKENS
 
 __all__ = ["FORMAT", "write_report"]
 
@@ -46,6 +47,7 @@ def write_report(folder: Path) -> Path:
             byline=byline(summary),
             answer=answer(summary),
             headline=headline(summary),
+            outcomes=outcomes(summary),
             differences=differences(summary),
             identifiers=identifiers(summary),
             tests=tests(summary),
@@ -55,6 +57,7 @@ def write_report(folder: Path) -> Path:
             families=families(summary),
             figures=read_figures(folder / "figures"),
             samples=draw_samples(summary, rows),
+            new_tokens=manifest.get("new_tokens", NEW_TOKENS),
             sample_count=COUNT,
             sample_seed=SEED,
             account=describe_run(summary, manifest, rows),

@@ -54,7 +54,7 @@ def describe_run(
     regular = bool(choices) and all(isinstance(value, Mapping) for value in choices.values())
     return Account(
         command=_command(manifest.get("command")),
-        facts=_facts(_run(summary, rows)),
+        facts=_facts(_run(summary, rows) | {"new tokens at most": manifest.get("new_tokens")}),
         choices=_choices(choices) if regular else None,
         other_choices=[] if regular else _facts(choices),
         dropped=_facts(_dropped(summary)),

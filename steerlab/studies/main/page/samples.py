@@ -80,7 +80,8 @@ def _drawn(rows: pd.DataFrame) -> list[Sample]:
 
 def _sample(row: Mapping[Any, Any]) -> Sample:
     return Sample(
-        prompt=str(row["prompt"]).strip(),
+        # Examples, which are the same for every row, end in an empty line.
+        prompt=str(row["prompt"]).strip().rpartition("\n\n")[2],
         output=str(row["output"]),
         language=str(row["language"]),
         reference=str(row["reference"]) if row.get("reference") else "",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steerlab.figures.style import readable
+from steerlab.figures.style import YARDSTICKS, readable
 from steerlab.studies.html import environment
 from steerlab.studies.html.formats import Interval, interval
 from steerlab.studies.main.page.values import controls, joint, methods, protagonist, setting
@@ -28,6 +28,7 @@ class Byline:
     source: str
     targets: list[str]
     prompt: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Highest(Reached):
 
 @dataclass(frozen=True)
 class Answer:
-    """The verdict and the numbers that it rests on; `control`, `prompt` and `best` only where there
-    is something to say."""
+    """The verdict and the numbers that it rests on; `control`, `prompt`, `fewshot` and `best` only
+    where there is something to say."""
 
     verdict: str
     model: str
@@ -60,7 +61,9 @@ class Answer:
     chance: Interval | None
     control: Reached | None
     prompt: Reached | None
+    fewshot: Reached | None
     best: Highest | None
+    faithful: Interval | None
     alpha: float
     joint_floor: float = JOINT_FLOOR
     lfs_floor: float = LFS_FLOOR
@@ -104,6 +107,18 @@ def byline(summary: Mapping[str, Any]) -> Byline:
         source=str(summary["source"]),
         targets=[str(lang) for lang in summary["targets"]],
         prompt=str(summary.get("prompt", "?")),
+        reason=_reason(summary.get("prompt_form") or {}),
+    )
+
+
+def _reason(form: Mapping[str, Any]) -> str:
+    """Why the prompt has its form; empty where it was asked for."""
+    if "copied" not in form:
+        return ""
+    return (
+        f"chosen by what the model does unsteered: with {form['tried']} it says "
+        f"{form['copied']} of {form['of']} dev lines again word for word, "
+        f"{'more' if form['above'] else 'not more'} than {form['level']:g} of them"
     )
 
 
@@ -117,7 +132,7 @@ def answer(summary: Mapping[str, Any]) -> Answer | None:
     nulls = [
         control
         for control in controls(summary)
-        if control != "prompt" and joint(summary, control) >= 0
+        if control not in YARDSTICKS and joint(summary, control) >= 0
     ]
     strongest = max(nulls, key=lambda control: joint(summary, control), default=None)
     best = max(methods(summary), key=lambda method: joint(summary, method))
@@ -129,7 +144,9 @@ def answer(summary: Mapping[str, Any]) -> Answer | None:
         chance=interval(summary.get("chance")),
         control=_reached(strongest, results[strongest]) if strongest else None,
         prompt=_reached("prompt", results["prompt"]) if joint(summary, "prompt") >= 0 else None,
+        fewshot=_reached("fewshot", results["fewshot"]) if joint(summary, "fewshot") >= 0 else None,
         best=_highest(summary, best, name) if best != name else None,
+        faithful=interval(results[name].get("faithful")),
         alpha=_alpha(summary),
     )
 
@@ -159,9 +176,10 @@ def _alpha(summary: Mapping[str, Any]) -> float:
 
 def verdict(summary: Mapping[str, Any]) -> str:
     """Holds, fails or cannot be decided, by the paired differences from every control but the
-    prompt: their intervals against the floors and, for `joint`, the adjusted p of their tests."""
+    prompts that ask for the language: their intervals against the floors and, for `joint`, the
+    adjusted p of their tests."""
     differences = summary.get("differences") or {}
-    nulls = {control: item for control, item in differences.items() if control != "prompt"}
+    nulls = {control: item for control, item in differences.items() if control not in YARDSTICKS}
     language = holds([item.get("lfs") for item in nulls.values()], LFS_FLOOR)
     meaning = holds([item.get("joint") for item in nulls.values()], JOINT_FLOOR)
     if meaning and not _all_pass(summary, nulls):
@@ -169,7 +187,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if language and meaning:
         return "Yes."
     if language:
-        return f"The language, yes; the meaning, {'no' if meaning is False else 'not shown'}."
+        said = "not" if meaning is False else "not shown to be"
+        return f"The language, yes; its own sentence is {said} recognised."
     return "No." if language is False else "This run cannot tell."
 
 

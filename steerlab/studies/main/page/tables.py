@@ -39,14 +39,31 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The main table: its columns and the decimals of the scores, the methods, then the
-    controls."""
+class Column:
+    """A column of scores, and what it says where its name does not."""
+
+    heading: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of the outputs: a row of shares for each method and control."""
 
     columns: list[str]
+    rows: list[tuple[str, list[Interval | None]]]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The main table: its columns and the decimals of the scores, the methods, then the
+    controls; `ceiling` is the references' own share in the language."""
+
+    columns: list[Column]
     digits: list[int]
     methods: list[Row]
     controls: list[Row]
+    ceiling: Interval | None
     sentences: str
     outputs: str
     choice: str
@@ -82,7 +99,14 @@ def headline(summary: Mapping[str, Any]) -> Headline:
     top = 1.05 * max([0.1, *(read.high for read in intervals if read)])
     best = max((joint(summary, name) for name in methods(summary)), default=-1.0)
     chance = interval(summary.get("chance"))
-    shown = _shown(summary)
+    shown = _shown(summary, "scores")
+    prompted = joint(summary, "prompt")
+    relative = {"joint_of_ceiling": Column("Of the ceiling", "joint over the references' own")}
+    relative = {
+        key: column
+        for key, column in relative.items()
+        if any(key in result for result in summary["results"].values())
+    }
 
     def row(name: str) -> Row:
         result = summary["results"][name]
@@ -94,26 +118,60 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             joint=read,
             best=joint(summary, name) == best,
             forest=_forest(read, top, chance.value if chance else None),
-            scores=[interval(result.get(key)) for key in (*shown, "dose")],
+            scores=[
+                *(interval(result.get(key)) for key in relative),
+                interval(joint(summary, name) / prompted if prompted > 0 and result else None),
+                *(interval(result.get(key)) for key in (*shown, "dose")),
+            ],
             setting=setting(result),
         )
 
     return Headline(
-        columns=[*(score.heading for score in shown.values()), "Dose", "Setting"],
-        digits=[*(score.digits for score in shown.values()), 2],
+        columns=[
+            *relative.values(),
+            Column("Of the prompt's", "joint over the prompt's"),
+            *(Column(score.heading, score.meaning) for score in shown.values()),
+            Column("Dose"),
+            Column("Setting"),
+        ],
+        digits=[2 for _ in relative] + [2, *(score.digits for score in shown.values()), 2],
         methods=[row(name) for name in methods(summary)],
         controls=[row(name) for name in controls(summary)],
         sentences=str(summary.get("n_sentences", "?")),
         outputs=str(summary.get("n_outputs", "?")),
         choice=str(summary.get("choice", "")),
         chance=chance.value if chance else None,
+        ceiling=_ceiling(summary),
     )
 
 
-def _shown(summary: Mapping[str, Any]) -> dict[str, Score]:
-    """The scores of the table by their keys in the summary; one that no result has is left out,
+def _ceiling(summary: Mapping[str, Any]) -> Interval | None:
+    """The share of references that the identifier finds in their language; the same for all."""
+    results = summary["results"].values()
+    return next((read for result in results if (read := interval(result.get("ceiling")))), None)
+
+
+def outcomes(summary: Mapping[str, Any]) -> Outcomes | None:
+    """The shares of outputs that are empty, copies, loops or cut off; nothing for a run that is
+    older than these."""
+    shown = _shown(summary, "outputs")
+    rows = [
+        (readable(name), [interval(summary["results"][name].get(key)) for key in shown])
+        for name in (*methods(summary), *controls(summary))
+        if summary["results"][name]
+    ]
+    columns = [f"{score.label[0].upper()}{score.label[1:]}" for score in shown.values()]
+    return Outcomes(columns, rows) if shown else None
+
+
+def _shown(summary: Mapping[str, Any], table: str) -> dict[str, Score]:
+    """The scores of a table by their keys in the summary; one that no result has is left out,
     such as a score that is newer than the run."""
-    keys = {summary_key(name): score for name, score in score_records().items() if score.on_page}
+    keys = {
+        summary_key(name): score
+        for name, score in score_records().items()
+        if score.on_page and score.table == table
+    }
     results = summary["results"].values()
     return {key: score for key, score in keys.items() if any(key in result for result in results)}
 
