@@ -152,7 +152,7 @@ def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str)
     )
     assert (
         "The two best methods are LDA and DiffMean, +0.030 apart: were this the true difference, "
-        "1,234 sentences would show it with 80 % power." in text
+        "1,234 sentences would show it in 80 % of such runs." in text
     )
     assert "A control's seeds are taken as they are here" in text
     assert "Nothing here can pass" not in text
