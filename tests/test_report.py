@@ -154,7 +154,7 @@ def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str)
         "The two best methods are LDA and DiffMean, +0.030 apart: were this the true difference, "
         "1,234 sentences would show it in 80 % of such runs." in text
     )
-    assert "A control's seeds are taken as they are here" in text
+    assert "p is at least that of Student's t over sentences and seeds" in text
     assert "Nothing here can pass" not in text
     bold = re.findall(r'<td class="number best">[^<]*<small>p&nbsp;=\xa00.032', page)
     assert len(bold) == len(METHODS), "below .05 after correction"
