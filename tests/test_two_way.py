@@ -101,11 +101,8 @@ def test_comparisons_take_the_seeds_of_their_rows() -> None:
     without = comparisons({"m": method, "c": seeded.assign(seed=0)}, [("m", "c")], family="one")
     p = with_seeds["pairs"]["m"]["c"]["p"]
     assert p > without["pairs"]["m"]["c"]["p"]
-    sides = (method["joint"], ROWS, seeded["joint"], ROWS)
-    first, second = (
-        clustered_mean(sides[0], ROWS),
-        clustered_mean(sides[2], ROWS, control_seeds=SEED),
-    )
+    first = clustered_mean(method["joint"].to_numpy(), ROWS)
+    second = clustered_mean(seeded["joint"].to_numpy(), ROWS, control_seeds=SEED)
     assert p == over_seeds(first, second)
 
 
