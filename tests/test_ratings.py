@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from synthetic_run import synthetic_rows
 
 from steerlab.core.errors import SteerlabError
-from steerlab.scores.ratings import agreement_with_ratings, auc, ratings
+from steerlab.scores.judges.ratings import agreement_with_ratings, auc, ratings
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "ratings.py"
 

@@ -13,7 +13,7 @@ from steerlab.analysis.intervals import named, statistic_by_sentence
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.judges.agreement import kappa, spearman
 
-FOLDER = Path(__file__).parents[1] / "data" / "ratings"
+FOLDER = Path(__file__).parents[2] / "data" / "ratings"
 COLUMNS = (
     *("id", "model", "form", "source", "target", "sentence", "question", "reference", "output"),
     *("rating", "rater"),
