@@ -138,12 +138,19 @@ class Edit:
         self._need_width(model.width_of, model.name)
         for part in self.parts:
             model.need_layer(part.layer)
+        made, here = self.model.get("processing"), getattr(model, "processing", None)
+        if made and here and made != here:
+            raise SteerlabError(
+                f"this edit was made with {made} of {self.model.get('name')}, and {model.name} has "
+                f"{here}: their activations are not the same; collect and fit again, or load the "
+                "model without processing (HookedTransformer.from_pretrained_no_processing)"
+            )
         own, given = self.model.get("fingerprint"), model.fingerprint
         if own and given and not same_weights(own, given):
             raise SteerlabError(
-                f"this edit was made with {self.model.get('name')} ({own}), not with {model.name} "
-                f"({given}); directions of one model mean nothing in another: collect and fit again"
-                f"{unlike(own, given)}"
+                f"this edit was made with {self.model.get('name')} ({weights_of(own)}), not with "
+                f"{model.name} ({weights_of(given)}); directions of one model mean nothing in "
+                f"another: collect and fit again{unlike(own, given)}"
             )
 
     def _need_width(self, width_of: Callable[[str], int | None], name: str) -> None:

@@ -186,7 +186,7 @@ class Rows:
         if self.shares:
             depth = [self.depth[row] for row in rows]
             prompts, joined = branch(prompts, depth, carries, model.device)
-        tokens, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
+        tokens, mask = pad(prompts, model.padding, model.device)
         if joined is None:
             names = torch.tensor(carries, device=model.device)
             positions = model.positions(tokens, mask, rows=names)
@@ -269,7 +269,7 @@ def read(
         ids: the tokens of each text, BOS included.
         looks: (site, layer, function) of each function that looks.
     """
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    tokens, mask = pad(ids, model.padding, model.device)
     with model.turns.taken(), model.attached(looks):
         model.body(tokens, mask)
     return model.positions(tokens, mask).text
