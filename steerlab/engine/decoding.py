@@ -3,6 +3,7 @@
 Rows that share a prompt run it once, and rows that have ended leave their batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,13 @@ class Decoded:
         tokens: how many tokens each has.
         touched: which layers the edit touched, at how many positions.
         plan: which rows ran together.
-        dose: the edit's mean ‖Δh‖ / ‖h‖ in each row.
+        dose: how far the edit moves the residual stream, over its length, in each row (see
+            `EditStats`).
+        site_doses: the same as shares of what is at the edit's sites that do not lie in the stream.
+        displacement: how far the last of the stream is from what it is without the edit, over its
+            length, at the row's prompt (see `Displacement`). It is 0 without an edit, and NaN where
+            it was not asked for, where the edit touches only what is generated, and where another
+            edit is on already.
         ended: whether each ended by itself, by a token that ends the text or a line break; if not,
             the limit of tokens cut it off.
     """
@@ -44,6 +51,8 @@ class Decoded:
     touched: EditStats
     plan: batches.Plan
     dose: list[float] = field(default_factory=list)
+    site_doses: dict[str, list[float]] = field(default_factory=dict)
+    displacement: list[float] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
 
 
@@ -95,6 +104,7 @@ def decode(
     one_line: bool = True,
     edit: Edit | None = None,
     batch: int | None = None,
+    displacement: bool = False,
 ) -> Decoded:
     """Continue each prompt as `generate` does, and tell what happened on the way.
 
@@ -108,6 +118,8 @@ def decode(
         one_line: whether a row ends at the first line break after some text.
         edit: the edit of all rows, or a stack with one edit for each prompt.
         batch: the most rows that run together; by default as many as speed and memory advise.
+        displacement: measure how far the edit moves the last of the stream; each distinct prompt
+            then runs once more, as it is.
     """
     model = load(model)
     if not temperature >= 0:  # not `<`, so that NaN is refused too
@@ -121,14 +133,33 @@ def decode(
             "prompt"
         )
     stops = _Stops.of(model, one_line=one_line)
-    with rows_on(model, ids, edit, new=max_new_tokens) as rows:
+    with rows_on(model, ids, edit, new=max_new_tokens, displacement=displacement) as rows:
         decoding = _Decoding(rows, max_new_tokens, stops, temperature, seed)
         plan = batches.plan(model, ids, rows.depth, new=max_new_tokens, batch=batch)
         plan = rows.run(decoding.run, plan)
     texts = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in decoding.new]
-    dose = rows.touched.doses(len(ids)).tolist()
-    lengths = [len(tokens) for tokens in decoding.new]
-    return Decoded(texts, lengths, rows.touched, plan, dose, decoding.ended)
+    touched = rows.touched
+    return Decoded(
+        texts,
+        [len(tokens) for tokens in decoding.new],
+        touched,
+        plan,
+        touched.doses(len(ids)).tolist(),
+        {site: each.tolist() for site, each in touched.site_doses(len(ids)).items()},
+        _displacement(rows, edit) if displacement else [math.nan] * len(ids),
+        decoding.ended,
+    )
+
+
+def _displacement(rows: Rows, edit: Edit | None) -> list[float]:
+    """That of each row; NaN where its edit does not touch the prompt, which is then as it was."""
+    count = len(rows.ids)
+    edited = set() if edit is None else edit.rows_touched(count)
+    if rows.displaced is None:
+        return [math.nan if edited or rows.model.attachments else 0.0] * count
+    later = edited if edit is None else edited - edit.rows_touched(count, "prompt")
+    values = rows.displaced.values.tolist()
+    return [math.nan if row in later else value for row, value in enumerate(values)]
 
 
 class _Decoding:

@@ -9,7 +9,7 @@ What a loop does with the logits is its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from torch import Tensor
 import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, EditStats
+from steerlab.engine.displacement import Displacement
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import pad
 from steerlab.models.branching import Branch, branch
@@ -40,6 +41,7 @@ def rows_on(
     carries: Sequence[int] | None = None,
     new: int = 0,
     unsteered: bool = False,
+    displacement: bool = False,
 ) -> Iterator["Rows"]:
     """Rows of tokens, and an edit that is on the model for the length of a `with`.
 
@@ -55,10 +57,13 @@ def rows_on(
         carries: which edit of the stack each row carries; by default row i carries edit i.
         new: how many tokens will follow each row.
         unsteered: whether rows are to be read as the model is, which no other edit may then change.
+        displacement: whether to measure how far the edit moves the last of the stream, in
+            `Rows.displaced`; not where another edit is on already, beside which it has no
+            meaning.
     """
     with model.turns.taken():
         _need(model, ids, edit, carries, new=new, unsteered=unsteered)
-        with _attached(model, ids, edit, carries) as rows:
+        with _attached(model, ids, edit, carries, displacement=displacement) as rows:
             yield rows
 
 
@@ -68,7 +73,10 @@ def _attached(
     ids: Sequence[Sequence[int]],
     edit: Edit | None,
     carries: Sequence[int] | None,
+    *,
+    displacement: bool,
 ) -> Iterator["Rows"]:
+    """The rows with their edit on, and what watches how far it moves the stream."""
     carries = range(len(ids)) if carries is None else carries
     depth = [model.n_layers] * len(ids)
     if edit is not None:
@@ -76,10 +84,19 @@ def _attached(
     # Rows can share what is below this edit. One that is on already acts on rows from a depth that
     # is not known here, so that each must then run its own prompt.
     twice = len({tuple(row) for row in ids}) < len(ids)  # asked first: the model may have to try
-    shares = twice and not model.attachments and model.branches
-    attached = edit.on(model) if edit is not None and edit.parts else nullcontext(EditStats())
-    with attached as touched:
-        yield Rows(model, ids, carries, depth, shares, touched)
+    shares = (twice or displacement) and not model.attachments and model.branches
+    edited = edit is not None and bool(edit.parts)
+    displaced = None
+    if edited and displacement and not model.attachments:
+        displaced = Displacement(len(ids))
+    with ExitStack() as attached:
+        touched = EditStats()
+        if edit is not None and edited:
+            touched = attached.enter_context(edit.on(model))
+        if displaced is not None:  # after the edit, whose last changes it has to see
+            look = ("resid_post", model.n_layers - 1, displaced)
+            attached.enter_context(model.attached([look]))
+        yield Rows(model, ids, carries, depth, shares, touched, displaced)
 
 
 def _need(
@@ -135,6 +152,7 @@ class Rows:
             without an edit.
         shares: whether rows of one prompt run it once, up to their depth.
         touched: what the edit did until now.
+        displaced: how far it moves the last of the stream; None where that is not measured.
     """
 
     model: Model
@@ -143,6 +161,7 @@ class Rows:
     depth: Sequence[int]
     shares: bool
     touched: EditStats
+    displaced: Displacement | None = None
 
     def run(self, work: Callable[[list[int]], None], plan: batches.Plan) -> batches.Plan:
         """Do the work batch by batch, each in the order of `as_they_run`; gives the plan as it was
@@ -163,7 +182,7 @@ class Rows:
         Asked for in this order, `forward` need not copy its logits and cache to put them back.
         """
         distinct = len({tuple(self.ids[row]) for row in rows})
-        if not self.shares or distinct == len(rows):
+        if not self.shares or (distinct == len(rows) and self.displaced is None):
             return list(rows)
         # `branch` lets rows join in this order; both sorts are stable.
         return sorted(rows, key=lambda row: self.depth[row])
@@ -182,10 +201,22 @@ class Rows:
         model = self.model
         prompts = [list(self.ids[row]) for row in rows]
         carries = [self.carries[row] for row in rows]
+        depth = [self.depth[row] for row in rows]
+        if self.displaced is not None:
+            # The distinct prompts run along as they are, behind the rows: no edit is theirs.
+            distinct = sorted(set(map(tuple, prompts)), key=lambda ids: (len(ids), ids))
+            plain = {ids: number for number, ids in enumerate(distinct)}
+            of_rows = [plain[tuple(ids)] for ids in prompts]
+            prompts += [list(ids) for ids in distinct]
+            carries += [-1] * len(distinct)
+            depth += [model.n_layers] * len(distinct)
         joined: Branch | None = None
         if self.shares:
-            depth = [self.depth[row] for row in rows]
-            prompts, joined = branch(prompts, depth, carries, model.device)
+            prompts, joined = branch(prompts, depth, carries, model.device, kept=len(rows))
+        order = tuple(range(len(rows))) if joined is None else joined.order[: len(rows)]
+        if self.displaced is not None:
+            compared = torch.tensor([of_rows[index] for index in order], device=model.device)
+            self.displaced.expect([rows[index] for index in order], compared)
         tokens, mask = pad(prompts, model.padding, model.device)
         if joined is None:
             names = torch.tensor(carries, device=model.device)
@@ -195,12 +226,18 @@ class Rows:
         logits, cache = model.forward(
             tokens, mask, last=keep == "last", room=room, branch=joined, positions=positions
         )
+        kept = torch.arange(len(rows), device=model.device)
         if joined is None:
-            return logits, Pass(model, tokens, mask, names, cache)
+            done = Pass(model, tokens, mask, names, cache)
+            if len(tokens) > len(rows):
+                done.take(kept)
+            return logits[: len(rows)], done
         # From here on each row is by itself: it takes its prompt's tokens along.
-        done = Pass(model, tokens[joined.parent], mask[joined.parent], names, cache)
-        if joined.order != tuple(range(len(rows))):
-            back = torch.tensor(joined.order, device=model.device).argsort()
+        parent = joined.parent[: len(rows)]
+        done = Pass(model, tokens[parent], mask[parent], names[: len(rows)], cache)
+        logits = logits[: len(rows)]
+        if order != tuple(range(len(rows))):
+            back = torch.tensor(order, device=model.device).argsort()
             logits = logits[back]
             done.take(back)
         return logits, done

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES, language
+from steerlab.core.languages import code_of, language
 from steerlab.engine.shots import SHOT_FORMS, Shot, read_shots, with_shots
 
 FORMS = ("line", "instructed", "chat")
@@ -85,7 +85,7 @@ def read_form(form: str) -> tuple[str, str]:
     if with_examples := read_shots(form):
         return with_examples[0], ""
     base, plus, asking = form.partition("+")
-    is_language = asking in SUFFIXES or asking in LANGUAGES
+    is_language = asking in SUFFIXES or code_of(asking) in _instructions()
     if base not in FORMS or (plus and not (is_language and base in INSTRUCTED)):
         joined = ", ".join(f"+{suffix}" for suffix in SUFFIXES)
         raise SteerlabError(
@@ -100,15 +100,22 @@ def read_form(form: str) -> tuple[str, str]:
 def instruction(asking: str, target: str) -> str:
     """The sentence that asks, in the language `asking`, for an answer in `target`.
 
-    English calls the target by its English name, any other language by the target's own name. An
-    unknown language raises `SteerlabError`.
+    English calls the target by its English name, any other language by the target's own name, where
+    the packaged instructions have it. An unknown language, and one that has no instruction to ask
+    in, raise `SteerlabError`.
     """
     for lang in (asking, target):
         language(lang)  # raises for an unknown one
+    asking, target = language(asking).iso, language(target).iso
+    if asking not in _instructions():
+        raise SteerlabError(
+            f"there is no instruction in {language(asking).name} ({asking}); there are those of "
+            f"{' '.join(_instructions())}: ask in English, by +english"
+        )
     request = _instructions()[asking]
     if asking == target:
         return request.own
-    if asking == "en":
+    if asking == "en" or target not in _instructions():
         return request.other.format(language(target).name)
     return request.other.format(_instructions()[target].name)
 

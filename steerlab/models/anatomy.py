@@ -5,7 +5,7 @@ the sums of a pass (`models.stream`), and what cannot be told raises and names t
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, need_site
-from steerlab.models.model import Head
+from steerlab.models.model import Head, Writes, as_it_is
 from steerlab.models.stream import Candidates, Stream, adds_up, run, running, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -87,6 +87,22 @@ class Anatomy:
         last: Any = projections(self.blocks[layer]).last
         weight = last.weight.detach()
         return weight if hasattr(last, "in_features") else weight.mT  # as GPT-2's Conv1D has it
+
+    def writes(self, site: str, layer: int, dtype: torch.dtype) -> Writes | None:
+        """How what is at a site of a block reaches the residual stream; see `Model.writes`."""
+        stream, block = self.streams[layer], self.blocks[layer]
+        of_attention = site in ("attn_z", "attn_out")
+        out = stream.attn_out if of_attention else stream.mlp_out
+        if out is None or site == "mlp_pre":  # a non-linearity and a gate lie between
+            return None
+        there = "resid_mid" if of_attention and stream.resid_mid is not None else "resid_post"
+        if site in ("attn_out", "mlp_out"):
+            return there, as_it_is
+        if of_attention and stream.attn_z is None:
+            return None
+        last = self.module(layer, "attn_z") if of_attention else projections(block).last
+        norm = block.get_submodule(out) if out in _norms(block) else None
+        return there, partial(_written, last, norm, dtype)
 
     @cached_property
     def head(self) -> Head:
@@ -185,6 +201,21 @@ def projections(block: torch.nn.Module) -> Projections:
         f"'mlp_post': the projections into and out of it are named {known}; use resid_pre or "
         "resid_post"
     )
+
+
+def _written(
+    last: Any, norm: Any, dtype: torch.dtype, before: Tensor, added: Tensor
+) -> Float[Tensor, "row pos width"]:
+    """What a projection, and a norm behind it if there is one, make of what is added to their
+    input.
+
+    Their `forward` is called, and not they themselves, whose hooks are those of the edit.
+    """
+    if norm is None:  # linear: no difference of two large numbers has to be taken
+        bias = last.forward(torch.zeros_like(added[:1, :1]).to(dtype))
+        return (last.forward(added.to(dtype)) - bias).expand(*before.shape[:2], -1)
+    old = norm.forward(last.forward(before.to(dtype)))
+    return norm.forward(last.forward((before + added).to(dtype))) - old
 
 
 def _candidates(block: torch.nn.Module) -> Candidates:

@@ -31,6 +31,8 @@ class Branch:
         names: the number by which an edit knows each row, as in `Positions.rows`.
         order: the index that each row had when it was asked for.
         prompts: how many prompts there are.
+        kept: how many of the rows are gone on with, the first ones; those behind them are only
+            looked at.
     """
 
     parent: Int[Tensor, " row"]
@@ -38,6 +40,7 @@ class Branch:
     names: Int[Tensor, " row"]
     order: tuple[int, ...]
     prompts: int
+    kept: int | None = None
 
     def joined(self, depth: int) -> int:
         """How many rows have joined when block `depth` runs."""
@@ -73,13 +76,13 @@ class Branch:
         return torch.cat([self._prompt_index, rows])
 
     def final(self, block: int) -> Int[Tensor, " row"]:
-        """For each row, the index of its keys and values in those of a block: the row's own, or its
-        prompt's if it joined later."""
+        """For each row that is kept, the index of its keys and values in those of a block: the
+        row's own, or its prompt's if it joined later."""
         joined = self.joined(block)
         rows = torch.arange(joined, device=self.parent.device)
-        if joined == len(self.depth):
-            return rows
-        return torch.cat([rows + self.prompts, self.parent[joined:]])
+        if joined < len(self.depth):
+            rows = torch.cat([rows + self.prompts, self.parent[joined:]])
+        return rows[: self.kept]
 
     @property
     def _prompt_index(self) -> Tensor:
@@ -87,7 +90,12 @@ class Branch:
 
 
 def branch(
-    ids: Sequence[Sequence[int]], depth: Sequence[int], names: Sequence[int], device: torch.device
+    ids: Sequence[Sequence[int]],
+    depth: Sequence[int],
+    names: Sequence[int],
+    device: torch.device,
+    *,
+    kept: int | None = None,
 ) -> tuple[list[list[int]], Branch | None]:
     """The prompts to run for some rows, and how the rows join them; no branch where no two rows
     share a prompt.
@@ -100,6 +108,8 @@ def branch(
         depth: at which depth each row joins.
         names: the number by which an edit knows each row.
         device: of the model.
+        kept: how many of the rows are gone on with, by default all; those behind them join after
+            the last block.
     """
     rows = [tuple(row) for row in ids]
     prompts = sorted(set(rows), key=lambda prompt: (len(prompt), prompt))
@@ -111,7 +121,7 @@ def branch(
     parents_and_names = [[index_of[rows[row]], names[row]] for row in order]
     parent, name = torch.tensor(parents_and_names, device=device).T
     depths = tuple(depth[row] for row in order)
-    joined = Branch(parent, depths, name, tuple(order), len(prompts))
+    joined = Branch(parent, depths, name, tuple(order), len(prompts), kept)
     return [list(prompt) for prompt in prompts], joined
 
 

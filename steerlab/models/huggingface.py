@@ -19,7 +19,7 @@ from steerlab.models.fingerprint import fingerprint_of, versions
 from steerlab.models.generation import Followed, following
 from steerlab.models.hooks import attach
 from steerlab.models.kv_cache import Rerun, preallocate
-from steerlab.models.model import Head, Model
+from steerlab.models.model import Head, Model, Writes
 from steerlab.models.positions import HookFn, Positions
 from steerlab.models.pretrained import Files
 from steerlab.models.stream import twin
@@ -196,6 +196,9 @@ class HuggingFaceModel(Model):
     def width_of(self, site: str) -> int:
         return self.anatomy.width_of(site, self.width)
 
+    def writes(self, site: str, layer: int) -> Writes | None:
+        return self.anatomy.writes(site, layer, self.dtype)
+
     @contextmanager
     def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         if not hasattr(self.hf, "generate"):
@@ -317,7 +320,10 @@ class HuggingFaceModel(Model):
     def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
         if isinstance(past, Rerun):
             if branch is not None:  # of the positions, those of the rows are there already
-                past.ids = past.ids[branch.parent]
+                kept = branch.parent[: branch.kept]
+                past.ids = past.ids[kept]
+                if past.positions is not None:
+                    past.positions = past.positions.of(torch.arange(len(kept), device=kept.device))
             return past
         rows = None
         if branch is not None:

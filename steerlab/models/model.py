@@ -1,7 +1,7 @@
 """What the rest of the package asks of a model, whoever runs it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,14 @@ from steerlab.models.generation import Followed
 from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
 from steerlab.models.turns import Turns
+
+# Where and how what is at a site inside a block reaches the residual stream (`Model.writes`).
+Writes = tuple[str, Callable[[Tensor, Tensor], Tensor]]
+
+
+def as_it_is(before: Tensor, added: Tensor) -> Tensor:
+    """What is added to the stream where the site's activations are added to it themselves."""
+    return added.expand_as(before)
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,15 @@ class Model(ABC):
         to it, d_mlp inside an MLP, heads times d_head before an attention's output projection.
 
         Raises for a site that the model does not have.
+        """
+
+    @abstractmethod
+    def writes(self, site: str, layer: int) -> Writes | None:
+        """How what is at a site inside a block reaches the residual stream: at which site, and a
+        function of what is there before, and of what is added to it, [row pos width] each, to what
+        is added to the stream.
+
+        None where that is not known, and where more lies between, such as a non-linearity.
         """
 
     def need_layer(self, layer: int) -> None:

@@ -14,7 +14,7 @@ from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
 from steerlab.models.branching import Branch
 from steerlab.models.fingerprint import fingerprint_of, versions
-from steerlab.models.model import Head, Model
+from steerlab.models.model import Head, Model, Writes, as_it_is
 from steerlab.models.positions import HookFn, Positions
 
 
@@ -70,6 +70,14 @@ class LensModel(Model):
                 f"experts does, so it has no site {site!r}; use resid_pre or resid_post"
             )
         return width
+
+    def writes(self, site: str, layer: int) -> Writes | None:
+        """What attention and MLP give is added as it is; their insides are read of no view of
+        another's."""
+        middle = hook_name("resid_mid", layer)
+        if site == "attn_out" and middle in self.hf.hook_dict:
+            return "resid_mid", as_it_is
+        return ("resid_post", as_it_is) if site in ("attn_out", "mlp_out") else None
 
     @property
     def processing(self) -> str:

@@ -152,7 +152,7 @@ def nearest_of_all(
     for lang in sorted(set(langs)):
         rows = np.flatnonzero(of_lang == lang)
         own = np.asarray(index)[rows]
-        scores = _index(tuple(lines[lang])).score([texts[row] for row in rows])
+        scores = _index(tuple(lines[lang])).score([texts[row] for row in rows.tolist()])
         to_own = scores[np.arange(len(rows)), own].copy()
         scores[np.arange(len(rows)), own] = -np.inf
         found[rows] = to_own > scores.max(axis=1, initial=0.0) + _TIE

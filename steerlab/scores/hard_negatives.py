@@ -13,6 +13,7 @@ from steerlab.scores.negation import negated
 from steerlab.scores.words import bare, pieces
 
 GOLD = "the reference itself"
+SHUFFLES = 3  # orders of the words that a text is compared with
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,26 @@ def make(kind: str, sentence: Sentence, rng: np.random.Generator) -> str | None:
     """A hard negative of a kind of `KINDS`; None where the sentence has none, such as an order of
     words other than its own."""
     return KINDS[kind](sentence, rng)
+
+
+def hard_negatives(
+    reference: str, *, source: str, other: str, lang: str, seed: int = 0
+) -> tuple[str, ...]:
+    """What a text that says the reference must be nearer to it than to: every kind of `KINDS` but
+    the reference itself, and its words in several orders.
+
+    Args:
+        reference: the sentence in the target language.
+        source: the sentence that it translates.
+        other: an unrelated sentence in the target language.
+        lang: the target's code.
+        seed: decides the orders.
+    """
+    sentence = Sentence(reference, source, other, lang)
+    rng = np.random.default_rng(seed)
+    kinds = [kind for kind in KINDS if kind != GOLD] + ["its words shuffled"] * (SHUFFLES - 1)
+    made = (make(kind, sentence, rng) for kind in kinds)
+    return tuple(dict.fromkeys(text for text in made if text is not None and text != reference))
 
 
 def _gold(sentence: Sentence, _: np.random.Generator) -> str | None:

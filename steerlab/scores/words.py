@@ -31,7 +31,7 @@ def words(text: str) -> tuple[str, ...]:
 
 def pieces(text: str) -> list[str]:
     """The words of a text as they stand in it, with their punctuation."""
-    found = []
+    found: list[str] = []
     for part in text.split():
         found += _SPACELESS.findall(part) if _HAS_SPACELESS.search(part) else [part]
     return found

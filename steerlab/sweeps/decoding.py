@@ -1,5 +1,6 @@
 """What the rows of a batch say under their edits, before anything is scored."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import pandas as pd
 from steerlab.edits import Edit, stack
 from steerlab.engine.decoding import decode
 from steerlab.models.model import Model
-from steerlab.scores.text import first_line
+from steerlab.scores.text import composed, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,13 @@ def decode_rows(
     seeds: Sequence[int],
     options: Decoding,
 ) -> pd.DataFrame:
-    """The output of each prompt under its edit, its tokens, whether the limit cut it off, its dose
+    """The output of each prompt under its edit, its tokens, whether the limit cut it off, its doses
     and the rows of the batches.
+
+    `site` is where the edit acts. `dose` is what it moves there, and at all its layers, in the
+    residual stream, `displacement` how far the last of the stream is moved in the end; where a site
+    of an edit does not lie in the stream, a column named by it has the dose as a share of what is
+    there.
 
     Rows without an edit that have one prompt say the same unless they are sampled, so that they are
     decoded once.
@@ -52,17 +58,24 @@ def decode_rows(
         temperature=options.temperature,
         seed=[seeds[i] for i in first],
         batch=options.rows,
+        displacement=True,
     )
-    cut = first_line if options.one_line else str.strip
-    return pd.DataFrame(
-        {
-            "output": [cut(decoded.texts[number]) for number in numbers],
-            "tokens": [decoded.tokens[number] for number in numbers],
-            "truncated": [not decoded.ended[number] for number in numbers],
-            "dose": [decoded.dose[number] for number in numbers],
-            "batch_rows": decoded.plan.rows,
-        }
-    )
+    cut = first_line if options.one_line else composed
+    columns = {
+        "output": [cut(decoded.texts[number]) for number in numbers],
+        "tokens": [decoded.tokens[number] for number in numbers],
+        "truncated": [not decoded.ended[number] for number in numbers],
+        "site": ["+".join(edit.sites) for edit in edits],
+        "dose": [decoded.dose[number] for number in numbers],
+        "displacement": [decoded.displacement[number] for number in numbers],
+    }
+    for site, doses in decoded.site_doses.items():
+        # NaN, not 0, for the rows whose edit does not act there: they have no such dose.
+        acts = [site in edit.sites for edit in edits]
+        columns[f"dose_{site}"] = [
+            doses[number] if here else math.nan for number, here in zip(numbers, acts, strict=True)
+        ]
+    return pd.DataFrame(columns | {"batch_rows": decoded.plan.rows})
 
 
 def _distinct(

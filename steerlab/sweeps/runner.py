@@ -22,7 +22,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import Operator
 from steerlab.engine import batching
 from steerlab.models.model import Model
-from steerlab.scores.judges import Judge, Retrieval
+from steerlab.scores.judges import DISTRACTORS, Judge, Retrieval
+from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import Identifier
 from steerlab.sweeps.cell import FORMAT, INDEX, Batch, Cell, Row
 from steerlab.sweeps.decoding import Decoding, decode_rows
@@ -162,6 +163,12 @@ class Runner:
     def judge_of(self, split: str) -> Judge:
         """The judge of a split's outputs."""
         return Retrieval(self.corpus.split(split)) if self.judge is None else self.judge
+
+    def need_scores(self, splits: Iterable[str]) -> None:
+        """Raise `SteerlabError` where the outputs of a split could not be judged; to be asked
+        before any work."""
+        for split in splits:
+            need_ready(self.judge_of(split), DISTRACTORS)
 
     def lines(self, cell: Cell) -> Corpus:
         """The sentences of a cell's split, as many as the limit lets through."""

@@ -23,8 +23,10 @@ from steerlab.scores.langid import Identifier
 ReferenceBits = Callable[[str, str], Mapping[str, float]]
 
 
-BOOLEAN = ("in_language", "relevant", "joint", "joint_all", "faithful", "ceiling")
-BOOLEAN += ("echo", "loop", "empty")
+BOOLEAN = (
+    *("in_language", "relevant", "joint", "joint_all", "faithful", "ceiling"),
+    *("echo", "loop", "empty"),
+)
 
 
 def score_rows(

@@ -23,8 +23,9 @@ from steerlab.engine.collect import collect, text_means
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.scores.identifiers import agreement_on_target, second_identifier, with_opinions
-from steerlab.scores.judges import DISTRACTORS
-from steerlab.scores.langid import identifier
+from steerlab.scores.judges import DISTRACTORS, Retrieval
+from steerlab.scores.judges.ready import need_ready
+from steerlab.scores.langid import identifier, need_named
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
 from steerlab.studies.main.form import form_of
@@ -90,6 +91,9 @@ class Study:
             self.model.need_layer(layer)
         self.corpus.split("test").take(settings.limit)
         self.identifier = identifier(settings.lid)
+        need_named(self.identifier, self.targets)
+        for split in ("dev", "test"):
+            need_ready(Retrieval(self.corpus.split(split)), DISTRACTORS)
         self.second = second_identifier(self.corpus.langs)
         self.form = form_of(settings.prompt, self.model, self.corpus, self.source)
         self.plan = Plan(
@@ -196,7 +200,7 @@ class Study:
         """The rows on dev of a race, in the place of the whole grid."""
         self.console.print(f"racing on dev: {len(cells)} cells at most")
         raced = race(runner, cells, seed=self.settings.seed, title="racing", progress=self.progress)
-        raced.settings.to_csv(self.folder / "race.csv", index=False)
+        write_table(self.folder / "race.csv", raced.settings)
         self.raced = raced.settings
         return raced.rows
 

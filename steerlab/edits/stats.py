@@ -1,0 +1,104 @@
+"""What an edit did to the rows of its passes: the positions that it touched, and their doses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_POSITIONS, _DOSE, _SITES = 0, 1, 2  # columns of the sums; from the third on, one for each site
+
+
+class EditStats:
+    """What an edit did: positions per layer on prefill and on decode, and the dose of each row.
+
+    The dose at a position is how far the edit moves the residual stream there, over the stream's
+    length: Σ ‖Δh‖ / ‖h‖ over the places (a site of a layer) that it edits. Δh is the sum over all
+    parts of a place, h what comes to the place before the first of them. Of a site inside a block,
+    such as `mlp_post`, Δh is what reaches the stream through the block's weights.
+
+    `sites` are those of the edit that do not lie in the stream, which are counted by themselves
+    too.
+    """
+
+    def __init__(self, sites: Sequence[str] = ()) -> None:
+        self.passes = 0
+        self.prefill: dict[int, int] = {}
+        self.decode: dict[int, int] = {}
+        self.sites = tuple(sites)
+        self._sums = torch.zeros(0, _SITES + len(self.sites))  # of each row
+
+    def touch(
+        self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, counts: Tensor
+    ) -> None:
+        """Count positions of batch rows `rows`: those of `mask` [row pos], or all if None.
+
+        Args:
+            layer: where they were touched.
+            rows: the numbers of the rows.
+            mask: which positions were touched.
+            generated: which positions count as decoded, [row pos].
+            counts: of which of them this place is the first that the row's edit touches, [row pos]:
+                a position that is edited at several places is one position of a mean.
+        """
+        if mask is None:
+            self._count(self.decode, layer, generated.numel())
+        else:
+            self._count(self.prefill, layer, int((mask & ~generated).sum()))
+            self._count(self.decode, layer, int((mask & generated).sum()))
+            counts = counts & mask
+        self._add(_POSITIONS, rows, counts.to(torch.float32))
+
+    def moved(
+        self, rows: Tensor, mask: Tensor | None, ratio: Tensor, *, site: str | None = None
+    ) -> None:
+        """Add doses at one place to those of the rows.
+
+        Args:
+            rows: the numbers of the rows.
+            mask: which positions were touched, [row pos]; None for all.
+            ratio: ‖Δh‖ / ‖h‖ at each position; NaN where it is not known.
+            site: count it as a share of what is at this site, and not of the residual stream.
+        """
+        if mask is not None:
+            ratio = ratio.masked_fill(~mask, 0)
+        self._add(_DOSE if site is None else _SITES + self.sites.index(site), rows, ratio.detach())
+
+    def make_room(self, rows: int, device: torch.device) -> None:
+        """Be ready to count rows below `rows`."""
+        if rows > len(self._sums):
+            # What inference mode made cannot be changed outside of it.
+            with torch.inference_mode(mode=False):
+                more = torch.zeros(rows - len(self._sums), self._sums.shape[1], device=device)
+                self._sums = torch.cat([self._sums.to(device), more])
+
+    def mark(self) -> tuple[Any, ...]:
+        """What was touched until now, for `undo`."""
+        return self.passes, dict(self.prefill), dict(self.decode), self._sums.clone()
+
+    def undo(self, mark: tuple[Any, ...]) -> None:
+        """Forget what came after a mark: a batch that failed did nothing."""
+        self.passes, self.prefill, self.decode, self._sums = mark
+
+    def doses(self, rows: int) -> Float[Tensor, " row"]:
+        """Mean dose of each row over its touched positions; 0 where nothing was touched, NaN where
+        it is not known what reaches the residual stream."""
+        return self._means(rows, _DOSE)
+
+    def site_doses(self, rows: int) -> dict[str, Float[Tensor, " row"]]:
+        """The same as shares of what is at each site that does not lie in the stream: Σ ‖Δz‖ / ‖z‖
+        over the layers."""
+        return {site: self._means(rows, _SITES + i) for i, site in enumerate(self.sites)}
+
+    def _means(self, rows: int, column: int) -> Tensor:
+        counted = self._sums[:rows].cpu()
+        counted = torch.nn.functional.pad(counted, (0, 0, 0, rows - len(counted)))
+        return counted[:, column] / counted[:, _POSITIONS].clamp(min=1)
+
+    def _add(self, column: int, rows: Tensor, values: Tensor) -> None:
+        """Add the sums over positions of values [row pos] to a column."""
+        self._sums[:, column].index_add_(0, rows, values.sum(1))
+
+    def _count(self, counts: dict[int, int], layer: int, number: int) -> None:
+        counts[layer] = counts.get(layer, 0) + number
