@@ -38,13 +38,21 @@ def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -
 
 def need_room(model: Model, ids: Sequence[Sequence[int]], *, new: int = 0) -> None:
     """Raise `SteerlabError` where a row of tokens is longer than the model was made for, or becomes
-    so with `new` tokens behind it.
+    so with `new` tokens behind it, and where the model has no embedding of a token.
 
     Args:
         model: whose `context` is the limit.
         ids: the tokens of each row.
         new: how many tokens will follow.
     """
+    largest = max((max(row, default=0) for row in ids), default=0)
+    if largest >= model.embedded:
+        token = model.tokenizer.convert_ids_to_tokens(largest)
+        raise SteerlabError(
+            f"the token {token!r} has the number {largest}, and {model.name} has an embedding of "
+            f"{model.embedded}: the tokenizer is another model's, or has had tokens added; take "
+            "its own, or resize the embedding (resize_token_embeddings) and train it"
+        )
     length = max(map(len, ids), default=0)
     if length + new <= model.context:
         return
