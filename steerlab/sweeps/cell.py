@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from steerlab.core.directions import Directions
 from steerlab.edits import Edit, Operator, steer
 
-FORMAT = 3  # of a row's columns: another number, and finished cells are run again
+FORMAT = 4  # of a row's columns: another number, and finished cells are run again
 
 RUN = "run of lines"  # a form of prompt: another sentence of the language stands above the sentence
 

@@ -325,7 +325,7 @@ class Runner:
             identifier=self.identifier,
             judge_of=self.judge_of,
             # An output of several lines is an answer, with no sentence that it should say.
-            lines_of=self.corpus.split if self.one_line else None,
+            texts=self.corpus if self.one_line else None,
         )
         table["bits_per_byte_ratio"] = float("nan")
         if self.fluency:

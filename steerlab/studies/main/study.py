@@ -262,6 +262,7 @@ class Study:
             "prompt_form": self.form.measured,
             "source": self.source,
             "targets": list(self.targets),
+            "new_tokens": self.settings.new_tokens,
             "chance": 1 / (DISTRACTORS + 1),
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
         }
