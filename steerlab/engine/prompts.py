@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import code_of, language
 from steerlab.engine.shots import SHOT_FORMS, Shot, read_shots, with_shots
@@ -147,11 +148,13 @@ def _instructions() -> dict[str, _Instruction]:
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each prompt, with exactly one BOS where the tokenizer has one; a prompt
-    without tokens raises `SteerlabError`."""
+    """The token ids of each text of a list, with exactly one BOS where the tokenizer has one.
+
+    One string in place of the list, and a prompt without tokens raise `SteerlabError`.
+    """
     bos = tokenizer.bos_token_id
     encoded = []
-    for text in texts:
+    for text in need_texts(texts, "what reads texts"):
         ids = list(tokenizer(text, add_special_tokens=False).input_ids)
         if bos is not None:
             while ids[:1] == [bos]:  # a chat template may bring its own, and the text another
