@@ -136,7 +136,9 @@ def decode(
     stops = _Stops.of(model, one_line=one_line)
     with rows_on(model, ids, edit, new=max_new_tokens, displacement=displacement) as rows:
         decoding = _Decoding(rows, max_new_tokens, stops, temperature, seed)
-        plan = batches.plan(model, ids, rows.depth, new=max_new_tokens, batch=batch)
+        plan = batches.plan(
+            model, ids, rows.depth, new=max_new_tokens, greedy=temperature == 0, batch=batch
+        )
         plan = rows.run(decoding.run, plan)
     texts = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in decoding.new]
     touched = rows.touched

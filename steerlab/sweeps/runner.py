@@ -103,7 +103,8 @@ class Runner:
         rows = self.batch
         if rows is None:
             longest = min(LONGEST, max(1, self.model.context - self.new_tokens))
-            rows = batching.advise(self.model, longest, new=self.new_tokens)
+            greedy = self.temperature == 0
+            rows = batching.advise(self.model, longest, new=self.new_tokens, greedy=greedy)
         object.__setattr__(self, "batch", rows)
         # Copies of the tables, so that a caller who goes on filling in his own changes no key
         # behind our back.
@@ -239,7 +240,14 @@ class Runner:
         ids = [self._inputs.tokens(text) for text, _ in distinct]
         together = list(distinct.values())
         depth = [cells[rows[0][0]].layer for rows in together]
-        plan = batching.plan(self.model, ids, depth, new=self.new_tokens, batch=self.batch)
+        plan = batching.plan(
+            self.model,
+            ids,
+            depth,
+            new=self.new_tokens,
+            greedy=self.temperature == 0,
+            batch=self.batch,
+        )
         for numbers in plan.batches:
             rows = tuple(row for number in numbers for row in together[number])
             name = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

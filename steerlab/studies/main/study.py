@@ -188,7 +188,8 @@ class Study:
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)
-        need = rows * row_bytes(self.model, longest, new=self.settings.new_tokens)
+        each = row_bytes(self.model, longest, new=self.settings.new_tokens, greedy=True)
+        need = rows * each
         self.console.print(
             f"batches of {rows} rows, {need / 2**30:.1f} GiB at {longest} tokens a prompt"
         )
