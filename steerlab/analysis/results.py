@@ -60,10 +60,18 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
         "layer": int(first["layer"]),
         "strength": float(first["strength"]),
         "dose": float(rows["dose"].mean()),
+        "displacement": _displacement(rows),
         **intervals,
         "n": len(rows),
         "empty": int((rows["output"].str.len() == 0).sum()),
     }
+
+
+def _displacement(rows: pd.DataFrame) -> float | None:
+    """The mean of the rows that have one; None where none has, and in rows of older versions."""
+    if "displacement" not in rows or not np.isfinite(rows["displacement"].to_numpy(float)).any():
+        return None
+    return float(rows["displacement"].mean())
 
 
 def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:

@@ -94,13 +94,13 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             joint=read,
             best=joint(summary, name) == best,
             forest=_forest(read, top, chance.value if chance else None),
-            scores=[interval(result.get(key)) for key in (*shown, "dose")],
+            scores=[interval(result.get(key)) for key in (*shown, "dose", "displacement")],
             setting=setting(result),
         )
 
     return Headline(
-        columns=[*(score.heading for score in shown.values()), "Dose", "Setting"],
-        digits=[*(score.digits for score in shown.values()), 2],
+        columns=[*(score.heading for score in shown.values()), "Dose", "Displacement", "Setting"],
+        digits=[*(score.digits for score in shown.values()), 2, 2],
         methods=[row(name) for name in methods(summary)],
         controls=[row(name) for name in controls(summary)],
         sentences=str(summary.get("n_sentences", "?")),
