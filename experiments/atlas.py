@@ -107,7 +107,7 @@ class Book:
         height: float = 110,
     ) -> None:
         self.captions.append(f"**{name}.** {figure.layout.meta['caption']}\n")
-        print(*figures.write(figure, self.settings.out / name, data=data), flush=True)
+        print(*figures.write(figure, self.settings.out / name, data=data, force=True), flush=True)
         printed = figures.paper(figure, width=width, height=height)
         self.pictures |= {
             self.settings.out / f"{name}.{ending}": printed for ending in self.settings.formats
@@ -118,7 +118,7 @@ class Book:
         data."""
         (self.settings.out / "captions.md").write_text("\n".join(self.captions), "utf-8")
         try:
-            figures.draw(self.pictures)
+            figures.draw(self.pictures, force=True)
         except SteerlabError as error:
             print(f"atlas: {error}", file=sys.stderr)
 

@@ -233,7 +233,8 @@ def notes(refused: dict[str, str], tests: dict) -> str:
         if pair["detects_holm"]
     ]
     told = [
-        "p: paired sign-flip tests of `joint` by sentence, Holm's correction over "
+        "p: paired sign-flip tests of `joint` by sentence, beside controls of several seeds at least "
+        "Student's t over sentences and seeds, Holm's correction over "
         f"{tests['comparisons']} comparisons "
         "(each estimator against DiffMean, the controls and the prompt); "
         f"{tests['sentences']} sentences show a difference of {min(seen):.2f} to {max(seen):.2f} "
@@ -294,7 +295,8 @@ def draw(frame: pd.DataFrame) -> None:
     figures.write(figure, OUT / "spectrum", data=frame)
     try:
         figures.draw(
-            {PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)}
+            {PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)},
+            force=True,
         )
     except SteerlabError as error:
         print(error)

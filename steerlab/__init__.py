@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from steerlab.core.corpus import Corpus, corpus, texts
     from steerlab.core.directions import Direction, Directions
     from steerlab.core.errors import SteerlabError
+    from steerlab.core.languages import add_language
     from steerlab.core.moments import Moments
     from steerlab.edits.edit import Edit, edit, stack
     from steerlab.edits.latents import clamp
@@ -69,6 +70,7 @@ _HOME = {  # where each name lives, imported at its first use
     "SteerlabError": "core.errors",
     "ablate": "edits.operators",
     "add": "edits.operators",
+    "add_language": "core.languages",
     "affine": "edits.operators",
     "clamp": "edits.latents",
     "collect": "engine.collect",

@@ -1,6 +1,8 @@
 """The embedded corpus is what it says, and a folder that is not a corpus is refused with a
 reason."""
 
+import gzip
+import os
 import unicodedata
 from pathlib import Path
 
@@ -217,6 +219,116 @@ def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
 def test_other_encodings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SteerlabError, match=r"es\.txt is not UTF-8 \(.* at byte 3\); convert it"):
         corpus(write(tmp_path, en="Year.\n", es="El año.\n".encode("latin-1")[1:]))
+
+
+# Names of files, and where their lines end
+
+
+NAMES = {
+    "yo": ("yo", "yor", "yor_Latn", "YO", "yo-NG"),
+    "zh": ("zh", "zho", "zh-cn", "zho_Hans", "zh_Hant", "cmn_Hani"),
+    "pt": ("pt", "por", "pt_BR", "pt-PT", "por_Latn"),
+    "tl": ("tl", "fil", "tgl_Latn"),
+    "ta": ("ta", "tam", "tam_Taml"),
+    "srp_Latn": ("srp_Latn", "sr-Latn"),
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(code, name) for code, names in NAMES.items() for name in names]
+)
+@pytest.mark.parametrize("ending", [".txt", ".txt.gz"])
+def test_a_file_is_named_by_any_code_of_its_language(
+    code: str, name: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write(tmp_path, en="One.\nTwo.\n")
+    data = b"Uno.\r\nDos.\r\n"
+    (tmp_path / f"{name}{ending}").write_bytes(gzip.compress(data) if "gz" in ending else data)
+    for read in (corpus, texts):
+        found = read(tmp_path)
+        assert found.lines == {"en": ("One.", "Two."), code: ("Uno.", "Dos.")}
+        assert found[name] == found[code]
+        assert read(tmp_path, [name]).langs == read(tmp_path, name).langs == (code,)
+        assert found.select([name, "eng"]).langs == (code, "en")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write(tmp_path, en="One.", de="Eins.", README="Read me.", sentences="One.")
+    (tmp_path / "fr.tsv").write_text("Un.")
+    (tmp_path / "es.TXT").write_text("Uno.")
+    (tmp_path / ".hidden.txt").write_text("Uno.")
+    (tmp_path / "it.txt").mkdir()
+    (tmp_path / "bad\x1b[31m.txt").write_text("")
+    assert corpus(tmp_path).langs == ("de", "en")
+    message = capsys.readouterr().err
+    assert message.startswith(
+        f"steerlab: {tmp_path}: left out README.txt, bad\\x1b[31m.txt, es.TXT"
+    )
+    assert message.endswith("fr.tsv, sentences.txt, not named after a language as en.txt is\n")
+    assert corpus(tmp_path, ["en"]).langs == ("en",)
+    assert capsys.readouterr().err == "", "who names the languages knows which"
+    for file in tmp_path.glob("*.txt"):
+        if file.name[:2] in ("en", "de"):
+            file.unlink()
+    with pytest.raises(SteerlabError, match=r"holds no <iso>\.txt files.*\(there are README\.txt"):
+        corpus(tmp_path)
+
+
+def test_two_files_of_one_language_are_told(tmp_path: Path) -> None:
+    write(tmp_path, en="One.", zho_Hans="Yi.", zho_Hant="Yi.", de="Eins.")
+    with pytest.raises(
+        SteerlabError, match=r"zho_Hans\.txt and zho_Hant\.txt, and each is Chinese \(zh\); leave"
+    ):
+        corpus(tmp_path)
+    assert corpus(tmp_path, ["en", "de"]).langs == ("en", "de"), "the others can be read"
+    (tmp_path / "de.txt.gz").write_bytes(gzip.compress(b"Eins."))
+    with pytest.raises(SteerlabError, match=r"de\.txt and de\.txt\.gz, and each is German"):
+        texts(tmp_path, ["de"])
+
+
+@pytest.mark.parametrize("end", ["\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_lines_end_at_line_feeds_alone(end: str, newline: str, tmp_path: Path) -> None:
+    """A stray character in each file, at different lines, must not shift one against the other."""
+    write(
+        tmp_path,
+        en=newline.join(["One.", f"T{end}wo.", "Three.", "Four.", ""]),
+        de=newline.join(["Eins.", "Zwei.", f"D{end}rei.{end}", "Vier.", ""]),
+    )
+    read = corpus(tmp_path)
+    assert read["en"] == ("One.", f"T{end}wo.", "Three.", "Four.")
+    assert read["de"] == ("Eins.", "Zwei.", f"D{end}rei.", "Vier.")
+    assert texts(tmp_path).lines == read.lines
+
+
+def test_an_old_macintosh_is_told(tmp_path: Path) -> None:
+    write(tmp_path, en="One.\rTwo.\r", de="Eins.\rZwei.\r")
+    with pytest.raises(SteerlabError, match=r"de\.txt end with CR alone.*; convert them to LF"):
+        corpus(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty", "another"])
+def test_a_damaged_archive_is_told(damage: str, tmp_path: Path) -> None:
+    whole = gzip.compress("\n".join(EMBEDDED["en"]).encode())
+    noise = whole[:20] + bytes(byte ^ 255 for byte in whole[20:60]) + whole[60:]
+    data = {"cut": whole[:99], "noise": noise, "empty": b"\x1f\x8b", "another": b"One."}[damage]
+    (tmp_path / "en.txt.gz").write_bytes(data)
+    with pytest.raises(
+        SteerlabError, match=r"en\.txt\.gz cannot be read \(.*\); give a whole file"
+    ):
+        corpus(tmp_path)
+
+
+def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+    write(tmp_path, en="One.")
+    os.mkfifo(tmp_path / "de.txt")
+    with pytest.raises(SteerlabError, match=r"de\.txt is a pipe or a device; give the name of a f"):
+        corpus(tmp_path)
+    (tmp_path / "de.txt").unlink()
+    (tmp_path / "de.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SteerlabError, match=r"de\.txt cannot be read \(.*No such file"):
+        corpus(tmp_path)
 
 
 # Unaligned text

@@ -120,7 +120,7 @@ def test_figures_are_whole_or_not_there(tmp_path: Path) -> None:
 def test_files_that_belong_together_are_replaced_when_all_are_written(tmp_path: Path) -> None:
     files = [tmp_path / "a", tmp_path / "b"]
     for file in files:
-        file.write_text("old")
+        write_text(file, "old")  # what another wrote would not be replaced
     with suppress(ZeroDivisionError), replacing(*files) as (first, _):
         first.write_text("new")
         1 / 0  # noqa: B018

@@ -1,20 +1,34 @@
 """A judge behind a URL: what a server may do, and what is kept, shown and never shown."""
 
+import gzip
 import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
 from fake_endpoint import Reply, endpoint, fails, says
 
-from steerlab.core.errors import SteerlabError
-from steerlab.scores.judges import Answer, Endpoint, score
+from steerlab.core.corpus import corpus
+from steerlab.core.errors import SteerlabError, note, printable
+from steerlab.scores.judges import (
+    Answer,
+    Embeddings,
+    Endpoint,
+    Instruct,
+    Likelihood,
+    Retrieval,
+    score,
+)
 from steerlab.scores.judges.endpoint import KEY
+from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier
 
 SECRET = "a-key-that-nobody-may-see"
@@ -328,3 +342,167 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SteerlabError, match="replies cannot be kept in .*give another folder"):
         Endpoint("http://127.0.0.1:9/v1", "m", cache=tmp_path / "file").rate(answers(1))
+
+
+# ------------------------------------------------------------ servers that do what no server should
+
+
+@contextmanager
+def raw(send):
+    """A server that reads a request and lets `send` write bytes as it likes; gives its URL and the
+    requests."""
+    asked, over = [], threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.1)
+
+        def serve():
+            while not over.is_set():
+                try:
+                    connection = listening.accept()[0]
+                except OSError:
+                    continue
+                threading.Thread(target=reply, args=(connection,), daemon=True).start()
+
+        def reply(connection):
+            with connection, suppress(OSError):
+                asked.append(connection.recv(1 << 16))
+                send(connection, over)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1", asked
+        finally:
+            over.set()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def drip(connection, over, data):
+    """A byte now and then, each sooner than the time-out, until the judge hangs up."""
+    for byte in data:
+        if over.wait(0.05):
+            return
+        connection.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("part", ["headers", "body", "status"])
+def test_a_server_that_drips_is_given_up_after_the_time_out(part):
+    def send(connection, over):
+        before = {"status": b"", "headers": HEAD, "body": HEAD + b"Content-Length: 9999\r\n\r\n"}[
+            part
+        ]
+        connection.sendall(before)
+        drip(connection, over, b"X-More: " * 500 if part == "headers" else b" " * 4000)
+
+    with raw(send) as (url, _):
+        start = time.monotonic()
+        with pytest.raises(
+            SteerlabError, match=r"did not reply within 0\.4 s in one try|could not"
+        ):
+            Endpoint(url, "m", timeout=0.4, retries=0).rate(answers(1))
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_reply_without_end_is_given_up(declared):
+    sent = []
+
+    def send(connection, over):
+        length = (
+            b"Content-Length: 99999999999\r\n\r\n" if declared else b"Connection: close\r\n\r\n"
+        )
+        connection.sendall(HEAD + length)
+        while not over.is_set():
+            sent.append(connection.send(b" " * 65536))
+
+    with raw(send) as (url, _):
+        told = "could not be reached in one try .*reply has more than 4,194,304 bytes"
+        with pytest.raises(SteerlabError, match=told):
+            Endpoint(url, "m", timeout=30, retries=0).rate(answers(1))
+    assert sum(sent) < 20 * 2**20
+
+
+def test_a_reply_that_unpacks_to_gigabytes_is_not_unpacked():
+    body = gzip.compress(b" " * (1 << 24))
+
+    def send(connection, _):
+        more = f"Content-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        connection.sendall(HEAD + more + body)
+
+    told = "reply is compressed, which was not asked for"
+    with raw(send) as (url, asked), pytest.raises(SteerlabError, match=told):
+        Endpoint(url, "m", timeout=5, retries=0).rate(answers(1))
+    assert b"accept-encoding: identity" in asked[0].lower()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_no_prompt_along(status):
+    with endpoint(lambda *_: says(GOOD)) as other:
+        place = f"{other.url}/chat/completions"
+        with endpoint(lambda *_: Reply("", status, {"Location": place})) as server:
+            told = f"sends on to {re.escape(place)} .{status}., and no prompt is sent there unasked"
+            with pytest.raises(SteerlabError, match=told):
+                judge(server).rate(answers(1))
+    assert not other.bodies
+    assert len(server.bodies) == 1
+
+
+def test_what_a_terminal_would_obey_is_shown_as_escapes(capsys):
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\ud800"
+    with endpoint(lambda *_: fails(400, evil)) as server, pytest.raises(SteerlabError) as caught:
+        judge(server).rate(answers(1))
+    assert printable(str(caught.value)) == str(caught.value)
+    assert "\\x1b]0;owned\\x07" in str(caught.value)
+    note(f"a {evil} file")
+    assert capsys.readouterr().err.isascii()
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "a\ud800b\udfff", "\ud83d\ude00", "\x00\ufffe"])
+def test_half_a_surrogate_pair_ends_no_run(text, tmp_path):
+    with endpoint(lambda *_: says(f"{text} Rating: [[2]]")) as server:
+        found = judge(server, cache=tmp_path).rate(answers(2))
+        again = judge(server, cache=fresh(tmp_path)).rate(answers(2))
+        assert len(server.bodies) == 2, "the replies were kept"
+    assert found["rating"].tolist() == again["rating"].tolist() == [1, 1]
+    assert found["reply"] == again["reply"]
+    assert all(reply.encode() for reply in found["reply"])
+    if text == "\ud83d\ude00":
+        assert found["reply"][0].startswith("\U0001f600"), "both halves are a letter"
+
+
+# ----------------------------------------------------------------------------------- before the run
+
+
+def test_a_server_is_asked_before_the_run(tmp_path, monkeypatch):
+    with endpoint(lambda *_: says(GOOD)) as server:
+        ready = judge(server, cache=tmp_path)
+        need_ready(ready, 31)
+        assert not server.bodies, "no question was asked"
+        ready.rate(answers(1))
+    with pytest.raises(SteerlabError, match="could not be reached .*start it, or check the addr"):
+        need_ready(judge(server), 31)
+    need_ready(judge(server, cache=tmp_path), 31)  # its replies are kept
+
+    def refuses(connection, _):
+        connection.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+
+    with raw(refuses) as (url, _), pytest.raises(SteerlabError, match="refuses the key"):
+        need_ready(Endpoint(url, "m"), 31)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda texts: Retrieval(texts), "there are 31 sentences: give at least 32"),
+        (lambda texts: Likelihood(texts, distractors=31), "give at least 32 sentences"),
+        (lambda texts: Embeddings(texts, "nowhere", distractors=31), "give at least 32 sentences"),
+        (lambda texts: Instruct("no/where"), "could not load 'no/where'"),
+        (lambda texts: Instruct("polyglot"), "has no chat template"),
+    ],
+)
+def test_a_judge_that_can_rate_nothing_is_told_before_the_run(made, told):
+    with pytest.raises(SteerlabError, match=told):
+        need_ready(made(corpus().take(31)), 31)

@@ -13,8 +13,10 @@ from sacrebleu.metrics.chrf import CHRF
 import steerlab.scores.chrf
 from steerlab.analysis.clustered import harmonic
 from steerlab.analysis.tables import need_columns
+from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.chrf import ChrfIndex, chance, relevance
+from steerlab.scores.judges import Retrieval
 from steerlab.scores.text import compression, first_line, repetition
 
 FOLDER = Path(steerlab.__file__).parent / "data" / "parallel"
@@ -162,10 +164,74 @@ def test_ties_empty_outputs_and_unnamed_languages_fail(output: str, language: st
     assert relevance([REFERENCES["en"][0]], ["en"], [0], REFERENCES)[0].all()
 
 
-def test_a_distractor_with_the_same_text_is_a_tie() -> None:
-    twins = {"en": [CORPUS["en"][0]] * 2 + CORPUS["en"][2:32]}
-    assert not relevance([CORPUS["en"][0]], ["en"], [0], twins)[0].any()
-    assert relevance([CORPUS["en"][2]], ["en"], [2], twins)[0].all()
+def test_twins_are_not_each_others_distractors() -> None:
+    """The same sentence twice: an output that is it is relevant to both, and to no other."""
+    doubled = [CORPUS["en"][0]] * 2 + CORPUS["en"][2:33]
+    references = {"en": doubled, "de": CORPUS["de"][:33]}
+    assert relevance([doubled[0]] * 33, ["en"] * 33, range(33), references)[0].tolist() == [
+        *(True, True),
+        *[False] * 31,
+    ]
+    # With fewer others than distractors some stand twice, which decides nothing.
+    few = {"en": doubled[:32]}
+    assert relevance([doubled[0], doubled[2]], ["en"] * 2, [0, 2], few)[0].all()
+    # Alike but for the form of letters and whitespace; in one language, and so in all.
+    spelt = {"en": ["Cafe\u0301 is here.", "Caf\u00e9  is here.", *CORPUS["en"][2:33]]}
+    assert steerlab.scores.chrf.twins(spelt) == ((0, frozenset({1})), (1, frozenset({0})))
+    both = spelt | {"de": CORPUS["de"][:33]}
+    assert steerlab.scores.chrf.twins(both) == steerlab.scores.chrf.twins(spelt)
+    assert steerlab.scores.chrf.twins(REFERENCES) == ()
+    with pytest.raises(SteerlabError, match="all 32 sentences are alike in some language"):
+        relevance(["No."], ["en"], [0], {"en": ["No."] * 32})
+
+
+def test_without_twins_the_distractors_are_what_they_were() -> None:
+    before = steerlab.scores.chrf.rivals(SENTENCES, 31, 0)
+    after = steerlab.scores.chrf.rivals(SENTENCES, 31, 0, ((7, frozenset({3, 9})),))
+    others = [row for row in range(SENTENCES) if row != 7]
+    assert np.array_equal(before[others], after[others])
+    assert not {3, 7, 9} & set(after[7].tolist())
+    assert len(set(after[7].tolist())) == 31
+    assert set(before[7].tolist()) - {3, 9} <= set(after[7].tolist())
+
+
+def test_a_name_says_that_twins_are_left_out() -> None:
+    lines = tuple(["Same."] * 2 + CORPUS["en"][2:40])
+    assert Retrieval(Corpus("a", {"en": lines}, tuple(range(40)))).name.endswith(" without twins")
+    lines = tuple(CORPUS["en"][:40])
+    assert not Retrieval(Corpus("a", {"en": lines}, tuple(range(40)))).name.endswith("twins")
+
+
+@pytest.mark.parametrize(
+    ("spelt", "composed"),
+    [
+        (
+            "\u0958\u093c\u0932\u092e",
+            "\u0915\u093c\u093c\u0932\u092e",
+        ),  # Hindi qa, one letter and two
+        ("\u0921\u093c\u0947", "\u095c\u0947"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\u1112\u1161\u11ab\u1100\u1173\u11af", "\ud55c\uae00"),
+        ("tie\u0302\u0301ng", "ti\u1ebfng"),
+        ("\u212b", "\u00c5"),
+    ],
+)
+def test_the_form_of_letters_does_not_matter(spelt: str, composed: str) -> None:
+    text, other = (f"{word} is a word of them {word}." for word in (spelt, composed))
+    assert text != other
+    assert ChrfIndex([text]).score([other]) == pytest.approx(100)
+    assert ChrfIndex([other]).score([text]) == pytest.approx(100)
+    assert first_line(f"\n{text}\nmore") == first_line(other)
+    assert ChrfIndex([other]).score([text.replace("word", "letter")]) < 99
+
+
+@pytest.mark.parametrize(
+    "end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"]
+)
+def test_an_output_is_cut_where_a_line_of_a_corpus_ends(end: str) -> None:
+    assert first_line(f"\n one{end}two \nthree") == f"one{end}two"
+    assert first_line(f"one{end}\r\ntwo") == "one"
+    assert first_line(end) == ""
 
 
 def test_distractors_are_fixed_other_sentences() -> None:

@@ -3,6 +3,8 @@ purposes draw alike."""
 
 import ast
 import pickle
+import re
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +13,31 @@ import langcodes
 import pytest
 import torch
 
+import steerlab as sl
 import steerlab.core.languages
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import _ISO3, _NAMES, LANGUAGES, Language, families, language
+from steerlab.core.languages import (
+    _FAMILY_OF,
+    _ISO3,
+    _NAMES,
+    _OTHER_BRANCHES,
+    LANGUAGES,
+    Language,
+    _code_of,
+    _other,
+    all_families,
+    code_of,
+    families,
+    is_language,
+    is_plainly_language,
+    language,
+    own_scripts,
+)
 from steerlab.core.random import generator
 from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width, site_of
 from steerlab.core.tokens import has_bos
+from steerlab.figures.style import family_order, family_style
+from steerlab.scores.confusion import script_mixing
 
 PACKAGE = Path(steerlab.__file__).parent
 
@@ -72,6 +93,104 @@ def test_codes_are_unique_and_of_their_standard_length() -> None:
     assert all(iso == entry.iso for iso, entry in LANGUAGES.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *(("EN", "en"), ("eng", "en"), ("eng_Latn", "en"), ("en-GB", "en"), ("de-1996", "de")),
+        *(("yor", "yo"), ("yor_Latn", "yo"), ("ta", "ta"), ("rw", "rw"), ("kin", "rw")),
+        *(("fil", "tl"), ("tgl", "tl"), ("pt_BR", "pt"), ("zh-cn", "zh"), ("zho_Hans", "zh")),
+        *(("zh-Hant-TW", "zh"), ("cmn_Hani", "zh"), ("iw", "he"), ("mo", "ro"), ("jw", "jv")),
+        *(("nob_Latn", "no"), ("nno_Latn", "nn"), ("arb_Arab", "ar"), ("arz_Arab", "arz")),
+        *(("azj_Latn", "az"), ("als_Latn", "sq"), ("zsm", "ms"), ("kmr_Latn", "ku")),
+        # In a script that is not its own a language keeps it.
+        *(("hin_Latn", "hin_Latn"), ("hi-Latn", "hin_Latn"), ("arb_Latn", "arb_Latn")),
+        *(("srp_Cyrl", "sr"), ("sr-Latn", "srp_Latn"), ("kas_Deva", "kas_Deva")),
+        # As long as nobody asks, these stay what they say: not Persian, not Serbian.
+        *(("prs_Arab", "prs"), ("sh", "sh"), ("hbs", "sh"), ("wuu", "wuu")),
+        *(("xx", None), ("zxx", None), ("qaa", None), ("README", None), ("", None)),
+    ],
+)
+def test_a_language_is_known_by_any_of_its_codes(name: str, code: str | None) -> None:
+    assert code_of(name) == code
+    assert is_language(name) == (code is not None)
+    if code is not None:
+        assert language(name) == language(code)
+        assert language(name).iso == code
+        assert code_of(code) == code
+
+
+def test_every_code_with_a_family_is_the_one_that_its_language_goes_by() -> None:
+    assert [code for code in _FAMILY_OF if code_of(code) != code or code in LANGUAGES] == []
+    assert {language(code).family for code in _FAMILY_OF} == set(_OTHER_BRANCHES)
+
+
+def test_what_is_not_known_of_a_language_says_so() -> None:
+    ghotuo = language("aaa")
+    assert (ghotuo.name, ghotuo.family, ghotuo.script) == ("Ghotuo", "unknown", "unknown")
+    assert (language("ta").name, language("ta").script) == ("Tamil", "Taml")
+    assert (language("yor").family, language("yo").script) == ("Niger-Congo", "Latn")
+    romanised = language("hin_Latn")
+    assert (romanised.name, romanised.script, romanised.family, romanised.iso3) == (
+        "Hindi (Latin)",
+        "Latn",
+        "Indo-Aryan",
+        "hin",
+    )
+    assert own_scripts("aaa") == ()
+    assert own_scripts("zh") == ("Hans", "Hant", "Hani")
+
+
+@pytest.fixture
+def table() -> Iterator[None]:
+    """The table of languages, as it was afterwards."""
+    before = dict(LANGUAGES)
+    yield
+    LANGUAGES.clear()
+    LANGUAGES.update(before)
+    _code_of.cache_clear()
+    _other.cache_clear()
+
+
+@pytest.mark.usefixtures("table")
+def test_a_language_of_ones_own_is_added() -> None:
+    assert code_of("ownlang") is None
+    with pytest.raises(SteerlabError, match="unknown language code 'xq'"):
+        language("xq")
+    made = sl.add_language("xq", family="Invented", script="Ethi", name="Xq")
+    assert language("xq") is made
+    assert (made.name, made.script, made.family, made.iso3) == ("Xq", "Ethi", "Invented", "xq")
+    assert all_families()[-2:] == ("Invented", "unknown")
+    assert sl.add_language("ownlang").name == "ownlang"
+    # More of one that is known, of which the rest stays.
+    sl.add_language("rw", family="Bantu")
+    assert (language("kin").family, language("rw").name) == ("Bantu", "Kinyarwanda")
+    assert sl.add_language("rw", name="Rwanda").family == "Bantu"
+    # Pictures take it like any other.
+    assert family_order(["xq", "rw", "en"])[0] == "en"
+    assert len({family_style(name) for name in ("Invented", "Bantu", "Germanic")}) == 3
+    assert script_mixing("abc", "xq") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"code": "R W"}, "is no code of a language; give two to eight small letters"),
+        ({"code": ""}, "is no code of a language"),
+        ({"code": "rw", "script": "latin"}, "'latin' is no code of a script; give one such as"),
+        ({"code": "rw", "script": "Abcd"}, "'Abcd' is no code of a script"),
+    ],
+)
+def test_a_language_of_ones_own_needs_codes(words: dict[str, str], message: str) -> None:
+    with pytest.raises(SteerlabError, match=message):
+        sl.add_language(**words)
+
+
+def test_words_that_are_codes_by_chance_are_no_languages_in_a_table() -> None:
+    assert all(map(is_language, ("lda", "pca", "add", "all")))
+    assert not any(map(is_plainly_language, ("lda", "pca", "add", "all", "eng", 3, None)))
+    assert all(map(is_plainly_language, ("en", "ta", "ceb", "hin_Latn")))
+
+
 def test_families_are_in_order_and_known() -> None:
     assert families(["de", "es", "ru", "sv"]) == ["Germanic", "Romance", "Slavic", "Germanic"]
     assert (language("uk").name, language("uk").iso3, language("uk").script) == (
@@ -81,10 +200,12 @@ def test_families_are_in_order_and_known() -> None:
     )
 
 
-@pytest.mark.parametrize("code", ["xx", "EN", "", "eng"])
+@pytest.mark.parametrize("code", ["xx", "", "q", "zzz", "und", "qaa", "english", "e n", "en\n"])
 def test_an_unknown_code_lists_the_known_ones(code: str) -> None:
     with pytest.raises(
-        SteerlabError, match=f"unknown language code '{code}'; known codes: en de nl .* th$"
+        SteerlabError,
+        match=rf"unknown language code {re.escape(repr(code))}; known codes: en de nl .* th, and "
+        r"those of every other language in ISO 639; add_language adds one",
     ):
         language(code)
     with pytest.raises(SteerlabError, match="unknown language code"):

@@ -42,7 +42,8 @@ def features(bed: Bed) -> str:
         {
             IMAGES / "langfir_counts.svg": figures.paper(drawn, width=160, height=90),
             IMAGES / "langfir_stability.svg": figures.paper(curve, width=120, height=80),
-        }
+        },
+        force=True,  # the pictures of the documentation, whoever drew them
     )
     means = (
         stable.groupby("samples")["jaccard"]
@@ -85,7 +86,8 @@ def neurons(bed: Bed) -> str:
         {
             IMAGES / "lape_by_layer.svg": figures.paper(drawn, width=140, height=90),
             IMAGES / "nju_by_layer.svg": figures.paper(parts, width=140, height=90),
-        }
+        },
+        force=True,
     )
     table = counts.assign(all=counts.sum(axis=1)).reset_index(names="language")
     return (

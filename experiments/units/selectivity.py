@@ -35,7 +35,9 @@ def run(bed: Bed) -> str:
     drawn = next(rows for rows in parts if rows["method"].iloc[0] == SHOWN)
     shown = figures.selectivity(effect_matrix(drawn))
     figures.write(shown, OUT / "selectivity", data=effect_matrix(drawn).reset_index())
-    figures.draw({IMAGES / "selectivity.svg": figures.paper(shown, width=160, height=130)})
+    figures.draw(
+        {IMAGES / "selectivity.svg": figures.paper(shown, width=160, height=130)}, force=True
+    )
     note = (
         f"Rises of cross-entropy in nats per token on {TEST_LINES} test lines of each of "
         f"{len(bed.corpus.langs)} "

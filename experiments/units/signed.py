@@ -110,7 +110,9 @@ def spectra(table: pd.DataFrame) -> str:
     """The spectrum of the masked latents' differences, with its window."""
     drawn = figures.spectrum(table, targets=SHOWN, kind="latents")
     figures.write(drawn, OUT / "latent_spectra", data=table)
-    figures.draw({IMAGES / "latent_spectra.svg": figures.paper(drawn, width=160, height=90)})
+    figures.draw(
+        {IMAGES / "latent_spectra.svg": figures.paper(drawn, width=160, height=90)}, force=True
+    )
     first = table[table["place"] == 1]
     inside = first[first["in_window"]]
     return (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from steerlab.cli import clas, files, importing, run, sweep
 from steerlab.cli.options import Verb
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, note
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         return int(options.verb(options) or 0)
     except SteerlabError as error:
-        print(f"steerlab: {error}", file=sys.stderr)
+        note(str(error))
         return 2
     except KeyboardInterrupt:
         print(
@@ -28,10 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except OSError as error:
-        print(
-            f"steerlab: {error}; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+        note(f"{error}; what was finished is kept, the same command goes on from there")
         return 2
 
 

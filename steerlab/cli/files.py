@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from steerlab.cli.options import add_out
+
 
 def add_verbs(verbs: Any) -> None:
     fit = verbs.add_parser("fit", help="estimate directions from a corpus into a file")
@@ -18,7 +20,7 @@ def add_verbs(verbs: Any) -> None:
         nargs="?",
         help="a folder of aligned <iso>.txt (default: the sentences in the package)",
     )
-    fit.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
+    add_out(fit, "a .safetensors file")
     fit.add_argument("--source", default="en")
     fit.set_defaults(verb=_fit)
     steer = verbs.add_parser("steer", help="continue a text along a direction from a file")
@@ -34,17 +36,18 @@ def add_verbs(verbs: Any) -> None:
     show.add_argument("directions", type=Path)
     show.add_argument("figure", choices=("dendrogram", "cosines"))
     show.add_argument("--layer", type=int, required=True)
-    show.add_argument("-o", "--out", type=Path, required=True, help="an .html file")
+    add_out(show, "an .html file")
     show.set_defaults(verb=_show)
 
 
 def _fit(options: argparse.Namespace) -> None:
     from steerlab.core.corpus import corpus
-    from steerlab.core.files import need_ending
+    from steerlab.core.files import need_target
     from steerlab.models.loading import load
     from steerlab.sweeps.fits import fit
 
-    need_ending(options.out, ".safetensors")
+    inputs = (options.model, options.corpus)
+    need_target(options.out, ".safetensors", inputs=inputs, force=options.force)
     model = load(options.model)
     fits = fit(
         model,
@@ -53,7 +56,7 @@ def _fit(options: argparse.Namespace) -> None:
         layers=range(model.n_layers),
         source=options.source,
     )
-    print(fits[options.estimator].save(options.out))
+    print(fits[options.estimator].save(options.out, force=options.force))
 
 
 def _steer(options: argparse.Namespace) -> None:
@@ -75,13 +78,15 @@ def _steer(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     import steerlab.figures as figures
     from steerlab.core.directions import Directions
-    from steerlab.core.files import need_ending
+    from steerlab.core.files import explained, need_target, write_text
+    from steerlab.core.targets import marked_page
 
-    need_ending(options.out, ".html")
+    need_target(options.out, ".html", inputs=[options.directions], force=options.force)
     directions = Directions.load(options.directions).at(options.layer)
     if options.figure == "dendrogram":
         figure = figures.dendrogram(directions)
     else:
         figure = figures.cosines(directions.vectors[:, 0], directions.langs, layer=options.layer)
-    figure.write_html(options.out)
+    with explained(options.out):
+        write_text(options.out, marked_page(figure.to_html()), force=options.force)
     print(options.out)

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from steerlab.cli.options import add_out
+
 
 def add_verbs(verbs: Any) -> None:
     released = verbs.add_parser("import", help="read released directions into a file")
@@ -13,7 +15,7 @@ def add_verbs(verbs: Any) -> None:
         type=Path,
         help="clas-bench: a folder of <kind>.<language>.<model>; means: a .safetensors file",
     )
-    released.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file")
+    add_out(released, "a .safetensors file")
     released.add_argument(
         "--kind", default="vector", help="clas-bench: vector (default), lda or probe"
     )
@@ -22,12 +24,12 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from steerlab.core.files import need_ending
+    from steerlab.core.files import need_target
     from steerlab.estimate.released import clas_bench, language_means
 
-    need_ending(options.out, ".safetensors")
+    need_target(options.out, ".safetensors", inputs=[options.path], force=options.force)
     if options.format == "means":
         directions = language_means(options.path)
     else:
         directions = clas_bench(options.path, kind=options.kind, model=options.model)
-    print(directions.save(options.out))
+    print(directions.save(options.out, force=options.force))

@@ -3,6 +3,7 @@
 import argparse
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -97,6 +98,16 @@ def _metavar(name: str, hint: Any) -> str:
     if get_origin(kind) in (tuple, dict):
         return "A,B,..."
     return {int: "N", float: "X"}.get(kind, name.rpartition("_")[2].upper())
+
+
+def add_out(parser: argparse.ArgumentParser, what: str) -> None:
+    """The option for the file that a verb writes, and the one that lets it replace another's."""
+    parser.add_argument("-o", "--out", type=Path, required=True, help=what)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a file that steerlab did not write; a device or a pipe never is",
+    )
 
 
 def add_ray(parser: argparse.ArgumentParser) -> None:

@@ -1,14 +1,19 @@
 """Texts by language: parallel sentences, aligned by line and split by line, or plain unaligned
 text."""
 
+import gzip
 import hashlib
+import os
 import unicodedata
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
+from steerlab.core.errors import SteerlabError, note
+from steerlab.core.files import read_bytes
+from steerlab.core.languages import code_of, language
 
 PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
 # Of every 24 lines 12 serve to estimate, 5 to choose and 7 to report: the even ones, these five of
@@ -36,7 +41,7 @@ class Corpus:
 
     Args:
         name: what the corpus is called in results.
-        lines: each language's lines, by ISO 639-1 code.
+        lines: each language's lines, by the code that it goes by (`core.languages`).
         numbers: for aligned lines, `numbers[i]` is the line of the file, from 0, that each
             language's i-th line stands on.
         aligned: whether the i-th lines of all languages are translations of one another.
@@ -61,13 +66,20 @@ class Corpus:
         return len(self.numbers)
 
     def __getitem__(self, iso: str) -> tuple[str, ...]:
-        if iso not in self.lines:
-            # A typing error deserves the list of all codes, a missing file that of the corpus.
-            language(iso)  # raises first where there is no such language at all
+        """The lines of a language, by any of its codes."""
+        return self.lines[self._own_code(iso)]
+
+    def _own_code(self, iso: str) -> str:
+        """The code under which the lines of a language are here."""
+        if iso in self.lines:
+            return iso
+        # A typing error deserves the list of all codes, a missing file that of the corpus.
+        code = language(iso).iso  # raises first where there is no such language at all
+        if code not in self.lines:
             raise SteerlabError(
                 f"corpus {self.name!r} has no {iso!r}; it has {' '.join(self.langs)}"
             )
-        return self.lines[iso]
+        return code
 
     @property
     def hash(self) -> str:
@@ -119,7 +131,8 @@ class Corpus:
 
     def select(self, isos: Iterable[str]) -> "Corpus":
         """Only these languages, in this order; raises `SteerlabError` for one that is not there."""
-        return replace(self, lines={lang: self[lang] for lang in isos})
+        codes = map(self._own_code, codes_in(isos))
+        return replace(self, lines={code: self.lines[code] for code in codes})
 
     def need_aligned(self, what: str) -> None:
         """Raise `SteerlabError` if the text is unaligned; `what` says for what that is needed."""
@@ -140,11 +153,63 @@ class Corpus:
         return replace(self, name=name, lines=kept, numbers=numbers)
 
 
-def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None) -> Corpus:
-    """Read parallel text from `<iso>.txt` files such as `en.txt`, one sentence a line.
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, stripped.
 
-    Raises `SteerlabError`, with the file and the line, for files of unequal length, empty lines,
-    text that is not UTF-8 and languages without a file.
+    A line ends at LF or CRLF, in a corpus and in an output alike, and at nothing else: text may
+    hold the other characters at which `str.splitlines` cuts, such as U+2028.
+    """
+    return [line.strip() for line in text.split("\n")]
+
+
+def need_texts(texts: Any, what: str) -> list[str]:
+    """The texts of a list; raises `SteerlabError` for one string, which would be read letter by
+    letter, and for what is no text. `what` says whose argument it is."""
+    if isinstance(texts, str):
+        raise SteerlabError(
+            f"{what} takes a list of texts, and was given the one string {texts[:40]!r}: wrap it"
+        )
+    if not isinstance(texts, Iterable) or isinstance(texts, (bytes, Mapping)):
+        raise SteerlabError(
+            f"{what} takes a list of texts, and was given a {type(texts).__name__}; give strings"
+        )
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise SteerlabError(
+                f"{what} takes texts, and number {number} is a {type(text).__name__}: "
+                f"{repr(text)[:40]}; give strings"
+            )
+    return listed
+
+
+def as_corpus(texts: "Corpus | str | os.PathLike[str] | None") -> Corpus:
+    """A corpus, or the one in a folder; None for the sentences in the package."""
+    if isinstance(texts, Corpus):
+        return texts
+    if texts is None or isinstance(texts, (str, os.PathLike)):
+        return corpus(texts)
+    raise SteerlabError(
+        f"a corpus is needed, not a {type(texts).__name__}; give corpus(folder), texts(folder) or "
+        "the folder"
+    )
+
+
+def codes_in(langs: Iterable[str]) -> list[str]:
+    """Codes of languages in a list, or in one string with commas or spaces between them."""
+    return langs.replace(",", " ").split() if isinstance(langs, str) else list(langs)
+
+
+def corpus(
+    folder: str | os.PathLike[str] | None = None, langs: Iterable[str] | None = None
+) -> Corpus:
+    """Read parallel text from files such as `en.txt`, one sentence a line.
+
+    A file is named after its language, by any code of it: `de.txt`, `deu.txt`, `deu_Latn.txt` and
+    `de-AT.txt` are German; `.txt.gz` is read too. What else lies there is left out, and named on
+    stderr where no languages were asked for. Raises `SteerlabError`, with the file and the line,
+    for files of unequal length, empty lines, text that is not UTF-8, languages without a file and
+    with two.
 
     Args:
         folder: holds the files; None for the sentences in the package.
@@ -177,10 +242,10 @@ def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None)
 
 
 def texts(folder: str | Path, langs: Iterable[str] | None = None) -> Corpus:
-    """Read unaligned text from `<iso>.txt` files, for methods that need no pairs.
+    """Read unaligned text from files such as `en.txt`, for methods that need no pairs.
 
-    Empty lines are skipped. Raises `SteerlabError` for a file without text, text that is not UTF-8
-    and languages without a file.
+    Files are named as for `corpus`, and empty lines are skipped. Raises `SteerlabError` for a file
+    without text, text that is not UTF-8 and languages without a file.
 
     Args:
         folder: holds the files.
@@ -212,31 +277,75 @@ def _files(folder: Path, langs: Iterable[str] | None) -> dict[str, Path]:
             f"there is no folder {folder}; give a folder of <iso>.txt files, such as en.txt and "
             "de.txt"
         )
-    # Names of two letters only, so that a README.txt beside them is no language.
-    files = {file.stem: file for file in sorted(folder.glob("*.txt")) if len(file.stem) == 2}
+    files, left_out = _by_language(folder)
     if not files:
-        raise SteerlabError(f"{folder} holds no <iso>.txt files, such as en.txt and de.txt")
-    wanted = list(files) if langs is None else list(langs)
+        there = f" (there are {_listed(left_out)})" if left_out else ""
+        raise SteerlabError(f"{folder} holds no <iso>.txt files, such as en.txt and de.txt{there}")
+    if langs is None:
+        wanted = list(files)
+        if left_out:
+            note(f"{folder}: left out {_listed(left_out)}, not named after a language as en.txt is")
+    else:
+        wanted = list(dict.fromkeys(language(lang).iso for lang in codes_in(langs)))
     for lang in wanted:
         language(lang)
         if lang not in files:
             raise SteerlabError(f"{folder} has no {lang}.txt; it has {' '.join(files)}")
+        if len(files[lang]) > 1:
+            both = " and ".join(file.name for file in files[lang])
+            raise SteerlabError(
+                f"{folder} has {both}, and each is {language(lang).name} ({lang}); leave one there"
+                ", or name the languages to read without it"
+            )
     if not wanted:
         raise SteerlabError(f"no language was asked for; {folder} has {' '.join(files)}")
-    return {lang: files[lang] for lang in wanted}
+    return {lang: files[lang][0] for lang in wanted}
+
+
+def _by_language(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """The files of a folder by the code of the language that each is named after, and the names of
+    those that are named after none."""
+    files: dict[str, list[Path]] = {}
+    left_out = []
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or file.is_dir():
+            continue
+        stem = file.name.removesuffix(".gz").removesuffix(".txt")
+        is_text = file.name in (f"{stem}.txt", f"{stem}.txt.gz")
+        # Two letters are meant as a code, so a wrong one is told; a README.txt is no language.
+        lang = (code_of(stem) or (stem if len(stem) == 2 else None)) if is_text else None
+        if lang is None:
+            left_out.append(file.name)
+        else:
+            files.setdefault(lang, []).append(file)
+    return dict(sorted(files.items())), left_out
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    """Names with commas between them, and how many there are beside the first ones."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _read(file: Path) -> list[str]:
-    """The lines of a file, stripped and in the composed Unicode form (NFC), so that equal texts
-    are equal strings."""
+    """The lines of a file in the composed Unicode form (NFC), so that equal texts are equal
+    strings."""
     try:
-        text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
+        data = read_bytes(file)
+        if file.suffix == ".gz":
+            data = gzip.decompress(data)
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise SteerlabError(
             f"{file} is not UTF-8 ({error.reason} at byte {error.start}); convert it"
         ) from error
-    # Split at newlines alone: `splitlines` would also split at characters that text may hold.
-    lines = [unicodedata.normalize("NFC", line.strip()) for line in text.split("\n")]
+    except (OSError, EOFError, zlib.error) as error:
+        raise SteerlabError(f"{file} cannot be read ({error}); give a whole file") from error
+    if "\r" in text and "\n" not in text.rstrip():
+        raise SteerlabError(
+            f"the lines of {file} end with CR alone, as on an old Macintosh; convert them to LF"
+        )
+    lines = [unicodedata.normalize("NFC", line) for line in split_lines(text)]
     # The newline at the end of the last line begins no line of its own.
     if lines and not lines[-1]:
         lines.pop()

@@ -78,6 +78,10 @@ class Direction:
         )
 
 
+# What operators read of a `Direction`, and may ask of `Directions` that were given in its place.
+_OF_A_DIRECTION = ("target", "unit", "gap", "start", "end", "model", "source_extra")
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Directions:
@@ -121,6 +125,8 @@ class Directions:
         if self.strength_unit not in get_args(StrengthUnit):
             units = " or ".join(map(repr, get_args(StrengthUnit)))
             raise SteerlabError(f"the unit of strength is {self.strength_unit!r}; give {units}")
+        _need_once("language", self.langs)
+        _need_once("layer", self.layers)
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])
         for name in ("vectors", "means"):
             value = getattr(self, name)
@@ -144,6 +150,14 @@ class Directions:
                     f"extra {name!r} has shape {tuple(value.shape)}, not (languages or 1) x layers "
                     "x ..., or is not finite; fit again"
                 )
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_A_DIRECTION:
+            raise _NoDirection(
+                "one direction is needed, not Directions; give directions.between('en', 'es') or "
+                "directions['es']"
+            )
+        raise AttributeError(f"'Directions' object has no attribute {name!r}")
 
     @property
     def estimator(self) -> str:
@@ -223,8 +237,9 @@ class Directions:
 
     def _lang_index(self, lang: str) -> int:
         if lang not in self.langs:
-            language(lang)  # raises first where there is no such language at all
-            raise SteerlabError(f"no direction for {lang!r}; there are {' '.join(self.langs)}")
+            given, lang = lang, language(lang).iso  # raises first where there is no such language
+            if lang not in self.langs:
+                raise SteerlabError(f"no direction for {given!r}; there are {' '.join(self.langs)}")
         return self.langs.index(lang)
 
     def _others(self, index: int) -> list[int]:
@@ -293,9 +308,12 @@ class Directions:
         extra = {f"extra.{name}": value for name, value in self.extra.items()}
         return {name: getattr(self, name) for name in ("vectors", "basis", "means")} | extra
 
-    def save(self, file: str | Path) -> Path:
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
         """Write .safetensors whose header says what made it; the file appears whole or not at
-        all."""
+        all.
+
+        A file that steerlab did not write is replaced with `force` only.
+        """
         file = need_ending(file, ".safetensors")
         # Copies, since safetensors refuses tensors that share memory.
         kept = {name: value.detach().cpu() for name, value in self._tensors().items()}
@@ -312,7 +330,7 @@ class Directions:
             "provenance": json.dumps(dict(self.provenance)),
         }
         header["sha256"] = _digest(tensors, header)
-        with explained(file), replacing(file) as (fresh,):
+        with explained(file), replacing(file, force=force) as (fresh,):
             save_file(tensors, fresh, metadata=header)
         return file
 
@@ -361,6 +379,18 @@ class Directions:
         )
 
 
+def _need_once(what: str, names: tuple[Any, ...]) -> None:
+    """Raise where one of some names stands twice: what it means would be done twice."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SteerlabError(f"{what} {twice[0]!r} stands twice; name each once")
+
+
+class _NoDirection(SteerlabError, AttributeError):
+    """What one direction has was asked of all of them: an `AttributeError`, so that `hasattr` says
+    no."""
+
+
 def _layer_indices(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
     """Where the wanted layers stand among those that there are."""
     there = ", ".join(map(str, have))
@@ -369,6 +399,7 @@ def _layer_indices(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
         raise SteerlabError(f"no layer {missing[0]} here; there are layers {there}")
     if not wanted:
         raise SteerlabError(f"name at least one of the layers {there}")
+    _need_once("layer", wanted)
     return [have.index(layer) for layer in wanted]
 
 

@@ -1,17 +1,24 @@
-"""Files that are whole or not there: every write is one atomic step."""
+"""Files that are whole or not there: every write is one atomic step, and replaces nothing but a
+file that steerlab wrote."""
 
+import errno
 import json
 import os
+import re
+import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from safetensors import SafetensorError
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.targets import target_of, wrote
+
+if TYPE_CHECKING:
+    import pandas as pd  # a table brings it along: reading a file of settings should not
 
 # How files end; any other dot in a folder's name is part of it, as in llama-3.1-8b.
 FILES = frozenset(
@@ -27,7 +34,7 @@ def need_ending(path: str | os.PathLike[str], *allowed: str, made: str = "a fold
     Without `allowed`, what is written is a folder, or whatever `made` says, and the name must not
     end as a file's does.
     """
-    path = Path(path)
+    path = _named(path)
     given = path.suffix
     if allowed and given not in allowed:
         found, kinds = f"ends in {given}" if given else "has no ending", " or ".join(allowed)
@@ -43,20 +50,64 @@ def need_ending(path: str | os.PathLike[str], *allowed: str, made: str = "a fold
     return path
 
 
+def need_target(
+    path: str | os.PathLike[str],
+    *allowed: str,
+    inputs: Iterable[str | os.PathLike[str] | None] = (),
+    force: bool = False,
+) -> Path:
+    """The path, if a file with one of these endings can be written there; to be asked before any
+    work.
+
+    Args:
+        path: the file that will be written.
+        allowed: the endings that it may have.
+        inputs: what the work reads, which is never written over.
+        force: replace a regular file that steerlab did not write.
+    """
+    file = need_ending(path, *allowed)
+    with explained(file):
+        given = [each for each in inputs if each is not None]
+        parent = target_of(file, inputs=given, force=force).parent
+        _need_writable(parent)
+    return file
+
+
+def need_folder(path: str | os.PathLike[str]) -> Path:
+    """The path, if a folder is there or can be made; to be asked before any work."""
+    folder = need_ending(path)
+    with explained(folder):
+        there = folder
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        _need_writable(there)
+    return folder
+
+
 @contextmanager
-def replacing(*files: Path) -> Iterator[Sequence[Path]]:
+def replacing(*files: Path, force: bool = False) -> Iterator[Sequence[Path]]:
     """Give temporary files beside the targets; they replace them once the block has written all.
 
     Each replacement is one step of the file system, so a reader sees the old file or the new one,
-    never a part. A block that fails leaves the old files as they were and nothing beside them. The
-    errors of writing pass through: whoever knows what is lost adds the sentence (`explained`).
+    never a part. A block that fails leaves the old files as they were and nothing beside them.
+    Only a regular file that steerlab wrote is replaced; with `force` any regular file, and nothing
+    else ever (`targets.target_of`). The errors of writing pass through: whoever knows what is lost
+    adds the sentence (`explained`).
     """
-    temporary = [_beside(file) for file in files]
+
+    def targets() -> list[Path]:
+        return [target_of(file, force=force) for file in files]
+
+    real = targets()
+    temporary = [_beside(file) for file in real]
     try:
         yield temporary
+        # Asked again, since the block may have taken hours.
+        real = targets()
         # Only now, so that targets that belong together are replaced when all of them are written.
-        for fresh, file in zip(temporary, files, strict=True):
+        for fresh, file in zip(temporary, real, strict=True):
             os.replace(fresh, file)
+            wrote(file)
     finally:
         for fresh in temporary:
             # The error that made the block fail matters more than one of tidying up after it.
@@ -76,33 +127,95 @@ def explained(target: str | Path) -> Iterator[None]:
         ) from error
 
 
+def read_bytes(file: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Raises `OSError` where there is none, and `SteerlabError` for a folder, a pipe or a device,
+    whose reading may never end, and for more than `limit` bytes.
+    """
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise SteerlabError(f"{file} is {what}; give the name of a file")
+    if limit is not None and status.st_size > limit:
+        raise SteerlabError(
+            f"{file} has {status.st_size:,} bytes, and such a file has at most {limit:,}; give "
+            "another one"
+        )
+    return Path(file).read_bytes()
+
+
 def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file; nothing where there is none."""
-    content: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    """The object in a JSON file; nothing where there is no file.
+
+    Raises `SteerlabError` for a file that is damaged, or holds something else.
+    """
+    if not os.path.lexists(file):
+        return {}
+    with_advice = "it was damaged after it was written: restore it, or give another folder"
+    try:
+        content = json.loads(read_bytes(file))
+    except OSError as error:
+        raise SteerlabError(f"{file} cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is empty" if not file.stat().st_size else str(error) or "nested too deeply"
+        raise SteerlabError(f"{file} is no valid JSON ({reason}); {with_advice}") from error
+    if not isinstance(content, dict):
+        raise SteerlabError(f"{file} holds no JSON object; {with_advice}")
     return content
 
 
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
+def write_json(file: Path, value: Mapping[str, Any], *, force: bool = False) -> None:
     """Write JSON in one step."""
-    write_text(need_ending(file, ".json"), json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_text(need_ending(file, ".json"), text, force=force)
 
 
-def write_text(file: Path, text: str) -> None:
+def write_text(file: Path, text: str, *, force: bool = False) -> None:
     """Write a text in one step."""
-    with replacing(file) as (fresh,):
+    with replacing(file, force=force) as (fresh,):
         fresh.write_text(text, "utf-8")
 
 
-def write_table(file: Path, table: pd.DataFrame) -> None:
+def write_table(file: Path, table: "pd.DataFrame", *, force: bool = False) -> None:
     """Write a table as its name says, .parquet or .csv, in one step."""
     need_ending(file, ".parquet", ".csv")
-    with replacing(file) as (fresh,):
+    with replacing(file, force=force) as (fresh,):
         if file.suffix == ".parquet":
             table.to_parquet(fresh)
         else:
             table.to_csv(fresh, index=False)
 
 
+_UNFINISHED = re.compile(r".*\.[0-9a-f]{12}\.new", re.DOTALL)
+
+
+def is_unfinished(file: Path) -> bool:
+    """Whether a file is one that a write which was killed left behind."""
+    return _UNFINISHED.fullmatch(file.name) is not None
+
+
 def _beside(file: Path) -> Path:
     """A name that no other process takes, on this machine or another one."""
-    return file.parent / f"{file.name}.{uuid.uuid4().hex[:6]}.new"
+    return file.parent / f"{file.name}.{uuid.uuid4().hex[:12]}.new"
+
+
+def _named(path: str | os.PathLike[str]) -> Path:
+    """A path whose name can be written: any other could be neither printed nor kept in a file."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise SteerlabError(
+            f"the name {os.fspath(path)!r} holds bytes that are no UTF-8; give another name"
+        ) from error
+    if "\0" in os.fspath(path):
+        raise SteerlabError(f"the name {os.fspath(path)!r} holds a NUL byte; give another name")
+    return Path(path)
+
+
+def _need_writable(folder: Path) -> None:
+    """Raise the system's own error where no file can be made in a folder."""
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, note
 
 # Every line starts with the CRC-32 of the rest of it, in a form that is still valid JSON.
 _PREFIX = '{"sum":"%08x",'
@@ -72,16 +71,17 @@ class Results:
             f"{file} line {number} is damaged; what it held will be run again, the rest is kept"
         )
         self.problems.append(message)
-        Console(stderr=True).print(
-            f"steerlab: {message}", soft_wrap=True, highlight=False, markup=False
-        )
+        note(message)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record, whole or not at all; raises `SteerlabError` where the disk refuses."""
         # The checksum covers everything behind the prefix, which replaces the opening brace.
         body = json.dumps(record, ensure_ascii=False, separators=(",", ":"))[1:]
-        checksum = zlib.crc32(body.encode())
-        line = (_PREFIX % checksum + body + "\n").encode()
+        try:
+            data = body.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can say
+            data = json.dumps(record, separators=(",", ":"))[1:].encode()
+        line = (_PREFIX % zlib.crc32(data)).encode() + data + b"\n"
         if self._file is None:
             # Host, process and a random part: no two writers share a file, on any machine.
             writer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"

@@ -131,6 +131,7 @@ def _sentence(error: Any, settings: type[Checked]) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         keys = settings.model_fields
+        key = key[:100]
         allowed = f"{did_you_mean(key, keys)} the keys are {', '.join(keys)}"
         return f"there is no key {key!r}; {allowed.strip()}"
     message = error["msg"].removeprefix("Value error, ")
@@ -139,9 +140,20 @@ def _sentence(error: Any, settings: type[Checked]) -> str:
     if error["type"] == "value_error":
         return f"{key}: {message}"
     given = error["input"]
-    sentence = f"{key}: {message[0].lower()}{message[1:]}, and {given!r} was given"
-    near = did_you_mean(str(given), _choices(error)) if error["type"] == "literal_error" else ""
+    sentence = f"{key}: {message[0].lower()}{message[1:]}, and {shortened(given)} was given"
+    near = (
+        did_you_mean(str(given)[:100], _choices(error)) if error["type"] == "literal_error" else ""
+    )
     return f"{sentence}; {near}" if near else sentence
+
+
+def shortened(value: Any, most: int = 200) -> str:
+    """A value as Python writes it, cut where it is long: a message is to be read."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} in itself"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} letters)"
 
 
 def _choices(error: Any) -> list[str]:

@@ -13,3 +13,30 @@ def has_bos(tokenizer: Any) -> bool:
     if tokenizer.bos_token == tokenizer.eos_token:
         return bool(tokenizer.init_kwargs.get("bos_token"))
     return tokenizer.bos_token_id is not None
+
+
+def beginning(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that a tokenizer itself puts before a text: BOS as a rule, XGLM's end of a text,
+    nothing for BLOOM and Qwen, and for one whose BOS was taken away."""
+    if tokenizer.bos_token_id is None and tokenizer.init_kwargs.get("bos_token"):
+        return ()
+    plain = list(tokenizer("a", add_special_tokens=False).input_ids)
+    whole = list(tokenizer("a").input_ids)
+    for start in range(len(whole) - len(plain) + 1):
+        if plain and whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start])
+    return ()
+
+
+def specials(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that are no text: BOS, padding, those that a chat is put together with."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    found = {number for number, token in added.items() if token.special}
+    return tuple(sorted(found | set(getattr(tokenizer, "all_special_ids", ()))))
+
+
+def excluded(tokenizer: Any) -> str:
+    """What no statistic counts and no edit touches, in words, for headers of files."""
+    if beginning(tokenizer):
+        return "BOS and padding"
+    return "the first token of each text, which has no BOS before it, and padding"

@@ -291,12 +291,12 @@ class _Reading:
         rows = self.rows.as_they_run([*unedited, *steered])
         index = {row: number for number, row in enumerate(rows)}
         logits, _ = self.rows.forward(rows, keep="all" if self.all_positions else "last")
-        has_bos = self.rows.model.tokenizer.bos_token_id is not None
+        begins = max(1, len(self.rows.model.begins["bos"]))  # BOS, or the first token without one
         unsteered = logits[:0, 0]  # replaced by the first row of each text
         # Text by text, and of each text first the row without an edit, which the others are
         # compared with: so the unsteered distributions of one text at a time are in memory.
         for row in sorted(rows):
-            read = len(ids[row]) - has_bos if self.all_positions else 1
+            read = max(1, len(ids[row]) - begins) if self.all_positions else 1
             log_chances = logits[index[row], -read:].float().log_softmax(-1)
             if not row % self.count:
                 unsteered = log_chances

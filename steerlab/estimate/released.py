@@ -17,7 +17,7 @@ from torch import Tensor
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES, language
+from steerlab.core.languages import is_language, language
 from steerlab.core.sites import SITES
 
 # CLaS-Bench's kinds of files and what the estimators are called here.
@@ -173,7 +173,7 @@ def _released_files(folder: Path, kind: str, model: str | None) -> dict[str, Pat
     files = {lang: file for file, (_, lang, short) in of_kind.items() if model in (None, short)}
     if not files:
         available = {
-            f"{other}.*.{short}" for other, lang, short in named.values() if lang in LANGUAGES
+            f"{other}.*.{short}" for other, lang, short in named.values() if is_language(lang)
         }
         raise SteerlabError(
             f"{folder} holds no {kind}.<language>.{model or '<model>'}; it has "

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.grids import BAR
 from steerlab.figures.panels import roomy, shade
 from steerlab.figures.style import (
@@ -49,7 +49,7 @@ def units_by_layer(
         raise SteerlabError(
             "units_by_layer was given a table without languages or layers; give Selection.counts"
         )
-    if all(lang in LANGUAGES for lang in counts.index):
+    if all(map(is_plainly_language, counts.index)):
         counts = counts.loc[family_order(list(counts.index))]
     layers = [int(layer) for layer in counts.columns]
     # The heatmap at the lower left; the sums of its columns above it, those of its rows beside it.
@@ -63,7 +63,9 @@ def units_by_layer(
         shared_xaxes="columns",
         shared_yaxes="rows",
     )
-    names = [LANGUAGES[lang].name if lang in LANGUAGES else str(lang) for lang in counts.index]
+    names = [
+        language(lang).name if is_plainly_language(lang) else str(lang) for lang in counts.index
+    ]
     values = counts.to_numpy(float)
     figure.add_trace(_table(values, names, layers, units), row=2, col=1)
     _add_sums(figure, values, names, layers, units)

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, need_ending, write_text
+from steerlab.core.files import explained, need_ending, replacing, write_text
+from steerlab.core.targets import mark, marked_page
 
 _PIXELS = 96 / 25.4  # of a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
@@ -48,11 +49,24 @@ def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.F
     return copy
 
 
-def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = None) -> list[Path]:
+def write(
+    figure: go.Figure,
+    stem: str | Path,
+    *,
+    data: pd.DataFrame | None = None,
+    force: bool = False,
+) -> list[Path]:
     """Write `<stem>.html`, and `<stem>.csv` with the data that it shows; each is whole or not
     there.
 
-    The pages of one folder share one plotly.min.js, so they open from disk.
+    The pages of one folder share one plotly.min.js, so they open from disk. Files that steerlab did
+    not write are replaced with `force` only.
+
+    Args:
+        figure: the figure.
+        stem: where it is written, without an ending.
+        data: the table behind it; None for none.
+        force: replace regular files, whoever wrote them.
     """
     stem = need_ending(stem, made=".html and .csv, which are put to the name")
     page, script = Path(f"{stem}.html"), stem.parent / "plotly.min.js"
@@ -62,18 +76,24 @@ def write(figure: go.Figure, stem: str | Path, *, data: pd.DataFrame | None = No
         if not script.exists():
             # plotly's own `write_html` would leave half of it behind on a full disk, for good.
             write_text(script, get_plotlyjs())
-        write_text(page, figure.to_html(include_plotlyjs="directory", auto_play=False))
         if data is not None:
             files.append(Path(f"{stem}.csv"))
-            write_text(files[-1], data.to_csv(index=False, float_format="%.6g"))
+        # A table has no place for a mark: its page has the checksum.
+        with replacing(*files, force=force) as fresh:
+            text = figure.to_html(include_plotlyjs="directory", auto_play=False)
+            table = None
+            if data is not None:
+                table = data.to_csv(index=False, float_format="%.6g").encode()
+                fresh[1].write_bytes(table)
+            fresh[0].write_text(marked_page(text, table), "utf-8")
     return files
 
 
-def draw(pictures: Mapping[Path, go.Figure]) -> None:
+def draw(pictures: Mapping[Path, go.Figure], *, force: bool = False) -> None:
     """Draw figures as the files' endings say (pdf, svg or png), all in one run of the browser.
 
     Raises `SteerlabError` for another ending, and where there is no kaleido or no Chrome or
-    Chromium.
+    Chromium. Files that steerlab did not write are replaced with `force` only.
     """
     for file in pictures:
         need_ending(file, *_FORMATS)
@@ -85,14 +105,20 @@ def draw(pictures: Mapping[Path, go.Figure]) -> None:
 
     figures = list(pictures.values())
     try:
-        plotly.io.write_images(
-            figures,
-            [str(file) for file in pictures],
-            # Three times as many pixels, since a PNG cannot be enlarged.
-            scale=[3 if file.suffix == ".png" else 1 for file in pictures],
-            width=[figure.layout.width or 700 for figure in figures],
-            height=[figure.layout.height or 500 for figure in figures],
-        )
+        with replacing(*pictures, force=force) as fresh:
+            plotly.io.write_images(
+                figures,
+                [str(file) for file in fresh],
+                format=[file.suffix[1:] for file in pictures],
+                # Three times as many pixels, since a PNG cannot be enlarged.
+                scale=[3 if file.suffix == ".png" else 1 for file in pictures],
+                width=[figure.layout.width or 700 for figure in figures],
+                height=[figure.layout.height or 500 for figure in figures],
+            )
+            for drawn, file in zip(fresh, pictures, strict=True):
+                mark(drawn, file.suffix)
+    except SteerlabError:
+        raise  # of a file that must not be replaced
     except Exception as error:  # kaleido's and its browser's errors have no class in common
         message = (str(error).strip() or repr(error)).splitlines()[0]
         raise SteerlabError(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from einops import rearrange
 from plotly.subplots import make_subplots
 
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.grids import BAR
 from steerlab.figures.panels import heading, roomy, some
 from steerlab.figures.style import (
@@ -198,7 +198,7 @@ def _line(part: pd.DataFrame, lang: str, number: int, *, few: bool, legend: bool
         legend: whether the line is named in the legend.
     """
     of_lang = part[part["language"] == lang]
-    entry = LANGUAGES.get(lang)
+    entry = language(lang) if is_plainly_language(lang) else None
     name = entry.name if entry else lang
     # Of many lines, those of a family share its colour, which says more than a line of its own.
     color = PALETTE[number % len(PALETTE)]
@@ -318,7 +318,7 @@ def _frame(figure: go.Figure, x: int, y: int, row: int, col: int) -> None:
 def _languages(table: pd.DataFrame) -> list[str]:
     """The languages of a table, by family; as they come, where some are none."""
     langs = table["language"].drop_duplicates().tolist()
-    if all(lang in LANGUAGES for lang in langs):
+    if all(map(is_plainly_language, langs)):
         return family_order(langs)
     return langs
 

@@ -13,7 +13,7 @@ from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import SEED
 from steerlab.analysis.sentences import Interval
 from steerlab.core.columns import is_share
-from steerlab.core.languages import LANGUAGES, language
+from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.style import (
     DIVERGING,
     GREY,
@@ -193,7 +193,7 @@ def _interval(cell: pd.DataFrame, value: str) -> Interval:
 def _ordered(column: pd.Series) -> list[Any]:
     """The values of a column: languages by family, numbers sorted, words as they come."""
     items = column.unique().tolist()
-    if all(item in LANGUAGES for item in items):
+    if all(map(is_plainly_language, items)):
         return family_order(items)
     if column.dtype.kind in "iufb":  # integers, unsigned ones, floats, booleans
         return sorted(items)
@@ -202,8 +202,8 @@ def _ordered(column: pd.Series) -> list[Any]:
 
 def _tick(item: Any) -> str:
     """How a value is written at an axis."""
-    if item in LANGUAGES:
-        return LANGUAGES[item].name
+    if is_plainly_language(item):
+        return language(item).name
     return readable(item) if isinstance(item, str) else f"{item:g}"
 
 
@@ -236,9 +236,9 @@ def name_families(figure: go.Figure, down: list[Any]) -> None:
 
     `down` are the rows of a heatmap from the top; where some are no languages, nothing is done.
     """
-    if not all(item in LANGUAGES for item in down):
+    if not all(map(is_plainly_language, down)):
         return
-    names = [LANGUAGES[item].family for item in down]
+    names = [language(item).family for item in down]
     # Where a family begins: at the first row, and wherever the name changes.
     starts = [row for row in range(len(names)) if row == 0 or names[row] != names[row - 1]]
     ends = [*starts[1:], len(names)]

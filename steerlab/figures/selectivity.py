@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.grids import BAR, name_families
 from steerlab.figures.style import (
     DIVERGING,
@@ -36,7 +36,7 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
         note: a last sentence of the caption.
     """
     with_edit = [lang for lang in matrix.index if lang in matrix.columns]
-    if not with_edit or any(lang not in LANGUAGES for lang in matrix.index):
+    if not with_edit or not all(map(is_plainly_language, matrix.index)):
         rows = ", ".join(map(str, matrix.index[:6])) or "none"
         columns = ", ".join(map(str, matrix.columns[:6])) or "none"
         raise SteerlabError(
@@ -46,7 +46,7 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     down = family_order(list(matrix.index))
     # Edits of the languages that were read come first, so that their own cells are a diagonal.
     across = [lang for lang in down if lang in matrix.columns]
-    unread = [lang for lang in matrix.columns if lang in LANGUAGES and lang not in down]
+    unread = [lang for lang in matrix.columns if is_plainly_language(lang) and lang not in down]
     across += family_order(unread)
     beside = [name for name in matrix.columns if name not in across]
     groups = [across, beside] if beside else [across]
@@ -117,14 +117,16 @@ def _cells(part: pd.DataFrame, down: list[str], across: list[str]) -> go.Heatmap
         across: the edits.
     """
     values = part.to_numpy(float)
-    names = [LANGUAGES[edit].name if edit in LANGUAGES else readable(edit) for edit in across]
+    names = [
+        language(edit).name if is_plainly_language(edit) else readable(edit) for edit in across
+    ]
     numbers = None
     if len(down) <= _READABLE:
         numbers = [[_short(value) for value in line] for line in values]
     return go.Heatmap(
         z=values,
-        x=[edit if edit in LANGUAGES else readable(edit) for edit in across],
-        y=[LANGUAGES[lang].name for lang in down],
+        x=[edit if is_plainly_language(edit) else readable(edit) for edit in across],
+        y=[language(lang).name for lang in down],
         customdata=[names] * len(down),
         text=numbers,
         texttemplate=None if numbers is None else "%{text}",

@@ -9,7 +9,7 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.panels import heading, roomy
 from steerlab.figures.style import INK, PALETTE, SEQUENTIAL, check, finish, sentence_of
 
@@ -70,7 +70,9 @@ def spectrum(
         for trace in _by_layer(of_kind, legend=legend):
             figure.add_trace(trace, row=2, col=col)
         _shade_window(figure, of_kind, col)
-        heading(figure, index, LANGUAGES[target].name if target in LANGUAGES else str(target))
+        heading(
+            figure, index, language(target).name if is_plainly_language(target) else str(target)
+        )
     # All targets share this axis, so its ticks span the values of all.
     figure.update_yaxes(type="log", tickvals=_decades(table["value"]), tickformat="~g", row=1)
     figure.update_yaxes(range=[0, 1.04], row=2)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from steerlab.core.columns import score_records
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import LANGUAGES, all_families, language
 
 INK = "#1f2933"  # of letters and main lines
 GREY = "#6b7785"  # of labels and controls
@@ -42,7 +42,15 @@ _TOP = 62  # pixels of the template's margin above the plot
 _WIDTH = 62  # characters of a line of the caption that a phone has room for
 
 YARDSTICKS = ("prompt", "fewshot")  # controls that ask for the language: no nulls
-CONTROLS = ("unsteered", "random", "shuffled", "wrong", *YARDSTICKS)
+CONTROLS = (
+    "unsteered",
+    "random",  # of runs whose two kinds of random directions were one row
+    "random isotropic",
+    "random covariance",
+    "shuffled",
+    "wrong",
+    *YARDSTICKS,
+)
 _NAMES = {
     "diffmean": "DiffMean",
     "diffmean_rotate": "DiffMean, rotated",
@@ -52,6 +60,8 @@ _NAMES = {
     "eigengap": "Eigengap",
     "unsteered": "Unsteered",
     "random": "Random direction",
+    "random isotropic": "Random direction, isotropic",
+    "random covariance": "Random direction, spread like activations",
     "shuffled": "Shuffled labels",
     "wrong": "Wrong language",
     "prompt": "Prompt instruction",
@@ -59,7 +69,7 @@ _NAMES = {
     "strength": "strength (natural gaps)",
 }
 # The families in the order of the table of languages.
-FAMILIES = tuple(dict.fromkeys(entry.family for entry in LANGUAGES.values()))
+FAMILIES = all_families()
 
 
 def readable(name: str) -> str:
@@ -71,7 +81,8 @@ def readable(name: str) -> str:
 
 def family_style(family: str) -> tuple[str, str]:
     """The (colour, marker) of a language family, the same in every figure."""
-    index = FAMILIES.index(family)
+    # A family that a user has added comes behind all that were there.
+    index = (*FAMILIES, *all_families()).index(family) if family in all_families() else 0
     # There are more families than colours: each further round of the colours shifts the markers by
     # one, so that no two families share both.
     rounds = index // len(PALETTE)
@@ -79,9 +90,14 @@ def family_style(family: str) -> tuple[str, str]:
 
 
 def family_order(isos: Sequence[str]) -> list[str]:
-    """The languages sorted by family, in the order of the table of languages."""
-    rank = {lang: index for index, lang in enumerate(LANGUAGES)}  # the table is sorted by family
-    return sorted(isos, key=rank.__getitem__)
+    """The languages sorted by family, in the order of the table of languages; those that it does
+    not list come last in their family."""
+    family = {name: index for index, name in enumerate(all_families())}
+    listed = {lang: index for index, lang in enumerate(LANGUAGES)}
+    return sorted(
+        isos,
+        key=lambda lang: (family[language(lang).family], listed.get(lang, len(listed)), lang),
+    )
 
 
 def check(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:

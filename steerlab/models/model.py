@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.tokens import beginning, specials
 from steerlab.models.branching import Branch
+from steerlab.models.generation import Followed
 from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
 from steerlab.models.turns import Turns
@@ -69,6 +71,9 @@ class Model(ABC):
         self.width = width
         vars(self)["fingerprint"] = fingerprint
         self.turns = Turns.of(hf)  # one thread at a time
+        # The call of the network's own `generate` that is running, if an edit is on.
+        self._followed: Followed | None = None
+        self._begins: dict[str, tuple[int, ...]] | None = None
         # The positions of the pass in flight, and None between passes. A module's hook gets nothing
         # of ours but the module and its input, so it reads them here. `forward` and `body` put them
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
@@ -83,11 +88,30 @@ class Model(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        """Where tokens go in: of a model on several devices, that of the embedding."""
+        # What lies elsewhere until it is needed is on "meta".
+        lying = (each.device for each in self.hf.parameters() if not each.is_meta)
+        return next(lying, torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.hf.parameters()).dtype
+        """What is computed in, however the weights are kept."""
+        kept = [each.dtype for each in self.hf.parameters() if each.is_floating_point()]
+        # Eight bits and fewer are only kept, never computed in.
+        return next((each for each in kept if each.itemsize > 1), torch.get_default_dtype())
+
+    @property
+    def padding(self) -> int:
+        """The token to pad with: any will do behind a mask, but it must be in the embedding."""
+        token = self.tokenizer.pad_token_id
+        return token if token is not None and 0 <= token < self.embedded else 0
+
+    @property
+    def embedded(self) -> int:
+        """How many tokens the embedding has a row for."""
+        table = getattr(self.hf, "get_input_embeddings", lambda: None)()
+        weight = getattr(table, "weight", None)
+        return self.vocabulary if weight is None else int(weight.shape[0])
 
     @property
     @abstractmethod
@@ -131,8 +155,14 @@ class Model(ABC):
             "revision": self.revision,
             "fingerprint": self.fingerprint,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "processing": "raw weights",
+            "processing": self.processing,
         }
+
+    @property
+    def processing(self) -> str:
+        """What was done to the weights since training: directions of a model whose norms were
+        folded are others than those of the model as it was trained."""
+        return "raw weights"
 
     @property
     @abstractmethod
@@ -295,7 +325,7 @@ class Model(ABC):
             if positions is None or branch:
                 # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.
                 rows = torch.full((len(ids),), -1, device=ids.device) if branch else None
-                positions = self._positions(ids, mask, length(past), rows)
+                positions = self.positions(ids, mask, past=length(past), rows=rows)
             self._where = positions
         try:
             with self._joining(branch, self._where) if branch and self._where else nullcontext():
@@ -303,10 +333,18 @@ class Model(ABC):
         finally:
             self._where = None
 
-    def _positions(
-        self, ids: Tensor, mask: Tensor | None, past: int, rows: Tensor | None = None
+    def positions(
+        self, ids: Tensor, mask: Tensor | None, *, past: int = 0, rows: Tensor | None = None
     ) -> Positions:
-        return positions_of(ids, mask, past=past, bos=self.tokenizer.bos_token_id, rows=rows)
+        """What counts in a pass: neither padding nor how texts begin (see `positions_of`)."""
+        return positions_of(ids, mask, past=past, rows=rows, **self.begins)
+
+    @property
+    def begins(self) -> dict[str, tuple[int, ...]]:
+        """The tokens at the beginning of a text that do not count, as `positions_of` takes them."""
+        if self._begins is None:
+            self._begins = {"bos": beginning(self.tokenizer), "special": specials(self.tokenizer)}
+        return self._begins
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
         """Learn the positions of a pass that somebody else began."""
@@ -318,8 +356,12 @@ class Model(ABC):
             raise SteerlabError(
                 "an edit needs token ids, to know BOS and padding; pass input_ids, not embeddings"
             )
-        past = length(kwargs.get("past_key_values") or kwargs.get("past_kv_cache"))
-        self._where = self._positions(ids, kwargs.get("attention_mask"), past)
+        names = ("past_key_values", "cache_params", "past_kv_cache")
+        past = next((kwargs[name] for name in names if kwargs.get(name)), None)
+        if self._followed is not None:
+            self._where = self._followed.positions(ids, past)
+        else:
+            self._where = self.positions(ids, kwargs.get("attention_mask"), past=length(past))
 
     def _forget(self, *_: Any) -> None:
         """A pass is over, by an error too: what was learnt of it says nothing of the next."""

@@ -1,7 +1,7 @@
 """What an edit must know about a forward pass beside the activations: which positions are text,
 which were generated, and which row is which."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +9,16 @@ from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from steerlab.core.errors import SteerlabError
+
 
 @dataclass
 class Positions:
     """Which positions of a forward pass are which.
 
     Args:
-        text: whether a position is neither padding nor BOS, `[row pos]`.
+        text: whether a position counts: it is neither padding nor the beginning of its row,
+            `[row pos]`.
         generated: whether it comes after the prompt, `[row pos]`.
         rows: the number by which an edit knows each row of this pass: with a stack, which of its
             edits the row carries. It is -1 for a prompt that rows are still to branch from, which
@@ -49,32 +52,69 @@ def positions_of(
     mask: Tensor | None,
     *,
     past: int,
-    bos: int | None,
+    bos: int | Sequence[int] | None,
+    special: Sequence[int] = (),
     rows: Int[Tensor, " row"] | None = None,
 ) -> Positions:
     """The positions of a pass: the first one is the prompt's, and all behind a cache is generated.
 
+    What stands first in a text is no text to a model: attention that has nowhere else to go ends up
+    there, and activations are many times longer than elsewhere. So BOS does not count, and where a
+    model's texts begin with none, neither does their first token.
+
     Args:
         ids: the tokens of this pass.
         mask: [row total] true where there is no padding, those in the cache included; None for no
-            padding at all. One of another shape, as models make for themselves, is not looked at.
+            padding at all.
         past: how many positions the cache has.
-        bos: the token that does not count as text where a row begins with it.
+        bos: the token, or tokens, that texts begin with, which do not count where a row begins with
+            them; none at all for a model whose texts begin with none.
+        special: other tokens that do not count where a row begins with one, as that of a chat.
         rows: the number by which an edit knows each row; by default they count from 0.
     """
     text = torch.ones_like(ids, dtype=torch.bool)
-    if mask is not None and mask.ndim == 2:
-        # A copy, since BOS is taken out below and the mask is the caller's.
-        text = mask[:, -ids.shape[1] :].bool().clone()
+    if mask is not None:
+        text = _visible(mask, ids.shape[1], past)
     generated = torch.full_like(text, past > 0)
-    if bos is not None and not past:
-        # Only where a row begins with it: the same token may also stand for the end of a text, in
-        # the middle of a chat. A row begins behind its padding.
-        first = text & (text.long().cumsum(1) == 1)
-        text &= ~(first & (ids == bos))
+    if not past:
+        text &= ~_beginning(
+            ids, text, (bos,) if isinstance(bos, int) else tuple(bos or ()), special
+        )
     if rows is None:
         rows = torch.arange(len(ids), device=ids.device)
     return Positions(text, generated, rows)
+
+
+def _visible(mask: Tensor, new: int, past: int) -> Bool[Tensor, "row pos"]:
+    """Where the last `new` positions behind `past` of them have no padding; raises for a mask that
+    does not say."""
+    if mask.ndim == 2 and mask.shape[1] in (new, past + new):
+        # A copy, since BOS is taken out of it and the mask is the caller's.
+        return mask[:, -new:].bool().clone()
+    if mask.ndim == 2 and mask.shape[1] > past + new:  # as long as a cache that is never full
+        return mask[:, past : past + new].bool().clone()
+    raise SteerlabError(
+        f"an edit cannot tell the padding of {new} tokens behind {past} by an attention mask of "
+        f"shape {tuple(mask.shape)}; give one with a number for each token, [row token]"
+    )
+
+
+def _beginning(
+    ids: Tensor, text: Tensor, bos: Sequence[int], special: Sequence[int]
+) -> Bool[Tensor, "row pos"]:
+    """Which positions are the beginning of their row, and so do not count."""
+    number = text.long().cumsum(1)  # a row begins behind its padding
+    first = text & (number == 1)
+    if not bos:
+        return first
+    # Only where a row begins with it: the same token may also stand for the end of a text, in the
+    # middle of a chat.
+    left = first & torch.isin(ids, torch.tensor([bos[0], *special], device=ids.device))
+    before = first & (ids == bos[0])
+    for place, token in enumerate(bos[1:], 2):
+        before = before.any(1, keepdim=True) & text & (number == place) & (ids == token)
+        left |= before
+    return left
 
 
 def step_positions(

@@ -66,7 +66,9 @@ def twin(hf: Any) -> Any:
     for module in hf.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             instead[id(hooks)] = OrderedDict()  # a hook of ours would have the copy load us anew
-    return copy.deepcopy(hf, instead)
+    made = copy.deepcopy(hf, instead)
+    vars(made).pop("generate", None)  # that of an edit, which would run the model itself
+    return made
 
 
 def streams(hf: Any, candidates: Mapping[str, Candidates]) -> list[Stream]:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, need_ending, replacing
+from steerlab.core.files import explained, need_folder, replacing
 from steerlab.core.fingerprints import same_weights, unlike
 from steerlab.core.sites import hook_name
+from steerlab.core.targets import checksum
 from steerlab.sae.formats import CONFIG, WEIGHTS, as_config
 from steerlab.sae.reading import read
 
@@ -229,23 +230,28 @@ class SAE:
                 f"{self._remedy()}{unlike(trained_on, model.fingerprint)}"
             )
 
-    def save(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    def save(
+        self, folder: str | Path, *, dtype: torch.dtype = torch.float32, force: bool = False
+    ) -> Path:
         """Write sae-lens' own two files (`sae_lens.SAE.load_from_disk` reads them), the weights in
         `dtype`.
 
         The header of the weights holds the digest of both files together, so that a folder of which
-        only one was replaced is refused when it is read.
+        only one was replaced is refused when it is read, and the checksum of the configuration.
+        Files that steerlab did not write are replaced with `force` only.
         """
-        folder = need_ending(folder)
+        folder = need_folder(folder)
         stored = {name: value.cpu().to(dtype) for name, value in self._tensors().items()}
         kept = replace(self, **stored)  # raises where a number does not fit into the dtype
         files = [folder / WEIGHTS, folder / CONFIG]
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # Both are written before either is replaced: two files of one autoencoder.
-            with replacing(*files) as (weights, config):
-                save_file(stored, weights, metadata={"steerlab": kept.digest})
-                config.write_text(json.dumps(as_config(kept, dtype), indent=1), "utf-8")
+            with replacing(*files, force=force) as (weights, config):
+                text = json.dumps(as_config(kept, dtype), indent=1)
+                config.write_text(text, "utf-8")
+                vouched = {"steerlab": kept.digest, "config": checksum(text.encode())}
+                save_file(stored, weights, metadata=vouched)
         return folder
 
     @classmethod

@@ -1,5 +1,6 @@
 """chrF against many references at once, and relevance as retrieval among them."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from steerlab.analysis.clustered import harmonic
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.text import compression, first_line, repetition
 
@@ -26,6 +28,7 @@ __all__ = [
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Twins = tuple[tuple[int, frozenset[int]], ...]  # sentences that have twins, and these
 
 _ORDER = 6  # character n-grams of 1 to 6
 _BETA2 = 4.0  # beta = 2, squared: recall counts four times as much as precision
@@ -44,13 +47,14 @@ class ChrfIndex:
     both texts have: a sparse matrix product. References are counted once, and n-grams that no
     reference has are dropped as an output is read.
 
-    Character orders 1 to 6, whitespace removed, case kept, beta 2 (Popovic 2015). Precision and
+    Character orders 1 to 6, whitespace removed, letters composed (NFC) on both sides, case kept,
+    beta 2 (Popovic 2015). Precision and
     recall are averaged over the orders in which both texts have n-grams (sacrebleu's effective
     order); an empty text scores 0. One string in place of a list raises `SteerlabError`.
     """
 
     def __init__(self, references: Sequence[str]) -> None:
-        _refuse_string(references, "ChrfIndex")
+        references = need_texts(references, "ChrfIndex")
         # Of each order: the sorted numbers of the references' n-grams, and of their features.
         self._vocabularies: list[tuple[Ints, Ints]] = []
         matrices = self._feature_matrices(references, learn=True)
@@ -59,7 +63,7 @@ class ChrfIndex:
 
     def score(self, outputs: Sequence[str]) -> Float[np.ndarray, "output reference"]:
         """chrF2 from 0 to 100 of each output to each reference, `[output reference]`."""
-        _refuse_string(outputs, "ChrfIndex.score")
+        outputs = need_texts(outputs, "ChrfIndex.score")
         # The empty block makes a matrix of the right width where there is no output.
         blocks = [np.zeros((0, self._totals.shape[1]))]
         for start in range(0, len(outputs), _BLOCK):
@@ -128,14 +132,6 @@ class ChrfIndex:
             )
 
 
-def _refuse_string(texts: Sequence[str], what: str) -> None:
-    """Raise where one string was given for a list: it would be read as a list of letters."""
-    if isinstance(texts, str):
-        raise SteerlabError(
-            f"{what} takes a list of texts, and was given the one string {texts[:40]!r}: wrap it"
-        )
-
-
 def _gram_counts(texts: Sequence[str]) -> Int[np.ndarray, "order text"]:
     """How many n-grams of each order a text has, `[order text]`."""
     lengths = np.array([len(_without_space(text)) for text in texts], dtype=np.int64)
@@ -144,7 +140,8 @@ def _gram_counts(texts: Sequence[str]) -> Int[np.ndarray, "order text"]:
 
 
 def _without_space(text: str) -> str:
-    return "".join(text.split())
+    """A text without whitespace, its letters composed (NFC): one letter has several encodings."""
+    return unicodedata.normalize("NFC", "".join(text.split()))
 
 
 def _code_points(texts: Sequence[str]) -> tuple[Ints, Ints]:
@@ -202,7 +199,8 @@ def relevance(
 
     An output is relevant if its chrF to its own reference, *in the language that it is in*, is
     higher than to each of some distractors: other sentences of that language. These are drawn once
-    for each sentence, and are the same in every language. A tie, an empty output and a language
+    for each sentence, and are the same in every language; sentences that are alike in some language
+    are not each other's. A tie, an empty output and a language
     without references are not relevant; the last two have a chrF of 0. `chance` is the share that
     unrelated text reaches.
 
@@ -218,8 +216,9 @@ def relevance(
         distractors: with how many other sentences the own one is compared.
         seed: decides which these are.
     """
+    outputs = need_texts(outputs, "relevance")
     count = _sentence_count(references)
-    others = rivals(count, distractors, seed)
+    others = rivals(count, distractors, seed, twins(references))
     index = _checked_index(outputs, languages, sentences, count)
     lang_of_output = np.array(list(languages), dtype=object)
     relevant = np.zeros(len(outputs), dtype=bool)
@@ -242,16 +241,21 @@ def _chrf_index(references: tuple[str, ...]) -> ChrfIndex:
 
 
 @lru_cache(maxsize=8)
-def rivals(count: int, distractors: int, seed: int) -> Int[np.ndarray, "sentence distractor"]:
+def rivals(
+    count: int, distractors: int, seed: int, alike: Twins = ()
+) -> Int[np.ndarray, "sentence distractor"]:
     """For each of `count` sentences, the indices of `distractors` others that it is compared with.
 
-    They are the same in every language and every call. More distractors than there are other
-    sentences, and none, raise `SteerlabError`.
+    They are the same in every language and every call. A twin, than which no output could be
+    nearer, gives its place to another sentence; where there are too few others, some stand twice.
+    More distractors than there are other sentences, none, and a sentence that all others are twins
+    of raise `SteerlabError`.
 
     Args:
         count: the number of sentences.
         distractors: how many others each one gets.
         seed: decides which.
+        alike: the twins of each sentence that has some, as `twins` finds them.
     """
     if not 1 <= distractors < count:
         raise SteerlabError(
@@ -266,7 +270,44 @@ def rivals(count: int, distractors: int, seed: int) -> Int[np.ndarray, "sentence
     ]
     others = np.array(drawn, dtype=np.int64)
     # Drawn from one sentence fewer: from the own one on all move up by one, which leaves it out.
-    return others + (others >= np.arange(count)[:, None])
+    others = others + (others >= np.arange(count)[:, None])
+    for own, same in alike:
+        others[own] = _without_twins(own, same, others[own], count, seed)
+    return others
+
+
+def _without_twins(own: int, same: frozenset[int], drawn: Ints, count: int, seed: int) -> Ints:
+    """The distractors of a sentence, with others in the places of its twins."""
+    excluded = same | {own}
+    kept = [other for other in drawn.tolist() if other not in excluded]
+    spare = [other for other in range(count) if other not in excluded and other not in set(kept)]
+    np.random.default_rng([seed, own, 1]).shuffle(spare)
+    chosen = (kept + spare)[: len(drawn)]
+    if not chosen:
+        raise SteerlabError(
+            f"all {count} sentences are alike in some language, so that no output could be nearer "
+            "to its own; give sentences that differ"
+        )
+    return np.array([chosen[place % len(chosen)] for place in range(len(drawn))], dtype=np.int64)
+
+
+def twins(references: Mapping[str, Sequence[str]]) -> Twins:
+    """The sentences that have twins, each with them: those that are the same text, but for
+    whitespace and the form of letters, in some language."""
+    return _twins(tuple(tuple(lines) for lines in references.values()))
+
+
+@lru_cache(maxsize=16)
+def _twins(languages: tuple[tuple[str, ...], ...]) -> Twins:
+    found: dict[int, set[int]] = {}
+    for lines in languages:
+        places: dict[str, list[int]] = {}
+        for place, line in enumerate(lines):
+            places.setdefault(_without_space(line), []).append(place)
+        for group in places.values():
+            for place in group if len(group) > 1 else ():
+                found.setdefault(place, set()).update(other for other in group if other != place)
+    return tuple((place, frozenset(found[place])) for place in sorted(found))
 
 
 def _sentence_count(references: Mapping[str, Sequence[str]]) -> int:

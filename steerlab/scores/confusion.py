@@ -21,8 +21,9 @@ from steerlab.analysis.clustered import harmonic
 from steerlab.analysis.intervals import named
 from steerlab.analysis.results import column_mean
 from steerlab.analysis.tables import need_columns
+from steerlab.core.corpus import need_texts, split_lines
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES, language
+from steerlab.core.languages import LANGUAGES, UNKNOWN, language
 from steerlab.scores.langid import Identifier
 from steerlab.scores.text import compression
 
@@ -54,9 +55,11 @@ _SCRIPTS = {
     "Kore": ("Hangul", "Han"),
     "Hans": ("Han", "Bopomofo"),
 }
+# The same of languages that the package does not list.
+_MORE_SCRIPTS = {"Hant": ("Han", "Bopomofo"), "Hani": ("Han", "Bopomofo"), "Hrkt": ("Hiragana",)}
 
 
-_SPACELESS = ("Jpan", "Hans", "Thai", "Tibt")
+_SPACELESS = ("Jpan", "Hans", "Hant", "Thai", "Tibt", "Khmr", "Laoo", "Mymr")
 
 
 _LETTERS_OF_A_WORD = 2  # where a script has no spaces: about so many letters count as a word
@@ -65,6 +68,11 @@ _LETTERS_OF_A_WORD = 2  # where a script has no spaces: about so many letters co
 # The three patterns are compiled on first use, so that importing this module costs nothing. In
 # version 1 of `regex`, `--` takes a set away from a set and `&&` intersects two. Common and
 # Inherited are what Unicode calls the script of letters that several scripts share.
+
+
+def _unicode_scripts(script: str) -> tuple[str, ...]:
+    """The Unicode scripts of an ISO 15924 code, by which name Unicode knows most of them too."""
+    return _SCRIPTS.get(script) or _MORE_SCRIPTS.get(script, (script,))
 
 
 @lru_cache(maxsize=1)
@@ -77,14 +85,14 @@ def _letters() -> Any:
 @lru_cache(maxsize=64)
 def _outside(script: str) -> Any:
     """The pattern of runs of letters of other scripts than this one."""
-    less_own = "".join(rf"--\p{{{name}}}" for name in _SCRIPTS[script])
+    less_own = "".join(rf"--\p{{{name}}}" for name in _unicode_scripts(script))
     return regex.compile(rf"[\p{{L}}--\p{{Common}}--\p{{Inherited}}{less_own}]+", regex.V1)
 
 
 @lru_cache(maxsize=64)
 def _words_outside(script: str) -> Any:
     """The pattern of a word in another script than this one: what `word_pass` looks for."""
-    less_own = "".join(rf"--\p{{{name}}}" for name in (*_SCRIPTS[script], "Latin"))
+    less_own = "".join(rf"--\p{{{name}}}" for name in (*_unicode_scripts(script), "Latin"))
     other = rf"[\p{{L}}--\p{{Common}}--\p{{Inherited}}{less_own}]{{2,}}"
     if script == "Latn":
         return regex.compile(other, regex.V1)
@@ -96,7 +104,7 @@ def _words_outside(script: str) -> Any:
 
 def script_mixing(text: str, target: str) -> float:
     """The share of a text's letters that are not of the target language's script; NaN without
-    letters.
+    letters, and where nobody knows the script.
 
     Letters are those of Unicode's categories L*, by their property Script. Digits, punctuation,
     marks, and letters that several scripts share do not count. Japanese has Han and both kanas,
@@ -105,7 +113,10 @@ def script_mixing(text: str, target: str) -> float:
     letters = _matched_letters(_letters(), text)
     if not letters:
         return math.nan
-    return _matched_letters(_outside(language(target).script), text) / letters
+    script = language(target).script
+    if script == UNKNOWN:
+        return math.nan
+    return _matched_letters(_outside(script), text) / letters
 
 
 def _matched_letters(pattern: Any, text: str) -> int:
@@ -132,7 +143,7 @@ def columns(
         references: what each should say; `length_ratio` is the output's length over the
             reference's, and NaN for an empty reference.
         languages: the identified language of each; `unidentified` is whether it is "none" or a
-            language that is not in `core.languages.LANGUAGES`.
+            language that is neither in `core.languages.LANGUAGES` nor among the targets.
     """
     given = {
         "outputs": outputs,
@@ -160,7 +171,8 @@ def columns(
             for length, ideal in zip(scores["length"], ideal_lengths, strict=True)
         ]
     if languages is not None:
-        scores["unidentified"] = [lang not in LANGUAGES for lang in languages]
+        named = LANGUAGES.keys() | set(targets)
+        scores["unidentified"] = [lang not in named for lang in languages]
     return scores
 
 
@@ -210,7 +222,7 @@ def line_pass(
 
 def _lines_that_count(output: str, target: str, least: int) -> list[str]:
     """The lines of an output that have enough words for an identifier to be trusted."""
-    return [line for line in output.splitlines() if _word_count(line, target) >= least]
+    return [line for line in split_lines(output) if _word_count(line, target) >= least]
 
 
 def _word_count(line: str, target: str) -> int:
@@ -222,7 +234,8 @@ def _word_count(line: str, target: str) -> int:
 
 
 def word_pass(outputs: Sequence[str], targets: Sequence[str]) -> Float[np.ndarray, " output"]:
-    """Whether no word of each output is in another script than its target's: 1 or 0.
+    """Whether no word of each output is in another script than its target's: 1 or 0; NaN where
+    nobody knows the target's script.
 
     In a target without Latin letters a Latin word counts if it has four letters or more, all small,
     since names, units and acronyms are no confusion. (Marchisio et al. look such words up in an
@@ -233,13 +246,18 @@ def word_pass(outputs: Sequence[str], targets: Sequence[str]) -> Float[np.ndarra
     _need_pairs(outputs, targets)
     passed = np.zeros(len(outputs))
     for index, (output, target) in enumerate(zip(outputs, targets, strict=True)):
-        foreign_word = _words_outside(language(target).script).search(output)
-        passed[index] = foreign_word is None
+        script = language(target).script
+        if script == UNKNOWN:
+            passed[index] = math.nan
+        else:
+            passed[index] = _words_outside(script).search(output) is None
     return passed
 
 
 def _need_pairs(outputs: Sequence[str], targets: Sequence[str]) -> None:
     """Raise where there is not one target for each output."""
+    need_texts(outputs, "confusion")
+    need_texts(targets, "confusion")
     if len(outputs) != len(targets):
         raise SteerlabError(
             f"confusion needs a target for each output; {len(outputs)} outputs, {len(targets)} "

@@ -16,26 +16,18 @@ import fasttext
 import numpy as np
 from jaxtyping import Float
 
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import NO_LANGUAGE, code_of, is_language, language
 
 NONE = "none"
 
-# Labels that mean one of our languages and are not its ISO 639-1 or 639-3 code in
-# `core.languages`. The list is strict, as CLaS-Bench is: a related language such as arz (Egyptian
-# Arabic), prs, zsm or wuu counts as another language. GlotLID v3 calls Tagalog fil.
-_ALIASES = {
-    "arb": "ar",
-    "pes": "fa",
-    "ekk": "et",
-    "swa": "sw",
-    "fil": "tl",
-    **dict.fromkeys(("nb", "nn", "nno", "nor"), "no"),
-    **dict.fromkeys(("cmn", "yue"), "zh"),
-}
-# Scripts that models name and that count as the language's own; elsewhere the one of LANGUAGES.
-_SCRIPTS = {"zh": ("Hans", "Hant", "Hani"), "ko": ("Kore", "Hang")}
-_NO_LANGUAGE = ("zxx", "und", "mul")  # ISO 639 for: no linguistic content, undetermined, several
+# Labels that are counted as a language which is a neighbour of their own, as CLaS-Bench does. It is
+# strict elsewhere: a related language such as arz (Egyptian Arabic), prs or wuu is another one.
+_COUNTED_AS = {"nn": "no", "yue": "zh"}
+# lid.176 has the codes of Wikipedia's editions, of which this one means another language in ISO
+# 639: Alemannic, not Albanian. A label with a script is ISO's.
+_WIKIPEDIA = {"als": "gsw"}
 
 
 class Identifier(ABC):
@@ -44,34 +36,30 @@ class Identifier(ABC):
 
     Attributes:
         name: everything that decides an answer, as a manifest records it.
-        languages: the codes of `core.languages.LANGUAGES` that it can name; no text is ever found
-            to be in another one of them.
+        languages: the codes (`core.languages.code_of`) that it can name; no text is ever found to
+            be in another one.
     """
 
     name: str
     languages: frozenset[str]
 
-    def identify(self, texts: Sequence[str]) -> list[str]:
-        """The language of each text: a code of `core.languages.LANGUAGES`, the model's own label
-        for another language, or "none".
+    def identify(self, texts: str | Sequence[str]) -> Any:  # str for a str, else list[str]
+        """The language of each text, or of one text: its code (`core.languages.code_of`), the
+        model's own label for what that knows no code for, or "none".
 
-        The most probable label counts, without a threshold, and line breaks are read as spaces. The
+        The most probable label counts, without a threshold, and line breaks are read as spaces. A
+        text all in capitals is read in small letters, since identifiers know few capitals. The
         answer is "none" for a text without any letter (empty, digits, punctuation), for one in
         which the identifier recognises nothing, and where its label stands for no language (zxx,
         und). A language in a script that is not its own keeps the script, where the model has such
         labels: romanised Hindi is "hin_Latn", not "hi".
         """
-        return self.weigh(texts)[0]
+        return self.weigh([texts])[0][0] if isinstance(texts, str) else self.weigh(texts)[0]
 
     def weigh(self, texts: Sequence[str]) -> tuple[list[str], Float[np.ndarray, " text"]]:
         """The language of each text as `identify` gives it, and its probability by the identifier:
         codes and `[text]`, 0 for "none"."""
-        if isinstance(texts, str):
-            raise SteerlabError(
-                f"identify takes a list of texts, and was given the one string {texts[:40]!r}: "
-                "wrap it"
-            )
-        lines = [_as_line(text) for text in texts]
+        lines = [_as_line(text) for text in need_texts(texts, "weigh")]
         # A model would name some language even for digits, so it is asked about letters alone.
         asked = [index for index, line in enumerate(lines) if any(map(str.isalpha, line))]
         answers = self._weigh([lines[index] for index in asked])
@@ -90,7 +78,10 @@ class Identifier(ABC):
 
 
 def _as_line(text: str) -> str:
-    """A text on one line, with "?" for half of a surrogate pair, which UTF-8 cannot encode."""
+    """A text on one line, with "?" for half of a surrogate pair, which UTF-8 cannot encode, and in
+    small letters where it has no other letters than capitals."""
+    if text.isupper():
+        text = text.lower()
     return text.replace("\n", " ").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -112,7 +103,7 @@ class FastText(Identifier):
         # always the same probability. An answer equal to it therefore says nothing.
         self._nothing = self._top("")
         self.name = f"{path.name}@{digest[:12]}"
-        self.languages = frozenset(self._codes.values()) & LANGUAGES.keys()
+        self.languages = frozenset(filter(is_language, self._codes.values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as its path: fastText's object cannot be, so another process reads the file."""
@@ -210,9 +201,20 @@ def _first(ranking: Sequence[Any]) -> tuple[str, float]:
     return _code(f"__label__{first.language.iso_code_639_1.name.lower()}"), float(first.value)
 
 
+def need_named(identifier: Identifier, targets: Iterable[str]) -> None:
+    """Raise `SteerlabError` for a target that an identifier cannot name; to be asked before a
+    run."""
+    unnamed = [target for target in targets if target not in identifier.languages]
+    if unnamed:
+        raise SteerlabError(
+            f"the language identifier {identifier.name} cannot name {language(unnamed[0]).name}, "
+            "so that no answer could succeed; give another one as lid, or leave the target out"
+        )
+
+
 def lingua_languages() -> frozenset[str]:
-    """The codes of `core.languages.LANGUAGES` that lingua can name; it has to be installed."""
-    return frozenset(LANGUAGES.keys() & _lingua_codes().keys())
+    """The codes (`core.languages.code_of`) that lingua can name; it has to be installed."""
+    return frozenset(filter(is_language, _lingua_codes()))
 
 
 def lingua(langs: Iterable[str] | None = None) -> Identifier:
@@ -259,26 +261,16 @@ def _installed() -> Path:
     return Path(spec.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
 
 
+@cache
 def _code(label: str) -> str:
     """The code that a model's label stands for: `__label__en` and `__label__eng_Latn` are en;
-    `__label__lat_Latn` is lat, since Latin is no language of the package."""
+    `__label__hin_Latn` is hin_Latn, since romanised text of a language is not what a writer of that
+    language would expect; a label that is no language's is itself."""
     tag = label.removeprefix("__label__")
-    code, _, script = tag.partition("_")
-    if code in _NO_LANGUAGE:
+    if tag.partition("_")[0] in NO_LANGUAGE:
         return NONE
-    lang = code if code in LANGUAGES else _ALIASES.get(code) or _by_iso3().get(code)
-    if lang is None:
-        return code
-    own_scripts = _SCRIPTS.get(lang, (LANGUAGES[lang].script,))
-    # Romanised text of a language is not what a writer of that language would expect.
-    return lang if not script or script in own_scripts else tag
-
-
-@cache
-def _by_iso3() -> dict[str, str]:
-    """The code of each language by its ISO 639-3 code; made on first use, since it loads
-    langcodes, which importing this module should not."""
-    return {entry.iso3: lang for lang, entry in LANGUAGES.items()}
+    code = code_of(_WIKIPEDIA.get(tag, tag))
+    return tag if code is None else _COUNTED_AS.get(code, code)
 
 
 def _inspect(path: Path) -> tuple[str, list[str]]:
@@ -305,7 +297,7 @@ def _inspect(path: Path) -> tuple[str, list[str]]:
             digest = hashlib.sha256(data).hexdigest()
     except (OSError, ValueError) as error:  # mmap refuses an empty file with a ValueError
         raise SteerlabError(f"the language identifier {path} cannot be read: {error}") from error
-    if not labels or not {_code(label) for label in labels} & LANGUAGES.keys():
+    if not any(is_language(_code(label)) for label in labels):
         raise SteerlabError(
             f"{path} names none of the languages that steerlab knows; give a model with labels "
             "such as __label__en or __label__eng_Latn"

@@ -9,7 +9,7 @@ import pandas as pd
 from steerlab.edits import Edit, stack
 from steerlab.engine.decoding import decode
 from steerlab.models.model import Model
-from steerlab.scores.text import first_line
+from steerlab.scores.text import composed, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def decode_rows(
         batch=options.rows,
         displacement=True,
     )
-    cut = first_line if options.one_line else str.strip
+    cut = first_line if options.one_line else composed
     columns = {
         "output": [cut(decoded.texts[number]) for number in numbers],
         "tokens": [decoded.tokens[number] for number in numbers],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import read_json
+from steerlab.core.files import is_unfinished, read_json
 from steerlab.core.fingerprints import unlike
 
 
@@ -62,4 +62,4 @@ def need_model(
 
 def occupied(folder: Path) -> bool:
     """Whether a folder holds anything beside files that were never finished."""
-    return folder.is_dir() and any(path.suffix != ".new" for path in folder.iterdir())
+    return folder.is_dir() and any(not is_unfinished(path) for path in folder.iterdir())

@@ -5,11 +5,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.settings import Checked, did_you_mean
+from steerlab.core.yaml_file import read_yaml
 from steerlab.sweeps.own import Own, take_own
 from steerlab.sweeps.settings import (
     EMPTY,
@@ -199,14 +199,7 @@ class Grid(Checked):
         """
         file = Path(file)
         keys = keys or {}
-        try:
-            given = yaml.safe_load(file.read_text("utf-8"))
-        except OSError as error:
-            raise SteerlabError(
-                f"there is no grid to read at {file} ({error.strerror}); give a .yaml file"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SteerlabError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        given = read_yaml(file)
         given = {} if given is None else given  # an empty file
         if not keys or not isinstance(given, Mapping):
             return cls.of(given, f"{file}: ")

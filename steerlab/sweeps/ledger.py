@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, note
 from steerlab.core.records import Results
 from steerlab.sweeps.cell import INDEX, Batch, Row
 
@@ -147,9 +147,7 @@ class Ledger:
             table.attrs["failed"] = failed
             first = next(iter(failed.values()))
             message = f"{len(failed)} of {len(self.lines)} cells failed, the first with: {first}"
-            Console(stderr=True).print(
-                f"steerlab: {message}", soft_wrap=True, highlight=False, markup=False
-            )
+            note(message)
         return table
 
     def _release(self, key: str) -> None:

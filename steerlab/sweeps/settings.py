@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
+from steerlab.core.languages import code_of, language
 from steerlab.core.settings import check
 
 NEW_TOKENS = 32
@@ -48,10 +48,17 @@ def _listed(value: Any) -> Any:
 
 
 def _codes(value: Any) -> Any:
-    """Codes of languages, where YAML has read `no`, which is Norwegian, as false."""
+    """The codes that languages go by, from any of their codes; some readers of YAML have `no`,
+    which is Norwegian, as false."""
     if isinstance(value, (list, tuple)):
-        return tuple("no" if item is False else item for item in value)
-    return "no" if value is False else value
+        return tuple(map(_code, value))
+    return _code(value)
+
+
+def _code(value: Any) -> Any:
+    if value is False:
+        raise ValueError('false is no language; for Norwegian quote it, as in "no"')
+    return code_of(value) or value if isinstance(value, str) else value
 
 
 def _all(value: Any) -> Any:
@@ -75,7 +82,7 @@ def _pair(value: Any) -> Any:
     source, dash, target = value.partition("-")
     if not (source and dash and target):
         raise ValueError(f"{value!r} is no pair; write the source and the target as in en-de")
-    return source, target
+    return _code(source), _code(target)
 
 
 # --------------------------------------------------------------------------------------- the checks
@@ -256,4 +263,4 @@ RowsOfABatch = Annotated[
     Natural | None,
     Field(description="rows that run together (default: what memory and speed advise)"),
 ]
-Seed = Annotated[int, Field(description="the seed of what is drawn at random")]
+Seed = Annotated[int, Field(ge=0, lt=2**63, description="the seed of what is drawn at random")]

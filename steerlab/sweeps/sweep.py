@@ -12,12 +12,12 @@ import pandas as pd
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending, read_json, write_json
+from steerlab.core.files import need_folder, read_json, write_json
 from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
-from steerlab.scores.langid import identifier
+from steerlab.scores.langid import identifier, need_named
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit, need_directions
 from steerlab.sweeps.folder import need_model, occupied
@@ -108,13 +108,15 @@ def prepare(
         workers: who runs the batches; by default this process.
         retry: run cells again that failed before.
     """
-    folder = None if out is None else need_ending(out)
+    folder = None if out is None else need_folder(out)
     model = _loaded(grid, model)
     model.need_unedited("a sweep")
     texts = _read(grid, texts)
     cells = _cells(grid, model, texts)
     own = grid.own.digests() if folder is not None else {}
     runner = replace(_runner(grid, model, texts, folder), workers=workers, retry=retry)
+    need_named(runner.identifier, {cell.target for cell in cells})
+    runner.need_scores([grid.split])
     if folder is not None:
         earlier_plan = read_json(folder / "sweep.json").get("plan")
         if grid.batch is None and earlier_plan:

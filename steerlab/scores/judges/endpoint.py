@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, printable
 from steerlab.core.records import Results
 from steerlab.scores.judges import rubric
 from steerlab.scores.judges.answers import Answer
@@ -43,7 +43,7 @@ class Endpoint:
         extra: fields to add to each request, such as `{"top_p": 0.8}`.
         key: the environment variable that holds the API key. The key itself is never stored or
             shown.
-        timeout: seconds to wait for a reply.
+        timeout: seconds to wait for a whole reply.
         retries: how often a request is tried again.
         per_minute: the most requests that one process sends in a minute; None for no limit.
         concurrency: how many requests are under way at once.
@@ -195,7 +195,7 @@ class Endpoint:
                     completion = client.chat.completions.create(
                         messages=messages, extra_body=dict(self.extra), **settings
                     )
-                return str(completion.choices[0].message.content or "")
+                return _encodable(str(completion.choices[0].message.content or ""))
             except (ValueError, AttributeError, IndexError, TypeError) as error:
                 garbage = error
             if attempt < self.retries:
@@ -240,6 +240,12 @@ class Endpoint:
             advice = "start it, or check the address and the network"
             raise _Refused(f"could not be reached {tried} ({cause}); {advice}") from None
         except openai.APIStatusError as error:
+            if 300 <= error.status_code < 400:
+                place = self._clean(str(error.response.headers.get("location", "nowhere")))
+                raise _Refused(
+                    f"sends on to {place} ({error.status_code}), and no prompt is sent there "
+                    "unasked; give that URL if it is right"
+                ) from None
             settings = json.dumps(self._settings)
             raise _Refused(
                 f"refuses or fails {tried} ({self._status(error)}); it was asked with {settings}"
@@ -250,11 +256,12 @@ class Endpoint:
         return self._clean(f"{error.status_code}: {error.message}")
 
     def _clean(self, text: str) -> str:
-        """A server's text, shortened and without the key, which some servers repeat."""
+        """A server's text, shortened, without the key, which some servers repeat, and without
+        what a terminal would obey."""
         secret = self._secret()
         if secret:
             text = text.replace(secret, "***")
-        return text[:300]
+        return printable(text[:300])
 
     def _secret(self) -> str:
         """The API key, read anew each time and never kept; "" where there is none."""
@@ -276,18 +283,53 @@ class Endpoint:
                 "a judge behind a URL needs the package openai, which is not installed: pip "
                 "install 'steerlab[judges]'"
             ) from error
-        hooks = {}
-        if self.per_minute:
-            gate = _gate(self.url, self.per_minute)
-            # A hook of the HTTP client runs before every request, those tried again included.
-            hooks = {"request": [lambda _: gate.wait()]}
+        from steerlab.scores.judges.bounded import bounded
+
+        wait = _gate(self.url, self.per_minute).wait if self.per_minute else _no_wait
         return openai.OpenAI(
             base_url=self.url,
             api_key=self._secret() or "none",  # without a key the client would not start
             timeout=self.timeout,
             max_retries=self.retries,
-            http_client=openai.DefaultHttpxClient(timeout=self.timeout, event_hooks=hooks),
+            http_client=bounded(
+                openai.DefaultHttpxClient(timeout=self.timeout), seconds=self.timeout, wait=wait
+            ),
         )
+
+    def need_server(self) -> None:
+        """Raise `SteerlabError` where the server does not answer, or refuses the key.
+
+        It is asked for its models, which costs nothing; that it has no such page is an answer, too.
+        Where replies are kept, it may be gone.
+        """
+        with self._client() as client:
+            import openai
+
+            if self.cache is not None and any(self.cache.expanduser().glob("*.jsonl")):
+                return
+            try:
+                with self._explained():
+                    try:
+                        client.with_options(max_retries=0).models.list()
+                    except (openai.AuthenticationError, openai.PermissionDeniedError):
+                        raise
+                    except openai.APIStatusError as error:
+                        if 300 <= error.status_code < 400:
+                            raise
+                    except (ValueError, AttributeError, TypeError):
+                        pass  # an answer, if not of OpenAI's form
+            except _Refused as error:
+                raise SteerlabError(f"the judge {self.model} at {self.url} {error}") from None
+
+
+def _encodable(text: str) -> str:
+    """A reply with a replacement character for half of a surrogate pair, which JSON can say and no
+    encoding has."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _no_wait() -> None:
+    """What is done before a request where there is no limit per minute."""
 
 
 def _succeeded(request: Future[str]) -> bool:

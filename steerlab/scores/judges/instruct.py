@@ -72,6 +72,10 @@ class Instruct:
             batch=self.batch,
         )
 
+    def need_template(self) -> None:
+        """Raise `SteerlabError` where the model cannot be asked, having no chat template."""
+        _chat(self._load(), rubric.messages(Answer("?", "?", "?", 0, "en", "en")))
+
     def _load(self) -> Model:
         """The model, loaded once for each name; a model itself is taken as it is."""
         if isinstance(self.model, str):

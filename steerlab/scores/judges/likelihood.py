@@ -21,9 +21,9 @@ from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
-from steerlab.scores.chrf import rivals
+from steerlab.scores.chrf import rivals, twins
 from steerlab.scores.judges.answers import Answer
-from steerlab.scores.judges.places import places
+from steerlab.scores.judges.places import places, without_twins
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Likelihood:
     def name(self) -> str:
         """Everything that decides a rating; the model is loaded for it."""
         model = json.dumps(loaded(self.model).metadata, sort_keys=True)
-        prompts = f"{self.distractors + 1} prompts of {self.references.hash}, seed {self.seed}"
+        corpus = f"{self.references.hash}{without_twins(self.references)}"
+        prompts = f"{self.distractors + 1} prompts of {corpus}, seed {self.seed}"
         return f"likelihood among {prompts}, under {model}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
@@ -87,7 +88,9 @@ class Likelihood:
     def _prompts(self, answers: Sequence[Answer]) -> list[list[str]]:
         """For each answer its own prompt, then those with another sentence in the question's
         place."""
-        others = rivals(len(self.references), self.distractors, self.seed)
+        others = rivals(
+            len(self.references), self.distractors, self.seed, twins(self.references.lines)
+        )
         prompts = []
         for answer, index in zip(answers, places(self.references, answers), strict=True):
             # The last occurrence: a prompt may show examples before its question.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
+from steerlab.scores.chrf import twins
 from steerlab.scores.judges.answers import Answer
 
 
@@ -19,3 +20,9 @@ def places(references: Corpus, answers: Sequence[Answer]) -> list[int]:
             "against the split that they were made from"
         )
     return [index_of[answer.sentence] for answer in answers]
+
+
+def without_twins(references: Corpus) -> str:
+    """What a judge's name says of sentences that are alike, which are not compared with each
+    other; nothing where there are none."""
+    return " without twins" if twins(references.lines) else ""

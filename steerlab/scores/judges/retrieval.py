@@ -8,7 +8,7 @@ from typing import Any
 from steerlab.core.corpus import Corpus
 from steerlab.scores.chrf import relevance
 from steerlab.scores.judges.answers import Answer
-from steerlab.scores.judges.places import places
+from steerlab.scores.judges.places import places, without_twins
 
 DISTRACTORS = 31  # other sentences beside the own one, so that chance is 1/32
 
@@ -26,7 +26,8 @@ class Retrieval:
     @property
     def name(self) -> str:
         """Everything that decides a rating: the number of sentences, and which they are."""
-        return f"retrieval among {DISTRACTORS + 1} of {self.references.hash}"
+        corpus = f"{self.references.hash}{without_twins(self.references)}"
+        return f"retrieval among {DISTRACTORS + 1} of {corpus}"
 
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
         """`rating` [answer] of 0 or 1, and `chrf` [answer], the output's chrF to its own reference,

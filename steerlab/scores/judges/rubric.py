@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import is_language, language
 from steerlab.scores.judges.answers import Answer
 
 RUBRIC = """\
@@ -55,7 +55,7 @@ def messages(answer: Answer) -> list[dict[str, str]]:
 
 def _english(lang: str) -> str:
     """The English name of a language; an unknown code is its own name."""
-    return LANGUAGES[lang].name if lang in LANGUAGES else lang
+    return language(lang).name if is_language(lang) else lang
 
 
 def parse(reply: str) -> float:

@@ -6,10 +6,9 @@ from itertools import product
 from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
 from steerlab.engine.prompts import read_form
 from steerlab.estimate import variant
-from steerlab.scores.langid import Identifier
+from steerlab.scores.langid import Identifier, need_named
 from steerlab.studies.clas.settings import Settings
 from steerlab.studies.design import AT_METHOD, Control, Design, Method, Pair
 from steerlab.sweeps.cell import UNSTEERED
@@ -132,12 +131,7 @@ def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> t
     """The pairs of a run; raises for what does not exist or contradicts itself, before any model
     is loaded."""
     pairs = _pairs(settings, questions)
-    unnamed = [target for _, target in pairs if target not in identifier.languages]
-    if unnamed:
-        raise SteerlabError(
-            f"the language identifier {identifier.name} cannot name {language(unnamed[0]).name}, "
-            "so that no answer could succeed; give another one as lid, or leave the target out"
-        )
+    need_named(identifier, [target for _, target in pairs])
     return pairs
 
 

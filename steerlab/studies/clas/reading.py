@@ -9,7 +9,7 @@ import pandas as pd
 
 from steerlab.core.corpus import SPLITS, Corpus, corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import LANGUAGES, code_of
 from steerlab.studies.clas.languages import LABELS
 
 HUB = "DGurgurov/CLaS-Bench"
@@ -126,12 +126,14 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _code(code: Any, name: Any, file: Path) -> str:
-    if code in LANGUAGES:
-        return str(code)
-    # Not an ISO 639-1 code that is known here; the language's English name may say which it is.
-    for lang, language in LANGUAGES.items():
-        if language.name == name:
-            return lang
+    # A listed language's English name says more than a code that the file may use its own way.
+    if code not in LANGUAGES:
+        for lang, language in LANGUAGES.items():
+            if language.name == name:
+                return lang
+    known = code_of(code) if isinstance(code, str) else None
+    if known is not None:
+        return known
     raise SteerlabError(
         f"{file} has the unknown language code {code!r}; known codes: {' '.join(LANGUAGES)}"
     )
@@ -179,5 +181,7 @@ def _aligned(rows: pd.DataFrame, name: str) -> Corpus:
 
 def _corpus(name: str, lines: dict[str, tuple[str, ...]], numbers: tuple[int, ...]) -> Corpus:
     """Questions with their languages in CLaS-Bench's order, others after them."""
-    ordered = {lang: lines[lang] for lang in [*LABELS, *LANGUAGES] if lang in lines}
+    ordered = {
+        lang: lines[lang] for lang in dict.fromkeys([*LABELS, *LANGUAGES, *lines]) if lang in lines
+    }
     return Corpus(name, ordered, numbers, splits=_SPLITS)

@@ -18,11 +18,12 @@ from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending, read_json, write_json, write_table, write_text
+from steerlab.core.files import need_folder, read_json, write_json, write_table, write_text
 from steerlab.core.settings import takes
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
-from steerlab.scores.judges import Judge
+from steerlab.scores.judges import DISTRACTORS, Judge
+from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier
 from steerlab.studies.clas.plan import (
     RANDOM,
@@ -85,6 +86,7 @@ class Run:
             # One that the tokenizer cannot make raises here, before the texts are read.
             prompt(self.model.tokenizer, form, "?", source=pairs[0][0], target=pairs[0][1])
         self.judge = self._judge() if judge is None else judge
+        need_ready(self.judge, DISTRACTORS)
         self._claim(command)
 
     def run(self) -> Path:
@@ -360,7 +362,7 @@ def run(
         progress: show on stderr what is being done.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
     """
-    folder = need_ending(out)
+    folder = need_folder(out)
     if isinstance(judge, str):
         keys["judge"] = judge
         judge = None

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import language
 from steerlab.studies.clas.scoring import SCORES
 
 HEADS = {"lfs": "LFS", "or": "OR", "s": "S", "joint": "joint"}
@@ -92,7 +92,7 @@ def _by_language(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for lang in langs:
         own = [entries.get((lang, method), "–") for method in methods]
-        lines.append([f"{LANGUAGES[lang].name} ({lang})", *own])
+        lines.append([f"{language(lang).name} ({lang})", *own])
     return _lines(["language", *methods], lines)
 
 

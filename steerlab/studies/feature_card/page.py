@@ -6,7 +6,7 @@ from typing import Any
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, need_ending, write_text
+from steerlab.core.files import explained, need_ending, need_folder, write_text
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.sae import SAE
@@ -63,6 +63,7 @@ def feature_cards(
     tokens: int = 10,
     nearest: int = 8,
     batch: int = 64,
+    force: bool = False,
 ) -> Path:
     """Write the cards of several features and an `index.html` that lists them; gives the index.
 
@@ -79,28 +80,30 @@ def feature_cards(
         tokens: how many tokens that each raises, and that it lowers.
         nearest: how many other features each names.
         batch: the most texts that are read together.
+        force: replace pages that steerlab did not write.
     """
     if not units:
         raise SteerlabError(
             "no feature was named; name at least one, such as those of Selection.of(language, "
             "layer)"
         )
-    folder = need_ending(folder)
+    folder = need_folder(folder)
     model, units = load(model), list(dict.fromkeys(units))
     cards = _cards(
         model, corpus, sae, units, texts=texts, tokens=tokens, nearest=nearest, batch=batch
     )
     for card in cards:
-        write(folder / f"{card.unit}.html", _page(model, corpus, sae, card, linked=units))
-    return write(folder / "index.html", _index(model, corpus, sae, cards))
+        page = _page(model, corpus, sae, card, linked=units)
+        write(folder / f"{card.unit}.html", page, force=force)
+    return write(folder / "index.html", _index(model, corpus, sae, cards), force=force)
 
 
-def write(file: Path, page: str) -> Path:
-    """Write a page, whole or not at all."""
+def write(file: Path, page: str, *, force: bool = False) -> Path:
+    """Write a page, whole or not at all; `force` replaces a file that steerlab did not write."""
     need_ending(file, ".html")
     with explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, page)
+        write_text(file, page, force=force)
     return file
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steerlab.core.corpus import Corpus
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import language
 from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.studies.feature_card.reading import Example, Reading
@@ -139,12 +139,12 @@ def glyphs(token: str) -> list[Glyph]:
 
 
 def _text(example: Example, top: float) -> Text:
-    language = LANGUAGES[example.language]
+    entry = language(example.language)
     pieces = [_piece(text, value, top) for text, value in example.pieces]
     return Text(
-        lang=language.iso,
-        language=language.name,
-        side="rtl" if language.script in _LEFTWARDS else "ltr",
+        lang=entry.iso,
+        language=entry.name,
+        side="rtl" if entry.script in _LEFTWARDS else "ltr",
         top=example.top,
         pieces=pieces,
     )
@@ -164,7 +164,7 @@ def _languages(reading: Reading) -> list[LanguageRow]:
     levels = max(*reading.level.values(), 1e-12)
     return [
         LanguageRow(
-            name=LANGUAGES[lang].name,
+            name=language(lang).name,
             rate=reading.rate[lang],
             level=reading.level[lang],
             rate_share=reading.rate[lang] / rates,

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from steerlab.core.languages import LANGUAGES
+from steerlab.core.languages import is_language, language
 
 DASH, MINUS = "–", "−"
 FIXED = "\N{NO-BREAK SPACE}"  # holds a number and its sign or unit on one line
@@ -65,7 +65,7 @@ def percent(share: float) -> str:
 
 def language_name(lang: str) -> str:
     """The English name of a language code, or the code itself where nobody knows it."""
-    return LANGUAGES[lang].name if lang in LANGUAGES else lang
+    return language(lang).name if is_language(lang) else lang
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from steerlab.analysis.geometry import FamilyNeighbours
 from steerlab.analysis.results import curve
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import write_table, write_text
 from steerlab.figures import (
     cosines,
     dendrogram,
@@ -103,5 +104,5 @@ def write_figures(folder: Path, figures: dict[str, go.Figure], apart: pd.DataFra
     """Write the figures as JSON, and the table behind the separation."""
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        figure.write_json(folder / f"{name}.json")
-    apart.to_csv(folder / "separation.csv", index=False)
+        write_text(folder / f"{name}.json", str(figure.to_json()))
+    write_table(folder / "separation.csv", apart)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_ending, read_json
+from steerlab.core.files import need_folder, read_json
 from steerlab.core.settings import takes
 from steerlab.models.loading import load
 from steerlab.models.model import Model
@@ -78,7 +78,7 @@ def run(
         command: what the manifest and the report say that the run was started by.
         progress: show on stderr what is being done.
     """
-    folder = need_ending(out)
+    folder = need_folder(out)
     model = _loaded(keys)
     texts = _read(keys)
     settings = Settings.either(settings, keys)
