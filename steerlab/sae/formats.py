@@ -46,6 +46,11 @@ def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
     missing = [name for name in names if name not in weights]
     if missing:
         raise SteerlabError(f"{origin} has no {missing[0]}; it is damaged or of another format")
+    if kind != "jumprelu" and "threshold" in weights:
+        raise SteerlabError(
+            f"{origin} holds a threshold, which a jumprelu autoencoder has, and its configuration "
+            f"says {config.get('architecture') or 'no architecture'}; write which it is there"
+        )
     parts: Parts = {name: weights[name].float() for name in names}
     # In float32 from here on, as `SAE` computes: folding in 16 bits would round twice.
     if config.get("rescale_acts_by_decoder_norm"):
@@ -54,8 +59,13 @@ def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
     parts["apply_b_dec_to_input"] = bool(config.get("apply_b_dec_to_input", True))
     if kind == "topk":
         # Before version 6 of sae-lens, k was an argument of the activation function.
-        k = config.get("k") or (config.get("activation_fn_kwargs") or {})["k"]
-        parts["k"] = int(k)
+        k = config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise SteerlabError(
+                f"{origin} is a topk autoencoder and says k = {k!r}, not how many latents are on "
+                "together; write the whole number into its configuration"
+            )
+        parts["k"] = k
     return parts
 
 
@@ -101,8 +111,8 @@ def about_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sae_lens(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, str | None]:
     """`cfg.json` and `sae_weights.safetensors`, which this package writes too."""
-    config = _json(folder / CONFIG)
-    weights, header = _safetensors(folder / WEIGHTS)
+    config = read_json_file(folder / CONFIG)
+    weights, header = read_weights(folder / WEIGHTS)
     metadata = config.get("metadata")
     # Before version 6 the metadata stood in the configuration itself, the hook under two names.
     if not metadata:
@@ -112,7 +122,7 @@ def _sae_lens(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts,
     hook_in_file = metadata.get("hook_name") or config.get("hook_name") or config.get("hook_point")
     site, its_layer = agreed(hook_in_file, hook, layer, str(folder))
     parts = from_config(config, weights, str(folder))
-    about = about_of(metadata) | {"format": "sae-lens", "sha256": _sha256(folder / WEIGHTS)}
+    about = about_of(metadata) | {"format": "sae-lens", "sha256": file_hash(folder / WEIGHTS)}
     parts |= {"site": site, "layer": its_layer, "about": about}
     return parts, header.get("steerlab")  # only `SAE.save` writes a digest there
 
@@ -141,8 +151,8 @@ def _gemma_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
 def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, None]:
     """`params.safetensors`, and `config.json` that names the hook as Hugging Face does."""
     file = folder / "params.safetensors"
-    weights, _ = _safetensors(file)
-    config = _json(folder / "config.json") if (folder / "config.json").exists() else {}
+    weights, _ = read_weights(file)
+    config = read_json_file(folder / "config.json") if (folder / "config.json").exists() else {}
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise SteerlabError(
             f"{folder} holds a {config['architecture']!r}; only jump_relu is read in this format"
@@ -152,7 +162,7 @@ def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[P
     hook_out = config.get("hf_hook_point_out")
     writes_elsewhere = hook_out is not None and hook_out != hook_in
     if writes_elsewhere or "affine_skip_connection" in weights:
-        raise SteerlabError(_transcoder(folder))
+        raise SteerlabError(transcoder(folder))
     # Those that write at many layers have a decoder for each.
     if "w_dec" in weights and weights["w_dec"].ndim != 2:
         raise SteerlabError(
@@ -175,13 +185,13 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     W_enc · s, W_dec / s, b_dec / s. The one threshold is given for activations as the model has
     them, so it is scaled by s too.
     """
-    config = _json(folder / "hyperparams.json")
+    config = read_json_file(folder / "hyperparams.json")
     file = folder / "checkpoints" / "final.safetensors"
-    stored, _ = _safetensors(file)
+    stored, _ = read_weights(file)
     hook_in = config.get("hook_point_in")
     site_and_layer = agreed(hook_in, hook, layer, str(folder))
     if config.get("hook_point_out", hook_in) != hook_in:
-        raise SteerlabError(_transcoder(folder))
+        raise SteerlabError(transcoder(folder))
     try:
         norm = float(config["dataset_average_activation_norm"]["in"])
         threshold = float(config["jump_relu_threshold"])
@@ -234,11 +244,12 @@ def _jumprelu(
     config = {"architecture": "jumprelu", "apply_b_dec_to_input": False}
     parts = from_config(config, weights, str(folder))
     parts["site"], parts["layer"] = site_and_layer
-    parts["about"] = {"format": format_name, "sha256": _sha256(file)}
+    parts["about"] = {"format": format_name, "sha256": file_hash(file)}
     return parts, None
 
 
-def _transcoder(folder: Path) -> str:
+def transcoder(folder: Path) -> str:
+    """Why a transcoder is refused."""
     return f"{folder} holds a transcoder, which writes elsewhere than it reads; take an autoencoder"
 
 
@@ -306,7 +317,7 @@ def _fold_norm(parts: Parts) -> None:
     parts["W_dec"] = parts["W_dec"] / norm[:, None]
 
 
-def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(the tensors of a file, its header)."""
     try:
         with safe_open(file, framework="pt") as opened:
@@ -322,7 +333,7 @@ def _safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json_file(file: Path) -> dict[str, Any]:
     """The configuration in a file; raises for what is no JSON object."""
     try:
         config = json.loads(file.read_text("utf-8"))
@@ -335,7 +346,7 @@ def _json(file: Path) -> dict[str, Any]:
     return config
 
 
-def _sha256(file: Path) -> str:
+def file_hash(file: Path) -> str:
     """The hash of a file, read in blocks: weights may be larger than the memory."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

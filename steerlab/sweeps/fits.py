@@ -213,6 +213,11 @@ def need_directions(name: str, directions: Directions, model: Model) -> None:
     does not have."""
     maker = directions.provenance.get("model", {})
     # Released directions have no fingerprint, and are checked by their width alone.
+    if maker.get("processing") not in (None, model.processing):
+        raise SteerlabError(
+            f"directions {name!r} were made with {maker['processing']}, and {model.name} has "
+            f"{model.processing}: their activations are not the same; collect and fit again"
+        )
     made_with = maker.get("fingerprint")
     if made_with is not None and not same_weights(made_with, model.fingerprint):
         raise SteerlabError(
