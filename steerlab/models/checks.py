@@ -96,6 +96,11 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
             f"{name} is a masked language model ({kind}): each of its tokens sees those after it, "
             "so that it predicts and generates nothing; take a causal language model"
         )
+    if any(part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)):
+        raise SteerlabError(
+            f"each token of {name} sees those after it (use_bidirectional_attention), so that it "
+            "predicts and generates nothing; take the causal language model"
+        )
     if config.get("is_encoder_decoder") and (kind not in causal or "Conditional" in made_as):
         raise SteerlabError(
             f"{name} has an encoder and a decoder ({kind}), and steerlab reads decoders alone; "
@@ -106,6 +111,12 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
         raise SteerlabError(
             f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
         )
+
+
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration, and that of its language model if it has one of its own."""
+    text = config.get("text_config")
+    return [config, text] if isinstance(text, Mapping) else [config]
 
 
 def _decodes(kind: str, config: Mapping[str, Any]) -> bool:
