@@ -46,7 +46,7 @@ SIZES: dict[str, Any] = {
         "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers".split(),
         LAYERS,
     ),
-    **dict.fromkeys("encoder_layers num_decoder_layers vision_num_layers".split(), 2),
+    **dict.fromkeys("num_decoder_layers vision_num_layers".split(), 2),
     **dict.fromkeys(
         "num_attention_heads n_head n_heads num_heads decoder_attention_heads "
         "encoder_attention_heads".split(),
@@ -155,11 +155,20 @@ def _shrunk(config: Any, own: dict[str, Any]) -> dict[str, Any]:
             small[key] = (first * LAYERS)[:LAYERS]
         elif key in SIZES and (isinstance(value, int) or (value is None and key in FILLED)):
             small[key] = SIZES[key]
+    if "kv_lora_rank" in written:  # all heads share what is compressed
+        small["num_key_value_heads"] = SIZES["num_attention_heads"]
     return small | own
 
 
 # What a configuration may leave open, and a tiny one has to say.
-FILLED = {"head_dim", "num_key_value_heads", "pad_token_id", "bos_token_id", "eos_token_id"}
+FILLED = {
+    "num_experts_per_tok",
+    "head_dim",
+    "num_key_value_heads",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+}
 _MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_n_groups": 1}
 _PER_LAYER = {"vocab_size_per_layer_input": 12288, "hidden_size_per_layer_input": 8}
 # What the sizes above do not fit.

@@ -90,8 +90,24 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
                 "update transformers, or take another model"
             )
         return
+    need_left_to_right(config, name)
+    registered = kind in CONFIG_MAPPING._extra_content  # by the user
+    if kind not in causal and not registered and not (brings_code and trust_remote_code):
+        raise SteerlabError(
+            f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
+        )
+
+
+def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
+    """Raise for a configuration of a model whose tokens see those after them, or that reads a
+    source with an encoder first."""
+    from transformers.models.auto import modeling_auto as known
+
+    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    kind = str(config.get("model_type") or "")
     made_as = " ".join(config.get("architectures") or ())
-    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not _decodes(kind, config):
+    masked = {*known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
+    if kind in masked and not _decodes(kind, config):
         raise SteerlabError(
             f"{name} is a masked language model ({kind}): each of its tokens sees those after it, "
             "so that it predicts and generates nothing; take a causal language model"
@@ -105,11 +121,6 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
         raise SteerlabError(
             f"{name} has an encoder and a decoder ({kind}), and steerlab reads decoders alone; "
             "take a causal language model"
-        )
-    registered = kind in CONFIG_MAPPING._extra_content  # by the user
-    if kind not in causal and not registered and not (brings_code and trust_remote_code):
-        raise SteerlabError(
-            f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
         )
 
 
