@@ -233,7 +233,8 @@ def notes(refused: dict[str, str], tests: dict) -> str:
         if pair["detects_holm"]
     ]
     told = [
-        "p: paired sign-flip tests of `joint` by sentence, Holm's correction over "
+        "p: paired sign-flip tests of `joint` by sentence, beside controls of several seeds at least "
+        "Student's t over sentences and seeds, Holm's correction over "
         f"{tests['comparisons']} comparisons "
         "(each estimator against DiffMean, the controls and the prompt); "
         f"{tests['sentences']} sentences show a difference of {min(seen):.2f} to {max(seen):.2f} "

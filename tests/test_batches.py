@@ -13,6 +13,8 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import EditStats
 from steerlab.engine.batching import ROWS, TOKENS, Plan, advise, memory, plan, row_bytes, run
 from steerlab.engine.decoding import decode
+from steerlab.engine.forward import rows_on
+from steerlab.models.loading import load
 
 
 def sized(**sizes: int) -> SimpleNamespace:
@@ -44,6 +46,21 @@ def test_keys_and_values_are_counted_as_they_are():
     grown = row_bytes(model, 100, new=100) - row_bytes(model, 100, new=50)
     assert grown == 2 * 50 * 128 * 1024  # twice: rows that leave copy the cache
     assert row_bytes(model, 100, every=True) - row_bytes(model, 100) == 99 * 128256 * 10
+    # Greedy decoding compares logits as they are: none is copied to float32 and computed with.
+    assert row_bytes(model, 100) - row_bytes(model, 100, greedy=True) == 128256 * 8
+
+
+def test_logits_are_planned_for_as_they_come(polyglot):
+    """The last position's alone, in the model's dtype."""
+    model = load(dtype="bfloat16")
+    with torch.inference_mode(), rows_on(model, [[1, 5, 6], [1, 7]], new=4) as rows:
+        logits, _ = rows.forward([0, 1], room=4)
+    assert logits.shape == (2, 1, model.vocabulary)
+    assert logits.dtype == torch.bfloat16
+    assert row_bytes(model, 3, new=4) - row_bytes(model, 3, new=4, greedy=True) == (
+        8 * logits[0].numel()
+    )
+    assert row_bytes(polyglot, 3) - row_bytes(model, 3) > 2 * logits[0].numel()
 
 
 def test_as_many_rows_as_pay_and_as_fit(polyglot, monkeypatch):
@@ -122,6 +139,8 @@ import resource, sys, torch
 torch.set_num_threads(1)
 from steerlab import add, collect, corpus, diffmean, load, stack
 from steerlab.engine.decoding import decode
+from steerlab.engine.forward import rows_on
+from steerlab.models.loading import load
 model = load()
 lines = corpus().split("dev")
 some = corpus().select(["en", "de", "es"]).split("estimate").take(8)

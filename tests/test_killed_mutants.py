@@ -24,10 +24,12 @@ from steerlab.analysis.geometry.layers import effective_rank as rank_of_vectors
 from steerlab.analysis.geometry.matrices import mantel
 from steerlab.analysis.tests import clustering, studentised_bootstrap
 from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Gradients
 from steerlab.edits import push
 from steerlab.estimate import controls
 from steerlab.estimate.eigengap import effective_rank, ranks
+from steerlab.estimate.record import estimator
 from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.culnig import culnig
 from steerlab.estimate.units.langfir import langfir
@@ -272,6 +274,14 @@ def test_culnigs_z_is_of_the_standard_deviation_over_languages() -> None:
     nothing = pytest.raises(Exception, match="standard deviations")
     with nothing:
         culnig(gradients, share=0.25, least=z + 1e-3)
+
+
+# Records
+
+
+def test_an_unknown_statistic_of_an_estimator_is_named() -> None:
+    with pytest.raises(SteerlabError, match="there is no statistic 'nonsense' to collect; needs="):
+        estimator(estimate.diffmean, needs=("scatter", "nonsense"))
 
 
 # Tests

@@ -6,10 +6,14 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from synthetic_run import synthetic_rows
 
 from steerlab.core.errors import SteerlabError
+from steerlab.scores.ratings import agreement_with_ratings, auc, ratings
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "ratings.py"
 
@@ -80,3 +84,66 @@ def test_ratings_are_kept_only_when_all_are_there(
 def test_more_than_there_is_raises(script: dict[str, Any], run: Path, tmp_path: Path) -> None:
     with pytest.raises(SteerlabError, match="draw at most"):
         script["draw"](tmp_path, [f"one:line:{run}"], count=10**6, seed=0)
+
+
+# what is kept, and how far scores agree with it
+
+
+def test_kept_ratings_are_loaded_and_checked(tmp_path: Path) -> None:
+    line = {"id": 1, "model": "m", "form": "line", "source": "en", "target": "de", "sentence": 3}
+    line |= {"question": "a", "reference": "b", "output": "c", "rating": 2, "rater": "a test"}
+    with pytest.raises(SteerlabError, match="there are no ratings"):
+        ratings(tmp_path)
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps(line) + "\n" + json.dumps(line | {"rating": 0}) + "\n", "utf-8")
+    assert ratings(tmp_path)["rating"].tolist() == [2, 0]
+    file.write_text(json.dumps(line | {"rating": 3}) + "\n", "utf-8")
+    with pytest.raises(SteerlabError, match="has a rating of 3; the ratings are"):
+        ratings(tmp_path)
+    del line["rater"]
+    file.write_text(json.dumps(line) + "\n", "utf-8")
+    with pytest.raises(SteerlabError, match="lacks rater"):
+        ratings(tmp_path)
+
+
+def rated(count: int = 240) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rating = rng.integers(0, 3, count)
+    return pd.DataFrame(
+        {
+            "rating": rating,
+            "sentence": np.arange(count) % 40,
+            "perfect": rating * 10.0,
+            "same": rating == 2,
+            "noise": rng.random(count),
+            "coin": rng.random(count) < 0.5,
+            "few": np.where(np.arange(count) < 60, rating, np.nan),
+        }
+    )
+
+
+def test_agreement_is_full_for_the_rating_itself_and_none_for_noise() -> None:
+    rows = rated()
+    found = agreement_with_ratings(rows, ["perfect", "same", "noise", "coin", "few"])
+    found = found.set_index("score")
+    assert found.loc["perfect", "spearman"] == pytest.approx(1)
+    assert found.loc["perfect", ["auc_part", "auc_same"]].tolist() == [1, 1]
+    assert np.isnan(found.loc["perfect", "share"])  # not a score that is yes or no
+    assert found.loc["same", "kappa_same"] == pytest.approx(1)
+    assert 0 < found.loc["same", "kappa_part"] < 1
+    assert found.loc["same", "share"] == found.loc["same", "share_same"]
+    for measure, none in (("spearman", 0.0), ("auc_part", 0.5), ("auc_same", 0.5)):
+        low, high = found.loc["noise", [f"{measure}_low", f"{measure}_high"]]
+        assert low < none < high, measure
+        assert abs(found.loc["coin", measure] - none) < 0.2
+    assert abs(found.loc["coin", "kappa_same"]) < 0.2
+    assert found["n"].to_dict() == {name: 60 if name == "few" else 240 for name in found.index}
+    assert found.loc["noise", "sentences"] == 40
+
+
+def test_auc_is_scikit_learns() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.integers(0, 5, 80).astype(float)  # with ties
+    truth = rng.random(80) < 0.3
+    assert auc(scores, truth) == pytest.approx(roc_auc_score(truth, scores))
+    assert np.isnan(auc(scores, np.ones(80, dtype=bool)))

@@ -78,6 +78,10 @@ class Direction:
         )
 
 
+# What operators read of a `Direction`, and may ask of `Directions` that were given in its place.
+_OF_A_DIRECTION = ("target", "unit", "gap", "start", "end", "model", "source_extra")
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Directions:
@@ -121,6 +125,8 @@ class Directions:
         if self.strength_unit not in get_args(StrengthUnit):
             units = " or ".join(map(repr, get_args(StrengthUnit)))
             raise SteerlabError(f"the unit of strength is {self.strength_unit!r}; give {units}")
+        _need_once("language", self.langs)
+        _need_once("layer", self.layers)
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])
         for name in ("vectors", "means"):
             value = getattr(self, name)
@@ -144,6 +150,14 @@ class Directions:
                     f"extra {name!r} has shape {tuple(value.shape)}, not (languages or 1) x layers "
                     "x ..., or is not finite; fit again"
                 )
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_A_DIRECTION:
+            raise _NoDirection(
+                "one direction is needed, not Directions; give directions.between('en', 'es') or "
+                "directions['es']"
+            )
+        raise AttributeError(f"'Directions' object has no attribute {name!r}")
 
     @property
     def estimator(self) -> str:
@@ -365,6 +379,18 @@ class Directions:
         )
 
 
+def _need_once(what: str, names: tuple[Any, ...]) -> None:
+    """Raise where one of some names stands twice: what it means would be done twice."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SteerlabError(f"{what} {twice[0]!r} stands twice; name each once")
+
+
+class _NoDirection(SteerlabError, AttributeError):
+    """What one direction has was asked of all of them: an `AttributeError`, so that `hasattr` says
+    no."""
+
+
 def _layer_indices(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
     """Where the wanted layers stand among those that there are."""
     there = ", ".join(map(str, have))
@@ -373,6 +399,7 @@ def _layer_indices(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
         raise SteerlabError(f"no layer {missing[0]} here; there are layers {there}")
     if not wanted:
         raise SteerlabError(f"name at least one of the layers {there}")
+    _need_once("layer", wanted)
     return [have.index(layer) for layer in wanted]
 
 

@@ -10,13 +10,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from safetensors import SafetensorError
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.targets import target_of, wrote
+
+if TYPE_CHECKING:
+    import pandas as pd  # a table brings it along: reading a file of settings should not
 
 # How files end; any other dot in a folder's name is part of it, as in llama-3.1-8b.
 FILES = frozenset(
@@ -175,7 +177,7 @@ def write_text(file: Path, text: str, *, force: bool = False) -> None:
         fresh.write_text(text, "utf-8")
 
 
-def write_table(file: Path, table: pd.DataFrame, *, force: bool = False) -> None:
+def write_table(file: Path, table: "pd.DataFrame", *, force: bool = False) -> None:
     """Write a table as its name says, .parquet or .csv, in one step."""
     need_ending(file, ".parquet", ".csv")
     with replacing(file, force=force) as (fresh,):

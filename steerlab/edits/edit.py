@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from steerlab.core.directions import Direction
+from steerlab.core.directions import Direction, Directions
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
@@ -185,10 +185,25 @@ class Edit:
                     )
 
 
+def need_edit(edit: Any) -> None:
+    """Raise `SteerlabError` for what is no `Edit`, and say what makes one of it."""
+    if isinstance(edit, Edit):
+        return
+    advice = "give add(directions.between('en', 'es').at(5)), or what another operator makes"
+    if isinstance(edit, Direction | Directions):
+        advice = "an operator makes one of it, as add(directions.between('en', 'es').at(5))"
+    elif isinstance(edit, list | tuple):
+        advice = "stack(edits) makes one of several"
+    elif callable(edit):
+        advice = "edit(function, layer=5) makes one of a function"
+    raise SteerlabError(f"an edit is needed, not a {type(edit).__name__}; {advice}")
+
+
 def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one function at one layer are done together."""
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
+        need_edit(edit)
         # Functions do not commute: each row keeps its own order at a site.
         turns: dict[tuple[int, str], int] = {}
         for part in edit.parts:

@@ -50,6 +50,7 @@ def plan(
     longest: int | None = None,
     new: int = 0,
     every: bool = False,
+    greedy: bool = False,
     batch: int | None = None,
 ) -> Plan:
     """Cut rows into batches in which rows of like length and of one prompt come beside each other.
@@ -66,13 +67,14 @@ def plan(
         longest: the tokens to reckon with for a row; by default those of the longest.
         new: how many tokens will follow.
         every: whether the logits of every position are kept.
+        greedy: whether logits are only compared with each other.
         batch: the most rows of a batch, whatever memory says; by default what `advise` gives.
     """
     chosen = range(len(ids)) if only is None else only
     if longest is None:
         longest = max((len(ids[row]) for row in chosen), default=0)
     # Asked in any case: it raises where not even one row fits.
-    advised = advise(model, longest, new=new, every=every)
+    advised = advise(model, longest, new=new, every=every, greedy=greedy)
     rows = advised if batch is None else _need_rows(batch)
     order = sorted(chosen, key=lambda row: (len(ids[row]), ids[row], depth[row]))
     batches = _cut(order, rows, None if model.pads else ids)
@@ -130,7 +132,9 @@ def _cut(
     return tuple(map(tuple, batches))
 
 
-def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> int:
+def advise(
+    model: Any, longest: int, *, new: int = 0, every: bool = False, greedy: bool = False
+) -> int:
     """How many rows a batch should have: as many as pay, and as half of the free memory holds.
 
     Raises `SteerlabError` where not even one fits.
@@ -140,13 +144,20 @@ def advise(model: Any, longest: int, *, new: int = 0, every: bool = False) -> in
         longest: the tokens of the longest row.
         new: how many tokens will follow.
         every: whether the logits of every position are kept.
+        greedy: whether logits are only compared with each other.
     """
     pays = max(1, TOKENS // max(longest, 1)) if every else ROWS
-    return min(pays, fitting(model, longest, new=new, every=every))
+    return min(pays, fitting(model, longest, new=new, every=every, greedy=greedy))
 
 
 def fitting(
-    model: Any, longest: int, *, new: int = 0, every: bool = False, backward: bool = False
+    model: Any,
+    longest: int,
+    *,
+    new: int = 0,
+    every: bool = False,
+    greedy: bool = False,
+    backward: bool = False,
 ) -> int:
     """How many rows half of the free memory holds; raises `SteerlabError` where not even one.
 
@@ -155,9 +166,10 @@ def fitting(
         longest: the tokens of the longest row.
         new: how many tokens will follow.
         every: whether the logits of every position are kept.
+        greedy: whether logits are only compared with each other.
         backward: whether every block's activations are kept for gradients.
     """
-    need = row_bytes(model, longest, new=new, every=every, backward=backward)
+    need = row_bytes(model, longest, new=new, every=every, greedy=greedy, backward=backward)
     budget = (memory(model.device) - model.bytes) * SHARE
     if need > budget:
         raise SteerlabError(
@@ -170,16 +182,24 @@ def fitting(
 
 
 def row_bytes(
-    model: Any, length: int, *, new: int = 0, every: bool = False, backward: bool = False
+    model: Any,
+    length: int,
+    *,
+    new: int = 0,
+    every: bool = False,
+    greedy: bool = False,
+    backward: bool = False,
 ) -> int:
     """Estimated bytes of one row: its keys and values, the largest that a block holds at a time,
-    and its logits in float32.
+    and its logits.
 
     Args:
         model: what will run the row.
         length: tokens of the row.
         new: how many will follow; without any there is no cache.
         every: whether the logits of every position are kept.
+        greedy: whether logits are only compared with each other, as greedy decoding does, which
+            needs no copy of them in float32.
         backward: whether every block's activations are kept for gradients.
     """
     config = model.config
@@ -193,11 +213,13 @@ def row_bytes(
     item = torch.empty(0, dtype=model.dtype).element_size()
     cache = 2 * model.n_layers * key_heads * head_width * (length + new) * item  # keys and values
     scores = heads * length * length * 4  # attention scores, in float32
-    # The residual stream with its copies, and the MLP's gate, up projection and product.
-    block = length * (6 * width + 3 * mlp_width) * max(item, 4)
+    # The residual stream with its copies, which norms take in float32, and the MLP's gate, up
+    # projection and product in the model's dtype.
+    block = length * (6 * width * max(item, 4) + 3 * mlp_width * item)
     blocks = model.n_layers if backward else 1
-    # Each logit in the model's dtype, in float32, and once more in what is computed from it.
-    logits = (length if every else 1) * vocab * (item + 8)
+    # Each logit in the model's dtype and, where more is asked than which is the largest, in float32
+    # and once more in what is computed from it.
+    logits = (length if every else 1) * vocab * (item + (0 if greedy else 8))
     # Twice the cache: where rows leave it, the old one stays until the new one is written.
     return 2 * (cache if new else 0) + blocks * (scores + block) + logits
 

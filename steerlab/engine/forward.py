@@ -21,6 +21,7 @@ from torch import Tensor
 import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, EditStats
+from steerlab.edits.edit import need_edit
 from steerlab.engine.displacement import Displacement
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import pad
@@ -109,6 +110,8 @@ def _need(
     unsteered: bool,
 ) -> None:
     """Raise for what `rows_on` refuses."""
+    if edit is not None:
+        need_edit(edit)
     if unsteered and model.attachments:
         raise SteerlabError(
             "an edit is on the model already, so that it cannot be read as it is; leave the edit's "

@@ -17,6 +17,8 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]
         raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
     for layer in chosen:
         model.need_layer(layer)
+    if len(set(chosen)) < len(chosen):
+        raise SteerlabError(f"a layer stands twice in {chosen}; name each once")
     return chosen
 
 

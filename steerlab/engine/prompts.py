@@ -10,6 +10,7 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import code_of, language
 from steerlab.core.tokens import beginning, specials
@@ -164,17 +165,17 @@ def _instructions() -> dict[str, _Instruction]:
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each prompt, begun once as the tokenizer itself begins a text; a prompt
-    without tokens raises `SteerlabError`.
+    """The token ids of each prompt, begun once as the tokenizer itself begins a text.
 
     That is BOS as a rule, the end of a text for XGLM, and nothing for BLOOM, GPT-2 and Qwen: what
     a model never saw before a text is not put there. A text that begins with another special token,
-    as a chat's does, is left as it is.
+    as a chat's does, is left as it is. One string in place of the list, and a prompt without
+    tokens, raise `SteerlabError`.
     """
     begins = list(beginning(tokenizer))
     special = set(specials(tokenizer))
     encoded = []
-    for text in texts:
+    for text in need_texts(texts, "what reads texts"):
         ids = list(tokenizer(text, add_special_tokens=False).input_ids)
         if begins:
             brought = ids[: len(begins)] == begins  # as a template's text may, and more than once

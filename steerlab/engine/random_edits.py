@@ -1,6 +1,5 @@
-"""Edits in random directions that are as strong as a given one."""
+"""Edits in random directions that are exactly as strong as given ones."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,11 +10,12 @@ from torch import Tensor
 
 import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
-from steerlab.core.random import generator
-from steerlab.edits import OPERATORS, Edit, Part, record_of, stack
+from steerlab.edits import Edit, record_of, stack
+from steerlab.edits.twins import Twin, twin_of
 from steerlab.engine.forward import rows_on
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 # a scale fits at once where the dose is in proportion to it, as that of `add` and of one layer's
 # `ablate`
@@ -27,7 +27,7 @@ _CLOSE = 0.02  # of the dose that a control shall have
 def doses(
     model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, " edit"]:
-    """The mean dose ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
+    """The mean dose Σ ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
     0 for no edit."""
     model = load(model)
     ids = encode(model.tokenizer, texts)
@@ -53,46 +53,117 @@ def random_like(
 
     Same operators, layers and ranks. What is drawn is the twin in the operator's record
     (`edits.OPERATORS`): `add` takes a random vector of the same length, and so does `gate`, behind
-    the same gate; `ablate` and `push` a random subspace; `rotate` a random second axis;
-    `neuron_add`, `neuron_set` and `neuron_zero` as many random neurons, which get what the edit's
-    get. Length, fraction or angle is then scaled until the dose agrees within 2 %, since a random
-    direction holds less of the activations than a language's. What cannot reach the dose raises,
-    and so does an operator without a twin, with the reason that its record states.
+    the same gate; `ablate` and `push` a random subspace, `erase` a random projection, `conceptor` a
+    random ellipsoid; `rotate` a random second axis, `affine` a random axis; `overwrite` and the
+    operators of neurons as many random units, which get what the edit's get; those of latents read
+    them where they are and write elsewhere. Length, fraction or angle is then scaled until the dose
+    agrees within 2 %, since a random direction holds less of the activations than a language's.
+    What cannot reach the dose raises, and so does a function of your own; `equal_doses` has random
+    shifts for these.
     """
     model = load(model)
     if not edit.parts:
         raise SteerlabError(
             "there is no random control of an edit that does nothing; give one with parts"
         )
-    scale = 1.0
-    for _ in range(_TRIES):
-        twin = _drawn(edit, seed, scale)
-        wanted, reached = doses(model, texts, [edit, twin], batch=batch).tolist()
-        if abs(reached - wanted) <= _CLOSE * wanted:
-            return twin
-        scale *= wanted / reached if reached else math.inf
-        if not math.isfinite(scale):
-            break
-    raise SteerlabError(
-        f"no random edit reached the dose {wanted:.3g} (the last had {reached:.3g}); take a weaker "
-        "edit or fewer layers, or compare with controls.random"
-    )
-
-
-def _drawn(edit: Edit, seed: int, scale: float) -> Edit:
-    random = generator("random edit", seed)
-    return replace(edit, parts=tuple(_drawn_part(part, random, scale) for part in edit.parts))
-
-
-def _drawn_part(part: Part, random: torch.Generator, scale: float) -> Part:
-    record = record_of(part)
-    if record is None or record.twin is None:
-        reason = "it is your own function; draw one yourself" if record is None else record.no_twin
-        able = ", ".join(name for name, each in OPERATORS.items() if each.twin is not None)
+    twin_of(edit, Twin(seed))  # raises for what has no twin
+    [found] = _scaled(model, texts, [edit], [Twin(seed)], batch=batch)
+    twin, wanted, reached = found
+    if not _close(reached, wanted):
         raise SteerlabError(
-            f"there is no random control of the operator {part.operator!r}: {reason}. Only {able} "
-            "have one"
+            f"no random edit reached the dose {wanted:.3g} (the last had {reached:.3g}); take a "
+            "weaker edit or fewer layers, or compare with controls.random"
         )
-    # Drawn where the generator is, so that a seed means the same on every device.
-    tensors = {name: tensor.cpu() for name, tensor in part.tensors.items()}
-    return replace(part, tensors={**tensors, **record.twin(tensors, random, scale)})
+    return twin_of(edit, twin)
+
+
+def equal_doses(
+    model: Any,
+    texts: Sequence[str],
+    edits: Sequence[Edit],
+    *,
+    seeds: Sequence[int] = (0,),
+    batch: int | None = None,
+) -> list[tuple[Twin, ...]]:
+    """For each edit its random twins, one for each seed, that have its mean dose over the texts
+    within 2 %.
+
+    A twin is by the same operator in random directions of the same rank, scaled. Where that has no
+    twin, or cannot reach the dose, it is a shift along a random direction, and says so (`kind`).
+    `edits.twins.twin_of` makes the edit of one. Raises `SteerlabError` where no shift can reach the
+    dose either.
+
+    Args:
+        model: what `load` takes.
+        texts: the texts over which doses are equal.
+        edits: the edits; one without a part has no twins.
+        seeds: of what is drawn.
+        batch: the most rows that run together; by default as many as memory advises.
+    """
+    model = load(model)
+    pairs = [(number, seed) for number, edit in enumerate(edits) if edit.parts for seed in seeds]
+    found: dict[tuple[int, int], Twin] = {}
+    for kind in ("operator", "shift"):
+        waiting = [
+            pair
+            for pair in pairs
+            if pair not in found and (kind == "shift" or _has_twin(edits[pair[0]]))
+        ]
+        given = [edits[number] for number, _ in waiting]
+        starts = [Twin(seed, 1.0, kind) for _, seed in waiting]
+        for pair, (twin, wanted, reached) in zip(
+            waiting, _scaled(model, texts, given, starts, batch=batch), strict=True
+        ):
+            if _close(reached, wanted):
+                found[pair] = twin
+            elif kind == "shift":
+                raise SteerlabError(
+                    f"no random shift reached the dose {wanted:.3g} (the last had {reached:.3g}); "
+                    "take a weaker edit or fewer layers"
+                )
+    return [
+        tuple(found[number, seed] for seed in seeds) if edit.parts else ()
+        for number, edit in enumerate(edits)
+    ]
+
+
+def _has_twin(edit: Edit) -> bool:
+    records = [record_of(part) for part in edit.parts]
+    return all(record is not None and record.twin is not None for record in records)
+
+
+def _close(reached: float, wanted: float) -> bool:
+    return abs(reached - wanted) <= _CLOSE * wanted
+
+
+def _scaled(
+    model: Model,
+    texts: Sequence[str],
+    edits: Sequence[Edit],
+    twins: Sequence[Twin],
+    *,
+    batch: int | None = None,
+) -> list[tuple[Twin, float, float]]:
+    """(the twin of each edit, scaled until its dose is the edit's or no more can be tried; the
+    edit's dose; the twin's)."""
+    if not edits:
+        return []
+    widths = {site: model.width_of(site) for edit in edits for site in edit.sites}
+    wanted = doses(model, texts, edits, batch=batch).tolist()
+    twins = list(twins)
+    reached = [0.0] * len(edits)
+    waiting = list(range(len(edits)))
+    for _ in range(_TRIES):
+        made = [twin_of(edits[i], twins[i], widths=widths) for i in waiting]
+        for i, dose in zip(waiting, doses(model, texts, made, batch=batch).tolist(), strict=True):
+            reached[i] = dose
+        waiting = [i for i in waiting if not _close(reached[i], wanted[i]) and reached[i] > 0]
+        if not waiting:
+            break
+        last = list(twins)
+        for i in waiting:
+            twins[i] = replace(twins[i], scale=twins[i].scale * wanted[i] / reached[i])
+    else:
+        for i in waiting:  # the doses are those of the twins before
+            twins[i] = last[i]
+    return list(zip(twins, wanted, reached, strict=True))

@@ -14,6 +14,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, write_text
 from steerlab.studies.html import environment
 from steerlab.studies.main.page.account import describe_run
+from steerlab.studies.main.page.equal import chances, equal_costs
 from steerlab.studies.main.page.figures import read_figures
 from steerlab.studies.main.page.identifiers import identifiers
 from steerlab.studies.main.page.inference import by_language, doses, tests, untestable
@@ -53,6 +54,8 @@ def write_report(folder: Path) -> Path:
             tests=tests(summary),
             untestable=untestable(summary),
             doses=doses(summary),
+            costs=equal_costs(summary),
+            chances=chances(summary),
             by_language=by_language(summary),
             families=families(summary),
             figures=read_figures(folder / "figures"),
