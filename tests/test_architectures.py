@@ -48,6 +48,24 @@ def test_what_would_change_numbers_is_done_without(sweep, name, capsys):
     assert told in " ".join(capsys.readouterr().err.split())
 
 
+def test_what_runs_again_at_every_step_is_counted_once(sweep):
+    """GPT has no cache: its prompts and outputs run again for each token."""
+    from steerlab.engine.decoding import decode
+    from steerlab.engine.prompts import encode
+
+    model = sweep.made("openai-gpt")
+    edit = sweep.edit_of(model)[1]
+    prompts = [f"{text}\n" for text in sweep.TEXTS] * 2
+    found = decode(model, prompts, edit=edit, max_new_tokens=4, one_line=False)
+    assert not model.tried().caches
+    assert found.touched.prefill == {
+        1: sum(len(ids) - 1 for ids in encode(model.tokenizer, prompts))
+    }
+    # The last token of a row is not run any more, and one that ends a text is not counted.
+    assert found.touched.decode[1] <= sum(found.tokens)
+    assert found.touched.decode[1] >= sum(count - 1 for count in found.tokens)
+
+
 def test_a_masked_language_model_is_refused(sweep):
     found = sweep.check("xlm-roberta")
     assert found.outcome == "refused"
