@@ -143,7 +143,8 @@ def _says_so(file: Path) -> bool:
             return False
         # Files of before "steerlab" stood in them are known by what only they hold.
         return "steerlab" in content or (
-            content.get("format") == 1 and bool({"settings", "grid", "results"} & content.keys())
+            content.get("format") == 1
+            and bool({"settings", "grid", "results", "command"} & content.keys())
         )
     with file.open("rb") as opened:
         if ending in (".html", ".htm"):
