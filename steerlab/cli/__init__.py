@@ -10,6 +10,8 @@ from steerlab.cli import clas, files, importing, run, sweep
 from steerlab.cli.options import Verb
 from steerlab.core.errors import SteerlabError, note
 
+_GIVE_UP = ("strict", "surrogateescape")  # what a stream does about letters it cannot write
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and give its exit code.
@@ -43,7 +45,7 @@ def _write_whatever() -> None:
     """Let both streams write what their encoding does not have as escapes: a terminal of ASCII
     shall not cost the answer."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in _GIVE_UP:
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -279,6 +279,11 @@ def need_sound(path: Path, digest: str, labels: list[str]) -> None:
     if digest != _installed_digest():
         from steerlab.scores.lid_trial import try_out
 
+        if path.stat().st_size == _installed().stat().st_size:
+            raise SteerlabError(
+                f"{path} has the size of lid.176.ftz to the byte, and is not it: the copy is "
+                "damaged; fetch it again, or give none for the one that is installed"
+            )
         try_out(path, {label: _code(label) for label in labels})
 
 
