@@ -39,7 +39,7 @@ from steerlab.studies.clas.settings import Settings
 from steerlab.studies.clas.tables import markdown, show
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.cell import UNSTEERED
-from steerlab.sweeps.fits import fitted
+from steerlab.sweeps.fits import fitted, keep, kept
 from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.runner import Runner, Workers, run_locally
 
@@ -158,8 +158,8 @@ class Run:
                     if own == source and not files[fit].exists()
                 }
                 for name, fit_of_name in self._fitted(list(missing), source).items():
-                    fit_of_name.save(missing[name])
-        directions = {fit: Directions.load(file) for fit, file in files.items()}
+                    keep(fit_of_name, missing[name])
+        directions = {fit: kept(file, self.model) for fit, file in files.items()}
         first = self.settings.estimators[0]
         for fit in sorted({fit_name(first, source) for source in sources}):
             for seed, name in enumerate(random_names(fit)):
