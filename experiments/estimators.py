@@ -39,15 +39,15 @@ from steerlab.sweeps.runner import Runner
 OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
 SOURCE, LAYERS, STRENGTHS = "en", (1, 3, 5, 7), (0.5, 1.0, 1.5)
 DEV_LINES, TEST_LINES = 16, 48
-CONTROLS = ("random", "shuffled", "wrong")
+CONTROLS = ("random isotropic", "random covariance", "shuffled", "wrong")
 SHOWN = ("de", "ru", "ja")
 HEAD = """# Estimators
 
 Every estimator and variant with the operator `add` on the packaged model: layer ({layers}) and strength ({strengths}
 natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and {all}
 targets, n = {n} outputs a row; brackets are 95 % intervals over sentences, rows in italics are controls. `joint` is the
-share in the right language with the own sentence recognised among 32, by chrF; the dose is how far the edit moves an
-activation, over its length. Written by `python experiments/estimators.py`.
+share in the right language with the own sentence recognised among 32, by chrF; the dose is how far the edit moves the
+residual stream where it acts, over its length. Written by `python experiments/estimators.py`.
 """
 SPECTRA = """
 ## The spectrum of paired differences

@@ -8,6 +8,8 @@ import textwrap
 from html import unescape
 from pathlib import Path
 
+from headline_costs import at_equal_cost
+
 from steerlab.studies.html.formats import FIXED, probability
 from steerlab.studies.main.page.inference import power_note
 
@@ -110,6 +112,8 @@ Chosen {summary["choice"]}.
 {wrapped(text(power_note(summary)))}
 
 {along(summary["doses"])}
+
+{at_equal_cost(summary, NAMES)}
 
 Families, at layer {kin["layer"]}: the nearest neighbour of {kin["nearest_neighbour"]:.0%} of {kin["n"]} languages is of
 their own family ({p}, maximum over layers); from token unigrams alone {kin["unigram_nearest_neighbour"]:.0%}, from the
