@@ -26,7 +26,6 @@ from steerlab import estimate
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import column_mean, result
 from steerlab.core.corpus import Corpus
-from steerlab.core.files import write_json
 from steerlab.scores import faithful
 from steerlab.scores.chrf_pairs import chrf_pairs
 from steerlab.scores.faithful import copied, letters
@@ -44,6 +43,7 @@ from steerlab.sweeps.scoring import score_rows
 PAGE = Path(__file__).parents[1] / "docs" / "faithful.md"
 OUT = Path("build/faithful")  # what takes long is kept there
 SOURCE = "en"
+PACKAGED = "polyglot"  # what ratings call the model in the package
 # The run at two lengths: methods, their grid, the targets and the dev lines to choose on.
 METHODS, LAYERS, STRENGTHS = ("diffmean", "lda", "probe"), (1, 3, 5, 7), (0.5, 1.0, 1.5)
 TARGETS, DEV_LINES, LENGTHS = ("de", "fr", "ru", "ja"), 16, (32, 128)
@@ -320,7 +320,13 @@ def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
     rows = scored(rows.assign(split="test", truncated=rows.get("truncated", False)), texts)
     rows["not repetitive"] = -rows["repetition"]
     lines = texts.split("test")
-    judges: dict[str, Judge] = {"likelihood": Likelihood(lines)}
+    # Likelihood asks the model that wrote: of these that is the packaged one alone.
+    own = rows["model"] == PACKAGED
+    rows["likelihood"] = np.nan
+    if own.any():
+        likely = Likelihood(lines).rate(answers_of(rows[own]))
+        rows.loc[own, "likelihood"] = np.asarray(likely["rating"], dtype=float)
+    judges: dict[str, Judge] = {}
     if encoder is not None:
         every = len(lines) - 1
         judges["embeddings"] = Embeddings(lines, encoder, distractors=every)
@@ -330,8 +336,11 @@ def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
         rows[name] = np.asarray(found["rating"], dtype=float)
         if "cosine" in found:
             rows["cosine"] = found["cosine"]
-    scores = [name for name in RATED if name in rows]
     parts = {"all": rows} | {str(model): part for model, part in rows.groupby("model")}
+    scores = {
+        name: [score for score in RATED if score in part and part[score].notna().any()]
+        for name, part in parts.items()
+    }
     return {
         "rater": sorted(set(rows["rater"])),
         "counts": {
@@ -339,7 +348,7 @@ def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
             for name, part in parts.items()
         },
         "agreement": {
-            name: agreement_with_ratings(part, scores).to_dict("records")
+            name: agreement_with_ratings(part, scores[name]).to_dict("records")
             for name, part in parts.items()
         },
     }
@@ -635,7 +644,7 @@ def part(name: str, make_part: Callable[[], Any], *, anew: bool) -> Any:
     file = OUT / f"{name}.json"
     if anew:
         OUT.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"part": make_part()})
+        file.write_text(json.dumps({"part": make_part()}, indent=1), "utf-8")
     return json.loads(file.read_text("utf-8"))["part"] if file.exists() else None
 
 
