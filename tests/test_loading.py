@@ -79,6 +79,7 @@ def test_each_kind_of_folder_has_its_own_sentence(folder):
             },
             "has an encoder and a decoder",
         ),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "sees those after it"),
         ({"model_type": "clip"}, "'clip', which is no causal language model"),
         ({"model_type": "brand_new"}, "'brand_new', which this transformers does not know"),
         (

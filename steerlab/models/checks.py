@@ -90,22 +90,44 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
                 "update transformers, or take another model"
             )
         return
+    need_left_to_right(config, name)
+    registered = kind in CONFIG_MAPPING._extra_content  # by the user
+    if kind not in causal and not registered and not (brings_code and trust_remote_code):
+        raise SteerlabError(
+            f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
+        )
+
+
+def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
+    """Raise for a configuration of a model whose tokens see those after them, or that reads a
+    source with an encoder first."""
+    from transformers.models.auto import modeling_auto as known
+
+    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    kind = str(config.get("model_type") or "")
     made_as = " ".join(config.get("architectures") or ())
-    if kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not _decodes(kind, config):
+    masked = {*known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
+    if kind in masked and not _decodes(kind, config):
         raise SteerlabError(
             f"{name} is a masked language model ({kind}): each of its tokens sees those after it, "
             "so that it predicts and generates nothing; take a causal language model"
+        )
+    if any(part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)):
+        raise SteerlabError(
+            f"each token of {name} sees those after it (use_bidirectional_attention), so that it "
+            "predicts and generates nothing; take the causal language model"
         )
     if config.get("is_encoder_decoder") and (kind not in causal or "Conditional" in made_as):
         raise SteerlabError(
             f"{name} has an encoder and a decoder ({kind}), and steerlab reads decoders alone; "
             "take a causal language model"
         )
-    registered = kind in CONFIG_MAPPING._extra_content  # by the user
-    if kind not in causal and not registered and not (brings_code and trust_remote_code):
-        raise SteerlabError(
-            f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
-        )
+
+
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration, and that of its language model if it has one of its own."""
+    text = config.get("text_config")
+    return [config, text] if isinstance(text, Mapping) else [config]
 
 
 def _decodes(kind: str, config: Mapping[str, Any]) -> bool:

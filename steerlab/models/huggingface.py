@@ -114,13 +114,13 @@ class HuggingFaceModel(Model):
 
     @property
     def pads(self) -> bool:
-        return self._tried().pads
+        return self.tried(joining=False).pads
 
     @property
     def branches(self) -> bool:
-        return self._tried(joining=True).layout is not None
+        return self.tried().layout is not None
 
-    def _tried(self, *, joining: bool = False) -> Abilities:
+    def tried(self, *, joining: bool = True) -> Abilities:
         """What rows may do together; tried out once for what is not known of the architecture."""
         with self.turns.taken():
             found = self.abilities
@@ -263,7 +263,7 @@ class HuggingFaceModel(Model):
     def _run(
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
-        if cached and not self._tried().caches:
+        if cached and not self.tried(joining=False).caches:
             return self._rerun(ids, mask, past, last=last)
         # State-space models call their cache by another name.
         name = "cache_params" if "cache_params" in self._takes(self.hf) else "past_key_values"
@@ -331,7 +331,7 @@ class HuggingFaceModel(Model):
         return preallocate(past, room, rows)
 
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
-        layout = self._tried(joining=True).layout
+        layout = self.tried().layout
         if layout is None:
             raise SteerlabError(
                 f"the rows of {self.name} cannot join on the way through its blocks"

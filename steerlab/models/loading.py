@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.models.adapters import inside
-from steerlab.models.checks import need_causal
+from steerlab.models.checks import need_left_to_right
 from steerlab.models.data_packages import PACKAGES, unpacked_package
 from steerlab.models.gguf import ENDING, Unpacked, unpacked
 from steerlab.models.huggingface import HuggingFaceModel
@@ -123,7 +123,8 @@ def held(source: Any, tokenizer: Any) -> Model:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(tokenizer), trust_remote_code=False
         )
-    need_causal(config.to_dict(), name, trust_remote_code=True)
+    made_as = {"architectures": [type(hf).__name__]}
+    need_left_to_right(config.to_dict() | made_as, name)
     if hf.get_output_embeddings() is None:
         raise SteerlabError(
             f"{type(hf).__name__} has no head that predicts tokens; load it by AutoModelForCausalLM"
