@@ -1,5 +1,5 @@
-"""Outputs that were rated by reading them, which are kept with the package, and how far scores agree with
-them."""
+"""Outputs that were rated by reading them, kept with the package, and how far scores agree with
+the ratings."""
 
 import json
 from collections.abc import Callable, Sequence
