@@ -67,6 +67,11 @@ THRESHOLDS = (
     ("LONGEST", "length", "the source, then the reference", "below"),
     ("COPIED", "copied", "the source, then the reference", "below"),
 )
+# The texts that likelihood is asked about.
+JUDGED = (
+    *("the reference itself", "its words shuffled", "the source, then another sentence"),
+    *("another sentence", "the source"),
+)
 PASSING = 0.05  # of the hard negatives may pass the threshold that is there for them
 
 
@@ -220,9 +225,12 @@ def embedded(texts: Corpus, encoder: str) -> dict[str, Any]:
 
 
 def judged(texts: Corpus) -> dict[str, dict[str, Any]]:
-    """The share of hard negatives that judges pass, whatever language they are in."""
+    """The share of some hard negatives that judges pass, whatever language they are in; every other
+    sentence in two languages, since likelihood reads each output after 16 prompts."""
     rows = negatives(texts, "test")
-    rows = scored(rows[rows["target"].isin(TARGETS[:2])], texts)
+    kept = rows["sentence"].drop_duplicates().iloc[::2]
+    rows = rows[rows["target"].isin(TARGETS[:2]) & rows["kind"].isin(JUDGED)]
+    rows = scored(rows[rows["sentence"].isin(kept)], texts)
     lines = texts.split("test")
     for name, judge in (("retrieval", Retrieval(lines)), ("likelihood", Likelihood(lines))):
         rows[name] = np.asarray(judge.rate(answers_of(rows))["rating"]) > 0
@@ -619,8 +627,8 @@ def page(parts: dict[str, Any]) -> str:
         )
     if "judged" in parts:
         text += (
-            "\n## What the judges pass\n\nThe share rated 1, whatever language it is in, test lines in "
-            f"{' and '.join(TARGETS[:2])}. `likelihood` asks after which prompt the unsteered model "
+            "\n## What the judges pass\n\nThe share rated 1, whatever language it is in, half of the "
+            f"test lines in {' and '.join(TARGETS[:2])}. `likelihood` asks after which prompt the unsteered model "
             "finds an output likeliest: a copy of the source is that, and an output of the same "
             "model nearly is by construction.\n\n"
         )
