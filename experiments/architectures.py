@@ -11,6 +11,7 @@ import json
 import signal
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,13 +29,13 @@ from steerlab.engine.cross_entropy import cross_entropy
 from steerlab.engine.decoding import generate
 from steerlab.engine.prompts import encode
 from steerlab.models.huggingface import HuggingFaceModel
-from steerlab.models.loading import PACKAGED
+from steerlab.models.loading import PACKAGED, load
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 TEXTS = ("The weather is nice today.", "No.", "We eat bread with butter in the morning.")
 NEW = 5  # tokens of an output
 LAYERS = 4
-SECONDS = 60  # the most that one architecture may take
+SECONDS = 30  # of the processor, the most that one architecture may take
 PARAMETERS = 40_000_000  # the most that a tiny model may have
 # The sizes of a tiny model, by the names that configurations have for them.
 SIZES: dict[str, Any] = {
@@ -45,7 +46,7 @@ SIZES: dict[str, Any] = {
         "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers".split(),
         LAYERS,
     ),
-    **dict.fromkeys("encoder_layers num_decoder_layers vision_num_layers".split(), 2),
+    **dict.fromkeys("num_decoder_layers vision_num_layers".split(), 2),
     **dict.fromkeys(
         "num_attention_heads n_head n_heads num_heads decoder_attention_heads "
         "encoder_attention_heads".split(),
@@ -68,7 +69,8 @@ SIZES: dict[str, Any] = {
     ),
     **dict.fromkeys("n_group topk_group n_groups".split(), 1),
     **dict.fromkeys("n_shared_experts num_shared_experts moe_num_shared_experts".split(), 1),
-    **dict.fromkeys("qk_rope_head_dim rotary_dim".split(), 4),
+    "rotary_dim": 4,
+    "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8,
     "q_lora_rank": 16,
     "kv_lora_rank": 16,
@@ -89,13 +91,43 @@ SIZES: dict[str, Any] = {
 }
 
 
+WITHOUT = "right, more slowly"
+ORDER = ("right", WITHOUT, "refused", "wrong", "not built")
+HEAD = """# Models
+
+<!-- experiments/architectures.py writes this page -->
+
+Every causal language model of transformers {transformers}, made tiny and random ({layers} layers where it has as many as
+asked for, float32, one thread), and what the package says of it against the plain model, one text at a time, without
+padding, a cache or hooks: the means that `collect` reads at every layer but the last, cross-entropies, {new} tokens of
+{texts} texts decoded alone and in one batch, and rows under edits at every depth that share their prompts. Of {total}:
+{counts}. `python experiments/architectures.py` makes it again.
+
+- **right**: all of these are the plain model's, with rows that join on the way through the blocks.
+- **right, more slowly**: all of these are, but what the last column names would change numbers, so that the package does
+  without and says so once: rows of several lengths in a batch, a cache, or rows that join. It finds that out by trying it
+  on six tokens.
+- **refused**: a sentence says why, before any work.
+- **wrong**: some number is another; the last column says which.
+- **not built**: no small configuration was found, or the plain model itself does not run on text; nothing is known.
+
+Where a model is not listed (one with its own code, a new architecture), the same trial decides. Sites inside a block
+are told by sums in a pass of two tokens (see [Design](design.md)) and refused where nothing adds up, whatever this table
+says.
+
+| architecture | | |
+|---|---|---|
+"""
+
+
 @dataclass
 class Result:
     """What was found of an architecture: each check is "right", or what is wrong."""
 
     name: str
-    outcome: str = ""  # right, right without branching, refused, wrong, not built
+    outcome: str = ""  # one of ORDER
     why: str = ""
+    without: str = ""  # what the package does without
     checks: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -111,20 +143,52 @@ def tiny_config(name: str, **own: Any) -> Any:
 def _shrunk(config: Any, own: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a configuration like this one, but tiny; of its parts too."""
     small: dict[str, Any] = {}
-    for key, value in config.to_dict().items():
+    written = config.to_dict()
+    depths = {written.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers")} - {None}
+    for key, value in written.items():
         part = vars(config).get(key)
         if hasattr(part, "to_dict"):
-            small[key] = _shrunk(part, {})
-        elif key == "layer_types" and isinstance(value, list):
-            kinds = list(dict.fromkeys(value))  # every kind that the architecture has
-            small[key] = (kinds * LAYERS)[:LAYERS]
-        elif key in SIZES and (isinstance(value, int) or (value is None and key.endswith("_id"))):
+            small[key] = _shrunk(part, OWN.get(part.model_type, {}))
+        elif isinstance(value, list) and len(value) in depths:
+            kinds = list(dict.fromkeys(map(str, value)))  # every kind that the architecture has
+            first = [value[list(map(str, value)).index(kind)] for kind in kinds]
+            small[key] = (first * LAYERS)[:LAYERS]
+        elif key in SIZES and (isinstance(value, int) or (value is None and key in FILLED)):
             small[key] = SIZES[key]
+    if "kv_lora_rank" in written:  # all heads share what is compressed
+        small["num_key_value_heads"] = SIZES["num_attention_heads"]
     return small | own
 
 
+# What a configuration may leave open, and a tiny one has to say.
+FILLED = {
+    "num_experts_per_tok",
+    "head_dim",
+    "num_key_value_heads",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+}
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16, "mamba_n_groups": 1}
+_PER_LAYER = {"vocab_size_per_layer_input": 12288, "hidden_size_per_layer_input": 8}
 # What the sizes above do not fit.
-OWN: dict[str, dict[str, Any]] = {}
+OWN: dict[str, dict[str, Any]] = {
+    "bamba": {**_MAMBA, "attn_layer_indices": [1, 3]},
+    "bigbird_pegasus": {"attention_type": "original_full"},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
+    "gemma3n_text": {**_PER_LAYER, "num_kv_shared_layers": 2, "laurel_rank": 8},
+    "gemma4_text": {**_PER_LAYER, "num_kv_shared_layers": 0, "global_head_dim": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 8},
+    "granitemoehybrid": {**_MAMBA, "layer_types": ["mamba", "attention"] * 2},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1, "state_size": 16},
+    "reformer": {"is_decoder": True, "axial_pos_embds": False},
+    "xlm": {"n_words": 12288, "emb_dim": 32, "causal": True},
+    "xmod": {"default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1},
+}
 
 
 def made(name: str, **own: Any) -> HuggingFaceModel:
@@ -146,7 +210,9 @@ def made(name: str, **own: Any) -> HuggingFaceModel:
             else:
                 weight.copy_(noise / weight.shape[-1] ** 0.5)
     tokenizer = AutoTokenizer.from_pretrained(PACKAGED, padding_side="left")
-    return HuggingFaceModel(hf, tokenizer, name=name)
+    model = load(hf, tokenizer=tokenizer)
+    assert isinstance(model, HuggingFaceModel)
+    return model
 
 
 # ------------------------------------------------------------------------------ the plain model
@@ -190,7 +256,7 @@ def check(name: str, **own: Any) -> Result:
 def _check(result: Result, **own: Any) -> None:
     model = made(result.name, **own)
     ids = encode(model.tokenizer, [f"{text}\n" for text in TEXTS])
-    plain(model.hf, ids[0])  # one that does not run by itself is not built
+    plain(model.hf, ids[0])  # what does not run by itself is not built
     result.outcome = "wrong"
     checks = {
         "reading": lambda: reads(model, ids),
@@ -203,7 +269,9 @@ def _check(result: Result, **own: Any) -> None:
         result.checks[key] = run()
     wrong = {key: value for key, value in result.checks.items() if value != "right"}
     if not wrong:
-        result.outcome = "right" if model.branches else "right without branching"
+        abilities = model.tried()
+        result.without = abilities.why
+        result.outcome = WITHOUT if abilities.why else "right"
     result.why = "; ".join(f"{key}: {value}" for key, value in wrong.items())
 
 
@@ -299,13 +367,13 @@ def _at_most(seconds: int) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TimeoutError(f"it took more than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # of the processor, whatever else it does
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 # --------------------------------------------------------------------------------------- the page
@@ -318,29 +386,58 @@ def names() -> list[str]:
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
+def page(results: Sequence[Result]) -> str:
+    """The page of all results."""
+    from importlib.metadata import version
+
+    counts = Counter(result.outcome for result in results)
+    rows = [
+        f"| `{each.name}` | {each.outcome} | {_cell(each)} |"
+        for each in sorted(results, key=lambda each: (ORDER.index(each.outcome), each.name))
+    ]
+    return (
+        HEAD.format(
+            transformers=version("transformers"),
+            layers=LAYERS,
+            texts=len(TEXTS),
+            new=NEW,
+            total=len(results),
+            counts=", ".join(f"{counts[kind]} {kind}" for kind in ORDER if counts[kind]),
+        )
+        + "\n".join(rows)
+        + "\n"
+    )
+
+
+def _cell(result: Result) -> str:
+    """What a result's last column says, on one line."""
+    without = f"without {result.without}" if result.outcome == WITHOUT else ""
+    return (without or result.why).replace("|", "/").replace("\n", " ")[:300]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="architectures to check and print")
     parser.add_argument("--keep", type=Path, help="a folder of results; those there are not rerun")
-    parser.add_argument("--seconds", type=float, default=1e9, help="start none after so long")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    start = time.monotonic()
     results = []
     for name in arguments.only or names():
         file = arguments.keep and arguments.keep / f"{name}.json"
         if file and file.exists():
             results.append(Result(**json.loads(file.read_text("utf-8"))))
-        elif time.monotonic() - start < arguments.seconds:
-            results.append(check(name))
-            print(
-                f"{name}: {results[-1].outcome} ({results[-1].why}) {results[-1].seconds}",
-                flush=True,
-            )
-            if file:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(asdict(results[-1])), "utf-8")
+            continue
+        results.append(check(name))
+        print(
+            f"{name}: {results[-1].outcome} ({_cell(results[-1])}) {results[-1].seconds}",
+            flush=True,
+        )
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(asdict(results[-1])), "utf-8")
+    if not arguments.only:
+        PAGE.write_text(page(results), "utf-8")
 
 
 if __name__ == "__main__":

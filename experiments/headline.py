@@ -8,6 +8,8 @@ import textwrap
 from html import unescape
 from pathlib import Path
 
+from headline_costs import at_equal_cost
+
 from steerlab.studies.html.formats import FIXED, probability
 from steerlab.studies.main.page.identifiers import identifiers_note
 from steerlab.studies.main.page.inference import power_note
@@ -28,8 +30,11 @@ NAMES = {
 }
 
 
-def triple(value: list[float] | None) -> str:
-    return "" if value is None else f"{value[0]:.2f} [{value[1]:.2f}, {value[2]:.2f}]"
+def triple(value: list[float] | None, *, digits: int = 2) -> str:
+    if value is None:
+        return ""
+    middle, low, high = (f"{part:.{digits}f}" for part in value)
+    return f"{middle} [{low}, {high}]"
 
 
 def text(html: str) -> str:
@@ -70,15 +75,21 @@ def along(doses: dict) -> str:
 
 def table(summary: dict) -> str:
     lines = [
-        "| method | layer | strength | joint | LFS | relevance | bits per byte, ratio | dose |"
+        "| method | layer | strength | joint | of the ceiling | faithful | chrF++ | LFS | relevance "
+        "| bits per byte, ratio | dose |"
     ]
-    lines.append("|---" * 8 + "|")
+    lines.append("|---" * 11 + "|")
     for name, row in summary["results"].items():
         setting = (
             ["", ""] if row["operator"] == "none" else [str(row["layer"]), f"{row['strength']:g}"]
         )
         scores = [
-            triple(row.get(key)) for key in ("joint", "lfs", "relevance", "bits_per_byte_ratio")
+            triple(row.get("joint")),
+            # An interval of it would be that of joint, on another scale.
+            f"{row['joint_of_ceiling'][0]:.2f}",
+            triple(row.get("faithful")),
+            triple(row.get("chrfpp"), digits=1),
+            *(triple(row.get(key)) for key in ("lfs", "relevance", "bits_per_byte_ratio")),
         ]
         label = NAMES.get(name, f"*{name}*")
         lines.append("| " + " | ".join([label, *setting, *scores, f"{row['dose']:.2f}"]) + " |")
@@ -96,11 +107,14 @@ def table(summary: dict) -> str:
     less = wrapped(
         f"DiffMean's joint less each control's: {less}. The other methods less DiffMean: {among}."
     )
+    ceiling = next(row["ceiling"][0] for row in summary["results"].values())
     return f"""
 `make run`: {summary["model"]}, {summary["source"]} to {len(summary["targets"])} languages, {summary["n_sentences"]}
 test sentences, {summary["n_outputs"]} outputs a method, {summary["seconds"]:.0f} seconds and
 {summary["peak_rss_bytes"] / 2**30:.1f} GiB on two cores. Chance for relevance is {summary["chance"]:.3f};
-controls in italics; brackets are 95 % intervals.
+controls in italics; brackets are 95 % intervals. `joint` is right language, own sentence
+recognised; `of the ceiling` is over the references' own {ceiling:.3f}; outputs have at most
+{summary.get("new_tokens", 32)} tokens.
 Chosen {summary["choice"]}.
 
 {chr(10).join(lines)}
@@ -112,6 +126,8 @@ Chosen {summary["choice"]}.
 {wrapped(text(identifiers_note(summary)))}
 
 {along(summary["doses"])}
+
+{at_equal_cost(summary, NAMES)}
 
 {wrapped("Families. " + text(families_note(summary)))}
 """

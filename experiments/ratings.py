@@ -27,7 +27,7 @@ KEPT = Path(__file__).parents[1] / "steerlab" / "data" / "ratings"
 SHOWN = ["id", "sentence", "reference", "target", "output", "rating"]
 # What a judge is given, and what says where an output is from.
 DRAWN = ["method", "operator", "layer", "strength", "source", "target", "sentence"]
-DRAWN += ["prompt", "question", "reference", "output"]
+DRAWN += ["prompt", "question", "reference", "output", "truncated"]
 RATINGS = ("0", "1", "2")
 
 
@@ -77,7 +77,8 @@ def draw(folder: Path, halves: list[str], *, count: int, seed: int) -> None:
         name, form_name, run = half.split(":", 2)
         # So that a count that cannot be divided is met all the same.
         share = count * (number + 1) // len(halves) - count * number // len(halves)
-        drawn = stratified(outputs(Path(run)), share, rng)[DRAWN]
+        drawn = stratified(outputs(Path(run)), share, rng)
+        drawn = drawn[[name for name in DRAWN if name in drawn]]  # older rows lack the last
         parts.append(drawn.assign(model=name, form=form_name))
     mixed = pd.concat(parts, ignore_index=True)
     mixed = mixed.iloc[rng.permutation(len(mixed))].reset_index(drop=True)

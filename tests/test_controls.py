@@ -80,6 +80,39 @@ def test_seeds_repeat_and_differ() -> None:
         assert not torch.equal(one[name].vectors, other[name].vectors)
 
 
+def between_targets(fitted: Directions) -> torch.Tensor:
+    """The cosines of the directions from English to each two other languages, at each layer."""
+    units = torch.stack([fitted.between("en", target).unit for target in LANGS[1:]])
+    pairs = torch.triu_indices(len(units), len(units), offset=1)
+    return (units[pairs[0]] * units[pairs[1]]).sum(-1)
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "covariance"])
+@pytest.mark.parametrize("fit_of", [None, "en"])
+def test_random_directions_to_two_targets_share_no_vector(kind: str, fit_of: str | None) -> None:
+    """Each is drawn by itself; as differences of the languages' vectors they would have cosines of
+    one half."""
+    fitted, even = directions(source=fit_of), torch.eye(WIDTH).expand(len(LAYERS), WIDTH, WIDTH)
+    covariance = even if kind == "covariance" else None
+    source = None if fit_of else "en"
+
+    def drawn(seed: int) -> Directions:
+        return controls.random(fitted, seed=seed, source=source, covariance=covariance)
+
+    cosines = torch.stack([between_targets(drawn(seed)) for seed in range(10)])
+    assert abs(float(cosines.mean())) < 0.03
+    assert float(cosines.abs().max()) < 4 / WIDTH**0.5
+    control = drawn(0)
+    for target in LANGS[1:]:
+        assert torch.equal(control.between("en", target).gap, fitted.between("en", target).gap)
+    with pytest.raises(SteerlabError, match="fitted from 'en' only"):
+        control.between("de", "es")
+    shared = between_targets(controls.random(directions(), seed=0, covariance=covariance))
+    assert float(shared.mean()) == pytest.approx(0.5, abs=0.1), "without a source they share it"
+    with pytest.raises(SteerlabError, match="there is no 'pl' among en de es fr ja; give the"):
+        controls.random(fitted, seed=0, source="pl")
+
+
 def test_the_two_kinds_of_random_share_no_draws() -> None:
     """With equal variances along every axis they would be the same vectors."""
     fitted, even = directions(), torch.eye(WIDTH).expand(len(LAYERS), WIDTH, WIDTH)

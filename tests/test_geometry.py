@@ -1,6 +1,7 @@
 """Kinship is found where it was planted, and as seldom as chance has it where it was not."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,25 @@ def test_beyond_pays_for_the_choice_of_a_layer() -> None:
     many = beyond(split([chosen, *noise], langs), other)
     assert (one.difference, one.layer) == (many.difference, many.layer)
     assert many.p > one.p == 1 / 8
+
+
+def test_beyond_takes_the_largest_of_the_layers_in_every_pattern() -> None:
+    """Both layers and the comparison drawn at random, p counted pattern by pattern."""
+    random = np.random.default_rng(0)
+    langs, p_values = list("abcdef"), set()
+    for _ in range(10):
+        hits = random.integers(0, 2, size=(2, 6)).tolist()
+        other = random.integers(0, 2, size=6)
+        patterns = list(product([1, -1], repeat=6))
+        largest = [
+            max((np.array(pattern) * (row - other)).sum() for row in np.array(hits))
+            for pattern in patterns
+        ]
+        expected = np.mean([value >= largest[0] for value in largest])
+        found = beyond(split(hits, langs), split([other.tolist()], langs))
+        assert found.p == pytest.approx(expected)
+        p_values.add(found.p)
+    assert len(p_values) > 3
 
 
 def test_beyond_of_many_languages_draws_patterns_and_refuses_others() -> None:

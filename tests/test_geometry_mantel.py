@@ -208,3 +208,28 @@ def test_matrices_that_do_not_fit_are_refused() -> None:
         mantel(of, {"x": same(list("abcdef"))})
     with pytest.raises(SteerlabError, match="'x' is a sum of the others"):
         mantel(of, {"x": other}, given={"y": 2 * other + 1})
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("damage", ["lower", "NaN", "infinity", "one pair"])
+def test_what_is_no_distance_is_refused_on_both_sides(damage: str, scale: float) -> None:
+    """Of each pair one triangle is read, so that the other one must say the same."""
+    rng = np.random.default_rng(0)
+    half = rng.random((3, 7, 7))
+    whole = scale * (half + half.transpose(0, 2, 1))
+    other = rng.random((7, 7))
+    other = other + other.T
+    sound = mantel(whole, {"x": other}, permutations=19)
+    assert np.isfinite(sound["r"]).all()
+    rounded = whole * (1 + 1e-7 * half)
+    assert np.allclose(mantel(rounded, {"x": other}, permutations=19)["r"], sound["r"], atol=1e-4)
+    broken = whole.copy()
+    if damage == "lower":
+        broken[1] = np.triu(broken[1])
+    else:
+        broken[1, 4, 2] = {"NaN": np.nan, "infinity": np.inf, "one pair": 3 * scale}[damage]
+    for test in (mantel, regression):
+        with pytest.raises(SteerlabError, match="at index 1 are not symmetric and finite, and"):
+            test(broken, {"x": other}, permutations=19)
+        with pytest.raises(SteerlabError, match="'x' is not symmetric and finite"):
+            test(whole, {"x": broken[1]}, permutations=19)

@@ -18,7 +18,7 @@ from steerlab.scores.identifiers import (
     second_identifier,
     with_opinions,
 )
-from steerlab.scores.langid import identifier
+from steerlab.scores.langid import Identifier, identifier
 
 TEXTS = corpus(langs=["en", "de", "es"]).split("test")
 
@@ -56,6 +56,28 @@ def test_columns_are_those_of_both_identifiers(rows: pd.DataFrame) -> None:
     assert whole["joint_second"].tolist() == joint.tolist()
     pd.testing.assert_frame_equal(made["b"], whole.head(5))
     assert "language_second" not in rows, "the rows that were given stay as they are"
+
+
+class Even(Identifier):
+    """Names every text German, each with the same probability."""
+
+    name, languages = "even", frozenset(["de"])
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def _weigh(self, lines: list[str]) -> list[tuple[str, float]]:
+        return [("de", self.probability)] * len(lines)
+
+
+def test_half_is_probable_and_less_is_not() -> None:
+    row = {"output": "Ja.", "target": "de", "language": "de", "in_language": True, "relevant": True}
+    rows = pd.DataFrame([row])
+    for probability, probable in ((0.5, True), (0.499, False)):
+        made = with_opinions({"a": rows}, Even(probability), None)["a"]
+        assert made["in_language_probable"].tolist() == [probable]
+        wrong = with_opinions({"a": rows.assign(in_language=False)}, Even(probability), None)["a"]
+        assert wrong["in_language_probable"].tolist() == [False]
 
 
 def test_summaries_have_the_shares_by_both(rows: pd.DataFrame) -> None:

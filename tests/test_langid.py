@@ -257,9 +257,11 @@ def test_a_classifier_of_something_else_is_refused(tmp_path: Path) -> None:
         identifier(path)
 
 
-def test_one_string_is_not_a_list_of_texts() -> None:
-    with pytest.raises(SteerlabError, match=r"takes a list of texts.*wrap it"):
-        identifier().identify("hello")
+def test_one_string_has_one_answer() -> None:
+    assert identifier().identify(CORPUS["hu"][0]) == "hu"
+    assert identifier().identify("") == "none"
+    with pytest.raises(SteerlabError, match=r"weigh takes a list of texts.*wrap it"):
+        identifier().weigh("hello")
 
 
 def test_probabilities_come_with_the_labels() -> None:

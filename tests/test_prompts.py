@@ -163,3 +163,56 @@ def test_padding_stands_on_the_left(padding: int | None) -> None:
     fill = padding or 0
     assert tokens.tolist() == [[1, 2, 3], [fill, fill, 4]]
     assert mask.tolist() == [[True, True, True], [False, False, True]]
+
+
+# ------------------------------------------------------------------- as the tokenizer itself begins
+
+
+def beginning_with(*tokens: str) -> Any:
+    """The packaged tokenizer, putting other tokens before a text than its BOS."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = copy.deepcopy(POLYGLOT)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<go>"]})
+    numbers = [(token, tokenizer.convert_tokens_to_ids(token)) for token in tokens]
+    single = " ".join([*tokens, "$A"])
+    tokenizer.backend_tokenizer.post_processor = (
+        TemplateProcessing(single=single, special_tokens=numbers) if tokens else None
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("tokens", [(), ("</s>",), ("<s>",), ("<go>", "<s>")])
+def test_a_text_begins_as_the_tokenizer_itself_begins_it(tokens: tuple[str, ...]) -> None:
+    """XGLM has BOS and begins with the end of a text, BLOOM has it and begins with nothing."""
+    tokenizer = beginning_with(*tokens)
+    texts = ["It rains.\n", "Идёт дождь.\n"]
+    assert encode(tokenizer, texts) == tokenizer(texts).input_ids
+    assert encode(tokenizer, texts)[0][: len(tokens)] == tokenizer.convert_tokens_to_ids([*tokens])
+
+
+def test_a_chat_is_exactly_its_template() -> None:
+    """Phi-3's begins with no BOS, though its tokenizer has one."""
+    tokenizer = beginning_with("<s>")
+    template = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    for start in ("", "<s>"):
+        tokenizer.chat_template = start + template
+        text = prompt(tokenizer, "chat", "It rains.")
+        exact = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "It rains."}], tokenize=True, return_dict=False
+        )
+        assert encode(tokenizer, [text]) == [exact]
+
+
+def test_thinking_is_off_and_may_be_asked_for() -> None:
+    asked = "enable_thinking is not defined or enable_thinking"
+    thinks = f"{{{{ messages[0]['content'] }}}}{{% if {asked} %}}<think>{{% endif %}}"
+    tokenizer = chatty(thinks)
+    assert prompt(tokenizer, "chat", "Hi") == "Hi"
+    assert prompt(tokenizer, "chat", "Hi", template={"enable_thinking": True}) == "Hi<think>"
+
+
+def test_a_template_that_raises_is_a_sentence() -> None:
+    tokenizer = chatty("{{ raise_exception('no user here') }}")
+    with pytest.raises(SteerlabError, match="refuses a user's message .no user here.; use the"):
+        prompt(tokenizer, "chat", "Hi")

@@ -12,6 +12,7 @@ import pytest
 from steerlab.analysis.choices import choose, halves
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.studies.design import AT_METHOD, OWN_CHOICE
 from steerlab.studies.main.run import RunResult, run
 from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.study import Study
@@ -23,7 +24,8 @@ KEYS = (
 )
 RESULT = "operator layer strength dose joint lfs relevance score bits_per_byte_ratio"
 TRIPLES = "joint lfs relevance score bits_per_byte_ratio".split()
-CONTROLS = {"unsteered", "random", "shuffled", "wrong", "prompt"}
+STEERED = ("random isotropic", "random covariance", "shuffled", "wrong")
+CONTROLS = {"unsteered", *STEERED, "prompt"}
 LANGS = ("en", "de", "es", "ru", "fr", "pl", "it", "uk")
 
 
@@ -82,7 +84,7 @@ def test_the_summary_has_its_form(summary):
 
 def test_every_comparison_of_the_table_is_tested_in_one_family(summary):
     told = summary["tests"]
-    assert (told["comparisons"], told["sentences"], told["least"]) == (5, 4, 1 / 8)
+    assert (told["comparisons"], told["sentences"], told["least"]) == (6, 4, 1 / 8)
     assert set(told["pairs"]) == {"diffmean"}
     assert set(told["pairs"]["diffmean"]) == CONTROLS
     for name, item in told["pairs"]["diffmean"].items():
@@ -201,8 +203,50 @@ def test_controls_have_the_dose_of_the_method(summary, rows):
         & (rows["split"] == "dev")
     ]
     doses = at_cell.groupby("method")["dose"].mean()
-    for name in ("random", "shuffled", "wrong"):
+    for name in STEERED:
         assert doses[name] == pytest.approx(doses["diffmean"], rel=0.15)
+
+
+def test_controls_are_shown_at_both_of_their_chances(folder, summary, rows):
+    """The weaker one too, in the summary and on the page."""
+    chosen = summary["results"]["diffmean"]
+    assert set(summary["controls"]) == set(STEERED)
+    for name, variants in summary["controls"].items():
+        assert set(variants) == {AT_METHOD, OWN_CHOICE}
+        there = variants[AT_METHOD]
+        assert (there["layer"], there["strength"]) == (chosen["layer"], chosen["strength"])
+        part = rows[(rows["split"] == "test") & (rows["method"] == name)]
+        part = part[(part["layer"] == there["layer"]) & (part["strength"] == there["strength"])]
+        assert there["joint"][0] == pytest.approx(part["joint"].mean())
+        best = max(each["joint"][0] for each in variants.values())
+        shown = summary["results"][name]
+        assert shown["joint"][0] == best == variants[shown["variant"]]["joint"][0]
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Controls at both of their chances" in page
+    assert page.count(f"<td>{AT_METHOD.replace(chr(39), '&#39;')}") == len(STEERED)
+
+
+def test_removal_has_a_random_control_of_its_own_dose(rows):
+    """The same fraction of a random direction is another dose."""
+    removal = rows[rows["method"].str.startswith("removal")]
+    doses = removal.groupby(["method", "strength"])["dose"].mean()
+    for fraction in (0.5, 1.0):
+        own = doses["removal ablate", fraction]
+        assert doses["removal random, equal dose", fraction] == pytest.approx(own, rel=0.06)
+        for name in ("isotropic", "covariance"):
+            assert doses[f"removal random {name}", fraction] < 0.6 * own
+    twins = removal.loc[removal["method"] == "removal random, equal dose", "twin"]
+    assert twins.str.match(r"random operator × \d").all()
+    assert twins.nunique() > 5
+    assert set(removal.loc[removal["method"] == "removal ablate", "twin"]) == {""}
+    assert set(rows["site"]) == {"resid_post", ""}
+
+
+def test_methods_at_one_cost_are_the_main_one_alone_where_there_is_no_other(summary):
+    for cost in ("dose", "bits_per_byte_ratio"):
+        found = summary["equal"][cost]
+        assert found["methods"].keys() == {"diffmean"}
+        assert found["methods"]["diffmean"]["joint"] == summary["results"]["diffmean"]["joint"]
 
 
 def test_tables_say_the_same(folder, rows):
@@ -281,7 +325,7 @@ def test_a_cell_that_failed_stops_the_run_and_is_said(tmp_path, small, tiny, mon
         model=str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True
     )
     with pytest.raises(
-        SteerlabError, match=r"4 of 16 cells failed, the first with: .*no such luck.*run again"
+        SteerlabError, match=r"4 of 20 cells failed, the first with: .*no such luck.*run again"
     ):
         run(settings, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "summary.json").exists()

@@ -355,6 +355,11 @@ def test_the_two_best_methods_are_told_apart_by_so_many_sentences() -> None:
     assert 40 < found["needed"] < 80
     assert two_best(tables, ["lda", "twin"]) is None
     assert two_best({"a": tables["lda"]}, ["a"]) is None
+    # The mean decides, and not how many outputs there are of a sentence.
+    more = pd.concat([tables["diffmean"], tables["diffmean"].assign(target="fr")])
+    by_mean = two_best({"a": more, "b": tables["lda"]}, ["a", "b"])
+    assert by_mean is not None
+    assert by_mean["best"] == "b"
     other = tables["lda"].assign(output="Nein.")
     same = two_best({"a": tables["lda"], "b": other}, ["a", "b"])
     assert same == {"best": "a", "next": "b", "difference": 0.0, "needed": None}

@@ -5,8 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steerlab.analysis.clustered import clustered_mean
+from steerlab.analysis.comparisons import comparisons
 from steerlab.analysis.intervals import by_sentence, harmonic_by_sentence, paired_difference
 from steerlab.analysis.results import difference, outputs, result
+from steerlab.analysis.tests import over_seeds, paired_test
 from steerlab.core.errors import SteerlabError
 
 SENTENCES, TARGETS, SEEDS, SHARE = 60, 4, 5, 0.3
@@ -43,6 +46,64 @@ def test_the_interval_covers_other_seeds_and_sentences_alone_do_not() -> None:
     assert np.mean(both) > 0.92
     assert np.mean(paired) > 0.92
     assert np.mean(harmonic) > 0.92
+
+
+def test_p_covers_other_seeds_and_signs_of_sentences_do_not() -> None:
+    """A control that over all seeds is as good as the method: its five seeds are by luck not."""
+    rng = np.random.default_rng(3)
+    alone, both = [], []
+    for _ in range(150):
+        values, method = control(rng, 0.2), rng.random(len(ROWS)) < SHARE
+        sides = (method, ROWS, values, ROWS)
+        alone.append(paired_test(*sides, draws=199).p)
+        both.append(paired_test(*sides, b_seeds=SEED, draws=199).p)
+        assert both[-1] >= alone[-1]
+        assert paired_test(values, ROWS, method, ROWS, a_seeds=SEED, draws=199).p >= both[-1] - 0.1
+    assert np.mean(np.array(alone) <= 0.05) > 0.15, "the negative control: signs of sentences"
+    assert np.mean(np.array(both) <= 0.05) < 0.08
+
+
+def test_a_method_far_above_a_control_of_seeds_is_still_found() -> None:
+    rng = np.random.default_rng(4)
+    values, method = control(rng, 0.05), rng.random(len(ROWS)) < 0.9
+    assert paired_test(method, ROWS, values, ROWS, b_seeds=SEED).p < 0.005
+
+
+def test_one_seed_leaves_p_as_it_is() -> None:
+    rng = np.random.default_rng(5)
+    values, method = control(rng, 0.2), rng.random(len(ROWS)) < SHARE
+    sides = (method, ROWS, values, ROWS)
+    plain = paired_test(*sides, draws=199)
+    one = np.zeros(len(ROWS), int)
+    assert paired_test(*sides, a_seeds=one, b_seeds=one, draws=199) == plain
+    flat = np.ones(len(ROWS))
+    assert paired_test(flat, ROWS, flat, ROWS, b_seeds=SEED, draws=199).p == 1.0
+
+
+def test_the_p_over_seeds_is_that_of_the_interval() -> None:
+    """The 1 - p interval of Student's t ends at 0."""
+    rng = np.random.default_rng(6)
+    values, method = control(rng, 0.2) * 3.0, rng.random(len(ROWS)) * 2
+    first = clustered_mean(method, ROWS)
+    second = clustered_mean(values, ROWS, control_seeds=SEED)
+    p = over_seeds(first, second)
+    interval = paired_difference(method, ROWS, values, ROWS, b_seeds=SEED, level=1 - p)
+    assert min(abs(end) for end in interval[1:]) == pytest.approx(0, abs=1e-9)
+    assert over_seeds(first, first) == 0.0
+
+
+def test_comparisons_take_the_seeds_of_their_rows() -> None:
+    rng = np.random.default_rng(7)
+    table = pd.DataFrame({"sentence": ROWS, "target": np.tile(list("abcd"), SENTENCES)})
+    method = table.assign(seed=0, joint=rng.random(len(ROWS)) < 0.45)
+    seeded = table.assign(seed=SEED, joint=control(rng, 0.2))
+    with_seeds = comparisons({"m": method, "c": seeded}, [("m", "c")], family="one")
+    without = comparisons({"m": method, "c": seeded.assign(seed=0)}, [("m", "c")], family="one")
+    p = with_seeds["pairs"]["m"]["c"]["p"]
+    assert p > without["pairs"]["m"]["c"]["p"]
+    first = clustered_mean(method["joint"].to_numpy(), ROWS)
+    second = clustered_mean(seeded["joint"].to_numpy(), ROWS, control_seeds=SEED)
+    assert p == over_seeds(first, second)
 
 
 def test_seeds_that_do_not_differ_cost_little() -> None:

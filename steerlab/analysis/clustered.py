@@ -230,6 +230,12 @@ def student_difference(
     """Student's interval of the difference of two means with this covariance."""
     if 1 in Counter(a.groups).values():
         return math.nan, math.nan
+    return student_limits(a.value - b.value, *spread_of_difference(a, b, shared), level)
+
+
+def spread_of_difference(a: ClusteredMean, b: ClusteredMean, shared: float) -> tuple[float, float]:
+    """The variance of the difference of two means with this covariance, and its degrees of
+    freedom."""
     variance = a.variance + b.variance - 2 * shared
     sentences = float(len(a.groups) - len(set(a.groups)))
     freedom = sentences
@@ -237,7 +243,7 @@ def student_difference(
     if variance > 0 and min(a.freedom, b.freedom) < sentences:
         parts = a.variance**2 / a.freedom + b.variance**2 / b.freedom
         freedom = min(sentences, (a.variance + b.variance) ** 2 / parts)
-    return student_limits(a.value - b.value, variance, freedom, level)
+    return variance, freedom
 
 
 def _limits_of_share(mean: ClusteredMean, level: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from steerlab.analysis.choices import choose_each, held_out
 from steerlab.analysis.intervals import by_sentence
-from steerlab.analysis.results import outputs
+from steerlab.analysis.results import SEED, outputs
 from steerlab.analysis.sentences import matched
 from steerlab.analysis.tests import (
     ALPHA,
@@ -163,6 +163,8 @@ def _test(a: pd.DataFrame, b: pd.DataFrame, value: str, draws: int, seed: int) -
         a["sentence"].to_numpy(),
         b[value].to_numpy(float),
         b["sentence"].to_numpy(),
+        a_seeds=a[SEED].to_numpy() if SEED in a else None,
+        b_seeds=b[SEED].to_numpy() if SEED in b else None,
         draws=draws,
         seed=seed,
     )

@@ -61,6 +61,7 @@ def result(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Any]:
         "layer": int(first["layer"]),
         "strength": float(first["strength"]),
         "dose": float(rows["dose"].mean()),
+        "displacement": _displacement(rows),
         **intervals,
         **_of_ceiling(intervals),
         "n": len(rows),
@@ -75,6 +76,13 @@ def _of_ceiling(intervals: Mapping[str, list[float]]) -> dict[str, list[float]]:
     if not ceiling:
         return {}
     return {"joint_of_ceiling": [value / ceiling for value in intervals["joint"]]}
+
+
+def _displacement(rows: pd.DataFrame) -> float | None:
+    """The mean of the rows that have one; None where none has, and in rows of older versions."""
+    if "displacement" not in rows or not np.isfinite(rows["displacement"].to_numpy(float)).any():
+        return None
+    return float(rows["displacement"].mean())
 
 
 def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:

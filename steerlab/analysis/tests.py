@@ -10,9 +10,9 @@ method wins much on a few sentences and loses a little on many) sign flips are e
 nearly so for many sentences, as `sign_flips` says; `paired_test(..., studentised=True)` assumes no
 symmetry. docs/coverage.md shows how often both reject what is no difference.
 
-The seeds of a control are taken as they are: each sentence counts once with the seeds that it was
-run with, and p says nothing of other seeds. Intervals do (`intervals.paired_difference`), so that a
-difference from a control has to stand by its interval too.
+Signs of sentences take the seeds of a control as they are, and say nothing of other seeds. Where
+the seeds of the rows are given, p is therefore at least that of Student's t over sentences and
+seeds (`over_seeds`), whose variance is that of the intervals.
 """
 
 import math
@@ -24,7 +24,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from steerlab.analysis.sentences import gather, matched
+from steerlab.analysis.clustered import (
+    ClusteredMean,
+    clustered_mean,
+    covariance,
+    spread_of_difference,
+)
+from steerlab.analysis.sentences import SAME, gather, matched
 from steerlab.core.errors import SteerlabError
 
 Array = NDArray[Any]
@@ -79,6 +85,8 @@ def paired_test(
     b_values: Array,
     b_sentences: Array,
     *,
+    a_seeds: Array | None = None,
+    b_seeds: Array | None = None,
     draws: int = DRAWS,
     seed: int = 0,
     studentised: bool = False,
@@ -94,6 +102,8 @@ def paired_test(
         a_sentences: the sentence of each, `[row]`.
         b_values: the scores of the other side, with rows of its own.
         b_sentences: the sentence of each of these.
+        a_seeds: which of a control's seeds gave each row of a, `[row]`: p then covers other seeds.
+        b_seeds: the same of b. The seeds of two sides are taken to be different ones.
         draws: how many sign patterns to draw, unless there are no more than these.
         seed: decides the draws.
         studentised: take `studentised_bootstrap` instead, which needs no symmetry.
@@ -103,6 +113,10 @@ def paired_test(
     differences = a.each - b.each
     test = studentised_bootstrap if studentised else sign_flips
     p = test(differences, draws=draws, seed=seed)
+    if a_seeds is not None or b_seeds is not None:
+        first = clustered_mean(a_values, a_sentences, control_seeds=a_seeds)
+        second = clustered_mean(b_values, b_sentences, control_seeds=b_seeds)
+        p = max(p, over_seeds(first, second))
     return Paired(
         difference=float(differences.mean()),
         p=p,
@@ -145,6 +159,24 @@ def sign_flips(
         rng=seed,
     )
     return float(test.pvalue)
+
+
+def over_seeds(a: ClusteredMean, b: ClusteredMean) -> float:
+    """The two-sided p-value of no difference by Student's t, over sentences and a control's seeds.
+
+    The variance is that of two ways of clustering and the degrees of freedom Satterthwaite's, as
+    the intervals have them (`clustered.variance_of`). 0, which decides nothing, where neither side
+    is of several seeds or nothing varies.
+    """
+    from scipy.special import stdtr
+
+    if not (a.seeded or b.seeded):
+        return 0.0
+    shared = covariance(a.influence, b.influence, a.groups)
+    variance, freedom = spread_of_difference(a, b, shared)
+    if variance <= SAME**2:
+        return 0.0
+    return float(2 * stdtr(freedom, -abs(a.value - b.value) / math.sqrt(variance)))
 
 
 def studentised_bootstrap(

@@ -3,11 +3,13 @@ text."""
 
 import gzip
 import hashlib
+import os
 import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from steerlab.core.errors import SteerlabError, note
 from steerlab.core.files import read_bytes
@@ -160,12 +162,47 @@ def split_lines(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n")]
 
 
+def need_texts(texts: Any, what: str) -> list[str]:
+    """The texts of a list; raises `SteerlabError` for one string, which would be read letter by
+    letter, and for what is no text. `what` says whose argument it is."""
+    if isinstance(texts, str):
+        raise SteerlabError(
+            f"{what} takes a list of texts, and was given the one string {texts[:40]!r}: wrap it"
+        )
+    if not isinstance(texts, Iterable) or isinstance(texts, (bytes, Mapping)):
+        raise SteerlabError(
+            f"{what} takes a list of texts, and was given a {type(texts).__name__}; give strings"
+        )
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise SteerlabError(
+                f"{what} takes texts, and number {number} is a {type(text).__name__}: "
+                f"{repr(text)[:40]}; give strings"
+            )
+    return listed
+
+
+def as_corpus(texts: "Corpus | str | os.PathLike[str] | None") -> Corpus:
+    """A corpus, or the one in a folder; None for the sentences in the package."""
+    if isinstance(texts, Corpus):
+        return texts
+    if texts is None or isinstance(texts, (str, os.PathLike)):
+        return corpus(texts)
+    raise SteerlabError(
+        f"a corpus is needed, not a {type(texts).__name__}; give corpus(folder), texts(folder) or "
+        "the folder"
+    )
+
+
 def codes_in(langs: Iterable[str]) -> list[str]:
     """Codes of languages in a list, or in one string with commas or spaces between them."""
     return langs.replace(",", " ").split() if isinstance(langs, str) else list(langs)
 
 
-def corpus(folder: str | Path | None = None, langs: Iterable[str] | None = None) -> Corpus:
+def corpus(
+    folder: str | os.PathLike[str] | None = None, langs: Iterable[str] | None = None
+) -> Corpus:
     """Read parallel text from files such as `en.txt`, one sentence a line.
 
     A file is named after its language, by any code of it: `de.txt`, `deu.txt`, `deu_Latn.txt` and

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
@@ -74,6 +74,11 @@ class Moments:
             language(lang)
         for layer in layers:
             hook_name(site, layer)
+        for what, names in (("language", langs), ("layer", layers)):
+            if len(set(names)) < len(names):
+                raise SteerlabError(
+                    f"a {what} stands twice in {' '.join(map(str, names))}; name each once"
+                )
         self.langs = tuple(langs)
         self.layers = tuple(layers)
         self.width = width
@@ -98,7 +103,7 @@ class Moments:
         self.provenance = dict(provenance or {})
 
     def update(
-        self, lang: str, activations: Activations, mask: Bool[Tensor, "row pos"]
+        self, lang: str, activations: Activations, mask: Shaped[Tensor, "row pos"]
     ) -> Float[Tensor, "row layer width"]:
         """Add a batch of texts of one language, and return each text's mean activations.
 
@@ -115,6 +120,11 @@ class Moments:
             raise SteerlabError(
                 f"these moments have no {lang!r}; they are for {' '.join(self.langs)}"
             )
+        if mask.dtype != torch.bool:
+            # Numbers would weigh tokens, which are counted.
+            if not ((mask == 0) | (mask == 1)).all():
+                raise SteerlabError("the mask holds numbers beside 0 and 1; give true or false")
+            mask = mask.bool()
         by_layer = [self._values(activations, layer, mask) for layer in self.layers]
         if not len(mask) or not mask.any(1).all():
             raise SteerlabError(
@@ -277,6 +287,8 @@ class Moments:
         for layer in layers:
             if layer not in self.layers:
                 raise SteerlabError(f"no layer {layer} here; there are layers {there}")
+        if len(set(layers)) < len(layers):
+            raise SteerlabError(f"a layer stands twice in {layers}; name each once")
         keep = [self.layers.index(layer) for layer in layers]
         # A shallow copy: counts and languages stay shared, only what has an axis of layers is cut.
         view = copy.copy(self)

@@ -17,7 +17,9 @@ def has_bos(tokenizer: Any) -> bool:
 
 def beginning(tokenizer: Any) -> tuple[int, ...]:
     """The tokens that a tokenizer itself puts before a text: BOS as a rule, XGLM's end of a text,
-    nothing for BLOOM and Qwen."""
+    nothing for BLOOM and Qwen, and for one whose BOS was taken away."""
+    if tokenizer.bos_token_id is None and tokenizer.init_kwargs.get("bos_token"):
+        return ()
     plain = list(tokenizer("a", add_special_tokens=False).input_ids)
     whole = list(tokenizer("a").input_ids)
     for start in range(len(whole) - len(plain) + 1):

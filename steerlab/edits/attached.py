@@ -236,7 +236,10 @@ class AttachedPart:
         old = h[self.pick]
         x = old.float()
         delta = self.part.change(x, self.tensors, edited)
-        move = Move(self.pick, mask, x, delta)
+        counted = mask
+        if mask is not None and edited.again is not None:  # an earlier pass has counted those
+            counted = mask & ~edited.again
+        move = Move(self.pick, counted, x, delta)
         if self.part.identity:
             return move, h
         changed = (x + delta).to(h.dtype)
@@ -286,6 +289,7 @@ class AttachedPart:
             text=positions.text[self.pick],
             generated=positions.generated[self.pick],
             rows=self.names,
+            again=None if positions.again is None else positions.again[self.pick],
         )
 
     def _mask(self, positions: Any) -> Tensor:

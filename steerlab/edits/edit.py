@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from steerlab.core.directions import Direction
+from steerlab.core.directions import Direction, Directions
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
@@ -19,7 +19,7 @@ from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
 from steerlab.edits.attached import Writes, attach, in_stream
 from steerlab.edits.own_function import OwnFunction
 from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
-from steerlab.edits.plain import begins_with_bos, plain_hook
+from steerlab.edits.plain import plain_hook, spares_first
 from steerlab.edits.stats import EditStats
 
 
@@ -119,15 +119,14 @@ class Edit:
 
         Such a hook does not see the tokens. It takes no other positions than `all`, a stack's edit
         i meets row i of the batch, and padding is edited like text. With `bos` the first position
-        of every pass of two or more is spared, as BOS. `edit.on(load(your_model))` sees all of this
-        for itself.
+        of every pass of two or more is spared: BOS, or the first token of a text that has none.
+        `edit.on(load(your_model))` sees all of this for itself.
 
         Args:
-            model: a HookedTransformer or TransformerBridge, whose texts begin with BOS if
-                `cfg.default_prepend_bos` says so (Qwen's do not), or a model of ours, whose texts
-                do if the tokenizer has one.
-            bos: whether the texts begin with BOS, for tokens that come from elsewhere or another
-                `prepend_bos`. A model that does not say raises where `bos` is not given.
+            model: a HookedTransformer or TransformerBridge, or a model of ours.
+            bos: whether the first position is the beginning of a text, for tokens that come from
+                elsewhere or another `prepend_bos`; by default it is. A model that does not say
+                raises where `bos` is not given.
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
             self._need_width(lambda site: lens_width(model.cfg, site), "the model")
@@ -141,7 +140,7 @@ class Edit:
                     f"a plain hook has no positions to give to {part.operator}; use "
                     "edit.on(model), or a function of (h, tensors)"
                 )
-        bos = begins_with_bos(model) if bos is None else bos
+        bos = spares_first(model) if bos is None else bos
         return [
             (
                 hook_name(part.site, part.layer),
@@ -154,12 +153,19 @@ class Edit:
         self._need_width(model.width_of, model.name)
         for part in self.parts:
             model.need_layer(part.layer)
+        made, here = self.model.get("processing"), getattr(model, "processing", None)
+        if made and here and made != here:
+            raise SteerlabError(
+                f"this edit was made with {made} of {self.model.get('name')}, and {model.name} has "
+                f"{here}: their activations are not the same; collect and fit again, or load the "
+                "model without processing (HookedTransformer.from_pretrained_no_processing)"
+            )
         own, given = self.model.get("fingerprint"), model.fingerprint
         if own and given and not same_weights(own, given):
             raise SteerlabError(
-                f"this edit was made with {self.model.get('name')} ({own}), not with {model.name} "
-                f"({given}); directions of one model mean nothing in another: collect and fit again"
-                f"{unlike(own, given)}"
+                f"this edit was made with {self.model.get('name')} ({weights_of(own)}), not with "
+                f"{model.name} ({weights_of(given)}); directions of one model mean nothing in "
+                f"another: collect and fit again{unlike(own, given)}"
             )
 
     def _need_width(self, width_of: Callable[[str], int | None], name: str) -> None:
@@ -179,10 +185,25 @@ class Edit:
                     )
 
 
+def need_edit(edit: Any) -> None:
+    """Raise `SteerlabError` for what is no `Edit`, and say what makes one of it."""
+    if isinstance(edit, Edit):
+        return
+    advice = "give add(directions.between('en', 'es').at(5)), or what another operator makes"
+    if isinstance(edit, Direction | Directions):
+        advice = "an operator makes one of it, as add(directions.between('en', 'es').at(5))"
+    elif isinstance(edit, list | tuple):
+        advice = "stack(edits) makes one of several"
+    elif callable(edit):
+        advice = "edit(function, layer=5) makes one of a function"
+    raise SteerlabError(f"an edit is needed, not a {type(edit).__name__}; {advice}")
+
+
 def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one function at one layer are done together."""
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
+        need_edit(edit)
         # Functions do not commute: each row keeps its own order at a site.
         turns: dict[tuple[int, str], int] = {}
         for part in edit.parts:

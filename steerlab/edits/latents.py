@@ -8,11 +8,13 @@ decoder row.
 from functools import partial
 from typing import Any
 
+import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.edits.drawn import draw_turned
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.operators import every_layer, random_shift
 from steerlab.edits.part import Tensors
@@ -29,6 +31,15 @@ def set_latents(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     missing = goal - _latents(h, tensors)
     written = einsum(missing, tensors["decoder"], "row pos rank, row rank width -> row pos width")
     return tensors["fraction"][:, None, None] * written
+
+
+def random_decoder(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """The same latents, read where they are and written along random rows of the same lengths and
+    angles; they go `scale` times the fraction."""
+    return {
+        "decoder": draw_turned(tensors["decoder"], random),
+        "fraction": scale * tensors["fraction"],
+    }
 
 
 def clamp(
@@ -99,6 +110,14 @@ def shift_signed(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     return tensors["shift"][:, None] - prototype * tensors["away"][:, None]
 
 
+def random_signed(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """What is pushed and what is pulled along two random vectors of `scale` times the lengths, at
+    the same angle."""
+    both = torch.stack([tensors["shift"], tensors["away"]], 1)
+    shift, away = (scale * draw_turned(both, random)).unbind(1)
+    return {"shift": shift, "away": away}
+
+
 def signed_shift(
     direction: Direction, *, push: float = 1.0, pull: float = 0.0, positions: str = "all"
 ) -> Edit:
@@ -166,10 +185,6 @@ def _reading(units: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-_OTHER_FEATURES = (
-    "what stands beside it is other features, as often on: clamp or shift those of units.matched"
-)
-
 RECORDS = {
     "clamp": Operator(
         make=clamp,
@@ -178,7 +193,7 @@ RECORDS = {
         unit="mean values of the latents on the target's text",
         grid=(1.0, 2.0, 4.0, 8.0),
         identity={"fraction": 0.0},
-        no_twin=_OTHER_FEATURES,
+        twin=random_decoder,
         units="latents",
     ),
     "gate": Operator(
@@ -198,7 +213,7 @@ RECORDS = {
         unit="mean differences of the target's latents",
         grid=(0.5, 1.0, 2.0, 4.0),
         identity={"push": 0.0, "pull": 0.0},
-        no_twin=_OTHER_FEATURES,
+        twin=random_signed,
         whole=True,
         units="latents",
     ),
@@ -209,7 +224,7 @@ RECORDS = {
         unit="mean differences of the target's latents",
         grid=(0.5, 1.0, 2.0, 4.0),
         identity={"push": 0.0, "pull": 0.0},
-        no_twin=_OTHER_FEATURES,
+        twin=random_signed,
         whole=True,
         units="latents",
     ),

@@ -8,12 +8,13 @@ import math
 from typing import Any
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.edits.drawn import draw_basis, draw_like, draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
@@ -172,6 +173,12 @@ def set_level(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     return tensors["fraction"][:, None, None] * missing * unit
 
 
+def random_level(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """The same level along a random direction, of which each position goes `scale` times the
+    fraction."""
+    return {"unit": draw_unit(tensors["unit"], random), "fraction": scale * tensors["fraction"]}
+
+
 def affine(
     direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: str = "all"
 ) -> Edit:
@@ -293,20 +300,6 @@ def inside(h: Tensor, read: Tensor, write: Tensor) -> Tensor:
     return einsum(read_out, write, "row pos rank, row rank width -> row pos width")
 
 
-def draw_like(tensor: Tensor, random: torch.Generator) -> Tensor:
-    """Normal numbers of a tensor's shape."""
-    return torch.randn(tensor.shape, generator=random)
-
-
-def draw_basis(basis: Tensor, random: torch.Generator) -> Tensor:
-    """Random orthonormal rows [row rank width] in the place of a subspace's."""
-    # A stack fills smaller subspaces up with rows of zeros, which stay zeros.
-    filled = basis.any(-1, keepdim=True)
-    columns = rearrange(draw_like(basis, random), "row rank width -> row width rank")
-    orthonormal = rearrange(torch.linalg.qr(columns)[0], "row width rank -> row rank width")
-    return orthonormal * filled
-
-
 def every_layer(direction: Direction, value: float) -> Float[Tensor, " layer"]:
     """The same number at each of a direction's layers."""
     return torch.full((len(direction.layers),), value)
@@ -357,8 +350,7 @@ RECORDS = {
         unit="natural gaps from the source's mean",
         grid=(0.5, 1.0, 1.5, 2.0),
         identity={"fraction": 0.0},
-        no_twin="its level is measured on text, and random directions have none; use "
-        "controls.random",
+        twin=random_level,
     ),
     "push": Operator(
         make=push,

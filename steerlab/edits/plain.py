@@ -33,9 +33,10 @@ def plain_hook(part: Part, edits: int | None, *, bos: bool) -> Callable[..., Ten
     return hook
 
 
-def begins_with_bos(model: Any) -> bool:
-    """Whether the texts of a model begin with BOS: of ours if there is one, TransformerLens says
-    so in its `cfg`."""
+def spares_first(model: Any) -> bool:
+    """Whether the first position of a model's texts is left alone: it is, as BOS or, where texts
+    begin without, as the token that attention goes to instead. Raises for a model of which that
+    cannot be told."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise SteerlabError(
@@ -43,12 +44,10 @@ def begins_with_bos(model: Any) -> bool:
             "model that has a tokenizer; give the model, as in edit.hooks(model), or bos=True or "
             "bos=False"
         )
-    if not hasattr(model, "cfg"):
-        return tokenizer.bos_token_id is not None
-    if not model.cfg.default_prepend_bos and has_bos(tokenizer):
+    if hasattr(model, "cfg") and not model.cfg.default_prepend_bos and has_bos(tokenizer):
         raise SteerlabError(
             "TransformerLens puts no BOS before this model's texts (cfg.default_prepend_bos is "
             f"False), but its tokenizer has one, {tokenizer.bos_token!r}; give bos=True if your "
             "texts begin with it, or bos=False"
         )
-    return bool(model.cfg.default_prepend_bos)
+    return True

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.edits.drawn import draw_basis
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.operators import every_layer, inside
 from steerlab.edits.part import Tensors
@@ -20,6 +21,13 @@ def remove_readable(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     """What a linear probe reads, taken away by a fraction."""
     centred = h - tensors["centre"][:, None]
     return -tensors["fraction"][:, None, None] * inside(centred, tensors["read"], tensors["write"])
+
+
+def random_projection(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """What random axes of the same rank read and write, of which `scale` times the fraction is
+    removed."""
+    axes = draw_basis(tensors["read"], random)
+    return {"read": axes, "write": axes, "fraction": scale * tensors["fraction"]}
 
 
 def erase(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
@@ -51,6 +59,14 @@ def keep_softly(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     # The conceptor is symmetric: C = Hᵀ H, with H the half that reads and writes.
     kept = inside(h, tensors["half"], tensors["half"])
     return tensors["fraction"][:, None, None] * (kept - h)
+
+
+def random_ellipsoid(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """An ellipsoid as long along random axes, of which each position goes `scale` times the
+    fraction."""
+    half = tensors["half"]
+    axes = half.norm(dim=-1, keepdim=True) * draw_basis(half, random)
+    return {"half": axes, "fraction": scale * tensors["fraction"]}
 
 
 def conceptor(
@@ -121,6 +137,16 @@ def overwrite_dimensions(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     return new * (old_length / new_length.clamp(min=1e-30)) - h
 
 
+def random_dimensions(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """As many random dimensions with the same values, of which each goes `scale` times the
+    fraction."""
+    order = torch.randperm(tensors["weight"].shape[-1], generator=random)
+    return {
+        "weight": scale * tensors["weight"][..., order],
+        "values": tensors["values"][..., order],
+    }
+
+
 def overwrite(
     direction: Direction, *, scale: float = 1.0, fraction: float = 1.0, positions: str = "all"
 ) -> Edit:
@@ -185,8 +211,7 @@ RECORDS = {
         unit="mean share that is kept of an axis",
         grid=(0.05, 0.1, 0.2, 0.4),
         identity={"fraction": 0.0},
-        no_twin="the shares of its axes are measured on text, and random axes have none; use "
-        "controls.random",
+        twin=random_ellipsoid,
         estimator="ellipsoid",
     ),
     "overwrite": Operator(
@@ -196,8 +221,7 @@ RECORDS = {
         unit="the target's mean values",
         grid=(0.3, 0.5, 0.7, 1.0),
         identity={"fraction": 0.0},
-        no_twin="its values are measured on text, and random dimensions have none; use "
-        "controls.random",
+        twin=random_dimensions,
         estimator="sparse",
     ),
     "erase": Operator(
@@ -207,8 +231,7 @@ RECORDS = {
         unit="fraction of what a linear probe reads",
         grid=(0.5, 1.0),
         identity={"fraction": 0.0},
-        no_twin="what it reads is measured on text of all languages, and random axes have no "
-        "such thing; use controls.random",
+        twin=random_projection,
         estimator="leace",
         removes=True,
     ),

@@ -349,6 +349,12 @@ def out_of_memory(error: BaseException) -> bool:
 def _size(config: Any, names: Sequence[str], otherwise: int) -> int:
     """The first of these attributes that a model's config has, or else the given number."""
     for name in names:
-        if (size := getattr(config, name, None)) is not None:
+        try:
+            size = getattr(config, name, None)
+        except Exception:  # transformers' own, for a size that differs from layer to layer
+            continue
+        if isinstance(size, list | tuple):  # one for each layer
+            size = max((each for each in size if isinstance(each, int)), default=None)
+        if size is not None:
             return int(size)
     return otherwise

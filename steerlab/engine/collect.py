@@ -1,5 +1,6 @@
 """One streaming pass of a corpus through a model, into the statistics that estimators take."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from steerlab.core.corpus import Corpus
+from steerlab.core.corpus import Corpus, as_corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import PAIRS, PARTS, Moments
 from steerlab.core.samples import Paired, derangement
@@ -29,7 +30,7 @@ FREE_BYTES = 256 * 2**20  # statistics up to this size are gathered without bein
 @torch.inference_mode()
 def collect(
     model: Any,
-    corpus: Corpus,
+    corpus: Corpus | str | os.PathLike[str] | None,
     *,
     layers: Iterable[int] | None = None,
     site: str = "resid_post",
@@ -56,7 +57,7 @@ def collect(
 
     Args:
         model: what `load` takes.
-        corpus: the lines to read, in each language.
+        corpus: the lines to read, in each language; or the folder of them.
         layers: which layers to read; by default all.
         site: where in a layer.
         also: the statistics to gather; by default each that takes at most 256 MB. What takes more
@@ -69,6 +70,9 @@ def collect(
         progress: whether to show a bar on stderr.
     """
     model = load(model)
+    corpus = as_corpus(corpus)
+    if batch < 1:
+        raise SteerlabError(f"a batch of {batch} texts is none; give 1 or more")
     chosen = chosen_layers(model, layers)
     width = model.width_of(site)
     parts = _parts(also, corpus, len(chosen), width, source)

@@ -159,7 +159,7 @@ def _item_terms(
 ) -> Float[Tensor, "row layer unit"]:
     """P · max over tokens of value · gradient, of each item; the answer is its last tokens, as many
     as `lengths` says."""
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    tokens, mask = pad(ids, model.padding, model.device)
     in_answer = torch.zeros_like(mask)
     for row, length in enumerate(lengths):
         in_answer[row, -length:] = True  # the padding is on the left

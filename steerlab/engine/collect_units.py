@@ -2,6 +2,7 @@
 units (neurons, or latents of SAEs) are on."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from steerlab.core.corpus import Corpus
+from steerlab.core.corpus import Corpus, as_corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
 from steerlab.core.tokens import excluded
@@ -49,7 +50,7 @@ class Encoder(Protocol):
 
 def collect_units(
     model: Any,
-    corpus: Corpus,
+    corpus: Corpus | str | os.PathLike[str] | None,
     saes: Mapping[int, Any] | None = None,
     *,
     layers: Iterable[int] | None = None,
@@ -72,7 +73,7 @@ def collect_units(
 
     Args:
         model: what `load` takes.
-        corpus: the lines to read, in each language.
+        corpus: the lines to read, in each language; or the folder of them.
         saes: autoencoders by layer; None for the neurons.
         layers: which layers to read; by default all of the model, or of `saes`.
         form: the prompt form that lines are put in; None reads them as they are. A form puts
@@ -88,6 +89,7 @@ def collect_units(
         progress: whether to show a bar on stderr.
     """
     model = load(model)
+    corpus = as_corpus(corpus)
     if noise is not None and noise not in NOISE:
         raise SteerlabError(
             f"there is no noise {noise!r}; use {', '.join(NOISE)}, or None for the texts themselves"

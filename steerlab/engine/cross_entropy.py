@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import need_texts
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, stack
 from steerlab.engine.forward import rows_on
 from steerlab.engine.prompts import encode
@@ -19,10 +21,14 @@ from steerlab.models.model import Model
 
 
 def cross_entropy(
-    model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
-) -> Float[Tensor, "edit text"]:
+    model: Any,
+    texts: str | Sequence[str],
+    edits: Edit | Sequence[Edit],
+    *,
+    batch: int | None = None,
+) -> Float[Tensor, "..."]:
     """The mean cross-entropy in nats per token of each text by itself, after BOS, under each edit,
-    `[edit text]`.
+    `[edit text]`; one text in place of a list, or one edit, has no axis.
 
     A text runs once below the edits, and each edit's row joins it at the depth at which the edit
     first acts, so that n edits cost less than n forward passes. NaN for a text of one token where
@@ -30,10 +36,17 @@ def cross_entropy(
 
     Args:
         model: what `load` takes.
-        texts: the texts to predict.
-        edits: the edits, each of which is on for all texts; `Edit(())` is the model as it is.
+        texts: the texts to predict, or one text.
+        edits: the edits, each of which is on for all texts, or one edit; `Edit(())` is the model as
+            it is.
         batch: the most rows that run together; by default as many as memory advises.
     """
+    if isinstance(texts, str):
+        return cross_entropy(model, [texts], edits, batch=batch)[..., 0]
+    if isinstance(edits, Edit):
+        return cross_entropy(model, texts, [edits], batch=batch)[0]
+    if not len(edits):
+        raise SteerlabError("there is no edit; give Edit(()) for the model as it is")
     model = load(model)
     ids = encode(model.tokenizer, texts)
     nats = _nats(model, ids, edits, batch=batch)
@@ -41,9 +54,11 @@ def cross_entropy(
     return nats / torch.tensor(predicted)
 
 
-def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int | None = None) -> np.ndarray:
+def bits_per_byte(
+    model: Any, texts: str | Sequence[str], *, batch: int | None = None
+) -> np.ndarray | float:
     """The bits that the model, as it is, needs per UTF-8 byte of each text by itself, after BOS;
-    NaN for an empty text.
+    NaN for an empty text; one text in place of a list gives one number.
 
     Per byte, not per token, so that models with different tokenizers can be compared.
 
@@ -52,13 +67,16 @@ def bits_per_byte(model: Any, texts: Sequence[str], *, batch: int | None = None)
         texts: the texts to predict; equal ones run once.
         batch: the most rows that run together; by default as many as memory advises.
     """
+    if isinstance(texts, str):
+        return float(np.asarray(bits_per_byte(model, [texts], batch=batch))[0])
+    texts = need_texts(texts, "bits_per_byte")
     model = load(model)
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     bits: dict[str, float] = {}
     if distinct:
         [nats] = _nats(model, encode(model.tokenizer, distinct), [Edit(())], batch=batch).tolist()
         for text, nats_of_text in zip(distinct, nats, strict=True):
-            bits[text] = nats_of_text / math.log(2) / len(text.encode())
+            bits[text] = nats_of_text / math.log(2) / len(text.encode("utf-8", "surrogatepass"))
     return np.array([bits.get(text, math.nan) for text in texts])
 
 

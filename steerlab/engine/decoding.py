@@ -24,6 +24,7 @@ from steerlab.models.model import Model
 # Rows that have ended leave their batch when they are this share of it. At once would be too often:
 # leaving copies the cache.
 LEAVE = 1 / 8
+_TINY, _TINIEST = 1e-3, 1e-30  # temperatures
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Decoded:
 
 def generate(
     model: Any,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     *,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
@@ -66,13 +67,13 @@ def generate(
     one_line: bool = True,
     edit: Edit | None = None,
     batch: int | None = None,
-) -> list[str]:
+) -> Any:  # str for a str, else list[str]
     """Continue each prompt, under an edit or as the model is; an edit may also be on already, by
-    `edit.on`.
+    `edit.on`. One string in gives one string.
 
     Args:
         model: what `load` takes.
-        prompts: the texts to continue.
+        prompts: the texts to continue, or one text.
         max_new_tokens: the most tokens of a continuation.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
         seed: decides what is sampled.
@@ -82,7 +83,7 @@ def generate(
     """
     decoded = decode(
         model,
-        prompts,
+        [prompts] if isinstance(prompts, str) else prompts,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -90,7 +91,7 @@ def generate(
         edit=edit,
         batch=batch,
     )
-    return decoded.texts
+    return decoded.texts[0] if isinstance(prompts, str) else decoded.texts
 
 
 @torch.inference_mode()
@@ -122,7 +123,7 @@ def decode(
             then runs once more, as it is.
     """
     model = load(model)
-    if not temperature >= 0:  # not `<`, so that NaN is refused too
+    if not 0 <= temperature < math.inf:  # so that NaN is refused too
         raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
     if max_new_tokens < 1:
         raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
@@ -243,7 +244,10 @@ class _Decoding:
         # Sampling by the inverse of the distribution function: the first token at which the running
         # sum of probabilities exceeds a random number. The sum's end is 1 only up to rounding, so
         # that the random number is taken as a share of it.
-        running = torch.softmax(logits.float() / self.temperature, -1).cumsum(-1)
+        logits = logits.float()
+        if self.temperature < _TINY:  # over it a logit would overflow; less the largest none does
+            logits = logits - logits.max(-1, keepdim=True).values
+        running = torch.softmax(logits / max(self.temperature, _TINIEST), -1).cumsum(-1)
         chance = self.chances[numbers.cpu(), step].to(running.device)
         threshold = rearrange(chance, "row -> row 1") * running[:, -1:]
         sampled = torch.searchsorted(running, threshold, right=True)[:, 0]

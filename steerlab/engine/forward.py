@@ -22,6 +22,7 @@ import steerlab.engine.batching as batches
 import steerlab.engine.prefix as prefix
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, EditStats
+from steerlab.edits.edit import need_edit
 from steerlab.engine.displacement import Displacement
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import pad
@@ -86,7 +87,7 @@ def _attached(
     # Rows can share what is below this edit. One that is on already acts on rows from a depth that
     # is not known here, so that each must then run its own prompt.
     twice = len({tuple(row) for row in ids}) < len(ids)  # asked first: the model may have to try
-    shares = twice and not model.attachments and model.branches
+    shares = (twice or displacement) and not model.attachments and model.branches
     edited = edit is not None and bool(edit.parts)
     kinds = None
     if (
@@ -122,6 +123,8 @@ def _need(
     unsteered: bool,
 ) -> None:
     """Raise for what `rows_on` refuses."""
+    if edit is not None:
+        need_edit(edit)
     if unsteered and model.attachments:
         raise SteerlabError(
             "an edit is on the model already, so that it cannot be read as it is; leave the edit's "
@@ -251,7 +254,7 @@ class Rows:
         if self.displaced is not None:
             compared = torch.tensor([of_rows[index] for index in order], device=model.device)
             self.displaced.expect([[rows[index]] for index in order], compared)
-        tokens, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
+        tokens, mask = pad(prompts, model.padding, model.device)
         if joined is None:
             names = torch.tensor(carries, device=model.device)
             positions = model.positions(tokens, mask, rows=names)
@@ -310,7 +313,7 @@ class Rows:
         names = [self.carries[row] for row in rows] + [-1] * len(distinct)
         done.carries = torch.tensor(names, device=model.device)
         tokens = [*own, *map(list, distinct)]
-        logits = done.read(*pad(tokens, model.tokenizer.pad_token_id, model.device))
+        logits = done.read(*pad(tokens, model.padding, model.device))
         if distinct:
             done.take(torch.arange(len(rows), device=model.device))
         return logits[: len(rows)], done
@@ -321,7 +324,7 @@ class Rows:
         """The same tokens under each of several edits, in the order of their depths."""
         model = self.model
         prompts, joined = branch([start] * len(carries), depth, carries, model.device)
-        tokens, mask = pad(prompts, model.tokenizer.pad_token_id, model.device)
+        tokens, mask = pad(prompts, model.padding, model.device)
         names = torch.tensor(carries, device=model.device) if joined is None else joined.names
         positions = None if joined else model.positions(tokens, mask, rows=names)
         _, cache = model.forward(
@@ -403,7 +406,7 @@ def read(
         ids: the tokens of each text, BOS included.
         looks: (site, layer, function) of each function that looks.
     """
-    tokens, mask = pad(ids, model.tokenizer.pad_token_id, model.device)
+    tokens, mask = pad(ids, model.padding, model.device)
     with model.turns.taken(), model.attached(looks):
         model.body(tokens, mask)
     return model.positions(tokens, mask).text

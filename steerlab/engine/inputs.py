@@ -17,6 +17,8 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]
         raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
     for layer in chosen:
         model.need_layer(layer)
+    if len(set(chosen)) < len(chosen):
+        raise SteerlabError(f"a layer stands twice in {chosen}; name each once")
     return chosen
 
 
@@ -38,13 +40,21 @@ def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -
 
 def need_room(model: Model, ids: Sequence[Sequence[int]], *, new: int = 0) -> None:
     """Raise `SteerlabError` where a row of tokens is longer than the model was made for, or becomes
-    so with `new` tokens behind it.
+    so with `new` tokens behind it, and where the model has no embedding of a token.
 
     Args:
         model: whose `context` is the limit.
         ids: the tokens of each row.
         new: how many tokens will follow.
     """
+    largest = max((max(row, default=0) for row in ids), default=0)
+    if largest >= model.embedded:
+        token = model.tokenizer.convert_ids_to_tokens(largest)
+        raise SteerlabError(
+            f"the token {token!r} has the number {largest}, and {model.name} has an embedding of "
+            f"{model.embedded}: the tokenizer is another model's, or has had tokens added; take "
+            "its own, or resize the embedding (resize_token_embeddings) and train it"
+        )
     length = max(map(len, ids), default=0)
     if length + new <= model.context:
         return

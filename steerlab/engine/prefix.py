@@ -101,11 +101,13 @@ def can_go_on(model: Model, row: Sequence[int], total: int) -> bool:
 def _agrees(model: Model, row: list[int]) -> bool:
     """Whether two rows have the same logits whole as from a beginning on."""
     start, rows = row[:5], [row[:7], row]
-    tokens, mask = pad(rows, model.tokenizer.pad_token_id, model.device)
+    tokens, mask = pad(rows, model.padding, model.device)
     whole = model.forward(tokens, mask, last=True)[0][:, -1].double()
-    tokens, mask = pad([start] * 2, model.tokenizer.pad_token_id, model.device)
+    tokens, mask = pad([start] * 2, model.padding, model.device)
     _, cache = model.forward(tokens, mask, last=True, room=4)
-    own, real = pad([each[5:] for each in rows], model.tokenizer.pad_token_id, model.device)
+    if cache is None:
+        return False
+    own, real = pad([each[5:] for each in rows], model.padding, model.device)
     full = torch.cat([mask, real], 1)
     parts = model.forward(own, full, past=cache, last=True)[0][:, -1].double()
     # Rounding, which grows with the depth, against what a wrong position does.

@@ -1,16 +1,19 @@
 """Prompt forms, the named ways in which a sentence is put to a model; and their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import code_of, language
+from steerlab.core.tokens import beginning, specials
 from steerlab.engine.shots import SHOT_FORMS, Shot, read_shots, with_shots
 
 FORMS = ("line", "instructed", "chat")
@@ -27,6 +30,7 @@ def prompt(
     source: str = "en",
     target: str | None = None,
     shots: Sequence[Shot] = (),
+    template: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of a prompt, without the BOS that `encode` adds.
 
@@ -51,6 +55,8 @@ def prompt(
         source: the code of the language of the sentence.
         target: the code of the language that the answer should be in.
         shots: the examples of `echo` and `fewshot`, as many as the form has.
+        template: options of the chat template; by default `enable_thinking=False`, by which models
+            that think first answer at once.
     """
     whole, (form, asking) = form, read_form(form)
     if form in SHOT_FORMS:
@@ -76,7 +82,19 @@ def prompt(
             "this tokenizer has no chat template; use the prompt form 'line' or 'instructed'"
         )
     message = [{"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    # Templates that know no such option pass over it. With thinking on, what is judged would be
+    # the beginning of a thought, in English.
+    options = {"enable_thinking": False, **(template or {})}
+    try:
+        made = tokenizer.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True, **options
+        )
+    except TemplateError as error:
+        raise SteerlabError(
+            f"the chat template of this tokenizer refuses a user's message ({error}); use the "
+            "prompt form 'line' or 'instructed', or another template"
+        ) from error
+    return str(made)
 
 
 def read_form(form: str) -> tuple[str, str]:
@@ -147,17 +165,25 @@ def _instructions() -> dict[str, _Instruction]:
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each prompt, with exactly one BOS where the tokenizer has one; a prompt
-    without tokens raises `SteerlabError`."""
-    bos = tokenizer.bos_token_id
+    """The token ids of each prompt, begun once as the tokenizer itself begins a text.
+
+    That is BOS as a rule, the end of a text for XGLM, and nothing for BLOOM, GPT-2 and Qwen: what
+    a model never saw before a text is not put there. A text that begins with another special token,
+    as a chat's does, is left as it is. One string in place of the list, and a prompt without
+    tokens, raise `SteerlabError`.
+    """
+    begins = list(beginning(tokenizer))
+    special = set(specials(tokenizer))
     encoded = []
-    for text in texts:
+    for text in need_texts(texts, "what reads texts"):
         ids = list(tokenizer(text, add_special_tokens=False).input_ids)
-        if bos is not None:
-            while ids[:1] == [bos]:  # a chat template may bring its own, and the text another
-                ids = ids[1:]
-            ids = [bos, *ids]
-        if not ids or ids == [bos]:
+        if begins:
+            brought = ids[: len(begins)] == begins  # as a template's text may, and more than once
+            while ids[: len(begins)] == begins:
+                ids = ids[len(begins) :]
+            if brought or not ids or ids[0] not in special:
+                ids = [*begins, *ids]
+        if not ids or ids == begins:
             raise SteerlabError(f"the prompt {text!r} has no tokens; give some text")
         encoded.append(ids)
     return encoded

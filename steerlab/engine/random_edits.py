@@ -1,7 +1,6 @@
-"""Edits in random directions that are as strong as a given one."""
+"""Edits in random directions that are exactly as strong as given ones."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,23 +10,27 @@ from torch import Tensor
 
 import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
-from steerlab.core.random import generator
-from steerlab.edits import OPERATORS, Edit, Part, record_of, stack
+from steerlab.edits import Edit, record_of, stack
+from steerlab.edits.twins import Twin, twin_of
+from steerlab.engine.decoding import decode
 from steerlab.engine.forward import rows_on
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 # a scale fits at once where the dose is in proportion to it, as that of `add` and of one layer's
 # `ablate`
 _TRIES = 8
 _CLOSE = 0.02  # of the dose that a control shall have
+_CORRECTIONS = 4  # of a scale, for what is generated
+_ROWS = 512  # of prompts under edits that are continued at once
 
 
 @torch.inference_mode()
 def doses(
     model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, " edit"]:
-    """The mean dose ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
+    """The mean dose Σ ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
     0 for no edit."""
     model = load(model)
     ids = encode(model.tokenizer, texts)
@@ -45,6 +48,42 @@ def doses(
     return rows.touched.doses(len(edits))
 
 
+def decoded_doses(
+    model: Any,
+    texts: Sequence[str],
+    edits: Sequence[Edit],
+    *,
+    new: int,
+    one_line: bool = True,
+    batch: int | None = None,
+) -> Float[Tensor, " edit"]:
+    """The mean dose of each edit over texts that are continued under it, as rows of a sweep have
+    it: what is generated is edited too, and another edit generates other text.
+
+    Args:
+        model: what `load` takes.
+        texts: the prompts.
+        edits: the edits.
+        new: the most tokens of a continuation.
+        one_line: whether it ends with its first line.
+        batch: the most rows that run together.
+    """
+    at_once = max(1, _ROWS // len(texts))
+    found = []
+    for first in range(0, len(edits), at_once):
+        some = edits[first : first + at_once]
+        decoded = decode(
+            model,
+            [text for text in texts for _ in some],
+            edit=stack(list(some) * len(texts)),
+            max_new_tokens=new,
+            one_line=one_line,
+            batch=batch,
+        )
+        found.append(torch.tensor(decoded.dose).reshape(len(texts), len(some)).mean(0))
+    return torch.cat(found)
+
+
 def random_like(
     model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
 ) -> Edit:
@@ -53,46 +92,152 @@ def random_like(
 
     Same operators, layers and ranks. What is drawn is the twin in the operator's record
     (`edits.OPERATORS`): `add` takes a random vector of the same length, and so does `gate`, behind
-    the same gate; `ablate` and `push` a random subspace; `rotate` a random second axis;
-    `neuron_add`, `neuron_set` and `neuron_zero` as many random neurons, which get what the edit's
-    get. Length, fraction or angle is then scaled until the dose agrees within 2 %, since a random
-    direction holds less of the activations than a language's. What cannot reach the dose raises,
-    and so does an operator without a twin, with the reason that its record states.
+    the same gate; `ablate` and `push` a random subspace, `erase` a random projection, `conceptor` a
+    random ellipsoid; `rotate` a random second axis, `affine` a random axis; `overwrite` and the
+    operators of neurons as many random units, which get what the edit's get; those of latents read
+    them where they are and write elsewhere. Length, fraction or angle is then scaled until the dose
+    agrees within 2 %, since a random direction holds less of the activations than a language's.
+    What cannot reach the dose raises, and so does a function of your own; `equal_doses` has random
+    shifts for these.
     """
     model = load(model)
     if not edit.parts:
         raise SteerlabError(
             "there is no random control of an edit that does nothing; give one with parts"
         )
-    scale = 1.0
-    for _ in range(_TRIES):
-        twin = _drawn(edit, seed, scale)
-        wanted, reached = doses(model, texts, [edit, twin], batch=batch).tolist()
-        if abs(reached - wanted) <= _CLOSE * wanted:
-            return twin
-        scale *= wanted / reached if reached else math.inf
-        if not math.isfinite(scale):
-            break
-    raise SteerlabError(
-        f"no random edit reached the dose {wanted:.3g} (the last had {reached:.3g}); take a weaker "
-        "edit or fewer layers, or compare with controls.random"
-    )
-
-
-def _drawn(edit: Edit, seed: int, scale: float) -> Edit:
-    random = generator("random edit", seed)
-    return replace(edit, parts=tuple(_drawn_part(part, random, scale) for part in edit.parts))
-
-
-def _drawn_part(part: Part, random: torch.Generator, scale: float) -> Part:
-    record = record_of(part)
-    if record is None or record.twin is None:
-        reason = "it is your own function; draw one yourself" if record is None else record.no_twin
-        able = ", ".join(name for name, each in OPERATORS.items() if each.twin is not None)
+    twin_of(edit, Twin(seed))  # raises for what has no twin
+    [found] = _scaled(model, [edit], [Twin(seed)], _on_texts(model, texts, batch))
+    twin, wanted, reached = found
+    if not _close(reached, wanted):
         raise SteerlabError(
-            f"there is no random control of the operator {part.operator!r}: {reason}. Only {able} "
-            "have one"
+            f"no random edit reached the dose {wanted:.3g} (the last had {reached:.3g}); take a "
+            "weaker edit or fewer layers, or compare with controls.random"
         )
-    # Drawn where the generator is, so that a seed means the same on every device.
-    tensors = {name: tensor.cpu() for name, tensor in part.tensors.items()}
-    return replace(part, tensors={**tensors, **record.twin(tensors, random, scale)})
+    return twin_of(edit, twin)
+
+
+def equal_doses(
+    model: Any,
+    texts: Sequence[str],
+    edits: Sequence[Edit],
+    *,
+    seeds: Sequence[int] = (0,),
+    new: int = 0,
+    one_line: bool = True,
+    batch: int | None = None,
+) -> list[tuple[Twin, ...]]:
+    """For each edit its random twins, one for each seed, that have its mean dose over the texts
+    within 2 %.
+
+    With `new`, the texts are prompts that are continued. A twin then says something else than its
+    edit, in which it may hold more or less: its scale is corrected for that, four times at most,
+    and the nearest is kept. What is generated changes by leaps, so that 2 % may not be reached.
+
+    A twin is by the same operator in random directions of the same rank, scaled. Where that has no
+    twin, or cannot reach the dose, it is a shift along a random direction, and says so (`kind`).
+    `edits.twins.twin_of` makes the edit of one. Raises `SteerlabError` where no shift can reach the
+    dose either.
+
+    Args:
+        model: what `load` takes.
+        texts: the texts over which doses are equal.
+        edits: the edits; one without a part has no twins.
+        seeds: of what is drawn.
+        new: the most tokens of a continuation; 0 for the texts alone.
+        one_line: whether a continuation ends with its first line.
+        batch: the most rows that run together; by default as many as memory advises.
+    """
+    model = load(model)
+    pairs = [(number, seed) for number, edit in enumerate(edits) if edit.parts for seed in seeds]
+    found: dict[tuple[int, int], Twin] = {}
+    for kind in ("operator", "shift"):
+        waiting = [
+            pair
+            for pair in pairs
+            if pair not in found and (kind == "shift" or _has_twin(edits[pair[0]]))
+        ]
+        given = [edits[number] for number, _ in waiting]
+        starts = [Twin(seed, 1.0, kind) for _, seed in waiting]
+        scaled = _scaled(model, given, starts, _on_texts(model, texts, batch))
+        for pair, (twin, wanted, reached) in zip(waiting, scaled, strict=True):
+            if _close(reached, wanted):
+                found[pair] = twin
+            elif kind == "shift":
+                raise SteerlabError(
+                    f"no random shift reached the dose {wanted:.3g} (the last had {reached:.3g}); "
+                    "take a weaker edit or fewer layers"
+                )
+    if new and pairs:
+
+        def continued(some: Sequence[Edit]) -> list[float]:
+            options: dict[str, Any] = {"new": new, "one_line": one_line, "batch": batch}
+            return decoded_doses(model, texts, some, **options).tolist()
+
+        given, starts = [edits[number] for number, _ in pairs], [found[pair] for pair in pairs]
+        for pair, (twin, _, _) in zip(
+            pairs, _scaled(model, given, starts, continued, tries=1 + _CORRECTIONS), strict=True
+        ):
+            found[pair] = twin
+    return [
+        tuple(found[number, seed] for seed in seeds) if edit.parts else ()
+        for number, edit in enumerate(edits)
+    ]
+
+
+def _has_twin(edit: Edit) -> bool:
+    records = [record_of(part) for part in edit.parts]
+    return all(record is not None and record.twin is not None for record in records)
+
+
+def _close(reached: float, wanted: float) -> bool:
+    return abs(reached - wanted) <= _CLOSE * wanted
+
+
+Measure = Callable[[Sequence[Edit]], list[float]]
+
+
+def _on_texts(model: Model, texts: Sequence[str], batch: int | None) -> Measure:
+    return lambda edits: doses(model, texts, edits, batch=batch).tolist()
+
+
+def _scaled(
+    model: Model,
+    edits: Sequence[Edit],
+    twins: Sequence[Twin],
+    measure: Measure,
+    *,
+    tries: int | None = None,
+) -> list[tuple[Twin, float, float]]:
+    """(the twin of each edit, scaled until its dose is the edit's or no more can be tried, then the
+    nearest; the edit's dose; the twin's).
+
+    Args:
+        model: says how wide its sites are.
+        edits: the edits; one may stand there several times.
+        twins: a twin of each to begin with.
+        measure: gives the dose of each of some edits.
+        tries: how often a twin is measured.
+    """
+    if not edits:
+        return []
+    widths = {site: model.width_of(site) for edit in edits for site in edit.sites}
+    distinct = {id(edit): edit for edit in edits}
+    of_edits = dict(zip(distinct, measure(list(distinct.values())), strict=True))
+    wanted = [of_edits[id(edit)] for edit in edits]
+    best: list[tuple[Twin, float]] = []
+    current = list(twins)
+    waiting = list(range(len(edits)))
+    for turn in range(_TRIES if tries is None else tries):
+        made = [twin_of(edits[i], current[i], widths=widths) for i in waiting]
+        for i, reached in zip(waiting, measure(made), strict=True):
+            if not turn:
+                best.append((current[i], reached))
+            elif abs(reached - wanted[i]) < abs(best[i][1] - wanted[i]):
+                best[i] = (current[i], reached)
+            if reached > 0:
+                scale = current[i].scale * wanted[i] / reached
+                current[i] = replace(current[i], scale=scale)
+        waiting = [i for i in waiting if not _close(best[i][1], wanted[i]) and best[i][1] > 0]
+        if not waiting:
+            break
+    return [(twin, dose, reached) for (twin, reached), dose in zip(best, wanted, strict=True)]

@@ -16,6 +16,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.random import generator
 from steerlab.core.samples import derangement
+from steerlab.edits.drawn import draw_turned
 
 __all__ = ["random", "shuffled", "wrong"]
 
@@ -24,9 +25,14 @@ def random(
     directions: Directions,
     *,
     seed: int,
+    source: str | None = None,
     covariance: Float[Tensor, "layer width width"] | None = None,
 ) -> Directions:
     """Draw a random vector for every language; equal strength is equal dose.
+
+    From a source the directions to the targets are drawn, each by itself: the result is for this
+    source only. Without one the vectors of the languages are, so that directions from one language
+    to any two others share its vector, and have a cosine of about one half.
 
     Subspaces become random ones of the same rank. What only some operators need (`extra`) becomes
     random too: as many dimensions or neurons, an ellipsoid as long, a projection of equal rank,
@@ -36,6 +42,8 @@ def random(
     Args:
         directions: what is to be beaten.
         seed: of the draw.
+        source: the language that is steered from; by default the one that the fit is for, if it
+            is for one.
         covariance: of the activations at each layer; the vectors are then spread as activations
             are. By default all directions are equally likely.
     """
@@ -52,6 +60,15 @@ def random(
         values, axes = torch.linalg.eigh(covariance.double())
         root = (axes * values.clamp(min=0).sqrt()[:, None]).float()
         vectors = einsum(vectors, root, "lang layer noise, layer width noise -> lang layer width")
+    source = directions.source if source is None else source
+    if source is not None:
+        if source not in directions.langs:
+            raise SteerlabError(
+                f"there is no {source!r} among {' '.join(directions.langs)}; give the language "
+                "that is steered from"
+            )
+        # The differences from the source are then what was drawn.
+        vectors[directions.langs.index(source)] = 0
     # A basis of one row is the vector itself, which `_replace` computes.
     one_row = directions.basis.shape[2] == 1
     basis = None if one_row else _orthonormal(directions.basis, rng)
@@ -59,6 +76,7 @@ def random(
         directions,
         vectors,
         f"random {kind} {seed}",
+        source=source,
         basis=basis,
         extra=_random_extra(directions.extra, rng),
     )
@@ -96,7 +114,12 @@ def _reordered(directions: Directions, order: Int[Tensor, " lang"], estimator: s
     # out.
     extra = {name: value[order] for name, value in directions.extra.items() if len(value) > 1}
     return _replace(
-        directions, directions.vectors[order], estimator, basis=directions.basis[order], extra=extra
+        directions,
+        directions.vectors[order],
+        estimator,
+        source=directions.source,
+        basis=directions.basis[order],
+        extra=extra,
     )
 
 
@@ -117,20 +140,8 @@ def _random_extra(extra: Mapping[str, Tensor], generator: torch.Generator) -> di
             if name in extra:
                 result[name] = extra[name][..., order]
     if "decoder" in extra:
-        result["decoder"] = _turned(extra["decoder"], generator)
+        result["decoder"] = draw_turned(extra["decoder"], generator)
     return result
-
-
-def _turned(rows: Float[Tensor, "lang layer rank width"], generator: torch.Generator) -> Tensor:
-    """Random rows with the same lengths and angles: whatever is written along them is as long."""
-    # U S Vᵀ with random orthonormal rows in place of Vᵀ has the same inner products, U S² Uᵀ.
-    left, sizes, _ = torch.linalg.svd(rows.double(), full_matrices=False)
-    drawn = torch.randn(
-        *rows.shape[:2], rows.shape[3], sizes.shape[-1], generator=generator, dtype=torch.float64
-    )
-    axes = torch.linalg.qr(drawn)[0].mT
-    # Rows of padding stay zero.
-    return ((left * sizes[..., None, :]) @ axes).float() * rows.any(-1, keepdim=True)
 
 
 def _orthonormal(
@@ -146,6 +157,7 @@ def _replace(
     vectors: Tensor,
     estimator: str,
     *,
+    source: str | None,
     basis: Tensor | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Directions:
@@ -162,7 +174,7 @@ def _replace(
         langs=directions.langs,
         layers=directions.layers,
         site=directions.site,
-        source=directions.source,
+        source=source,
         provenance={**directions.provenance, "estimator": estimator},
         extra=extra or {},
         strength_unit=directions.strength_unit,

@@ -42,7 +42,15 @@ _TOP = 62  # pixels of the template's margin above the plot
 _WIDTH = 62  # characters of a line of the caption that a phone has room for
 
 YARDSTICKS = ("prompt", "fewshot")  # controls that ask for the language: no nulls
-CONTROLS = ("unsteered", "random", "shuffled", "wrong", *YARDSTICKS)
+CONTROLS = (
+    "unsteered",
+    "random",  # of runs whose two kinds of random directions were one row
+    "random isotropic",
+    "random covariance",
+    "shuffled",
+    "wrong",
+    *YARDSTICKS,
+)
 _NAMES = {
     "diffmean": "DiffMean",
     "diffmean_rotate": "DiffMean, rotated",
@@ -52,6 +60,8 @@ _NAMES = {
     "eigengap": "Eigengap",
     "unsteered": "Unsteered",
     "random": "Random direction",
+    "random isotropic": "Random direction, isotropic",
+    "random covariance": "Random direction, spread like activations",
     "shuffled": "Shuffled labels",
     "wrong": "Wrong language",
     "prompt": "Prompt instruction",

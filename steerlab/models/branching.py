@@ -148,7 +148,7 @@ def joining(
         positions.text = text[origin]
         positions.generated = generated[origin]
         positions.rows = branch.members(depth)
-        return h[branch.step(depth)]
+        return h[branch.step(depth).to(h.device)]
 
     def before(block: int, copies: Copies) -> Any:
         """A hook that fits a block's other inputs, such as masks, to the batch."""

@@ -3,12 +3,22 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
+from transformers.utils.hub import cached_file
 
+from steerlab.core.cache import cache_folder
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import write_json
+from steerlab.models.checks import ADAPTER
+from steerlab.models.pretrained import Files
+
+LARGE = 2 * 2**30  # bytes of weights that are hashed once for the same files
 
 _CHUNK = 2**24  # numbers that are hashed at a time, so that no copy of a whole matrix is made
 # What a configuration says beside what the network computes.
@@ -20,12 +30,20 @@ _BESIDE = frozenset(
 )
 
 
-def fingerprint_of(module: torch.nn.Module, tokenizer: Any = None) -> str:
+def fingerprint_of(
+    module: torch.nn.Module, tokenizer: Any = None, files: Files | None = None
+) -> str:
     """`weights-rest`: two hashes, of 16 and of 8 hex digits, that `core.fingerprints` explains.
 
     Every element of every parameter and of every buffer that is saved counts.
+
+    Args:
+        module: the network.
+        tokenizer: its tokenizer, if that is to count.
+        files: where a network was read from that nothing has changed since: the hashes of a large
+            one are kept in the user's cache, by the files' sizes and times.
     """
-    weights, rest = of_weights(module)
+    weights, rest = of_weights(module) if files is None else _kept(module, files)
     digest = hashlib.sha256(rest.encode())
     config: Any = getattr(module, "config", None)
     if config is not None and hasattr(config, "to_dict"):
@@ -50,6 +68,46 @@ def of_weights(module: torch.nn.Module) -> tuple[str, str]:
             if few.dtype != chunk.dtype and not torch.equal(few.to(chunk.dtype), chunk):
                 lost.update(label + _bytes(_narrow(chunk)))
     return rounded.hexdigest(), lost.hexdigest()
+
+
+def _kept(module: torch.nn.Module, files: Files) -> tuple[str, str]:
+    """`of_weights`, from the cache where the same files have been hashed before."""
+    size = sum(value.numel() * value.element_size() for value in module.parameters())
+    read = _weight_files(files) if size >= LARGE else []
+    if not read:
+        return of_weights(module)
+    states = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in read]
+    dtypes = sorted({str(value.dtype) for value in module.parameters()})
+    key = hashlib.sha256(_json([states, dtypes, transformers.__version__])).hexdigest()[:32]
+    file = cache_folder() / "fingerprints" / f"{key}.json"
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads(file.read_text("utf-8"))
+        return str(found["weights"]), str(found["rest"])
+    weights, rest = of_weights(module)
+    with suppress(OSError):  # a cache that cannot be written costs time and nothing else
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"weights": weights, "rest": rest})
+    return weights, rest
+
+
+def _weight_files(files: Files) -> list[Path]:
+    """The files of a model's weights and configuration on this machine; none where unknown."""
+    folder = files.folder
+    if folder is None:
+        config = cached_file(
+            files.source,
+            "config.json",
+            revision=files.revision,
+            subfolder=files.subfolder,
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        folder = None if config is None else Path(config).parent
+    if folder is None or (folder / ADAPTER).exists():  # whose model lies elsewhere
+        return []
+    kinds = ("*.safetensors", "*.bin", "config.json")
+    return sorted(each for kind in kinds for each in folder.glob(kind))
 
 
 def versions(module: torch.nn.Module) -> tuple[tuple[int, int], ...]:

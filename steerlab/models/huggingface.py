@@ -21,6 +21,7 @@ from steerlab.models.hooks import attach
 from steerlab.models.kv_cache import Rerun, preallocate
 from steerlab.models.model import Head, Model, Writes
 from steerlab.models.positions import HookFn, Positions
+from steerlab.models.pretrained import Files
 from steerlab.models.stream import twin
 from steerlab.models.trial import Abilities, is_plain, try_joining, try_rows
 from steerlab.models.turns import Turns
@@ -39,6 +40,8 @@ class HuggingFaceModel(Model):
         name: a Hub id, a folder, a GGUF file or what it is called.
         revision: of the Hub.
         gguf: SHA-256 of the GGUF file that the weights were unpacked from.
+        files: where it was read from, if nothing has changed it since.
+        in_memory: whether no other process can load it.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class HuggingFaceModel(Model):
         name: str,
         revision: str | None = None,
         gguf: str | None = None,
+        files: Files | None = None,
+        in_memory: bool = False,
     ):
         # The language model of one that also sees has a configuration of its own.
         text = getattr(hf.config, "get_text_config", None)
@@ -62,11 +67,13 @@ class HuggingFaceModel(Model):
             config=config,
             n_layers=len(found),
             width=width_of(hf, config),
-            fingerprint=fingerprint_of(hf, tokenizer),
+            fingerprint=fingerprint_of(hf, tokenizer, files),
         )
         self._hashed = versions(hf)  # the state of the weights that the fingerprint is of
         self.anatomy = Anatomy(hf, found)
         self.gguf = gguf
+        self.files = files
+        self.in_memory = in_memory
         self._tl: Any = None
         # What rows may do together: None until it is asked for.
         self.abilities: Abilities | None = None
@@ -81,8 +88,20 @@ class HuggingFaceModel(Model):
         """Another process loads the model itself."""
         from steerlab.models.loading import reload
 
+        if self.in_memory:
+            raise SteerlabError(
+                f"{self.name} was made in memory and lives in this process only; other processes, "
+                "as those of Ray, need a Hub id or a folder: save it with its tokenizer and load "
+                "it from there, or sweep in this process"
+            )
         source = str(Path(self.name).resolve()) if Path(self.name).exists() else self.name
-        return reload, (source, self.revision, self.dtype, self.device.type, self.fingerprint)
+        options: dict[str, Any] = {}
+        device = self.device.type
+        if self.files is not None:
+            options["subfolder"] = self.files.subfolder
+            options["trust_remote_code"] = self.files.trust_remote_code
+            device = "auto" if self.files.spread else device
+        return reload, (source, self.revision, self.dtype, device, self.fingerprint, options)
 
     @property
     def fingerprint(self) -> str:
@@ -95,13 +114,13 @@ class HuggingFaceModel(Model):
 
     @property
     def pads(self) -> bool:
-        return self._tried().pads
+        return self.tried(joining=False).pads
 
     @property
     def branches(self) -> bool:
-        return self._tried(joining=True).layout is not None
+        return self.tried().layout is not None
 
-    def _tried(self, *, joining: bool = False) -> Abilities:
+    def tried(self, *, joining: bool = True) -> Abilities:
         """What rows may do together; tried out once for what is not known of the architecture."""
         with self.turns.taken():
             found = self.abilities
@@ -218,11 +237,15 @@ class HuggingFaceModel(Model):
                     f"a block of {self.name} ran by itself, so an edit cannot know BOS; run the "
                     "model"
                 )
+            where = self._where
+            # Of a model on several devices, all that is attached works on the first.
+            here = h.to(where.text.device)
             if h.ndim > 2:
-                return change(h, self._where)
-            # OPT's MLP and some experts have the positions of all rows in a row.
-            new = change(h.unflatten(0, self._where.text.shape), self._where)
-            return None if new is None else new.flatten(0, 1)
+                new = change(here, where)
+            else:  # OPT's MLP and some experts have the positions of all rows in a row
+                new = change(here.unflatten(0, where.text.shape), where)
+                new = None if new is None else new.flatten(0, 1)
+            return None if new is None else new.to(h.device)
 
         return act
 
@@ -240,7 +263,7 @@ class HuggingFaceModel(Model):
     def _run(
         self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
     ) -> tuple[Tensor, Any]:
-        if cached and not self._tried().caches:
+        if cached and not self.tried(joining=False).caches:
             return self._rerun(ids, mask, past, last=last)
         # State-space models call their cache by another name.
         name = "cache_params" if "cache_params" in self._takes(self.hf) else "past_key_values"
@@ -297,7 +320,10 @@ class HuggingFaceModel(Model):
     def _roomy(self, past: Any, room: int, branch: Branch | None) -> Any:
         if isinstance(past, Rerun):
             if branch is not None:  # of the positions, those of the rows are there already
-                past.ids = past.ids[branch.parent]
+                kept = branch.parent[: branch.kept]
+                past.ids = past.ids[kept]
+                if past.positions is not None:
+                    past.positions = past.positions.of(torch.arange(len(kept), device=kept.device))
             return past
         rows = None
         if branch is not None:
@@ -305,7 +331,7 @@ class HuggingFaceModel(Model):
         return preallocate(past, room, rows)
 
     def _joining(self, branch: Branch, positions: Positions) -> AbstractContextManager[None]:
-        layout = self._tried(joining=True).layout
+        layout = self.tried().layout
         if layout is None:
             raise SteerlabError(
                 f"the rows of {self.name} cannot join on the way through its blocks"

@@ -62,7 +62,7 @@ class Layout:
             return given  # one row that stands for all
         if each > 1:
             rows = (rows[:, None] * each + torch.arange(each, device=rows.device)).flatten()
-        return given.index_select(dim, rows)
+        return given.index_select(dim, rows.to(given.device))
 
 
 class Seen:

@@ -2,18 +2,21 @@
 the package, or one that is in memory."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.models.adapters import inside
+from steerlab.models.checks import need_left_to_right
 from steerlab.models.data_packages import PACKAGES, unpacked_package
 from steerlab.models.gguf import ENDING, Unpacked, unpacked
 from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.model import Model
+from steerlab.models.pretrained import Files, is_placed, pretrained, usable
 from steerlab.models.transformerlens import LensModel
 
 PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"  # a small model, for trying things out
@@ -22,57 +25,120 @@ PACKAGED = Path(__file__).parents[1] / "data" / "polyglot"  # a small model, for
 def load(
     source: Any = None,
     *,
+    tokenizer: Any = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     revision: str | None = None,
+    subfolder: str = "",
+    trust_remote_code: bool = False,
 ) -> Model:
     """Load a model by its Hub id, from a folder or a GGUF file; without one, polyglot from the
     package.
 
-    Weights stay as they are in the checkpoint: no norm is folded into them. A GGUF file is unpacked
+    Weights stay as they are in the checkpoint: no norm is folded into them. A folder with a PEFT
+    adapter gives the model that it belongs to, with the adapter in it. A GGUF file is unpacked
     to bfloat16 once, into the user's cache (`core.cache`), and found there by its hash. Raises
     `SteerlabError` for what cannot be loaded, for weights that are missing, damaged or not finite,
     and for a dtype or device that does not exist.
 
     Args:
         source: a Hub id, a folder, a .gguf file, or a name of `models.data_packages`, such as
-            gemma-3-270m; or a `HookedTransformer` or `TransformerBridge`, which is taken as it is.
+            gemma-3-270m; or what is in memory: a causal language model of transformers or PEFT,
+            with its `tokenizer`, or a `HookedTransformer` or `TransformerBridge`. These are taken
+            as they are, in whatever dtype, quantisation and on whatever devices.
+        tokenizer: in place of the one beside the weights; a copy of it is used.
         dtype: what to compute in. By default float32 on a CPU, and on a GPU the precision of the
             checkpoint. "auto" is bfloat16 on a CPU that has instructions for it, where nothing else
-            saves as much time.
-        device: by default a GPU if there is one, else the CPU.
+            saves as much time. Quantised weights stay quantised.
+        device: by default a GPU if there is one, else the CPU. "auto" spreads the model over all
+            GPUs and, where these are full, the memory (accelerate's `device_map`).
         revision: of the model on the Hub.
+        subfolder: of the folder or the Hub, where the model lies in one.
+        trust_remote_code: whether code that the model brings may run. Without it none does, and
+            nothing is asked on the terminal.
     """
     if isinstance(source, Model):
         return source
     # By its methods, so that TransformerLens need not be installed.
     if hasattr(source, "run_with_cache") and hasattr(source, "cfg"):
         return LensModel(source, name=str(getattr(source.cfg, "model_name", "model")))
+    if isinstance(source, torch.nn.Module):
+        return held(source, tokenizer)
     if source is not None and not isinstance(source, (str, Path)):
         raise SteerlabError(
             "load takes a Hub id, a folder, a .gguf file or a TransformerLens model, not "
             f"{type(source).__name__}"
         )
     name = "polyglot" if source is None or str(source) == "polyglot" else str(source)
-    device = _device(device)
+    spread = device == "auto"
+    device = _device(None if spread else device)
     precision = _dtype(dtype, device)
     made = _unpacked(name, revision)
     folder = str(PACKAGED) if name == "polyglot" else name
-    hf, tokenizer = _pretrained(str(made.folder) if made else folder, precision, revision)
+    files = Files(
+        str(made.folder) if made else folder,
+        revision=revision,
+        subfolder=subfolder,
+        trust_remote_code=trust_remote_code,
+        spread=spread,
+    )
+    hf, tokenizer = pretrained(files, precision, tokenizer)
+    if not is_placed(hf):
+        hf = hf.to(device)
     model = HuggingFaceModel(
-        hf.to(device), tokenizer, name=name, revision=revision, gguf=made.sha256 if made else None
+        hf,
+        tokenizer,
+        name=name,
+        revision=revision,
+        gguf=made.sha256 if made else None,
+        files=files,
     )
     # One weight that is not finite makes every output NaN, and no error says where it came from.
     for key, value in hf.state_dict().items():
-        if value.is_floating_point() and not _finite(value):
+        if value.is_floating_point() and not value.is_meta and not _finite(value):
             raise SteerlabError(
                 f"the weights of {name} hold NaN or infinity in {key}; fetch the model again"
             )
     return model
 
 
+def held(source: Any, tokenizer: Any) -> Model:
+    """A model of transformers or PEFT that is in memory, as a model of ours; it is put into
+    evaluation mode."""
+    hf = inside(source) if hasattr(source, "get_base_model") else source
+    config: Any = getattr(hf, "config", None)
+    if not hasattr(config, "to_dict") or not callable(getattr(hf, "get_output_embeddings", None)):
+        raise SteerlabError(
+            f"load takes a causal language model of transformers, not {type(source).__name__}"
+        )
+    name = str(getattr(config, "_name_or_path", "") or type(hf).__name__)
+    if tokenizer is None:
+        raise SteerlabError(
+            f"a model in memory ({name}) does not hold its tokenizer; give load(model, "
+            "tokenizer=...)"
+        )
+    if isinstance(tokenizer, str | Path):
+        import transformers
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(tokenizer), trust_remote_code=False
+        )
+    made_as = {"architectures": [type(hf).__name__]}
+    need_left_to_right(config.to_dict() | made_as, name)
+    if hf.get_output_embeddings() is None:
+        raise SteerlabError(
+            f"{type(hf).__name__} has no head that predicts tokens; load it by AutoModelForCausalLM"
+        )
+    return HuggingFaceModel(hf, usable(tokenizer), name=name, in_memory=True)
+
+
 def reload(
-    name: str, revision: str | None, dtype: torch.dtype, device: str, fingerprint: str
+    name: str,
+    revision: str | None,
+    dtype: torch.dtype,
+    device: str,
+    fingerprint: str,
+    options: Mapping[str, Any] | None = None,
 ) -> Model:
     """The model that another process has, loaded anew; one with other weights raises
     `SteerlabError`.
@@ -83,8 +149,9 @@ def reload(
         dtype: what to compute in.
         device: where.
         fingerprint: of the other process' model.
+        options: what else `load` is to be told.
     """
-    model = load(name, revision=revision, dtype=dtype, device=device)
+    model = load(name, revision=revision, dtype=dtype, device=device, **(options or {}))
     if model.fingerprint != fingerprint:
         raise SteerlabError(
             f"{name!r} is another model here than where the work was planned (fingerprint "
@@ -106,41 +173,11 @@ def _unpacked(name: str, revision: str | None) -> Unpacked | None:
     return unpacked_package(name) if packaged else unpacked(Path(name))
 
 
-def _pretrained(folder: str, dtype: Any, revision: str | None) -> tuple[Any, Any]:
-    """Hugging Face's model and tokenizer; what cannot be loaded raises."""
-    import transformers  # here, as importing it takes seconds
-
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        make: Any = transformers.AutoModelForCausalLM.from_pretrained
-        hf, loading_info = make(folder, dtype=dtype, revision=revision, output_loading_info=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, revision=revision, padding_side="left"
-        )
-    except (OSError, ValueError) as error:
-        raise SteerlabError(
-            f"could not load {folder!r}: it is no folder with a causal language model, and it "
-            "could not be fetched "
-            f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the "
-            "id, or connect once"
-        ) from error
-    except (SafetensorError, RuntimeError) as error:
-        raise SteerlabError(
-            f"the weights of {folder!r} are truncated, altered or of another shape than "
-            "config.json says "
-            f"({str(error).splitlines()[0]}); fetch the model again"
-        ) from error
-    if missing := loading_info["missing_keys"]:
-        # transformers would leave them random and go on.
-        raise SteerlabError(f"{folder!r} has no weights for {min(missing)}; fetch the model again")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return hf, tokenizer
-
-
 def _finite(value: Tensor) -> bool:
     """Whether no value is NaN or infinite; without a copy of a large tensor, as `isfinite` makes
     (35 times its speed on an embedding of bfloat16)."""
+    if value.element_size() == 1:  # torch has no extremes of eight bits
+        value = value.to(torch.bfloat16)
     # A NaN anywhere is both extremes.
     return not value.numel() or all(torch.isfinite(end) for end in torch.aminmax(value))
 

@@ -88,11 +88,30 @@ class Model(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.hf.parameters()).device
+        """Where tokens go in: of a model on several devices, that of the embedding."""
+        # What lies elsewhere until it is needed is on "meta".
+        lying = (each.device for each in self.hf.parameters() if not each.is_meta)
+        return next(lying, torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.hf.parameters()).dtype
+        """What is computed in, however the weights are kept."""
+        kept = [each.dtype for each in self.hf.parameters() if each.is_floating_point()]
+        # Eight bits and fewer are only kept, never computed in.
+        return next((each for each in kept if each.itemsize > 1), torch.get_default_dtype())
+
+    @property
+    def padding(self) -> int:
+        """The token to pad with: any will do behind a mask, but it must be in the embedding."""
+        token = self.tokenizer.pad_token_id
+        return token if token is not None and 0 <= token < self.embedded else 0
+
+    @property
+    def embedded(self) -> int:
+        """How many tokens the embedding has a row for."""
+        table = getattr(self.hf, "get_input_embeddings", lambda: None)()
+        weight = getattr(table, "weight", None)
+        return self.vocabulary if weight is None else int(weight.shape[0])
 
     @property
     @abstractmethod
@@ -136,8 +155,14 @@ class Model(ABC):
             "revision": self.revision,
             "fingerprint": self.fingerprint,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "processing": "raw weights",
+            "processing": self.processing,
         }
+
+    @property
+    def processing(self) -> str:
+        """What was done to the weights since training: directions of a model whose norms were
+        folded are others than those of the model as it was trained."""
+        return "raw weights"
 
     @property
     @abstractmethod

@@ -25,12 +25,15 @@ class Positions:
             no edit touches.
         step: whether this is a step of decoding in which every position is text and generated, so
             that an edit need not look.
+        again: which positions an earlier pass has run already, where there is no cache; None for
+            none.
     """
 
     text: Bool[Tensor, "row pos"]
     generated: Bool[Tensor, "row pos"]
     rows: Int[Tensor, " row"]
     step: bool = False
+    again: Bool[Tensor, "row pos"] | None = None
 
     def of(self, rows: Int[Tensor, " kept"]) -> "Positions":
         """Those of some of the rows, in this order."""
@@ -39,7 +42,10 @@ class Positions:
     def followed_by(self, new: "Positions") -> "Positions":
         """These and, behind them in the same rows, new ones."""
         text = torch.cat([self.text, new.text], 1)
-        return Positions(text, torch.cat([self.generated, new.generated], 1), new.rows)
+        again = torch.zeros_like(text)
+        again[:, : self.text.shape[1]] = True
+        generated = torch.cat([self.generated, new.generated], 1)
+        return Positions(text, generated, new.rows, again=again)
 
 
 # What is attached to a site: takes the activations there, and returns them changed, or None to

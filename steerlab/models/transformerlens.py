@@ -13,6 +13,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
 from steerlab.models.branching import Branch
+from steerlab.models.fingerprint import fingerprint_of, versions
 from steerlab.models.model import Head, Model, Writes, as_it_is
 from steerlab.models.positions import HookFn, Positions
 
@@ -37,6 +38,8 @@ class LensModel(Model):
             width=tl.cfg.d_model,
             fingerprint="",  # its parameters have other names and shapes than Hugging Face's
         )
+        # The fingerprint of its own parameters, by which folders know it, and their state then.
+        self._hashed: tuple[Any, str] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise SteerlabError(
@@ -75,6 +78,20 @@ class LensModel(Model):
         if site == "attn_out" and middle in self.hf.hook_dict:
             return "resid_mid", as_it_is
         return ("resid_post", as_it_is) if site in ("attn_out", "mlp_out") else None
+
+    @property
+    def processing(self) -> str:
+        """What was done to the weights: TransformerLens folds norms into what reads them, and
+        centres what writes, unless it is told not to."""
+        kind = str(getattr(self.config, "normalization_type", None) or "")
+        return f"norms folded ({kind})" if kind.endswith("Pre") else super().processing
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        now = versions(self.hf)
+        if self._hashed is None or self._hashed[0] != now:
+            self._hashed = now, fingerprint_of(self.hf)
+        return super().metadata | {"parameters": self._hashed[1]}
 
     @property
     def _has_experts(self) -> bool:

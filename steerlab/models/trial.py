@@ -50,10 +50,9 @@ def is_plain(hf: Any, config: Any) -> bool:
     except Exception:  # a configuration that it cannot read says nothing
         return False
     known = (DynamicLayer, DynamicSlidingWindowLayer)
-    parameters = _parameters(hf)
-    return {"past_key_values", "attention_mask"} <= parameters and all(
-        type(layer) in known for layer in layers
-    )
+    # Without `position_ids` a learned position may count the padding.
+    taken = {"past_key_values", "attention_mask", "position_ids"}
+    return taken <= _parameters(hf) and all(type(layer) in known for layer in layers)
 
 
 def _parameters(hf: Any) -> set[str]:

@@ -52,7 +52,8 @@ def read(folder: Path, *, layer: int | None, hook: str | None) -> tuple[Parts, s
         raise SteerlabError(
             f"there is no folder {folder}; give the one that holds an autoencoder's files"
         )
-    for file, format in formats().items():
+    # Several formats have a cfg.json; the other files are of one alone.
+    for file, format in sorted(formats().items(), key=lambda item: item[0].endswith("cfg.json")):
         if (folder / file).exists():
             return format.read(folder, layer, hook)
     names = [format.name for format in formats().values()]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from steerlab.analysis.clustered import harmonic
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.text import compression, first_line, repetition
 
@@ -53,7 +54,7 @@ class ChrfIndex:
     """
 
     def __init__(self, references: Sequence[str]) -> None:
-        _refuse_string(references, "ChrfIndex")
+        references = need_texts(references, "ChrfIndex")
         # Of each order: the sorted numbers of the references' n-grams, and of their features.
         self._vocabularies: list[tuple[Ints, Ints]] = []
         matrices = self._feature_matrices(references, learn=True)
@@ -62,7 +63,7 @@ class ChrfIndex:
 
     def score(self, outputs: Sequence[str]) -> Float[np.ndarray, "output reference"]:
         """chrF2 from 0 to 100 of each output to each reference, `[output reference]`."""
-        _refuse_string(outputs, "ChrfIndex.score")
+        outputs = need_texts(outputs, "ChrfIndex.score")
         # The empty block makes a matrix of the right width where there is no output.
         blocks = [np.zeros((0, self._totals.shape[1]))]
         for start in range(0, len(outputs), _BLOCK):
@@ -129,14 +130,6 @@ class ChrfIndex:
             yield sparse.csr_array(
                 (ones, (rows[present], columns[present])), shape=(len(texts), len(features))
             )
-
-
-def _refuse_string(texts: Sequence[str], what: str) -> None:
-    """Raise where one string was given for a list: it would be read as a list of letters."""
-    if isinstance(texts, str):
-        raise SteerlabError(
-            f"{what} takes a list of texts, and was given the one string {texts[:40]!r}: wrap it"
-        )
 
 
 def _gram_counts(texts: Sequence[str]) -> Int[np.ndarray, "order text"]:
@@ -223,6 +216,7 @@ def relevance(
         distractors: with how many other sentences the own one is compared.
         seed: decides which these are.
     """
+    outputs = need_texts(outputs, "relevance")
     count = _sentence_count(references)
     others = rivals(count, distractors, seed, twins(references))
     index = _checked_index(outputs, languages, sentences, count)

@@ -21,7 +21,7 @@ from steerlab.analysis.clustered import harmonic
 from steerlab.analysis.intervals import named
 from steerlab.analysis.results import column_mean
 from steerlab.analysis.tables import need_columns
-from steerlab.core.corpus import split_lines
+from steerlab.core.corpus import need_texts, split_lines
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES, UNKNOWN, language
 from steerlab.scores.langid import Identifier
@@ -256,6 +256,8 @@ def word_pass(outputs: Sequence[str], targets: Sequence[str]) -> Float[np.ndarra
 
 def _need_pairs(outputs: Sequence[str], targets: Sequence[str]) -> None:
     """Raise where there is not one target for each output."""
+    need_texts(outputs, "confusion")
+    need_texts(targets, "confusion")
     if len(outputs) != len(targets):
         raise SteerlabError(
             f"confusion needs a target for each output; {len(outputs)} outputs, {len(targets)} "

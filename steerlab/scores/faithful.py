@@ -17,6 +17,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.scores.chrf import ChrfIndex
 from steerlab.scores.chrf_pairs import chrf_pairs
 from steerlab.scores.endings import is_loop
+from steerlab.scores.lexicon import lexicon
 from steerlab.scores.negation import is_negated
 from steerlab.scores.words import alike, order, words
 
@@ -41,6 +42,7 @@ CHECKS = (
     "negation",
     "number",
     "copied",
+    "stranger",
 )
 
 
@@ -74,7 +76,12 @@ class Outputs:
             raise SteerlabError(f"outputs need one value of each kind; given: {lengths}")
 
 
-def columns(outputs: Outputs, lines: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def columns(
+    outputs: Outputs,
+    lines: Mapping[str, Sequence[str]],
+    *,
+    corpus: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
     """Columns with a value for each output.
 
     - `chrf_reference`, `chrfpp`: chrF and chrF++ to the own reference *in the target language*.
@@ -86,11 +93,14 @@ def columns(outputs: Outputs, lines: Mapping[str, Sequence[str]]) -> dict[str, A
     Args:
         outputs: the outputs, and what each should say.
         lines: by language, the lines among which an output's own is looked for.
+        corpus: by language, all lines that are known to be translations of one another, for the
+            check of words that belong to other sentences; None for none.
     """
     pairs = chrf_pairs(outputs.texts, outputs.references)
     nearest = nearest_of_all(outputs.texts, outputs.langs, outputs.index, lines)
     failed = [
         _first_failed(outputs, row, nearest=bool(nearest[row]), overlap=float(pairs.overlap[row]))
+        or ("stranger" if corpus and _strangers(outputs, row, corpus) else "")
         for row in range(len(outputs.texts))
     ]
     return {
@@ -103,7 +113,7 @@ def columns(outputs: Outputs, lines: Mapping[str, Sequence[str]]) -> dict[str, A
 
 
 def _first_failed(outputs: Outputs, row: int, *, nearest: bool, overlap: float) -> str:
-    """The first of `CHECKS` that an output fails; "" for none. Dear ones come last."""
+    """The first of `CHECKS` but the last that an output fails; "" for none."""
     text, reference = outputs.texts[row], outputs.references[row]
     if not outputs.in_language[row]:
         return "language"
@@ -130,6 +140,13 @@ def _first_failed(outputs: Outputs, row: int, *, nearest: bool, overlap: float) 
     if not numbers_kept(text, reference):
         return "number"
     return "copied" if copied(text, reference, source) > COPIED else ""
+
+
+def _strangers(outputs: Outputs, row: int, corpus: Mapping[str, Sequence[str]]) -> list[str]:
+    """The words of an output that belong to other sentences of a corpus."""
+    source, lang = outputs.source_langs[row], outputs.langs[row]
+    known = lexicon(tuple(corpus[source]), tuple(corpus[lang]))
+    return known.strangers(outputs.texts[row], outputs.references[row], outputs.sources[row])
 
 
 def nearest_of_all(

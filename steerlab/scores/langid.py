@@ -16,6 +16,7 @@ import fasttext
 import numpy as np
 from jaxtyping import Float
 
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import NO_LANGUAGE, code_of, is_language, language
 
@@ -42,9 +43,9 @@ class Identifier(ABC):
     name: str
     languages: frozenset[str]
 
-    def identify(self, texts: Sequence[str]) -> list[str]:
-        """The language of each text: its code (`core.languages.code_of`), the model's own label for
-        what that knows no code for, or "none".
+    def identify(self, texts: str | Sequence[str]) -> Any:  # str for a str, else list[str]
+        """The language of each text, or of one text: its code (`core.languages.code_of`), the
+        model's own label for what that knows no code for, or "none".
 
         The most probable label counts, without a threshold, and line breaks are read as spaces. A
         text all in capitals is read in small letters, since identifiers know few capitals. The
@@ -53,17 +54,12 @@ class Identifier(ABC):
         und). A language in a script that is not its own keeps the script, where the model has such
         labels: romanised Hindi is "hin_Latn", not "hi".
         """
-        return self.weigh(texts)[0]
+        return self.weigh([texts])[0][0] if isinstance(texts, str) else self.weigh(texts)[0]
 
     def weigh(self, texts: Sequence[str]) -> tuple[list[str], Float[np.ndarray, " text"]]:
         """The language of each text as `identify` gives it, and its probability by the identifier:
         codes and `[text]`, 0 for "none"."""
-        if isinstance(texts, str):
-            raise SteerlabError(
-                f"identify takes a list of texts, and was given the one string {texts[:40]!r}: "
-                "wrap it"
-            )
-        lines = [_as_line(text) for text in texts]
+        lines = [_as_line(text) for text in need_texts(texts, "weigh")]
         # A model would name some language even for digits, so it is asked about letters alone.
         asked = [index for index, line in enumerate(lines) if any(map(str.isalpha, line))]
         answers = self._weigh([lines[index] for index in asked])
@@ -96,6 +92,7 @@ class FastText(Identifier):
     def __init__(self, path: Path) -> None:
         self._path = path
         digest, labels = _inspect(path)
+        need_sound(path, digest, labels)
         try:
             self._predict = fasttext.load_model(str(path)).f.predict
         except (ValueError, RuntimeError, MemoryError) as error:
@@ -275,6 +272,25 @@ def _code(label: str) -> str:
         return NONE
     code = code_of(_WIKIPEDIA.get(tag, tag))
     return tag if code is None else _COUNTED_AS.get(code, code)
+
+
+def need_sound(path: Path, digest: str, labels: list[str]) -> None:
+    """Raise for a file that fastText would answer wrongly by, or crash on (`lid_trial`)."""
+    if digest != _installed_digest():
+        from steerlab.scores.lid_trial import try_out
+
+        if path.stat().st_size == _installed().stat().st_size:
+            raise SteerlabError(
+                f"{path} has the size of lid.176.ftz to the byte, and is not it: the copy is "
+                "damaged; fetch it again, or give none for the one that is installed"
+            )
+        try_out(path, {label: _code(label) for label in labels})
+
+
+@cache
+def _installed_digest() -> str:
+    """The SHA-256 of the identifier that is installed with steerlab, which the tests know."""
+    return hashlib.sha256(_installed().read_bytes()).hexdigest()
 
 
 def _inspect(path: Path) -> tuple[str, list[str]]:

@@ -8,14 +8,36 @@ from steerlab.core.columns import Score
 from steerlab.core.corpus import split_lines
 from steerlab.scores.answer import Answer
 
+# What stands before and behind a thought: of Qwen and DeepSeek, of others, of Mistral, of Kimi.
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+)
+
 
 def first_line(text: str) -> str:
     """The first line of a text that is not empty, stripped and in NFC; "" where there is none.
 
-    It is the part of an output that is judged, since models go on with other texts after it. Lines
+    It is the part of an output that is judged, since models go on with other texts after it; what
+    they think before it is left out. Lines
     end and letters are composed as in a corpus (`core.corpus`).
     """
-    return composed(next(filter(None, split_lines(text)), ""))
+    return composed(next(filter(None, split_lines(without_thoughts(text))), ""))
+
+
+def without_thoughts(text: str) -> str:
+    """An output without what a model thinks before it answers, between `<think>` and `</think>` or
+    other such marks; "" where it does not come to an end."""
+    for opening, closing in _THOUGHTS:
+        _, closed, answer = text.rpartition(closing)
+        if closed:  # the opening mark may stand in the prompt
+            return answer
+        if text.lstrip().startswith(opening):
+            return ""
+    return text
 
 
 def composed(text: str) -> str:

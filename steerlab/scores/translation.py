@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from steerlab.analysis.intervals import named
 from steerlab.analysis.results import column_mean
 from steerlab.analysis.tables import need_columns
+from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 from steerlab.scores.langid import Identifier
@@ -134,6 +135,7 @@ def bleu(
         references: what each should say.
         iso: the code of their language, which decides the tokenizer.
     """
+    outputs, references = need_texts(outputs, "bleu"), need_texts(references, "bleu")
     if len(outputs) != len(references):
         raise SteerlabError(
             f"BLEU needs a reference for each output; {len(outputs)} outputs, {len(references)} "

@@ -15,6 +15,7 @@ from steerlab.analysis.choices import Setting, at
 from steerlab.analysis.results import stronger
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
+from steerlab.edits.twins import Twin
 from steerlab.sweeps.cell import UNSTEERED, Cell
 
 Pair = tuple[str, str]  # source and target language
@@ -34,12 +35,15 @@ class Method:
         fits: names of the runner's directions, which sentences take in turn; by source language
             where each source has directions of its own.
         settings: the layers and strengths to choose from.
+        twins: seeds of random twins, which are run in the place of the edits of the fits, scaled to
+            their dose.
     """
 
     name: str
     operator: str
     fits: tuple[str, ...] | Mapping[str, tuple[str, ...]]
     settings: tuple[Setting, ...] = ()
+    twins: tuple[int, ...] = ()
 
     def fits_of(self, source: str) -> tuple[str, ...]:
         """The names of the directions from a source language."""
@@ -61,6 +65,7 @@ class Method:
                 split=split,
                 fits=self.fits_of(source),
                 form=form,
+                twins=tuple(Twin(seed) for seed in self.twins),
             )
             for layer, strength in settings
             for source, target in pairs
@@ -212,23 +217,33 @@ class Design:
         shown: dict[str, str] = {}
         for method in self.methods:
             if method.name in choices:
-                tables[method.name] = self._at(test, method, choices[method.name])
-        for control in self.controls:
-            name = control.method.name
-            variants = {
-                chance: self._at(test, control.method, setting)
-                for chance, setting in control.settings(choices, self.main).items()
-            }
-            if variants:
-                shown[name], tables[name] = stronger(variants)
+                tables[method.name] = self.rows_at(test, method, choices[method.name])
+        for name, variants in self.variants(test, choices).items():
+            shown[name], tables[name] = stronger(variants)
         for name in (UNSTEERED, *self.prompts):
             tables[name] = test[test["method"] == name]
         return tables, shown
 
+    def variants(
+        self, test: pd.DataFrame, choices: Mapping[str, Setting]
+    ) -> dict[str, dict[str, pd.DataFrame]]:
+        """The test rows of each steered control at each of its chances."""
+        variants: dict[str, dict[str, pd.DataFrame]] = {}
+        for control in self.controls:
+            settings = control.settings(choices, self.main)
+            if settings:
+                variants[control.method.name] = {
+                    chance: self.rows_at(test, control.method, setting)
+                    for chance, setting in settings.items()
+                }
+        return variants
+
     def _dev_of(self, control: Control) -> tuple[Pair, ...]:
         return self.dev if control.dev is None else control.dev
 
-    def _at(self, test: pd.DataFrame, method: Method, setting: Setting) -> pd.DataFrame:
+    def rows_at(self, test: pd.DataFrame, method: Method, setting: Setting) -> pd.DataFrame:
+        """A method's test rows at a setting, with the unsteered ones of the pairs that it cannot
+        steer there."""
         rows = at(test, method.name, setting)
         return _with_unsteered(rows, method, setting, test, self.test)
 

@@ -7,8 +7,9 @@ settings it has.
 
 A method has to beat controls. A steered control, such as random directions, could be weak at the
 method's own setting by bad luck, and at a choice of its own it could miss the dose that the method
-has: it is run at both, and the stronger of the two is shown. The other controls have no edit: the
-model as it is, and prompts that ask for the language.
+has: it is run at both, and the stronger of the two is shown beside the methods, both in a table of
+their own. The other controls have no edit: the model as it is, and prompts that ask for the
+language.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.studies.design import Design
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
+from steerlab.sweeps.twins import equalised
 
 Log = Callable[[str], object]  # takes a line that says what is going on
 
@@ -35,6 +37,7 @@ class Report:
         test: all rows that were run to report on.
         tables: of these, the rows that stand for each method and control.
         shown: which of its chances each steered control is shown at.
+        variants: the rows of each steered control at each of its chances.
     """
 
     dev: pd.DataFrame
@@ -42,6 +45,7 @@ class Report:
     test: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     shown: dict[str, str]
+    variants: dict[str, dict[str, pd.DataFrame]]
 
 
 def choose_and_report(
@@ -84,7 +88,7 @@ def choose_and_report(
         if run_dev is None:
             dev = run_cells(runner, cells, title="choosing on dev", progress=progress, log=log)
         else:
-            dev = run_dev(runner, cells)
+            dev = run_dev(runner, equalised(runner, cells))
         choices = choose(design.completed(dev))
     else:
         expected = set(design.chosen)
@@ -100,7 +104,7 @@ def choose_and_report(
     title = f"reporting on {split}"
     test = run_cells(runner, cells, title=title, progress=progress, log=log)
     tables, shown = design.tables(test, choices)
-    return Report(dev, dict(choices), test, tables, shown)
+    return Report(dev, dict(choices), test, tables, shown, design.variants(test, choices))
 
 
 def run_cells(
@@ -113,6 +117,8 @@ def run_cells(
 ) -> pd.DataFrame:
     """The rows of all the cells; raises if one failed, since a table of the rest would mislead.
 
+    Random twins are scaled to the dose of what they are twins of before they run.
+
     Args:
         runner: what runs them.
         cells: the settings.
@@ -122,7 +128,7 @@ def run_cells(
     """
     if log is not None:
         log(f"{title}: {len(cells)} cells")
-    rows = runner.run(cells, title=title, progress=progress)
+    rows = runner.run(equalised(runner, cells), title=title, progress=progress)
     failed = rows.attrs.get("failed")
     if failed:
         raise SteerlabError(

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from steerlab.core.directions import Directions
 from steerlab.edits import Edit, Operator, steer
+from steerlab.edits.twins import Twin, twin_of
 
-FORMAT = 3  # of a row's columns: another number, and finished cells are run again
+FORMAT = 4  # of a row's columns: another number, and finished cells are run again
 
 RUN = "run of lines"  # a form of prompt: another sentence of the language stands above the sentence
 
@@ -48,6 +49,7 @@ class Cell:
         form: a form of prompt (`engine.prompts`), or `RUN`.
         lines: the indices of the sentences; by default all.
         draw: the number of the sample, at a temperature above 0.
+        twins: random twins of the cell's edit, in its place; sentence i takes the (i mod n)-th.
     """
 
     method: str
@@ -61,6 +63,7 @@ class Cell:
     form: str = "line"
     lines: tuple[int, ...] | None = None
     draw: int = 0
+    twins: tuple[Twin, ...] = ()
 
     @classmethod
     def unsteered(
@@ -108,7 +111,7 @@ class Cell:
         if not self.steered:
             return Edit(())
         fit = directions[self.fits[sentence % len(self.fits)]]
-        return steer(
+        edit = steer(
             (operators or {}).get(self.operator, self.operator),
             fit,
             self.strength,
@@ -116,6 +119,12 @@ class Cell:
             target=self.target,
             layer=self.layer,
         )
+        twin = self.twin(sentence)
+        return edit if twin is None else twin_of(edit, twin, widths={fit.site: fit.width})
+
+    def twin(self, sentence: int) -> Twin | None:
+        """The random twin that the i-th sentence takes, None where the edit is its own."""
+        return self.twins[sentence % len(self.twins)] if self.twins else None
 
 
 @dataclass(frozen=True)

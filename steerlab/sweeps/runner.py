@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from steerlab.core.corpus import Corpus
@@ -175,6 +176,15 @@ class Runner:
         """The sentences of a cell's split, as many as the limit lets through."""
         return self._inputs.lines(cell.split)
 
+    def prompt(self, cell: Cell, index: int) -> str:
+        """What the model reads for a sentence of a cell's split."""
+        return self._inputs.prompt(cell, index)
+
+    def fluency_of(self, table: pd.DataFrame) -> np.ndarray:
+        """Bits per byte of rows' outputs over those of their references, of rows that were run
+        without."""
+        return bits_ratio(self.model, table, self._inputs.reference_bits)
+
     def prompts(self, batch: Batch) -> list[str]:
         """What the model reads in each row of a batch."""
         return [self._inputs.prompt(batch.cells[key], index) for key, index in batch.rows]
@@ -313,13 +323,14 @@ class Runner:
         """The columns that are known before the model has run."""
         lines = self.lines(cell)
         columns = asdict(cell)
-        for name in ("fits", "form", "lines"):  # the row says which of each it took
+        for name in ("fits", "form", "lines", "twins"):  # the row says which of each it took
             del columns[name]
         return columns | {
             INDEX: index,
             "sentence": lines.numbers[index],
             "estimator": cell.fits[index % len(cell.fits)] if cell.fits else "",
-            "seed": index % max(1, len(cell.fits)),
+            "seed": index % max(1, len(cell.twins) or len(cell.fits)),
+            "twin": str(cell.twin(index) or ""),
             "cell": key,
             "prompt": self._inputs.prompt(cell, index),
             "question": lines[cell.source][index],
@@ -333,13 +344,11 @@ class Runner:
             identifier=self.identifier,
             judge_of=self.judge_of,
             # An output of several lines is an answer, with no sentence that it should say.
-            lines_of=self.corpus.split if self.one_line else None,
+            texts=self.corpus if self.one_line else None,
         )
         table["bits_per_byte_ratio"] = float("nan")
         if self.fluency:
-            table["bits_per_byte_ratio"] = bits_ratio(
-                self.model, table, self._inputs.reference_bits
-            )
+            table["bits_per_byte_ratio"] = self.fluency_of(table)
         return as_json(table)
 
 

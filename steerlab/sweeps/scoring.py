@@ -34,7 +34,7 @@ def score_rows(
     *,
     identifier: Identifier,
     judge_of: Callable[[str], Judge],
-    lines_of: Callable[[str], Corpus] | None,
+    texts: Corpus | None,
 ) -> pd.DataFrame:
     """The table with the columns of `judges.score` and of `faithful.columns`, and `ceiling`, which
     is `in_language` of the reference.
@@ -43,14 +43,14 @@ def score_rows(
         table: rows that are not scored yet.
         identifier: what names the language of a text.
         judge_of: the judge of a split.
-        lines_of: all lines of a split, whatever part of them was run; None for outputs that are
+        texts: all lines of the corpus, whatever part of them was run; None for outputs that are
             not to say a sentence, which have no columns of `faithful`.
     """
     for split, rows in table.groupby("split"):
         answers = _answers(rows)
         columns = score(answers, identifier=identifier, judge=judge_of(str(split)))
-        if lines_of is not None:
-            columns |= _meaning(rows, answers, columns["in_language"], lines_of(str(split)))
+        if texts is not None:
+            columns |= _meaning(rows, answers, columns["in_language"], texts)
         columns["ceiling"] = _in_language(rows, identifier)
         for name, values in columns.items():
             table.loc[rows.index, name] = pd.Series(values, index=rows.index)
@@ -58,9 +58,10 @@ def score_rows(
 
 
 def _meaning(
-    rows: pd.DataFrame, answers: list[Answer], in_language: Any, lines: Corpus
+    rows: pd.DataFrame, answers: list[Answer], in_language: Any, texts: Corpus
 ) -> dict[str, Any]:
-    """What the outputs say, beside their references."""
+    """What the outputs of one split say, beside their references."""
+    lines = texts.split(str(rows["split"].iloc[0]))
     outputs = Outputs(
         texts=rows["output"].tolist(),
         sources=rows["question"].tolist(),
@@ -71,7 +72,7 @@ def _meaning(
         truncated=rows["truncated"].tolist(),
         index=places(lines, answers),
     )
-    return meaning(outputs, lines.lines)
+    return meaning(outputs, lines.lines, corpus=texts.lines)
 
 
 def _in_language(rows: pd.DataFrame, identifier: Identifier) -> np.ndarray:

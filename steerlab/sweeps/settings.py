@@ -249,8 +249,9 @@ Lid = Annotated[
     ),
 ]
 JUDGE = (
-    "who judges relevance: retrieval, likelihood, model:ID_OR_FOLDER, embeddings:ID_OR_FOLDER, or "
-    "the URL of an OpenAI-compatible endpoint"
+    "who judges relevance: retrieval, likelihood (which passes copies, and much of whatever the "
+    "same model wrote), model:ID_OR_FOLDER, embeddings:ID_OR_FOLDER, or the URL of an "
+    "OpenAI-compatible endpoint"
 )
 JudgeModel = Annotated[
     Word | None,

@@ -122,6 +122,10 @@ def regression(
 
 def _check(of: np.ndarray, others: Mapping[str, np.ndarray]) -> None:
     """Raise for too few languages, and for distances that do not fit to them or explain nothing."""
+    if of.ndim != 3 or of.shape[1] != of.shape[2]:
+        raise SteerlabError(
+            f"the distances have shape {of.shape}; give [layer lang lang], a matrix for each layer"
+        )
     if of.shape[1] < 5:
         raise SteerlabError(
             f"{of.shape[1]} languages were given; to permute them says something from 5 on: add "
@@ -131,13 +135,19 @@ def _check(of: np.ndarray, others: Mapping[str, np.ndarray]) -> None:
         raise SteerlabError(
             "no distance was given to compare with; name at least one, such as {'syntax': matrix}"
         )
+    for layer, matrix in enumerate(of):
+        if not _is_distance(matrix):
+            raise SteerlabError(
+                f"the distances at index {layer} are not symmetric and finite, and of each pair "
+                "one value is read; average the two, or leave the layer out"
+            )
     for name, matrix in others.items():
         if matrix.shape != of.shape[1:]:
             raise SteerlabError(
                 f"the distance {name!r} has shape {matrix.shape}, but there are {of.shape[1]} "
                 "languages; choose the same languages in the same order"
             )
-        if not np.isfinite(matrix).all() or not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-4):
+        if not _is_distance(matrix):
             raise SteerlabError(
                 f"the distance {name!r} is not symmetric and finite; drop the languages that lack "
                 "it"
@@ -147,6 +157,14 @@ def _check(of: np.ndarray, others: Mapping[str, np.ndarray]) -> None:
                 f"the distance {name!r} is the same for all pairs and explains nothing; leave it "
                 "out"
             )
+
+
+def _is_distance(matrix: np.ndarray) -> bool:
+    """Whether all values are finite, and those of the two triangles equal up to rounding."""
+    if not np.isfinite(matrix).all():
+        return False
+    # In proportion to the values, which may all be small.
+    return bool(np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-4 * np.abs(matrix).max()))
 
 
 def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:

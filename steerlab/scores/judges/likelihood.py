@@ -31,6 +31,11 @@ class Likelihood:
     """Rates 1 where an output is likelier after its own prompt than after prompts with other
     sentences, else 0.
 
+    It passes a copy of the source, which is likely after its own prompt like nothing else; and on
+    what the same model wrote it is near to circular, since an output came from its prompt whatever
+    it says. It asks whether an output depends on its sentence, not whether it says the same: hold
+    `faithful` or another judge beside it (docs/faithful.md has the figures).
+
     The other prompts have another sentence of the same language in the place of the question. A tie
     and an empty output are rated 0. Chance is 1 / (distractors + 1).
 

@@ -2,9 +2,11 @@
 language."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from steerlab.analysis.choices import Setting
 from steerlab.edits import OPERATORS
+from steerlab.edits.twins import Twin
 from steerlab.engine.shots import read_shots, with_number
 from steerlab.studies.design import Control, Design, Method, Pair, spread_over_families
 from steerlab.sweeps.cell import RUN, Cell
@@ -20,6 +22,7 @@ METHODS = (
     ("diffmean", "rotate"),
 )
 STRENGTHS: dict[str, tuple[float, ...]] = {"add": (0.5, 1.0, 1.5), "rotate": (0.5, 1.0, 1.5)}
+RANDOM = ("random isotropic", "random covariance")
 SEEDS = 5  # of each control: its sentences take them in turn
 DEV_TARGETS = 8
 CONTROL_TARGETS = 4  # controls are chosen on half of the dev targets, since there are many of them
@@ -40,7 +43,8 @@ def control_fits(*, wrong: bool = True) -> dict[str, tuple[str, ...]]:
     isotropic = tuple(f"random isotropic {seed}" for seed in seeds)
     covariance = tuple(f"random covariance {seed}" for seed in seeds)
     fits = {
-        "random": isotropic + covariance,
+        "random isotropic": isotropic,
+        "random covariance": covariance,
         "shuffled": tuple(f"shuffled {seed}" for seed in seeds),
     }
     if wrong:
@@ -137,30 +141,23 @@ class Plan:
         """Cells that ask whether a language goes when its direction is removed.
 
         The model continues two lines of a language, as it is, with a growing fraction of the main
-        method's direction removed, and with as much of random directions removed.
+        method's direction removed, with as large a fraction of random directions removed, and with
+        as much of random directions removed as has the same dose.
         """
         cells = []
         for lang in self.dev_targets:
-            cells.append(
-                Cell.unsteered(
-                    method="removal none", source=lang, target=lang, split="dev", form=RUN
-                )
-            )
+            same: dict[str, Any] = {"source": lang, "target": lang, "split": "dev", "form": RUN}
+            cells.append(Cell.unsteered(method="removal none", **same))
             for fraction in OPERATORS["ablate"].grid:
-                for name, fits in (("ablate", (MAIN,)), ("random", self.controls["random"])):
-                    cells.append(
-                        Cell(
-                            method=f"removal {name}",
-                            operator="ablate",
-                            layer=layer,
-                            strength=fraction,
-                            source=lang,
-                            target=lang,
-                            split="dev",
-                            fits=fits,
-                            form=RUN,
-                        )
-                    )
+                edited = {**same, "operator": "ablate", "layer": layer, "strength": fraction}
+                cells.append(Cell(method="removal ablate", fits=(MAIN,), **edited))
+                for name in RANDOM:
+                    fits = self.controls[name]
+                    cells.append(Cell(method=f"removal {name}", fits=fits, **edited))
+                twins = tuple(Twin(seed) for seed in range(SEEDS))
+                cells.append(
+                    Cell(method="removal random, equal dose", fits=(MAIN,), twins=twins, **edited)
+                )
         return cells
 
     def _settings(self, operator: str) -> tuple[Setting, ...]:

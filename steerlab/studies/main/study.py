@@ -26,12 +26,19 @@ from steerlab.scores.identifiers import agreement_on_target, second_identifier, 
 from steerlab.scores.judges import DISTRACTORS, Retrieval
 from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier, need_named
+from steerlab.studies.equal_cost import AtCost, at_equal_cost
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
 from steerlab.studies.main.form import form_of
 from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
 from steerlab.studies.main.settings import Settings
-from steerlab.studies.main.summary import peak_bytes, race_summary, results_of
+from steerlab.studies.main.summary import (
+    equal_summary,
+    more_rows,
+    peak_bytes,
+    race_summary,
+    results_of,
+)
 from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.folder import claim, need_model
@@ -124,6 +131,8 @@ class Study:
             progress=self.progress,
             log=self.console.print,
         )
+        # A race does not read strengths whole, between which one could be found.
+        costs = [] if self.settings.race else self._at_equal_cost(runner, report)
         removal = run_cells(
             replace(runner, fluency=True),
             self.plan.removal(report.choices[MAIN][0]),
@@ -132,8 +141,14 @@ class Study:
             log=self.console.print,
         )
         report, removal = self._with_opinions(report, removal)
-        self._describe(moments, directions[MAIN], report, removal)
+        self._describe(moments, directions[MAIN], report, removal, costs)
         return self.folder
+
+    def _at_equal_cost(self, runner: Runner, report: Report) -> list[AtCost]:
+        """The methods at the main one's dose and fluency."""
+        return at_equal_cost(
+            runner, self.plan.design, report, progress=self.progress, log=self.console.print
+        )
 
     def _collect(self) -> Moments:
         self.console.print(
@@ -227,9 +242,22 @@ class Study:
         return report, made["whole", "removal"]
 
     def _describe(
-        self, moments: Moments, main: Directions, report: Report, removal: pd.DataFrame
+        self,
+        moments: Moments,
+        main: Directions,
+        report: Report,
+        removal: pd.DataFrame,
+        costs: list[AtCost],
     ) -> None:
-        """Write the figures, the rows and the summary; `main` are the main method's directions."""
+        """Write the figures, the rows and the summary.
+
+        Args:
+            moments: what the directions were found from.
+            main: the main method's directions.
+            report: the rows of dev and test, and what was chosen.
+            removal: the rows of texts that go on while their language is removed.
+            costs: the methods at the main one's costs.
+        """
         neighbours = families_of(
             self.model, moments, self._estimate_lines(), seed=self.settings.seed
         )
@@ -245,9 +273,11 @@ class Study:
             raced=self.settings.race,
         )
         write_figures(self.folder / "figures", figures, apart)
-        rows = pd.concat([report.dev, report.test, removal], ignore_index=True)
+        own = [report.dev, report.test, removal]
+        rows = pd.concat([*own, *more_rows(report, costs)], ignore_index=True)
         summary = self._summary(rows, report) | {
-            "families": family_summary(neighbours, main, seed=self.settings.seed)
+            "families": family_summary(neighbours, main, seed=self.settings.seed),
+            "equal": equal_summary(costs, seed=self.settings.seed),
         }
         write_table(self.folder / "rows.parquet", rows)
         write_table(self.folder / "rows.csv", rows)
@@ -263,6 +293,7 @@ class Study:
             "prompt_form": self.form.measured,
             "source": self.source,
             "targets": list(self.targets),
+            "new_tokens": self.settings.new_tokens,
             "chance": 1 / (DISTRACTORS + 1),
             "counts": {"outputs": len(rows), "generated tokens": int(rows["tokens"].sum())},
         }
@@ -313,9 +344,9 @@ def control_directions(
     covariance = moments.covariance().float()
     directions = {}
     for seed in range(SEEDS):
-        directions[f"random isotropic {seed}"] = controls.random(main, seed=seed)
+        directions[f"random isotropic {seed}"] = controls.random(main, seed=seed, source=source)
         directions[f"random covariance {seed}"] = controls.random(
-            main, seed=seed, covariance=covariance
+            main, seed=seed, source=source, covariance=covariance
         )
         directions[f"shuffled {seed}"] = controls.shuffled(main, seed=seed)
         if wrong:

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from steerlab.analysis.comparisons import against, by_language, together
 from steerlab.analysis.dose import along_held_out
 from steerlab.analysis.results import difference, result
+from steerlab.studies.equal_cost import AtCost
 from steerlab.studies.main.plan import MAIN, Plan
 from steerlab.studies.protocol import Report
 
@@ -26,6 +28,7 @@ def results_of(report: Report, plan: Plan, *, seed: int, raced: bool) -> dict[st
         "n_sentences": int(main["sentence"].nunique()),
         "n_outputs": len(main),
         "results": results,
+        "controls": controls_summary(report, seed=seed),
         "differences": {name: difference(main, tables[name], seed=seed) for name in controls},
         "choice": "on dev, one layer and strength for each method",
         "choices": {
@@ -65,6 +68,45 @@ def _on_dev(dev: pd.DataFrame, plan: Plan, *, seed: int, raced: bool) -> dict[st
         gains = by_language(dev, methods, seed=seed)
     doses = along_held_out(dev, methods, main=MAIN, seed=seed)
     return {"by_language": gains, "doses": doses}
+
+
+def controls_summary(report: Report, *, seed: int) -> dict[str, dict[str, Any]]:
+    """Every steered control at each of its chances, the weaker ones too."""
+    return {
+        name: {chance: result(rows, seed=seed) for chance, rows in variants.items()}
+        for name, variants in report.variants.items()
+    }
+
+
+def equal_summary(costs: Sequence[AtCost], *, seed: int) -> dict[str, Any]:
+    """The methods at one cost, by the column of the cost: {"level", "methods"}.
+
+    A method has its result, and in "difference" its joint less the main method's, [value, low,
+    high]; it is None where its largest strength costs less than the level.
+    """
+    summary = {}
+    for each in costs:
+        main = each.tables[MAIN]
+        methods: dict[str, Any] = dict.fromkeys(each.settings)
+        for name, rows in each.tables.items():
+            methods[name] = result(rows, seed=seed)
+            if name != MAIN:
+                methods[name]["difference"] = difference(rows, main, seed=seed)["joint"]
+        summary[each.cost] = {"level": each.level, "methods": methods}
+    return summary
+
+
+def more_rows(report: Report, costs: Sequence[AtCost]) -> list[pd.DataFrame]:
+    """The rows of settings of equal cost that no other part of a report has, each once."""
+    seen = set(report.test["cell"])
+    more = []
+    for each in costs:
+        for rows in each.tables.values():
+            new = rows[~rows["cell"].isin(seen)]
+            seen |= set(new["cell"])
+            if len(new):
+                more.append(new)
+    return more
 
 
 def race_summary(settings: pd.DataFrame) -> dict[str, Any]:

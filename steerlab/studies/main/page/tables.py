@@ -121,7 +121,7 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             scores=[
                 *(interval(result.get(key)) for key in relative),
                 interval(joint(summary, name) / prompted if prompted > 0 and result else None),
-                *(interval(result.get(key)) for key in (*shown, "dose")),
+                *(interval(result.get(key)) for key in (*shown, "dose", "displacement")),
             ],
             setting=setting(result),
         )
@@ -132,9 +132,10 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             Column("Of the prompt's", "joint over the prompt's"),
             *(Column(score.heading, score.meaning) for score in shown.values()),
             Column("Dose"),
+            Column("Displacement"),
             Column("Setting"),
         ],
-        digits=[2 for _ in relative] + [2, *(score.digits for score in shown.values()), 2],
+        digits=[2 for _ in relative] + [2, *(score.digits for score in shown.values()), 2, 2],
         methods=[row(name) for name in methods(summary)],
         controls=[row(name) for name in controls(summary)],
         sentences=str(summary.get("n_sentences", "?")),

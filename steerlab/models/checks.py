@@ -1,0 +1,189 @@
+"""What can be told of a model's files before they are loaded: each kind of folder that cannot be
+used has its own sentence, and says what to do."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steerlab.core.errors import SteerlabError
+
+ADAPTER = "adapter_config.json"
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_TOKENIZERS = (
+    "tokenizer.json tokenizer.model tokenizer_config.json vocab.json vocab.txt spiece.model "
+    "sentencepiece.bpe.model tekken.json".split()
+)
+_POINTER = b"version https://git-lfs"
+# The packages that read quantised weights, by what configurations call the method; "" for none.
+_PACKAGES = {
+    "bitsandbytes": "bitsandbytes",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "compressed-tensors": "compressed-tensors",
+    "hqq": "hqq",
+    "aqlm": "aqlm",
+    "quanto": "optimum-quanto",
+    "torchao": "torchao",
+    "eetq": "eetq",
+    "vptq": "vptq",
+    "spqr": "spqr-quant",
+    "auto-round": "auto-round",
+    "fbgemm_fp8": "fbgemm-gpu",
+    "mxfp4": "kernels",
+}
+_MODULES = {"optimum-quanto": "optimum.quanto", "fbgemm-gpu": "fbgemm_gpu"}
+
+
+def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> None:
+    """Raise for a folder that cannot be loaded, by what is wrong with it.
+
+    Args:
+        folder: holds the files.
+        tokenizer: whether a tokenizer is to be read from it.
+        trust_remote_code: whether code in it may run.
+    """
+    _need_files(folder)
+    config = read_config(folder / "config.json")
+    need_causal(config, str(folder), trust_remote_code=trust_remote_code)
+    need_package(config, str(folder))
+    for index in _INDICES:
+        if (folder / index).exists():
+            files = set(read_config(folder / index).get("weight_map", {}).values())
+            missing = sorted(name for name in files if not (folder / name).exists())
+            if missing:
+                raise SteerlabError(
+                    f"{folder} lacks {missing[0]}, one of the {len(files)} files of weights that "
+                    f"{index} lists ({len(missing)} are missing); fetch it too"
+                )
+    there = [name for name in _TOKENIZERS if (folder / name).exists()]
+    if tokenizer and not there:
+        raise SteerlabError(
+            f"{folder} has a model and no tokenizer (none of {', '.join(_TOKENIZERS[:3])}); copy "
+            "the tokenizer's files there, or give it as load(..., tokenizer=...)"
+        )
+    if tokenizer and "tokenizer.json" in there and "tokenizer_config.json" not in there:
+        raise SteerlabError(
+            f"{folder} has no tokenizer_config.json, which says which tokens begin and end a text; "
+            "fetch it too, or give a tokenizer as load(..., tokenizer=...)"
+        )
+
+
+def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool) -> None:
+    """Raise for a configuration of what is no causal model, or of code that may not run."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto as known
+
+    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    kind = str(config.get("model_type") or "")
+    brings_code = bool(config.get("auto_map"))
+    if kind not in CONFIG_MAPPING:
+        if brings_code and not trust_remote_code:
+            raise SteerlabError(
+                f"{name} brings its own code ({kind or 'no model_type'}), which runs only if you "
+                "say so: read it, and then give trust_remote_code=True"
+            )
+        if not brings_code:
+            raise SteerlabError(
+                f"{name} is of the architecture {kind!r}, which this transformers does not know; "
+                "update transformers, or take another model"
+            )
+        return
+    need_left_to_right(config, name)
+    registered = kind in CONFIG_MAPPING._extra_content  # by the user
+    if kind not in causal and not registered and not (brings_code and trust_remote_code):
+        raise SteerlabError(
+            f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
+        )
+
+
+def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
+    """Raise for a configuration of a model whose tokens see those after them, or that reads a
+    source with an encoder first."""
+    from transformers.models.auto import modeling_auto as known
+
+    causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    kind = str(config.get("model_type") or "")
+    made_as = " ".join(config.get("architectures") or ())
+    masked = {*known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
+    if kind in masked and not _decodes(kind, config):
+        raise SteerlabError(
+            f"{name} is a masked language model ({kind}): each of its tokens sees those after it, "
+            "so that it predicts and generates nothing; take a causal language model"
+        )
+    if any(part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)):
+        raise SteerlabError(
+            f"each token of {name} sees those after it (use_bidirectional_attention), so that it "
+            "predicts and generates nothing; take the causal language model"
+        )
+    if config.get("is_encoder_decoder") and (kind not in causal or "Conditional" in made_as):
+        raise SteerlabError(
+            f"{name} has an encoder and a decoder ({kind}), and steerlab reads decoders alone; "
+            "take a causal language model"
+        )
+
+
+def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A configuration, and that of its language model if it has one of its own."""
+    text = config.get("text_config")
+    return [config, text] if isinstance(text, Mapping) else [config]
+
+
+def _decodes(kind: str, config: Mapping[str, Any]) -> bool:
+    """Whether a model of a kind that may also be masked is a decoder."""
+    # These are decoders whenever they are loaded as causal language models.
+    always = {"bart", "mbart", "mvp", "bigbird_pegasus", "plbart", "pegasus"}
+    return kind in always or bool(config.get("is_decoder") or config.get("causal"))
+
+
+def need_package(config: Mapping[str, Any], name: str) -> None:
+    """Raise where the weights are quantised, and the package that reads them is not there."""
+    quantised = config.get("quantization_config")
+    if not isinstance(quantised, Mapping):
+        return
+    method = str(quantised.get("quant_method") or "bitsandbytes")
+    package = _PACKAGES.get(method, "")
+    if (
+        package
+        and importlib.util.find_spec(_MODULES.get(package, package.replace("-", "_"))) is None
+    ):
+        raise SteerlabError(
+            f"the weights of {name} are quantised by {method}, which the package {package} reads, "
+            f"and it is not installed; pip install {package}"
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package above it is not there either
+        return False
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A JSON file of a model; raises for one that is missing or damaged."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SteerlabError(
+            f"{file} is no JSON that can be read ({error}); fetch it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise SteerlabError(f"{file} holds no configuration; fetch it again")
+    return content
+
+
+def _need_files(folder: Path) -> None:
+    """Raise for a folder without a configuration, and for files that are pointers to elsewhere."""
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+            raise SteerlabError(
+                f"{file} is a pointer of Git LFS and not the file itself; run `git lfs pull` in "
+                "its folder, or fetch it from the Hub"
+            )
+    if not (folder / "config.json").exists():
+        raise SteerlabError(
+            f"could not load {str(folder)!r}: it is no folder with a causal language model, as it "
+            "has no config.json; give the folder that holds one, or a subfolder by subfolder="
+        )

@@ -1,0 +1,265 @@
+"""Each kind of thing that `load` cannot take has its own sentence, and what users hold loads."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import PROMPTS
+
+import steerlab as sl
+from steerlab.core.errors import SteerlabError
+from steerlab.engine.decoding import generate
+from steerlab.engine.prompts import encode
+from steerlab.models.checks import need_causal, need_package
+from steerlab.models.loading import load
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 100\n"
+
+
+@pytest.fixture
+def folder(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of a model's folder, to be broken."""
+    return Path(shutil.copytree(tiny("llama"), tmp_path / "model"))
+
+
+def edit(file: Path, **changes: Any) -> None:
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(content | changes))
+
+
+def refused(folder: Path, told: str, **options: Any) -> None:
+    with pytest.raises(SteerlabError, match=told):
+        load(folder, **options)
+
+
+def test_each_kind_of_folder_has_its_own_sentence(folder):
+    tokenizer = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(POINTER)
+    refused(folder, r"tokenizer\.json is a pointer of Git LFS .*git lfs pull")
+    (folder / "tokenizer.json").unlink()
+    kept = (folder / "tokenizer_config.json").read_text()
+    (folder / "tokenizer_config.json").unlink()
+    refused(folder, r"has a model and no tokenizer .*load\(\.\.\., tokenizer=")
+    (folder / "tokenizer.json").write_text(tokenizer)
+    refused(folder, r"has no tokenizer_config\.json, which says which tokens begin")
+    (folder / "tokenizer_config.json").write_text(kept)
+    shards = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    refused(folder, r"lacks model-00001-of-00002\.safetensors, one of the 2 files of weights")
+    (folder / "model.safetensors.index.json").unlink()
+    edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    refused(folder, "quantised by gptq, which the package gptqmodel reads, .*pip install gptqmodel")
+    (folder / "config.json").write_text("{")
+    refused(folder, r"config\.json is no JSON that can be read")
+    (folder / "config.json").unlink()
+    refused(folder, r"it has no config\.json; give the folder that holds one")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    refused(folder, "does not say which model the adapter is for")
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"model_type": "xlm-roberta"}, "is a masked language model .* take a causal"),
+        ({"model_type": "bert"}, "is a masked language model"),
+        ({"model_type": "modernbert"}, "is a masked language model"),
+        ({"model_type": "electra", "is_decoder": False}, "is a masked language model"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "has an encoder and a decoder"),
+        (
+            {
+                "model_type": "mbart",
+                "is_encoder_decoder": True,
+                "architectures": ["MBartForConditionalGeneration"],
+            },
+            "has an encoder and a decoder",
+        ),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "sees those after it"),
+        ({"model_type": "clip"}, "'clip', which is no causal language model"),
+        ({"model_type": "brand_new"}, "'brand_new', which this transformers does not know"),
+        (
+            {"model_type": "x", "auto_map": {"AutoConfig": "x.X"}},
+            "its own code .*trust_remote_code",
+        ),
+    ],
+)
+def test_what_is_no_causal_language_model_is_refused_by_its_configuration(config, told):
+    with pytest.raises(SteerlabError, match=told):
+        need_causal(config, "some/model", trust_remote_code=False)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama"},
+        {"model_type": "bert", "is_decoder": True},
+        {"model_type": "bart", "architectures": ["BartForCausalLM"]},
+        {"model_type": "xglm"},
+    ],
+)
+def test_what_is_one_is_not_refused(config):
+    need_causal(config, "some/model", trust_remote_code=False)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "awq", "hqq", "compressed-tensors", "gptq"])
+def test_the_package_of_quantised_weights_is_named(method):
+    with pytest.raises(SteerlabError, match=f"quantised by {method}, which the package .* reads"):
+        need_package({"quantization_config": {"quant_method": method}}, "some/model")
+    need_package({}, "some/model")
+
+
+def test_code_of_a_folder_never_runs_unless_it_is_said(folder, tmp_path, monkeypatch):
+    """Not by an answer on the terminal either."""
+    mark = tmp_path / "ran"
+    code = f"open({str(mark)!r}, 'w').close()\nclass Own: pass\n"
+    (folder / "own.py").write_text(code)
+    auto = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    monkeypatch.setattr(sys.stdin, "readline", lambda *_: "y\n", raising=False)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    edit(folder / "config.json", auto_map=auto)
+    load(folder)  # transformers knows the architecture itself
+    edit(folder / "config.json", model_type="own")
+    refused(folder, "brings its own code .*trust_remote_code=True")
+    assert not mark.exists()
+    with suppress(Exception):  # it is no model, and does not get that far
+        load(folder, trust_remote_code=True)
+    assert mark.exists(), "the code is what would have run"
+
+
+def test_a_tokenizer_with_code_does_not_run_it_either(folder, tmp_path, monkeypatch):
+    mark = tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Own: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    edit(
+        folder / "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["own.Own", None]},
+        tokenizer_class="Own",
+    )
+    with suppress(SteerlabError):
+        load(folder)
+    assert not mark.exists()
+
+
+def test_a_subfolder(folder, tmp_path):
+    top = tmp_path / "top"
+    top.mkdir()
+    shutil.move(folder, top / "inner")
+    refused(top, "it has no config.json; .*subfolder=")
+    assert load(top, subfolder="inner").n_layers == 3
+
+
+# ------------------------------------------------------------------------------- what users hold
+
+
+def in_memory(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    hf = AutoModelForCausalLM.from_pretrained(folder)
+    return hf, AutoTokenizer.from_pretrained(folder, padding_side="right")
+
+
+def test_a_model_in_memory_is_the_model_of_its_folder(lively):
+    hf, tokenizer = in_memory(lively("llama"))
+    tokenizer.pad_token = None
+    with pytest.raises(SteerlabError, match=r"does not hold its tokenizer; give load\(model, tok"):
+        load(hf)
+    model, same = load(hf, tokenizer=tokenizer), load(lively("llama"))
+    assert model.hf is hf
+    assert (tokenizer.padding_side, tokenizer.pad_token) == ("right", None), "it is the user's"
+    assert generate(model, PROMPTS, max_new_tokens=4) == generate(same, PROMPTS, max_new_tokens=4)
+    assert load(model) is model
+
+
+def test_a_model_in_memory_sweeps_here_and_says_why_not_elsewhere(lively, lines):
+    import pickle
+
+    hf, tokenizer = in_memory(lively("llama"))
+    model = load(hf, tokenizer=tokenizer)
+    grid: Any = {"layers": [1], "limit": 1, "strengths": [1.0], "targets": ["de"]}
+    assert len(sl.sweep(model, lines.select(["en", "de"]), **grid))
+    with pytest.raises(SteerlabError, match="made in memory and lives in this process only; .*Ray"):
+        pickle.dumps(model)
+
+
+def test_what_is_no_language_model_is_refused():
+    with pytest.raises(SteerlabError, match="causal language model of transformers, not Linear"):
+        load(torch.nn.Linear(2, 2), tokenizer=object())
+
+
+def test_a_dispatched_model_with_weights_on_disk(lively, tmp_path):
+    """accelerate fetches them when they are needed: fingerprint and numbers are the same."""
+    accelerate = pytest.importorskip("accelerate")
+    hf, tokenizer = in_memory(lively("llama"))
+    whole = load(lively("llama"))
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
+    places |= {"lm_head": "cpu", "model.layers.0": "cpu"}
+    places |= {"model.layers.1": "disk", "model.layers.2": "disk"}
+    hf = accelerate.dispatch_model(hf, places, offload_dir=tmp_path, main_device="cpu")
+    model = load(hf, tokenizer=tokenizer)
+    assert model.device.type == "cpu"
+    assert model.fingerprint.split("-")[0] == whole.fingerprint.split("-")[0]
+    assert generate(model, PROMPTS, max_new_tokens=4) == generate(whole, PROMPTS, max_new_tokens=4)
+
+
+# ----------------------------------------------------------------------------- tokens and reading
+
+
+def test_token_ids_outside_the_embedding_are_refused(lively):
+    model = load(lively("llama"))
+    model.tokenizer.add_tokens(["<new>"])
+    with pytest.raises(SteerlabError, match=r"'<new>' has the number 12288, .* embedding of 12288"):
+        generate(model, ["a <new> b"], max_new_tokens=1)
+
+
+def test_padding_outside_the_embedding_pads_all_the_same(lively):
+    model, same = load(lively("llama")), load(lively("llama"))
+    model.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert model.tokenizer.pad_token_id == model.embedded
+    assert generate(model, PROMPTS, max_new_tokens=4) == generate(same, PROMPTS, max_new_tokens=4)
+
+
+def test_nothing_that_only_reads_changes_what_comes_after(lively):
+    """The bridge, sites and widths of a model whose tokenizer has no BOS, among others."""
+    from conftest import NO_BOS
+
+    model = load(lively(NO_BOS))
+    ids, said = encode(model.tokenizer, PROMPTS), generate(model, PROMPTS, max_new_tokens=4)
+    before = model.fingerprint
+    model.tl.run_with_cache("Hello")
+    model.tl.generate("Hello", max_new_tokens=2, verbose=False)
+    load(model.tl)
+    assert model.width_of("attn_z")
+    assert model.head.unembedding.shape[0] == model.vocabulary
+    sl.collect(model, sl.corpus(langs=["en", "de"]).take(1))
+    assert encode(model.tokenizer, PROMPTS) == ids
+    assert generate(model, PROMPTS, max_new_tokens=4) == said
+    assert model.fingerprint == before
+
+
+def test_folded_weights_are_said_and_refused_across(polyglot, directions):
+    """TransformerLens folds norms by default: its activations are others."""
+    import transformer_lens
+
+    config = transformer_lens.HookedTransformerConfig(
+        n_layers=8,
+        d_model=polyglot.width,
+        n_ctx=64,
+        d_head=32,
+        n_heads=8,
+        d_vocab=100,
+        act_fn="gelu",
+        normalization_type="LNPre",
+        default_prepend_bos=True,
+    )
+    folded = load(transformer_lens.HookedTransformer(config))
+    assert folded.metadata["processing"] == "norms folded (LNPre)"
+    step = sl.add(directions.between("en", "de").at(3))
+    with pytest.raises(SteerlabError, match="made with raw weights of .* has norms folded"):
+        step.on(folded).__enter__()
+    plain = transformer_lens.HookedTransformer(config)
+    assert load(plain).metadata["parameters"] != folded.metadata["parameters"]
