@@ -284,6 +284,8 @@ def reads(model: HuggingFaceModel, ids: list[list[int]]) -> str:
         states = plain(model.hf, tokens, states=True).hidden_states
         if states is None or len(states) < model.n_layers:
             return "gives no hidden states to compare"
+        lane = getattr(model.config, "altup_active_idx", 0)  # Gemma 3n has several streams
+        states = [state[lane] if state.ndim == 4 else state for state in states]
         sums = sums + torch.stack(states)[:, 0, 1:].double().sum(1)
     means = sums / sum(len(tokens) - 1 for tokens in ids)
     # The last one may be behind the final norm, so it is left out. Some architectures give the

@@ -286,18 +286,19 @@ def test_an_adapter_is_loaded_onto_its_base(lively, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_quantised_weights_are_read_and_edited_as_they_are(lively, tmp_path, bits):
+def test_quantised_weights_are_read_and_edited_as_they_are(tmp_path, bits):
     pytest.importorskip("bitsandbytes")
-    from conftest import random_directions
+    from conftest import random_directions, save_tiny
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     config = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
-    hf = AutoModelForCausalLM.from_pretrained(lively("llama"), quantization_config=config)
-    tokenizer = in_memory(lively("llama"))[1]
-    hf.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    whole = save_tiny(tmp_path / "whole", "llama", lively=True, width=64)
+    hf = AutoModelForCausalLM.from_pretrained(whole, quantization_config=config)
+    tokenizer = in_memory(whole)[1]
+    hf.save_pretrained(tmp_path / "quantised")
+    tokenizer.save_pretrained(tmp_path / "quantised")
     ids = torch.tensor([[1, 40, 50, 60]])
-    held, read = load(hf, tokenizer=tokenizer), load(tmp_path)
+    held, read = load(hf, tokenizer=tokenizer), load(tmp_path / "quantised")
     assert torch.equal(read.hf(ids).logits, hf(ids).logits)
     assert held.fingerprint == read.fingerprint
     step = sl.add(random_directions(read).between("en", "es").at(1), strength=3.0)
