@@ -211,6 +211,26 @@ def rejected(
     return float(flips), float(bootstrap)
 
 
+def rejected_with_seeds(
+    rng: np.random.Generator, samples: int, count: int, p: float, spread: float
+) -> tuple[float, float]:
+    """How often a method and a control of 5 seeds that are as good as one another over all seeds
+    are told apart: by signs of sentences alone, and with other seeds."""
+    sentences = np.repeat(np.arange(count), 4)
+    seeds = sentences % 5
+    easy = chances(rng.random((samples, count)), p, 0.2)
+    good = chances(rng.random((samples, 5)), p, spread)[:, np.arange(count) % 5]
+    control = outputs(rng, (easy + good) / 2, 4)
+    method = outputs(rng, (easy + p) / 2, 4)
+    found = np.zeros(2)
+    for mine, theirs in zip(method, control, strict=True):
+        sides = (mine.ravel(), sentences, theirs.ravel(), sentences)
+        found[0] += paired_test(*sides, draws=399).p <= 0.05
+        found[1] += paired_test(*sides, b_seeds=seeds, draws=399).p <= 0.05
+    alone, both = found / samples
+    return float(alone), float(both)
+
+
 def number(value: float) -> str:
     """A share of two digits without its zero; bold below .90."""
     text = f"{value:.2f}".replace("0.", ".", 1)
@@ -292,6 +312,21 @@ def size_table(samples: int) -> str:
     return "\n".join(lines)
 
 
+def seed_size_table(samples: int) -> str:
+    """The table of tests beside a control of several seeds that is no worse."""
+    rng = np.random.default_rng(3)
+    lines = [
+        "| p | spread of seeds | sentences | signs of sentences | with other seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for p in (0.05, 0.3):
+        for spread in (0.0, 0.02, 0.1, 0.3):
+            for count in (16, 70):
+                alone, both = rejected_with_seeds(rng, samples, count, p, spread)
+                lines.append(f"| {p} | {spread:g} | {count} | {alone:.3f} | {both:.3f} |")
+    return "\n".join(lines)
+
+
 def page(samples: int = SAMPLES) -> str:
     """The whole page."""
     few = max(20, samples // 2)
@@ -310,6 +345,9 @@ def page(samples: int = SAMPLES) -> str:
             "\n## Tests\n\nHow often p is at most .05 for differences whose mean is 0: .05 is right, more is too "
             f"often; {few} samples.\n",
             size_table(few),
+            "\n### Beside a control of several seeds\n\nThe same for a method and a control of five seeds, as above, that "
+            f"are as good as one another over all seeds; {few} samples.\n",
+            seed_size_table(few),
             "",
         ]
     )

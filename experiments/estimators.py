@@ -39,7 +39,7 @@ from steerlab.sweeps.runner import Runner
 
 OUT, PAGE = Path("build/estimators"), Path("docs/estimators.md")
 SOURCE, OPERATOR = "en", "add"
-CONTROLS = ("random", "shuffled", "wrong")
+CONTROLS = ("random isotropic", "random covariance", "shuffled", "wrong")
 SHOWN = ("de", "ru", "ja")
 HEAD = """# Estimators
 
@@ -47,9 +47,9 @@ Every estimator and variant with the operator `add` on the packaged model: layer
 natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and {all}
 targets, n = {n} outputs a row. Layers, strengths and lines are those of `make run`, whose table the README has; here
 every control chooses on the methods' {targets} targets and is shown at that choice, there on half of them, and at the
-main method's setting where it is stronger so. Brackets are 95 % intervals over sentences, rows in italics are controls. `joint` is the
-share in the right language with the own sentence recognised among 32, by chrF; the dose is how far the edit moves an
-activation, over its length. Written by `python experiments/estimators.py`.
+main method's setting where it is stronger so. Brackets are 95 % intervals over sentences, rows in italics are controls.
+`joint` is the share in the right language with the own sentence recognised among 32, by chrF; the dose is how far the
+edit moves the residual stream where it acts, over its length. Written by `python experiments/estimators.py`.
 """
 SPECTRA = """
 ## The spectrum of paired differences

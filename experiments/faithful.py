@@ -33,8 +33,8 @@ from steerlab.scores.faithful import copied, letters
 from steerlab.scores.hard_negatives import KINDS, Sentence, make
 from steerlab.scores.judges import Embeddings, Judge, Likelihood, Retrieval
 from steerlab.scores.judges.agreement import answers_of
+from steerlab.scores.judges.ratings import FOLDER, RATINGS, agreement_with_ratings, ratings
 from steerlab.scores.langid import identifier
-from steerlab.scores.ratings import FOLDER, RATINGS, agreement_with_ratings, ratings
 from steerlab.scores.words import order, words
 from steerlab.studies.design import Design, Method
 from steerlab.studies.protocol import choose_and_report

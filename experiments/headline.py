@@ -8,6 +8,8 @@ import textwrap
 from html import unescape
 from pathlib import Path
 
+from headline_costs import at_equal_cost
+
 from steerlab.studies.html.formats import FIXED, probability
 from steerlab.studies.main.page.identifiers import identifiers_note
 from steerlab.studies.main.page.inference import power_note
@@ -124,6 +126,8 @@ Chosen {summary["choice"]}.
 {wrapped(text(identifiers_note(summary)))}
 
 {along(summary["doses"])}
+
+{at_equal_cost(summary, NAMES)}
 
 {wrapped("Families. " + text(families_note(summary)))}
 """

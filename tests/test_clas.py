@@ -23,6 +23,7 @@ from steerlab.studies.clas import (
     run,
     scores,
 )
+from steerlab.studies.clas.plan import RANDOM
 
 # --------------------------------------------------------------------------------------- end to end
 
@@ -77,7 +78,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory, lines: Corpus) -> tuple[
 
 def test_a_run_has_every_answer(benchmark: tuple[Path, Path]) -> None:
     rows = pd.read_parquet(benchmark[0] / "rows.parquet")
-    methods = ["diffmean", "pca", "random", "unsteered", "prompt english", "prompt target"]
+    methods = ["diffmean", "pca", *RANDOM, "unsteered", "prompt english", "prompt target"]
     test = rows[rows["split"] == "test"]
     assert list(dict.fromkeys(test["method"])) == methods
     assert set(test.groupby("method").size()) == {6 * 4}, (
@@ -105,12 +106,12 @@ def test_a_pair_of_one_language_is_flagged_and_has_the_unsteered_answers(
     plain = (
         same[same["method"] == "unsteered"].sort_values(["source", "sentence"])["output"].tolist()
     )
-    for method in ("diffmean", "pca", "random"):
+    for method in ("diffmean", "pca", *RANDOM):
         assert (
             same[same["method"] == method].sort_values(["source", "sentence"])["output"].tolist()
             == plain
         )
-    steered = rows[~rows["same"] & rows["method"].isin(["diffmean", "pca", "random"])]
+    steered = rows[~rows["same"] & rows["method"].isin(["diffmean", "pca", *RANDOM])]
     assert (steered["dose"] > 0).all()
     assert "2 pairs are one language with itself" in (benchmark[0] / "table.md").read_text("utf-8")
 
@@ -125,8 +126,9 @@ def test_prompts_of_controls_and_the_dose_of_random(benchmark: tuple[Path, Path]
     assert first["prompt english"] == f"{question} Please write your answer in Spanish.\n"
     assert first["prompt target"] == f"{question} Por favor, escribe tu respuesta en español.\n"
     doses = rows.groupby("method")["dose"].mean()
-    assert doses["random"] == pytest.approx(doses["diffmean"], rel=0.3)
-    assert rows[rows["method"] == "random"]["estimator"].nunique() > 1, "several seeds"
+    for kind in RANDOM:
+        assert doses[kind] == pytest.approx(doses["diffmean"], rel=0.3)
+        assert rows[rows["method"] == kind]["estimator"].nunique() > 1, "several seeds"
 
 
 def test_a_summary_says_what_was_done(benchmark: tuple[Path, Path]) -> None:
@@ -159,7 +161,7 @@ def test_steering_reaches_the_target_and_random_does_not(benchmark: tuple[Path, 
     rows = pd.read_parquet(benchmark[0] / "rows.parquet").query("split == 'test' and not same")
     forced = rows.groupby("method")["in_language"].mean()
     assert forced["diffmean"] > 0.6
-    assert max(forced["random"], forced["unsteered"]) < 0.4
+    assert max(*(forced[kind] for kind in RANDOM), forced["unsteered"]) < 0.4
 
 
 def test_gold_answers_score_what_the_identifier_can_read(tmp_path: Path) -> None:
@@ -279,7 +281,7 @@ def test_what_failed_is_said_and_no_table_is_made(
         **ONE,
     )
     told = (
-        "3 of 6 cells failed, the first with: a prompt of .* shorten the prompt or max_new_tokens; "
+        "4 of 8 cells failed, the first with: a prompt of .* shorten the prompt or max_new_tokens; "
         "what was finished"
     )
     with endpoint(rating) as server:

@@ -15,7 +15,7 @@ from steerlab.studies.clas import (
     Settings,
     questions,
 )
-from steerlab.studies.clas.plan import Plan, layers_of, pairs_of
+from steerlab.studies.clas.plan import RANDOM, TWIN, Plan, layers_of, pairs_of
 from steerlab.studies.clas.study import in_units
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
@@ -86,12 +86,34 @@ def test_directions_from_pairs_know_their_source() -> None:
         for cell in told.design.test_cells(told.choices, "all")
         if cell.fits
     }
-    assert {(name, source, fit[0]) for name, source, fit in fits if name != "random"} == {
+    assert {(name, source, fit[0]) for name, source, fit in fits if name not in RANDOM} == {
         ("diffmean", "en", "diffmean"),
         ("diffmean", "de", "diffmean"),
         ("pca", "en", "pca from en"),
         ("pca", "de", "pca from de"),
     }
+
+
+def test_random_controls_are_directions_from_each_source_or_twins_of_the_edits() -> None:
+    """Added, a random direction of the true gap has the method's dose; turned, it has not."""
+    options = {"sources": ("en", "de"), "targets": ("es",), "layers": (4,), "strengths": (1.0,)}
+    told = planned(**options)
+    choices = {"diffmean": (4, 1.0)}
+    cells = [cell for cell in told.design.test_cells(choices) if cell.method in RANDOM]
+    fits = {(cell.method, cell.source): cell.fits for cell in cells}
+    assert len(fits) == 4
+    assert len({name for names in fits.values() for name in names}) == 4 * 5, "each has its own"
+    assert not any(cell.twins for cell in cells)
+    turned = planned(**options, operators=("rotate",))
+    [blind] = {control.method.name for control in turned.design.controls}
+    assert blind == TWIN
+    cells = [
+        cell
+        for cell in turned.design.test_cells({"diffmean_rotate": (4, 1.0)})
+        if cell.method == TWIN
+    ]
+    assert {(cell.operator, cell.fits) for cell in cells} == {("rotate", ("diffmean",))}
+    assert {tuple(twin.seed for twin in cell.twins) for cell in cells} == {(0, 1, 2, 3, 4)}
 
 
 REFUSED: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@ killed."""
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -165,3 +166,35 @@ def test_a_users_own_travel_made_and_by_value(ray, lively):
     assert set(rows["method"]) == {"mine_pushed"}
     assert set(fitted_in) == {os.getpid()}, "the estimator runs here, and not on the workers"
     assert list(rows["output"]) == list(sweep(model, texts, **keys)["output"])
+
+
+LISTENING = """
+import os, subprocess, sys
+import psutil, ray
+from steerlab.sweeps.ray import _connected
+with _connected("local"):
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    for process in processes:
+        for connection in process.net_connections("inet"):
+            if connection.status == "LISTEN":
+                print(process.name(), connection.laddr.ip)
+    address = ray.get_runtime_context().gcs_address
+    print("address", address.rpartition(":")[0])
+    stranger = f"import ray; ray.init(address={address!r}); print('connected')"
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    run = subprocess.run([sys.executable, "-c", stranger], env=env, capture_output=True, text=True)
+    print("stranger", "connected" if "connected" in run.stdout else "refused")
+"""
+
+
+def test_a_local_cluster_listens_on_loopback_alone() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=200
+    )
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert lines, run.stderr
+    assert ["address", "127.0.0.1"] in lines
+    assert {name for name, _ in lines} >= {"gcs_server", "raylet"}
+    assert ["stranger", "refused"] in lines, "who has no token is not let in"
+    places = {place.removeprefix("::ffff:") for name, place in lines if name != "stranger"}
+    assert places == {"127.0.0.1"}

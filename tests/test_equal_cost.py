@@ -1,7 +1,9 @@
 """Methods at one dose and at one fluency: found on dev, run on test, where a row is not there
 already."""
 
+import runpy
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,3 +134,15 @@ def test_the_summary_and_the_page_say_what_it_is_against(found: tuple[Costly, An
     weak = next(row for row in page[0].rows if row.method == "weak")
     assert (weak.setting, weak.joint) == ("", None)
     assert equal_costs({"results": {}}) == []
+
+
+def test_the_readme_has_a_row_for_each_method(found: tuple[Costly, Any, Any]) -> None:
+    _, _, costs = found
+    readme = runpy.run_path(str(Path(__file__).parents[1] / "experiments" / "headline_costs.py"))
+    lines = readme["at_equal_cost"]({"equal": equal_summary(costs, seed=0)}, {}).splitlines()
+    assert lines[0].startswith(
+        "| method | at dose 0.40: strength | joint | less DiffMean | at bits"
+    )
+    assert len({line.count("|") for line in lines[:6]}) == 1, "every row has every column"
+    assert lines[4].startswith("| weak | costs less at any |  |  | 1 | 0.38 [")
+    assert readme["at_equal_cost"]({}, {}) == ""

@@ -18,10 +18,12 @@ from planting import moments, planted
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import steerlab.estimate as estimate
+from steerlab.analysis.clustered import clustered_mean, covariance, spread_of_difference
 from steerlab.analysis.effects.dominance import dominance
 from steerlab.analysis.geometry.family_neighbours import family_neighbours
 from steerlab.analysis.geometry.layers import effective_rank as rank_of_vectors
 from steerlab.analysis.geometry.matrices import mantel
+from steerlab.analysis.geometry.trees import untangle
 from steerlab.analysis.tests import clustering, studentised_bootstrap
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
@@ -274,6 +276,26 @@ def test_culnigs_z_is_of_the_standard_deviation_over_languages() -> None:
     nothing = pytest.raises(Exception, match="standard deviations")
     with nothing:
         culnig(gradients, share=0.25, least=z + 1e-3)
+
+
+def test_branches_are_sorted_by_the_mean_place_of_their_leaves_and_not_by_its_sum() -> None:
+    """Four leaves at places 0 to 3 come before one at place 4, though their places sum to more."""
+    tree = np.array([[0, 1, 0.1, 2], [2, 5, 0.2, 3], [3, 6, 0.3, 4], [4, 7, 0.4, 5]])
+    assert untangle(tree, tree, start=range(5)) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+
+
+# Intervals
+
+
+def test_the_variance_of_a_difference_is_that_of_the_paired_values() -> None:
+    generator = np.random.default_rng(2)
+    first, noise = generator.standard_normal((2, 30))
+    sentences = np.arange(30)
+    a, b = clustered_mean(first, sentences), clustered_mean(first + 0.3 * noise, sentences)
+    shared = covariance(a.influence, b.influence, a.groups)
+    variance, freedom = spread_of_difference(a, b, shared)
+    assert variance == pytest.approx(np.var(0.3 * noise, ddof=1) / 30)
+    assert freedom == 29
 
 
 # Records

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from synthetic_run import synthetic_rows
 
 from steerlab.core.errors import SteerlabError
-from steerlab.scores.ratings import agreement_with_ratings, auc, ratings
+from steerlab.scores.judges.ratings import agreement_with_ratings, auc, ratings
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "ratings.py"
 
@@ -123,22 +123,25 @@ def rated(count: int = 240) -> pd.DataFrame:
 
 
 def test_agreement_is_full_for_the_rating_itself_and_none_for_noise() -> None:
-    rows = rated()
-    found = agreement_with_ratings(rows, ["perfect", "same", "noise", "coin", "few"])
-    found = found.set_index("score")
-    assert found.loc["perfect", "spearman"] == pytest.approx(1)
-    assert found.loc["perfect", ["auc_part", "auc_same"]].tolist() == [1, 1]
-    assert np.isnan(found.loc["perfect", "share"])  # not a score that is yes or no
-    assert found.loc["same", "kappa_same"] == pytest.approx(1)
-    assert 0 < found.loc["same", "kappa_part"] < 1
-    assert found.loc["same", "share"] == found.loc["same", "share_same"]
+    table = agreement_with_ratings(rated(), ["perfect", "same", "noise", "coin", "few"])
+    lines: list[Any] = table.to_dict("records")
+    found: dict[str, Any] = {line["score"]: line for line in lines}
+    perfect, same, noise, coin = (found[name] for name in ("perfect", "same", "noise", "coin"))
+    assert perfect["spearman"] == pytest.approx(1)
+    assert (perfect["auc_part"], perfect["auc_same"]) == (1, 1)
+    assert np.isnan(perfect["share"])  # not a score that is yes or no
+    assert same["kappa_same"] == pytest.approx(1)
+    assert 0 < same["kappa_part"] < 1
+    assert same["share"] == same["share_same"]
     for measure, none in (("spearman", 0.0), ("auc_part", 0.5), ("auc_same", 0.5)):
-        low, high = found.loc["noise", [f"{measure}_low", f"{measure}_high"]]
-        assert low < none < high, measure
-        assert abs(found.loc["coin", measure] - none) < 0.2
-    assert abs(found.loc["coin", "kappa_same"]) < 0.2
-    assert found["n"].to_dict() == {name: 60 if name == "few" else 240 for name in found.index}
-    assert found.loc["noise", "sentences"] == 40
+        assert noise[f"{measure}_low"] < none < noise[f"{measure}_high"], measure
+        assert abs(coin[measure] - none) < 0.2
+    assert abs(coin["kappa_same"]) < 0.2
+    assert {name: line["n"] for name, line in found.items() if name != "few"} == dict.fromkeys(
+        ("perfect", "same", "noise", "coin"), 240
+    )
+    assert found["few"]["n"] == 60
+    assert noise["sentences"] == 40
 
 
 def test_auc_is_scikit_learns() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import steerlab.engine.collect
 import steerlab.estimate
@@ -14,6 +15,7 @@ from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.edits import add, rotate
+from steerlab.edits.twins import Twin
 from steerlab.engine import batching
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import decode, generate
@@ -29,6 +31,7 @@ from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit
 from steerlab.sweeps.runner import Runner, run_locally
 from steerlab.sweeps.sweep import sweep
+from steerlab.sweeps.twins import equalised
 
 GRID: dict[str, Any] = {
     "targets": ["es", "de"],
@@ -232,6 +235,64 @@ def test_a_cell_of_several_fits_takes_them_in_turn(polyglot, pair, directions):
     rows = runner.run([cell])
     assert rows["estimator"].tolist() == ["a", "b", "c", "a"]
     assert rows["seed"].tolist() == [0, 1, 2, 0]
+
+
+def test_twins_of_a_cell_have_its_dose_and_their_rows_say_which_they_are(
+    polyglot, pair, directions
+):
+    fits = {"diffmean": directions}
+    runner = Runner(polyglot, pair, fits, identifier(), {"dev": 4})
+    own = steered(operator="rotate", strength=1.0)
+    other = replace(own, method="twin", twins=(Twin(0), Twin(1)))
+    assert other.edit(fits, 0) != other.edit(fits, 1) != own.edit(fits, 0)
+    assert other.edit(fits, 0) == other.edit(fits, 2), "sentences take them in turn"
+    plain, scaled = equalised(runner, [own, other])
+    assert plain == own
+    assert [twin.seed for twin in scaled.twins] == [0, 1]
+    assert all(twin.scale == float(f"{twin.scale:.4g}") for twin in scaled.twins)
+    assert runner.key(scaled) != runner.key(own)
+    rows = runner.run([own, scaled])
+    by = dict(list(rows.groupby("method")))
+    doses = by["twin"]["dose"].mean()
+    assert doses == pytest.approx(by[own.method]["dose"].mean(), rel=0.06)
+    assert by["twin"]["seed"].tolist() == [0, 1, 0, 1]
+    assert by["twin"]["twin"].tolist() == [str(twin) for twin in scaled.twins * 2]
+    assert set(by[own.method]["twin"]) == {""}
+
+
+def test_a_row_says_where_its_edit_acts_and_what_it_moves(polyglot, pair, directions):
+    """Neurons have the dose of what they write, and their own share in a column of its own."""
+    width, langs = polyglot.width_of("mlp_post"), directions.langs
+    shape = (len(langs), len(directions.layers), width)
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    neurons = replace(
+        directions,
+        vectors=values,
+        basis=values[:, :, None],
+        means=values,
+        site="mlp_post",
+        extra={"mask": (values > 0.98).float(), "values": 5 * values},
+    )
+    fits = {"diffmean": directions, "neurons": neurons}
+    runner = Runner(polyglot, pair, fits, identifier(), {"dev": 3})
+    whole: dict[str, Any] = {"method": "neurons", "operator": "neuron_add", "layer": -1}
+    cells = [
+        Cell.unsteered(source="en", target="es", split="dev"),
+        steered(),
+        replace(steered(), fits=("neurons",), **whole),
+    ]
+    by = dict(list(runner.run(cells).groupby("method")))
+    assert {name: set(part["site"]) for name, part in by.items()} == {
+        "unsteered": {""},
+        steered().method: {"resid_post"},
+        "neurons": {"mlp_post"},
+    }
+    assert (by["unsteered"][["dose", "displacement"]] == 0).all(axis=None)
+    for name in (steered().method, "neurons"):
+        assert (by[name][["dose", "displacement"]] > 0.01).all(axis=None), name
+    assert (by["neurons"]["dose_mlp_post"] > 1.2 * by["neurons"]["dose"]).all()
+    assert by[steered().method]["dose_mlp_post"].isna().all()
+    assert by["unsteered"]["dose_mlp_post"].isna().all()
 
 
 def test_cells_without_an_edit_and_of_other_forms(polyglot, pair, directions):

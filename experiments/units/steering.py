@@ -118,7 +118,7 @@ def fit(bed: Bed) -> dict[str, Directions]:
     }
     selections = bed.selections
     for seed in range(SEEDS):
-        found[f"random {seed}"] = controls.random(found["diffmean"], seed=seed)
+        found[f"random {seed}"] = controls.random(found["diffmean"], seed=seed, source=SOURCE)
         found[f"shuffled {seed}"] = controls.shuffled(found["diffmean"], seed=seed)
         twins = matched(selections["monolinguality"], bed.latents, bed.norms, seed=seed)
         found[f"matched {seed}"] = decoded(twins, bed.latents, bed.readings.saes, source=SOURCE)
@@ -221,6 +221,8 @@ def notes(tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, Setting
         "(each method against DiffMean, the controls, unsteered and the prompt); "
         f"{tests['sentences']} sentences show "
         f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
+        "The dose is what is moved in the residual stream, over its length, all layers added: of "
+        "neurons that is what they write through the output projection.",
         "A target for which a method has no unit at its setting counts as it is then: unsteered. "
         "*Matched features* "
         "are twins of those of monolinguality in rate and norm, *random neurons* as many as LAPE's.",

@@ -40,9 +40,10 @@ def _options(sweep: argparse.ArgumentParser) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from steerlab.core.errors import note
     from steerlab.core.files import write_table
     from steerlab.sweeps.grid import Grid
-    from steerlab.sweeps.sweep import forecast, progress_of, sweep
+    from steerlab.sweeps.sweep import forecast, progress_of, sweep, table_of
 
     if options.status:
         _print(progress_of(_folder(options)))
@@ -54,11 +55,14 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0
     out = _folder(options)
     rows = sweep(grid=grid, out=out, retry=options.retry, progress=True, **workers(options))
-    write_table(out / "rows.parquet", rows)
+    table = table_of(out, grid)
+    write_table(table, rows)
+    if table.name != "rows.parquet":
+        note(f"{out} holds the table of another grid, which stays; this one's is {table.name}")
     # The best of many settings is a choice, which is made on dev and not reported on test.
     if set(rows["split"]) == {"dev"}:
         _print_best(rows)
-    print(out / "rows.parquet")
+    print(table)
     return 1 if rows.attrs.get("failed") else 0
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.targets import target_of, wrote
+from steerlab.core.targets import checksum, target_of, wrote
 
 if TYPE_CHECKING:
     import pandas as pd  # a table brings it along: reading a file of settings should not
@@ -148,7 +148,8 @@ def read_bytes(file: str | os.PathLike[str], *, limit: int | None = None) -> byt
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; nothing where there is no file.
 
-    Raises `SteerlabError` for a file that is damaged, or holds something else.
+    Raises `SteerlabError` for a file that is damaged, holds something else, or was altered after
+    `write_json` wrote it.
     """
     if not os.path.lexists(file):
         return {}
@@ -162,12 +163,16 @@ def read_json(file: Path) -> dict[str, Any]:
         raise SteerlabError(f"{file} is no valid JSON ({reason}); {with_advice}") from error
     if not isinstance(content, dict):
         raise SteerlabError(f"{file} holds no JSON object; {with_advice}")
+    # Files of before the checksum stood in them have none.
+    told = content.pop(_SUM, None)
+    if told is not None and told != _sum(content):
+        raise SteerlabError(f"{file} does not agree with its checksum; {with_advice}")
     return content
 
 
 def write_json(file: Path, value: Mapping[str, Any], *, force: bool = False) -> None:
-    """Write JSON in one step."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
+    """Write JSON in one step, with a checksum of the rest under the key `steerlab`."""
+    text = json.dumps({**value, _SUM: _sum(value)}, indent=1, ensure_ascii=False)
     write_text(need_ending(file, ".json"), text, force=force)
 
 
@@ -182,9 +187,34 @@ def write_table(file: Path, table: "pd.DataFrame", *, force: bool = False) -> No
     need_ending(file, ".parquet", ".csv")
     with replacing(file, force=force) as (fresh,):
         if file.suffix == ".parquet":
-            table.to_parquet(fresh)
+            table.to_parquet(fresh, write_page_checksum=True)
         else:
             table.to_csv(fresh, index=False)
+
+
+def read_table(file: Path) -> "pd.DataFrame":
+    """A table that `write_table` wrote as .parquet; raises `SteerlabError` for a damaged one."""
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise SteerlabError(f"{file} is no file; give the folder of a finished run")
+        return pd.read_parquet(file, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, ArrowException) as error:
+        raise SteerlabError(
+            f"{file} is truncated or no parquet file ({error}); run again"
+        ) from error
+
+
+_SUM = "steerlab"  # the key of a file's checksum, which says too who wrote it
+
+
+def _sum(value: Mapping[str, Any]) -> str:
+    """The checksum of an object, whatever the order of its keys."""
+    return checksum(json.dumps(value, sort_keys=True).encode())[:16]
 
 
 _UNFINISHED = re.compile(r".*\.[0-9a-f]{12}\.new", re.DOTALL)

@@ -17,7 +17,7 @@ GENERATOR = '<meta name="generator" content="steerlab">'  # in the head of every
 TAILS = {".svg": b"<!-- steerlab -->\n", ".pdf": b"% steerlab\n"}
 _HEAD = 4096  # bytes of a page among which its generator stands
 _HEADER = 100_000_000  # bytes: safetensors itself reads no longer header
-_RUNS = ("manifest.json", "sweep.json")  # each says that a folder is a run's
+_RUNS = ("manifest.json", "sweep.json", "summary.json")  # each says that a folder is a run's
 
 # The files that this process has written, as they were left. A table or a text has no place for a
 # mark, and is written again by who wrote it.
@@ -143,7 +143,8 @@ def _says_so(file: Path) -> bool:
             return False
         # Files of before "steerlab" stood in them are known by what only they hold.
         return "steerlab" in content or (
-            content.get("format") == 1 and bool({"settings", "grid", "results"} & content.keys())
+            content.get("format") == 1
+            and bool({"settings", "grid", "results", "command"} & content.keys())
         )
     with file.open("rb") as opened:
         if ending in (".html", ".htm"):

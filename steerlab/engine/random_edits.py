@@ -1,6 +1,6 @@
 """Edits in random directions that are exactly as strong as given ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import steerlab.engine.batching as batches
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, record_of, stack
 from steerlab.edits.twins import Twin, twin_of
+from steerlab.engine.decoding import decode
 from steerlab.engine.forward import rows_on
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
@@ -21,6 +22,8 @@ from steerlab.models.model import Model
 # `ablate`
 _TRIES = 8
 _CLOSE = 0.02  # of the dose that a control shall have
+_CORRECTIONS = 4  # of a scale, for what is generated
+_ROWS = 512  # of prompts under edits that are continued at once
 
 
 @torch.inference_mode()
@@ -45,6 +48,42 @@ def doses(
     return rows.touched.doses(len(edits))
 
 
+def decoded_doses(
+    model: Any,
+    texts: Sequence[str],
+    edits: Sequence[Edit],
+    *,
+    new: int,
+    one_line: bool = True,
+    batch: int | None = None,
+) -> Float[Tensor, " edit"]:
+    """The mean dose of each edit over texts that are continued under it, as rows of a sweep have
+    it: what is generated is edited too, and another edit generates other text.
+
+    Args:
+        model: what `load` takes.
+        texts: the prompts.
+        edits: the edits.
+        new: the most tokens of a continuation.
+        one_line: whether it ends with its first line.
+        batch: the most rows that run together.
+    """
+    at_once = max(1, _ROWS // len(texts))
+    found = []
+    for first in range(0, len(edits), at_once):
+        some = edits[first : first + at_once]
+        decoded = decode(
+            model,
+            [text for text in texts for _ in some],
+            edit=stack(list(some) * len(texts)),
+            max_new_tokens=new,
+            one_line=one_line,
+            batch=batch,
+        )
+        found.append(torch.tensor(decoded.dose).reshape(len(texts), len(some)).mean(0))
+    return torch.cat(found)
+
+
 def random_like(
     model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
 ) -> Edit:
@@ -67,7 +106,7 @@ def random_like(
             "there is no random control of an edit that does nothing; give one with parts"
         )
     twin_of(edit, Twin(seed))  # raises for what has no twin
-    [found] = _scaled(model, texts, [edit], [Twin(seed)], batch=batch)
+    [found] = _scaled(model, [edit], [Twin(seed)], _on_texts(model, texts, batch))
     twin, wanted, reached = found
     if not _close(reached, wanted):
         raise SteerlabError(
@@ -83,10 +122,16 @@ def equal_doses(
     edits: Sequence[Edit],
     *,
     seeds: Sequence[int] = (0,),
+    new: int = 0,
+    one_line: bool = True,
     batch: int | None = None,
 ) -> list[tuple[Twin, ...]]:
     """For each edit its random twins, one for each seed, that have its mean dose over the texts
     within 2 %.
+
+    With `new`, the texts are prompts that are continued. A twin then says something else than its
+    edit, in which it may hold more or less: its scale is corrected for that, four times at most,
+    and the nearest is kept. What is generated changes by leaps, so that 2 % may not be reached.
 
     A twin is by the same operator in random directions of the same rank, scaled. Where that has no
     twin, or cannot reach the dose, it is a shift along a random direction, and says so (`kind`).
@@ -98,6 +143,8 @@ def equal_doses(
         texts: the texts over which doses are equal.
         edits: the edits; one without a part has no twins.
         seeds: of what is drawn.
+        new: the most tokens of a continuation; 0 for the texts alone.
+        one_line: whether a continuation ends with its first line.
         batch: the most rows that run together; by default as many as memory advises.
     """
     model = load(model)
@@ -111,9 +158,8 @@ def equal_doses(
         ]
         given = [edits[number] for number, _ in waiting]
         starts = [Twin(seed, 1.0, kind) for _, seed in waiting]
-        for pair, (twin, wanted, reached) in zip(
-            waiting, _scaled(model, texts, given, starts, batch=batch), strict=True
-        ):
+        scaled = _scaled(model, given, starts, _on_texts(model, texts, batch))
+        for pair, (twin, wanted, reached) in zip(waiting, scaled, strict=True):
             if _close(reached, wanted):
                 found[pair] = twin
             elif kind == "shift":
@@ -121,6 +167,17 @@ def equal_doses(
                     f"no random shift reached the dose {wanted:.3g} (the last had {reached:.3g}); "
                     "take a weaker edit or fewer layers"
                 )
+    if new and pairs:
+
+        def continued(some: Sequence[Edit]) -> list[float]:
+            options: dict[str, Any] = {"new": new, "one_line": one_line, "batch": batch}
+            return decoded_doses(model, texts, some, **options).tolist()
+
+        given, starts = [edits[number] for number, _ in pairs], [found[pair] for pair in pairs]
+        for pair, (twin, _, _) in zip(
+            pairs, _scaled(model, given, starts, continued, tries=1 + _CORRECTIONS), strict=True
+        ):
+            found[pair] = twin
     return [
         tuple(found[number, seed] for seed in seeds) if edit.parts else ()
         for number, edit in enumerate(edits)
@@ -136,34 +193,51 @@ def _close(reached: float, wanted: float) -> bool:
     return abs(reached - wanted) <= _CLOSE * wanted
 
 
+Measure = Callable[[Sequence[Edit]], list[float]]
+
+
+def _on_texts(model: Model, texts: Sequence[str], batch: int | None) -> Measure:
+    return lambda edits: doses(model, texts, edits, batch=batch).tolist()
+
+
 def _scaled(
     model: Model,
-    texts: Sequence[str],
     edits: Sequence[Edit],
     twins: Sequence[Twin],
+    measure: Measure,
     *,
-    batch: int | None = None,
+    tries: int | None = None,
 ) -> list[tuple[Twin, float, float]]:
-    """(the twin of each edit, scaled until its dose is the edit's or no more can be tried; the
-    edit's dose; the twin's)."""
+    """(the twin of each edit, scaled until its dose is the edit's or no more can be tried, then the
+    nearest; the edit's dose; the twin's).
+
+    Args:
+        model: says how wide its sites are.
+        edits: the edits; one may stand there several times.
+        twins: a twin of each to begin with.
+        measure: gives the dose of each of some edits.
+        tries: how often a twin is measured.
+    """
     if not edits:
         return []
     widths = {site: model.width_of(site) for edit in edits for site in edit.sites}
-    wanted = doses(model, texts, edits, batch=batch).tolist()
-    twins = list(twins)
-    reached = [0.0] * len(edits)
+    distinct = {id(edit): edit for edit in edits}
+    of_edits = dict(zip(distinct, measure(list(distinct.values())), strict=True))
+    wanted = [of_edits[id(edit)] for edit in edits]
+    best: list[tuple[Twin, float]] = []
+    current = list(twins)
     waiting = list(range(len(edits)))
-    for _ in range(_TRIES):
-        made = [twin_of(edits[i], twins[i], widths=widths) for i in waiting]
-        for i, dose in zip(waiting, doses(model, texts, made, batch=batch).tolist(), strict=True):
-            reached[i] = dose
-        waiting = [i for i in waiting if not _close(reached[i], wanted[i]) and reached[i] > 0]
+    for turn in range(_TRIES if tries is None else tries):
+        made = [twin_of(edits[i], current[i], widths=widths) for i in waiting]
+        for i, reached in zip(waiting, measure(made), strict=True):
+            if not turn:
+                best.append((current[i], reached))
+            elif abs(reached - wanted[i]) < abs(best[i][1] - wanted[i]):
+                best[i] = (current[i], reached)
+            if reached > 0:
+                scale = current[i].scale * wanted[i] / reached
+                current[i] = replace(current[i], scale=scale)
+        waiting = [i for i in waiting if not _close(best[i][1], wanted[i]) and best[i][1] > 0]
         if not waiting:
             break
-        last = list(twins)
-        for i in waiting:
-            twins[i] = replace(twins[i], scale=twins[i].scale * wanted[i] / reached[i])
-    else:
-        for i in waiting:  # the doses are those of the twins before
-            twins[i] = last[i]
-    return list(zip(twins, wanted, reached, strict=True))
+    return [(twin, dose, reached) for (twin, reached), dose in zip(best, wanted, strict=True)]

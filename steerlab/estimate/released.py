@@ -6,19 +6,18 @@ Files are read as tensors alone: nothing in them is run.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import is_language, language
 from steerlab.core.sites import SITES
+from steerlab.core.tensors import first_line_of, need_file, read_safetensors, whole_in
 
 # CLaS-Bench's kinds of files and what the estimators are called here.
 KINDS = {"vector": "diffmean", "lda": "lda", "probe": "probe"}
@@ -61,8 +60,14 @@ def clas_bench(folder: str | Path, *, kind: str = "vector", model: str | None = 
         mean_content = _tensors(mean_file)
         vectors[lang] = _vectors(content, file, kind)
         means[lang] = _vectors(mean_content, mean_file, "vector")
-        tokens[lang] = int(mean_content.get("num_tokens", 0))
-        negatives[lang] = list(content.get("negative_languages", []))
+        counted = mean_content.get("num_tokens", 0)
+        tokens[lang] = whole_in(counted, f"num_tokens in {mean_file}", least=0)
+        others = content.get("negative_languages", [])
+        if not isinstance(others, list | tuple) or not all(isinstance(one, str) for one in others):
+            raise SteerlabError(
+                f"negative_languages in {file} is {repr(others)[:60]}; it has to be a list of codes"
+            )
+        negatives[lang] = list(others)
     for lang, file in files.items():
         shapes[file.name] = tuple(vectors[lang].shape)
     for lang, file in files.items():
@@ -134,18 +139,11 @@ def language_means(file: str | Path) -> Directions:
 def _read_means(file: Path) -> tuple[dict[str, str], set[str], Tensor | None]:
     """(header, names of the tensors, the tensor `means` in float32 or None) of a safetensors
     file."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = dict(opened.metadata() or {})
-            names = set(opened.keys())
-            means = opened.get_tensor("means").float() if "means" in names else None
-    except FileNotFoundError as error:
-        raise SteerlabError(f"there is no file {file}") from error
-    except (SafetensorError, OSError) as error:
-        raise SteerlabError(
-            f"{file} is truncated or no safetensors file ({error}); make it again"
-        ) from error
-    return header, names, means
+    tensors, header = read_safetensors(file, again="make it again")
+    means = tensors.get("means")
+    if means is not None and not (means.is_floating_point() and torch.isfinite(means).all()):
+        raise SteerlabError(f"means in {file} are no finite numbers of floating point")
+    return header, set(tensors), None if means is None else means.float()
 
 
 def _released_files(folder: Path, kind: str, model: str | None) -> dict[str, Path]:
@@ -192,12 +190,13 @@ def _mean_name(file: Path, kind: str) -> str:
 
 def _tensors(file: Path) -> Mapping[str, Any]:
     """What a file of PyTorch holds, if that is tensors in a table."""
+    need_file(file)
     try:
         # `weights_only` refuses to unpickle anything that could run.
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
+    # A pickle in an archive: what a damaged one raises has no class in common.
+    except Exception as error:
+        reason = first_line_of(error)
         raise SteerlabError(
             f"{file} is no whole file of tensors, so it was not read, and nothing in it was run "
             f"({reason}); take the released file again"
@@ -222,6 +221,8 @@ def _vectors(content: Mapping[str, Any], file: Path, kind: str) -> Float[Tensor,
             f"{file} holds {', '.join(map(str, content)) or 'nothing'}, and no {expected}; is it "
             "of another kind?"
         )
+    if not torch.isfinite(vectors).all():
+        raise SteerlabError(f"the vectors in {file} hold NaN or infinity; take the released file")
     return vectors.float()
 
 
@@ -229,18 +230,20 @@ def _probe_weights(probes: Any) -> Tensor | None:
     """The probes' weights [layer width]; None unless there is one of every layer, of one width."""
     if not isinstance(probes, Mapping) or not probes:
         return None
+    if set(probes) != set(range(len(probes))):
+        return None
+    if not all(isinstance(probe, Mapping) for probe in probes.values()):
+        return None
     rows = [probes[layer].get("weight") for layer in sorted(probes)]
-    consecutive = sorted(probes) == list(range(len(rows)))
-    if not consecutive or not _are_rows_of_one_width(rows):
+    if not _are_rows_of_one_width(rows):
         return None
     return torch.cat(rows)
 
 
 def _are_rows_of_one_width(rows: list[Any]) -> bool:
-    return all(
-        isinstance(row, Tensor) and row.ndim == 2 and row.shape == (1, rows[0].shape[1])
-        for row in rows
-    )
+    if not all(isinstance(row, Tensor) and row.ndim == 2 for row in rows):
+        return False
+    return all(row.shape == (1, rows[0].shape[1]) for row in rows)
 
 
 def _need_one_shape(shapes: Mapping[str, tuple[int, ...]]) -> None:

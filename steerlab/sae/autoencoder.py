@@ -337,7 +337,7 @@ def saes(place: str | Path | None = None, layers: Sequence[int] | None = None) -
     folders = {}
     for folder in top.glob("layer_*"):
         number = folder.name.removeprefix("layer_")
-        if number.isdigit():
+        if number.isascii() and number.isdecimal():
             folders[int(number)] = folder
     if not folders:
         raise SteerlabError(

@@ -13,16 +13,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import read_bytes
+from steerlab.core.tensors import (
+    first_line_of,
+    need_file,
+    number_in,
+    object_in,
+    read_safetensors,
+    truth_in,
+    whole_in,
+    word_in,
+)
 from steerlab.sae.hooks import agreed
 from steerlab.sae.reading import Format, Parts
 
 # The two files of sae-lens.
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
+_LARGEST = 10_000_000  # bytes of a configuration
+_FACTORS = ("scaling_factor", "finetuning_scaling_factor")  # of latents, which have to be 1
 # What sae-lens calls the kinds of activation.
 ARCHITECTURES = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}
 
@@ -46,27 +58,52 @@ def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
     missing = [name for name in names if name not in weights]
     if missing:
         raise SteerlabError(f"{origin} has no {missing[0]}; it is damaged or of another format")
-    if kind != "jumprelu" and "threshold" in weights:
+    unread = sorted(weights.keys() - {*names, *_FACTORS})
+    if unread:
+        named = "architecture" in config
+        called = f"a {config['architecture']!r}" if named else "a standard (cfg.json names none)"
         raise SteerlabError(
-            f"{origin} holds a threshold, which a jumprelu autoencoder has, and its configuration "
-            f"says {config.get('architecture') or 'no architecture'}; write which it is there"
+            f"{origin} holds {', '.join(unread)[:100]}, which {called} autoencoder does not have; "
+            "without it this would be another autoencoder: name the right architecture in its "
+            "configuration, or take one of the known kinds"
         )
+    for name in names:
+        if not weights[name].is_floating_point():
+            raise SteerlabError(
+                f"{name} of {origin} holds {weights[name].dtype}, not numbers of floating point; "
+                "fetch it again"
+            )
     parts: Parts = {name: weights[name].float() for name in names}
+    _need_shapes(config, parts, origin)
     # In float32 from here on, as `SAE` computes: folding in 16 bits would round twice.
-    if config.get("rescale_acts_by_decoder_norm"):
+    key = "rescale_acts_by_decoder_norm"
+    if config.get(key) is not None and truth_in(config[key], f"{key} of {origin}"):
         _fold_norm(parts)
     parts["kind"] = kind
-    parts["apply_b_dec_to_input"] = bool(config.get("apply_b_dec_to_input", True))
+    subtracts = config.get("apply_b_dec_to_input", True)
+    parts["apply_b_dec_to_input"] = truth_in(subtracts, f"apply_b_dec_to_input of {origin}")
     if kind == "topk":
         # Before version 6 of sae-lens, k was an argument of the activation function.
-        k = config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise SteerlabError(
-                f"{origin} is a topk autoencoder and says k = {k!r}, not how many latents are on "
-                "together; write the whole number into its configuration"
-            )
-        parts["k"] = k
+        older = object_in(config.get("activation_fn_kwargs"), f"activation_fn_kwargs of {origin}")
+        parts["k"] = whole_in(config.get("k") or older.get("k"), f"k of {origin}", least=1)
     return parts
+
+
+def _need_shapes(config: Mapping[str, Any], parts: Parts, origin: str) -> None:
+    """Raise where the encoder is no matrix, or not of the sizes that the configuration names."""
+    shape = tuple(parts["W_enc"].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise SteerlabError(
+            f"W_enc of {origin} has shape {shape}; it is a matrix of width x latents: the file is "
+            "damaged or of another format"
+        )
+    for key, size in zip(("d_in", "d_sae"), shape, strict=True):
+        named = config.get(key)
+        if named is not None and whole_in(named, f"{key} of {origin}", least=1) != size:
+            raise SteerlabError(
+                f"{key} of {origin} is {named}, and its W_enc is {shape[0]} x {shape[1]}; the two "
+                "files are not of one autoencoder"
+            )
 
 
 def as_config(sae: Any, dtype: torch.dtype) -> dict[str, Any]:
@@ -102,9 +139,9 @@ def about_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     it."""
     about: dict[str, Any] = {}
     if metadata.get("model_name"):
-        about["model"] = metadata["model_name"]
+        about["model"] = word_in(metadata["model_name"], "model_name of an autoencoder")
     if metadata.get("fingerprint"):
-        about["fingerprint"] = metadata["fingerprint"]
+        about["fingerprint"] = word_in(metadata["fingerprint"], "fingerprint of an autoencoder")
     about["metadata"] = dict(metadata)
     return about
 
@@ -113,13 +150,15 @@ def _sae_lens(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts,
     """`cfg.json` and `sae_weights.safetensors`, which this package writes too."""
     config = read_json_file(folder / CONFIG)
     weights, header = read_weights(folder / WEIGHTS)
-    metadata = config.get("metadata")
+    metadata = object_in(config.get("metadata"), f"metadata of {folder}")
     # Before version 6 the metadata stood in the configuration itself, the hook under two names.
     if not metadata:
         metadata = {}
         if config.get("model_name"):
             metadata["model_name"] = config["model_name"]
     hook_in_file = metadata.get("hook_name") or config.get("hook_name") or config.get("hook_point")
+    if hook_in_file is not None:
+        hook_in_file = word_in(hook_in_file, f"hook_name of {folder}")
     site, its_layer = agreed(hook_in_file, hook, layer, str(folder))
     parts = from_config(config, weights, str(folder))
     about = about_of(metadata) | {"format": "sae-lens", "sha256": file_hash(folder / WEIGHTS)}
@@ -130,13 +169,15 @@ def _sae_lens(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts,
 def _gemma_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, None]:
     """`params.npz`: W_enc, W_dec, b_enc, b_dec, threshold; it does not say where it reads."""
     file = folder / "params.npz"
+    need_file(file)
     try:
         # Never unpickle: a pickle can run anything.
         with np.load(file, allow_pickle=False) as opened:
             stored = {name: torch.from_numpy(opened[name]) for name in opened.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    # An archive of headers that are parsed: what a damaged one raises has no class in common.
+    except Exception as error:
         raise SteerlabError(
-            f"{file} is truncated or no npz file ({error}); fetch it again"
+            f"{file} is truncated or no npz file ({first_line_of(error)}); fetch it again"
         ) from error
     weights = {}
     for name, value in stored.items():
@@ -159,6 +200,8 @@ def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[P
         )
     # The same format holds transcoders: they write at another hook, or add a linear map.
     hook_in = config.get("hf_hook_point_in")
+    if hook_in is not None:
+        hook_in = word_in(hook_in, f"hf_hook_point_in of {folder}")
     hook_out = config.get("hf_hook_point_out")
     writes_elsewhere = hook_out is not None and hook_out != hook_in
     if writes_elsewhere or "affine_skip_connection" in weights:
@@ -189,20 +232,29 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     file = folder / "checkpoints" / "final.safetensors"
     stored, _ = read_weights(file)
     hook_in = config.get("hook_point_in")
+    if hook_in is not None:
+        hook_in = word_in(hook_in, f"hook_point_in of {folder}")
     site_and_layer = agreed(hook_in, hook, layer, str(folder))
     if config.get("hook_point_out", hook_in) != hook_in:
         raise SteerlabError(transcoder(folder))
+    key = "dataset_average_activation_norm"
+    norms = object_in(config.get(key), f"{key} of {folder}")
+    norm = number_in(norms.get("in"), f"{key} of {folder}", least=0)
+    threshold = number_in(config.get("jump_relu_threshold"), f"jump_relu_threshold of {folder}")
     try:
-        norm = float(config["dataset_average_activation_norm"]["in"])
-        threshold = float(config["jump_relu_threshold"])
         encoder = stored["encoder.weight"].float()
         decoder = stored["decoder.weight"].float()
         encoder_bias = stored["encoder.bias"].float()
         decoder_bias = stored["decoder.bias"].float()
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise SteerlabError(
             f"{folder} lacks {error}; it is damaged or of another format"
         ) from error
+    if encoder.ndim != 2 or decoder.ndim != 2:
+        raise SteerlabError(
+            f"{file} holds weights of shapes {tuple(encoder.shape)} and {tuple(decoder.shape)}; "
+            "they are matrices: the file is damaged"
+        )
     # PyTorch's linear layers hold weights as [out in], the transpose of an `SAE`'s.
     scale = encoder.shape[1] ** 0.5 / norm
     weights = {
@@ -255,7 +307,7 @@ def transcoder(folder: Path) -> str:
 
 def _kind(config: Mapping[str, Any], origin: str) -> str:
     """The kind of activation of an `SAE`; raises for one that it does not have."""
-    name = str(config.get("architecture", "standard"))
+    name = word_in(config.get("architecture", "standard"), f"architecture of {origin}")
     # Before version 6, topk was a standard autoencoder with another activation function.
     activation = config.get("activation_fn_str", config.get("activation_fn"))
     if name == "standard" and activation == "topk":
@@ -286,14 +338,15 @@ def _need_plain(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
             "another one"
         )
     reshaped = config.get("reshape_activations", "none")
-    hook = str((config.get("metadata") or {}).get("hook_name") or config.get("hook_name"))
+    metadata = object_in(config.get("metadata"), f"metadata of {origin}")
+    hook = str(metadata.get("hook_name") or config.get("hook_name"))
     # At `attn.hook_z` sae-lens lays the heads side by side, which is how `attn_z` has them.
     if reshaped != "none" and not (reshaped == "hook_z" and hook.endswith(".attn.hook_z")):
         raise SteerlabError(
             f"{origin} is of attention heads ({reshaped}) but reads {hook}; take one of "
             "attn.hook_z or of the residual stream"
         )
-    for name in ("scaling_factor", "finetuning_scaling_factor"):
+    for name in _FACTORS:
         # A factor of one does nothing.
         if name in weights and not torch.allclose(weights[name], torch.ones_like(weights[name])):
             raise SteerlabError(
@@ -319,25 +372,16 @@ def _fold_norm(parts: Parts) -> None:
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(the tensors of a file, its header)."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
-            return tensors, opened.metadata() or {}
-    except FileNotFoundError as error:
-        raise SteerlabError(
-            f"there is no file {file} beside its configuration; fetch it too"
-        ) from error
-    except (SafetensorError, OSError) as error:
-        raise SteerlabError(
-            f"{file} is truncated or no safetensors file ({error}); fetch it again"
-        ) from error
+    if not file.exists():
+        raise SteerlabError(f"there is no file {file} beside its configuration; fetch it too")
+    return read_safetensors(file)
 
 
 def read_json_file(file: Path) -> dict[str, Any]:
     """The configuration in a file; raises for what is no JSON object."""
     try:
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_bytes(file, limit=_LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise SteerlabError(
             f"{file} is no JSON that can be read ({error}); fetch it again"
         ) from error

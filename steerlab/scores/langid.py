@@ -92,6 +92,7 @@ class FastText(Identifier):
     def __init__(self, path: Path) -> None:
         self._path = path
         digest, labels = _inspect(path)
+        need_sound(path, digest, labels)
         try:
             self._predict = fasttext.load_model(str(path)).f.predict
         except (ValueError, RuntimeError, MemoryError) as error:
@@ -271,6 +272,25 @@ def _code(label: str) -> str:
         return NONE
     code = code_of(_WIKIPEDIA.get(tag, tag))
     return tag if code is None else _COUNTED_AS.get(code, code)
+
+
+def need_sound(path: Path, digest: str, labels: list[str]) -> None:
+    """Raise for a file that fastText would answer wrongly by, or crash on (`lid_trial`)."""
+    if digest != _installed_digest():
+        from steerlab.scores.lid_trial import try_out
+
+        if path.stat().st_size == _installed().stat().st_size:
+            raise SteerlabError(
+                f"{path} has the size of lid.176.ftz to the byte, and is not it: the copy is "
+                "damaged; fetch it again, or give none for the one that is installed"
+            )
+        try_out(path, {label: _code(label) for label in labels})
+
+
+@cache
+def _installed_digest() -> str:
+    """The SHA-256 of the identifier that is installed with steerlab, which the tests know."""
+    return hashlib.sha256(_installed().read_bytes()).hexdigest()
 
 
 def _inspect(path: Path) -> tuple[str, list[str]]:

@@ -124,8 +124,27 @@ def _read_or_fit(
     missing = [name for name, file in files.items() if not file.exists()]
     if missing:
         for name, fit in fitted(model, part, missing, layers=layers, own=own, **options).items():
-            fit.save(files[name])
-    return {name: Directions.load(file) for name, file in files.items()}
+            keep(fit, files[name])
+    return {name: kept(file, model) for name, file in files.items()}
+
+
+def keep(directions: Directions, file: Path) -> None:
+    """Save directions in a run's folder, with the name of their file, which says what decided
+    them."""
+    replace(directions, provenance={**directions.provenance, "kept_as": file.name}).save(file)
+
+
+def kept(file: Path, model: Model) -> Directions:
+    """The directions that `keep` saved; raises where the file is another one's under this name."""
+    found = Directions.load(file)
+    name = found.provenance.get("kept_as")
+    need_directions(file.name, found, model)
+    if name not in (None, file.name):  # None where an older version kept them
+        raise SteerlabError(
+            f"{file} holds the directions of {name}, which were put in its place; delete it and "
+            "run again"
+        )
+    return found
 
 
 def _file_of(folder: Path, name: str, digest: str) -> Path:

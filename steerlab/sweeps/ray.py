@@ -157,6 +157,21 @@ class _Worker:
 
 
 @contextlib.contextmanager
+def _on_loopback(ray: Any) -> Iterator[None]:
+    """What Ray starts listens on loopback only: a cluster of one machine is nobody else's business.
+
+    Ray has this for desktops, where other addresses ask the firewall, and no option for it.
+    """
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Ray, connected; shut down at the end unless it was connected before."""
     try:
@@ -174,7 +189,8 @@ def _connected(address: str) -> Iterator[Any]:
             elif address != "local":
                 ray.init(address=address, **options)
             if not ray.is_initialized():
-                ray.init(address="local", include_dashboard=False, **options)
+                with _on_loopback(ray):
+                    ray.init(address="local", include_dashboard=False, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise SteerlabError(

@@ -1,5 +1,7 @@
 """Sweeps over layers, languages, strengths, estimators and operators, whole or raced."""
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -20,7 +22,7 @@ from steerlab.models.model import Model
 from steerlab.scores.langid import identifier, need_named
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.fits import fit, need_directions
-from steerlab.sweeps.folder import need_model, occupied
+from steerlab.sweeps.folder import has_rows, need_model, occupied, part
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
 from steerlab.sweeps.race import race
@@ -118,8 +120,8 @@ def prepare(
     need_named(runner.identifier, {cell.target for cell in cells})
     runner.need_scores([grid.split])
     if folder is not None:
-        earlier_plan = read_json(folder / "sweep.json").get("plan")
-        if grid.batch is None and earlier_plan:
+        earlier_plan = part(folder / "sweep.json", read_json(folder / "sweep.json"), "plan")
+        if grid.batch is None and "rows" in earlier_plan:
             # Another machine would advise other batches, and so do all of it again.
             runner = replace(runner, batch=earlier_plan["rows"])
         _claim(folder, grid, runner, own)
@@ -188,10 +190,16 @@ def progress_of(out: str | Path) -> dict[str, Any]:
         raise SteerlabError(
             f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made"
         )
-    if read_json(folder / "sweep.json")["grid"]["race"]:
+    if part(folder / "sweep.json", read_json(folder / "sweep.json"), "grid").get("race"):
         raise SteerlabError(
             f"{folder} holds a race, which reads what it needs; its progress is what it prints "
             "itself"
+        )
+    if not all(
+        isinstance(part(folder / "cells.json", cells, key).get("rows"), int) for key in cells
+    ):
+        raise SteerlabError(
+            f"{folder / 'cells.json'} holds what are no cells; run the sweep again to write it anew"
         )
     lines = {key: cell["rows"] for key, cell in cells.items()}
     ledger = Ledger(folder / "rows", lines)
@@ -299,6 +307,31 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
     )
 
 
+def table_of(out: str | Path, grid: Grid) -> Path:
+    """The file of a grid's table in the folder that it ran in: rows.parquet for the first one, and
+    another name for each other grid, so that none takes the place of another's."""
+    folder = Path(out)
+    tables = part(folder / "sweep.json", read_json(folder / "sweep.json"), "tables")
+    return folder / str(tables.get(_digest_of(grid), "rows.parquet"))
+
+
+def _tables(file: Path, earlier: Mapping[str, Any], grid: Grid) -> dict[str, str]:
+    """The names of the tables in a folder by the digest of their grids, with this one's."""
+    tables = dict(part(file, earlier, "tables"))
+    if not tables and "grid" in earlier:  # of before the tables had names
+        tables[_digest(earlier["grid"])] = "rows.parquet"
+    own = _digest_of(grid)
+    return tables | {own: tables.get(own, f"rows-{own}.parquet" if tables else "rows.parquet")}
+
+
+def _digest_of(grid: Grid) -> str:
+    return _digest(grid.model_dump(mode="json"))
+
+
+def _digest(grid: Any) -> str:
+    return hashlib.sha256(json.dumps(grid, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> None:
     """Take a folder that is empty, or that a sweep of the same model made.
 
@@ -307,7 +340,7 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
     """
     file = folder / "sweep.json"
     earlier = read_json(file)
-    earlier_own = earlier.get("own", {})
+    earlier_own = part(file, earlier, "own")
     changed = [name for name in own if earlier_own.get(name, own[name]) != own[name]]
     if changed:
         raise SteerlabError(
@@ -315,10 +348,10 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
             "folder"
         )
     model = runner.model.metadata
-    need_model(folder, "a sweep", earlier.get("model", {}), model)
+    need_model(folder, "a sweep", part(file, earlier, "model"), model)
     # In this order: another process may have come first meanwhile.
     foreign = occupied(folder)
-    if foreign and not file.exists():
+    if foreign and not file.exists() and not has_rows(folder / "rows"):
         raise SteerlabError(f"{folder} holds files, but no sweep; give an empty or a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     corpus = {
@@ -333,6 +366,7 @@ def _claim(folder: Path, grid: Grid, runner: Runner, own: Mapping[str, str]) -> 
         "corpus": corpus,
         "identifier": runner.identifier.name,
         "plan": runner.plan,
+        "tables": _tables(file, earlier, grid),
     }
     all_own = {**earlier_own, **own}
     if all_own:

@@ -8,12 +8,12 @@ from steerlab.engine.random_edits import equal_doses
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
 
-LINES = 32  # at most, of the cell's own prompts: the doses agree over them
+LINES = 16  # at most, of the cell's own prompts: the doses agree over them
 
 
 def equalised(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, with each random twin scaled until it has its edit's dose, within 2 %, over
-    prompts of the cell's split.
+    """The cells, with each random twin scaled until it has its edit's dose over prompts of the
+    cell's split: within 2 % on the prompts, and as near as can be with what is generated.
 
     Cells without twins stay as they are. The seeds of a cell's twins are those that are drawn.
     Where no twin by the same operator reaches the dose, it is a shift: the rows say so.
@@ -34,7 +34,15 @@ def equalised(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:
             by_seeds.setdefault(seeds, []).append(number)
         for seeds, same in by_seeds.items():
             edits = [_plain(runner, cells[number]) for number in same]
-            found = equal_doses(runner.model, texts, edits, seeds=seeds)
+            found = equal_doses(
+                runner.model,
+                texts,
+                edits,
+                seeds=seeds,
+                new=runner.new_tokens,
+                one_line=runner.one_line,
+                batch=runner.batch,
+            )
             for number, twins in zip(same, found, strict=True):
                 rounded = tuple(replace(twin, scale=short(twin.scale)) for twin in twins)
                 done[number] = replace(cells[number], twins=rounded)

@@ -15,7 +15,8 @@ from steerlab.sweeps.cell import UNSTEERED
 from steerlab.sweeps.grid import method_name
 from steerlab.sweeps.methods import STEERING, suits
 
-RANDOM = "random"
+RANDOM = ("random isotropic", "random covariance")
+TWIN = "random twin"
 SEEDS = 5  # of the random directions: the questions take them in turn
 
 
@@ -82,9 +83,33 @@ class Plan:
         return {name: grid[0] for name, grid in grids.items()}
 
     @property
+    def randoms(self) -> tuple[str, ...]:
+        """What the random controls are called: directions of two kinds, or twins of the edits."""
+        return RANDOM if self.methods[self.first][1] == "add" else (TWIN,)
+
+    def blind(self, sources: tuple[str, ...]) -> list[Method]:
+        """The random controls of the first method.
+
+        Added, random directions of the true gaps have the method's dose. Under another operator
+        they have not: there random twins of its edits are scaled to it.
+        """
+        estimator, operator = self.methods[self.first]
+        if self.randoms == (TWIN,):
+            fits = {source: (fit_name(estimator, source),) for source in sources}
+            return [Method(name=TWIN, operator=operator, fits=fits, twins=tuple(range(SEEDS)))]
+        return [
+            Method(
+                name=kind,
+                operator=operator,
+                fits={source: random_names(kind, estimator, source) for source in sources},
+            )
+            for kind in RANDOM
+        ]
+
+    @property
     def design(self) -> Design:
-        """Every method at every setting, random directions at the first one's choice, and the
-        controls that are not steered.
+        """Every method at every setting, random directions of the first one's dose at its choice,
+        and the controls that are not steered.
 
         The design leaves out steered pairs of one language by itself: `study.same_language` says
         what counts there.
@@ -96,15 +121,11 @@ class Plan:
             methods.append(
                 Method(name=name, operator=operator, fits=fits, settings=self.grid(operator))
             )
-        estimator, operator = self.methods[self.first]
-        random = Method(
-            name=RANDOM,
-            operator=operator,
-            fits={source: random_names(fit_name(estimator, source)) for source in sources},
-        )
         return Design(
             methods=tuple(methods),
-            controls=(Control(method=random, chances=(AT_METHOD,)),),
+            controls=tuple(
+                Control(method=method, chances=(AT_METHOD,)) for method in self.blind(sources)
+            ),
             prompts=self.prompts,
             dev=self.pairs,
             test=self.pairs,
@@ -122,9 +143,9 @@ def fit_name(estimator: str, source: str) -> str:
     return f"{estimator} from {source}" if needs_source(estimator) else estimator
 
 
-def random_names(fit: str) -> tuple[str, ...]:
-    """What a runner calls the random directions of the size of a fit's."""
-    return tuple(f"{RANDOM} {seed} {fit}" for seed in range(SEEDS))
+def random_names(kind: str, estimator: str, source: str) -> tuple[str, ...]:
+    """What a runner calls the random directions from a source, of the size of an estimator's."""
+    return tuple(f"{kind} {seed} {estimator} from {source}" for seed in range(SEEDS))
 
 
 def pairs_of(settings: Settings, questions: Corpus, identifier: Identifier) -> tuple[Pair, ...]:

@@ -12,14 +12,24 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import steerlab.estimate.controls as controls
 from steerlab.analysis.choices import Setting
 from steerlab.core.corpus import Corpus, corpus, texts
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_folder, read_json, write_json, write_table, write_text
+from steerlab.core.files import (
+    need_folder,
+    read_json,
+    replacing,
+    write_json,
+    write_table,
+    write_text,
+)
 from steerlab.core.settings import takes
+from steerlab.engine.collect import collect
 from steerlab.engine.prompts import prompt, read_form
 from steerlab.models.loading import load
 from steerlab.scores.judges import DISTRACTORS, Judge
@@ -39,7 +49,7 @@ from steerlab.studies.clas.settings import Settings
 from steerlab.studies.clas.tables import markdown, show
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.cell import UNSTEERED
-from steerlab.sweeps.fits import fitted
+from steerlab.sweeps.fits import fitted, keep, kept
 from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.runner import Runner, Workers, run_locally
 
@@ -158,13 +168,41 @@ class Run:
                     if own == source and not files[fit].exists()
                 }
                 for name, fit_of_name in self._fitted(list(missing), source).items():
-                    fit_of_name.save(missing[name])
-        directions = {fit: Directions.load(file) for fit, file in files.items()}
-        first = self.settings.estimators[0]
-        for fit in sorted({fit_name(first, source) for source in sources}):
-            for seed, name in enumerate(random_names(fit)):
-                directions[name] = controls.random(directions[fit], seed=seed)
-        return in_units(directions, self.settings)
+                    keep(fit_of_name, missing[name])
+        directions = {fit: kept(file, self.model) for fit, file in files.items()}
+        return in_units(directions | self._random(directions, sources), self.settings)
+
+    def _random(
+        self, directions: dict[str, Directions], sources: Sequence[str]
+    ) -> dict[str, Directions]:
+        """The random directions from each source, of the size of the first method's."""
+        if self.plan.randoms != RANDOM:
+            return {}
+        covariance = self._covariance()
+        estimator = self.plan.methods[self.plan.first][0]
+        drawn = {}
+        for source in sources:
+            like = directions[fit_name(estimator, source)].at(*self.plan.layers)
+            for kind, spread in zip(RANDOM, (None, covariance), strict=True):
+                for seed, name in enumerate(random_names(kind, estimator, source)):
+                    drawn[name] = controls.random(like, seed=seed, source=source, covariance=spread)
+        return drawn
+
+    def _covariance(self) -> Tensor:
+        """That of the texts' activations at each layer, kept in the folder."""
+        file = self._file("covariance")
+        with FileLock(self.folder / "directions" / "lock", fallback_to_soft=False):
+            if not file.exists():
+                moments = collect(
+                    self.model,
+                    self.texts,
+                    layers=self.plan.layers,
+                    also=["scatter"],
+                    progress=self.progress,
+                )
+                with replacing(file) as (fresh,):
+                    save_file({"covariance": moments.covariance().float()}, fresh)
+        return load_file(file)["covariance"]
 
     def _fitted(self, estimators: list[str], source: str) -> dict[str, Directions]:
         """Directions by estimator, from one reading of the texts."""
@@ -329,8 +367,9 @@ def same_language(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     unsteered = rows[(rows["method"] == UNSTEERED) & (rows["source"] == rows["target"])]
     copies = []
     if len(unsteered):
-        copies = [unsteered.assign(method=name) for name in (*plan.methods, RANDOM)]
-    order = {name: number for number, name in enumerate((*plan.methods, RANDOM, *plan.forms))}
+        copies = [unsteered.assign(method=name) for name in (*plan.methods, *plan.randoms)]
+    names = (*plan.methods, *plan.randoms, *plan.forms)
+    order = {name: number for number, name in enumerate(names)}
     joined = pd.concat([rows, *copies], ignore_index=True)
     return joined.sort_values(
         "method", key=lambda names: names.map(order), kind="stable", ignore_index=True

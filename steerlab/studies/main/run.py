@@ -10,7 +10,7 @@ import pandas as pd
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import need_folder, read_json
+from steerlab.core.files import need_folder, read_json, read_table
 from steerlab.core.settings import takes
 from steerlab.models.loading import load
 from steerlab.models.model import Model
@@ -40,7 +40,7 @@ class RunResult:
     @property
     def rows(self) -> pd.DataFrame:
         """One row for each output."""
-        return pd.read_parquet(self.folder / "rows.parquet")
+        return read_table(self.folder / "rows.parquet")
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A finished run folder as one self-contained page: the answer, tables, figures, samples, what
 was run."""
 
-import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, write_text
+from steerlab.core.files import explained, read_json, read_table, write_text
 from steerlab.studies.html import environment
 from steerlab.studies.main.page.account import describe_run
 from steerlab.studies.main.page.equal import chances, equal_costs
@@ -88,13 +87,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
         )
     file = folder / "rows.parquet"
     try:
-        rows = pd.read_parquet(file)
+        rows = read_table(file)
     except FileNotFoundError as error:
         raise _unfinished(file) from error
-    except (OSError, ValueError) as error:
-        raise SteerlabError(
-            f"{file} is truncated or no parquet file ({error}); run again"
-        ) from error
     if missing := [column for column in _COLUMNS if column not in rows.columns]:
         raise SteerlabError(
             f"{file} lacks the columns {', '.join(missing)}; something else wrote it: run again"
@@ -103,15 +98,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise _unfinished(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise _unfinished(file) from error
-    except ValueError as error:
-        raise SteerlabError(f"{file} is no valid JSON ({error}); run again") from error
-    if not isinstance(content, dict):
-        raise SteerlabError(f"{file} holds no JSON object; run again")
-    return content
+        return read_json(file)
+    except SteerlabError as error:
+        raise SteerlabError(f"{error}: run again") from error
 
 
 def _unfinished(file: Path) -> SteerlabError:

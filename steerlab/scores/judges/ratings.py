@@ -2,8 +2,9 @@
 them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from steerlab.analysis.intervals import named, statistic_by_sentence
 from steerlab.core.errors import SteerlabError
 from steerlab.scores.judges.agreement import kappa, spearman
 
-FOLDER = Path(__file__).parents[1] / "data" / "ratings"
+FOLDER = Path(__file__).parents[2] / "data" / "ratings"
 COLUMNS = (
     *("id", "model", "form", "source", "target", "sentence", "question", "reference", "output"),
     *("rating", "rater"),
@@ -78,10 +79,16 @@ def agreement_with_ratings(
         given = rows["rating"].to_numpy(dtype=float)[read]
         sentences = rows["sentence"].to_numpy()[read]
         binary = set(np.unique(values)) <= {0.0, 1.0}
-        line = {"score": score, "n": len(values), "sentences": len(set(sentences.tolist()))}
+        line: dict[str, Any] = {
+            "score": score,
+            "n": len(values),
+            "sentences": len(set(sentences.tolist())),
+        }
         line |= {"share": values.mean() if binary else np.nan}
         line |= {"share_part": (given >= 1).mean(), "share_same": (given == 2).mean()}
-        measures = {"spearman": (spearman, given)}
+        measures: dict[str, tuple[Callable[..., float], NDArray[Any]]] = {
+            "spearman": (spearman, given)
+        }
         for name, truth in (("part", given >= 1), ("same", given == 2)):
             measures[f"auc_{name}"] = (auc, truth)
             if binary:
