@@ -147,9 +147,12 @@ def test_a_large_models_hash_is_kept_by_its_files(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprints, "LARGE", 1)
     hashed = []
     plain = fingerprints.of_weights
-    monkeypatch.setattr(
-        fingerprints, "of_weights", lambda module: hashed.append(1) or plain(module)
-    )
+
+    def counted(module):
+        hashed.append(module)
+        return plain(module)
+
+    monkeypatch.setattr(fingerprints, "of_weights", counted)
     first, again = load(folder), load(folder)
     assert again.fingerprint == first.fingerprint
     assert len(hashed) == 1
