@@ -75,10 +75,10 @@ def test_the_judge_is_told_the_languages_and_to_ignore_that_of_the_output():
 
 
 def test_braces_and_unknown_languages_are_taken_as_they_are():
-    system, user = messages(Answer("{output} {0}", "p", "{source}", 0, "xx", "tlh_Latn"))
+    system, user = messages(Answer("{output} {0}", "p", "{source}", 0, "xx", "qqq_Latn"))
     assert "{output} {0}" in user["content"]
     assert "{source}" in user["content"]
-    assert "tlh_Latn" in system["content"]
+    assert "qqq_Latn" in system["content"]
 
 
 def test_another_wording_is_another_version(monkeypatch):

@@ -52,9 +52,9 @@ def test_one_of_sparsify_computes_what_its_formula_says(tmp_path, name, hook):
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"k": None}, "a topk autoencoder and says k = None"),
-        ({"k": 3.7}, r"says k = 3\.7"),
-        ({"k": 0}, "says k = "),
+        ({"k": None}, "k of .* is None; it has to be a whole number of 1"),
+        ({"k": 3.7}, r"k of .* is 3\.7; it has to be a whole number"),
+        ({"k": 0}, "k of .* it has to be a whole number"),
         ({"activation": "groupmax"}, "by 'groupmax'; .* only those by topk"),
         ({"transcode": True}, "holds a transcoder"),
         ({"skip_connection": True}, "holds a transcoder"),

@@ -55,7 +55,10 @@ def summary(*, p: float, best: float = 0.3) -> dict:
 def test_yes_needs_the_adjusted_p_beside_the_interval() -> None:
     assert verdict(summary(p=0.01)) == "Yes."
     # As four sentences have it: an interval far above the floor, and no test that could pass.
-    assert verdict(summary(p=0.25)) == "The language, yes; the meaning, not shown."
+    assert (
+        verdict(summary(p=0.25))
+        == "The language, yes; its own sentence is not shown to be recognised."
+    )
     untested = summary(p=0.01) | {"tests": {}}
     assert verdict(untested) == "Yes."
 

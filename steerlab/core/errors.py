@@ -24,3 +24,9 @@ def printable(text: str) -> str:
 def note(message: str) -> None:
     """Say on stderr what a user should know about an answer that is given all the same."""
     print(f"steerlab: {printable(message)}", file=sys.stderr)
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.files import read_bytes
 
 
@@ -34,12 +34,6 @@ def need_file(file: str | Path) -> None:
         raise SteerlabError(f"there is no file {file}")
     if not Path(file).is_file():
         read_bytes(file)  # which says what it is
-
-
-def first_line_of(error: BaseException) -> str:
-    """The first line of an error's message, or its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def number_in(value: Any, what: str, *, least: float | None = None) -> float:

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 import symtable
 import sys
 import sysconfig
@@ -80,6 +81,8 @@ def _describe(value: Any, above: tuple[FunctionType, ...]) -> Described:
         return ["module", value.__name__]
     if isinstance(value, type):
         return ["class", *_describe_class(value)]
+    if isinstance(value, re.Pattern):  # whose `repr` cuts long ones short
+        return ["pattern", value.pattern, value.flags]
     return _describe_collection(value, above)
 
 

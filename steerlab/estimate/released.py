@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.directions import Directions
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.languages import is_language, language
 from steerlab.core.sites import SITES
-from steerlab.core.tensors import first_line_of, need_file, read_safetensors, whole_in
+from steerlab.core.tensors import need_file, read_safetensors, whole_in
 
 # CLaS-Bench's kinds of files and what the estimators are called here.
 KINDS = {"vector": "diffmean", "lda": "lda", "probe": "probe"}

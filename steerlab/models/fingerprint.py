@@ -86,7 +86,8 @@ def _kept(module: torch.nn.Module, files: Files) -> tuple[str, str]:
     weights, rest = of_weights(module)
     with suppress(OSError):  # a cache that cannot be written costs time and nothing else
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"weights": weights, "rest": rest})
+        # By force: the name is a hash, so that what is there is an older or damaged copy of it.
+        write_json(file, {"weights": weights, "rest": rest}, force=True)
     return weights, rest
 
 

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.files import read_bytes
 from steerlab.core.tensors import (
-    first_line_of,
     need_file,
     number_in,
     object_in,

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.core.corpus import corpus
-from steerlab.core.errors import SteerlabError
-from steerlab.core.tensors import first_line_of
+from steerlab.core.errors import SteerlabError, first_line_of
 
 SENTENCES = 24  # of each packaged language
 ENOUGH = 8  # packaged languages that a model can name: fewer are no model of languages at large

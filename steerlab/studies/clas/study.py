@@ -95,9 +95,11 @@ class Run:
         for form in self.plan.forms.values():
             # One that the tokenizer cannot make raises here, before the texts are read.
             prompt(self.model.tokenizer, form, "?", source=pairs[0][0], target=pairs[0][1])
+        self._claim()
+        # Last, since a judge may be far away and slow to answer.
         self.judge = self._judge() if judge is None else judge
         need_ready(self.judge, DISTRACTORS)
-        self._claim(command)
+        self._write_manifest(command)
 
     def run(self) -> Path:
         """All steps in order; gives the folder."""
@@ -320,17 +322,19 @@ class Run:
 
     # ----------------------------------------------------------------------------------- the folder
 
-    def _claim(self, command: Sequence[str]) -> None:
-        """Take a folder that is empty or that the same settings made, and write what the run is."""
-        settings = self.settings.model_dump(mode="json")
-        claim(self.folder, settings)
+    def _claim(self) -> None:
+        """Take a folder that is empty or that the same settings made."""
+        claim(self.folder, self.settings.model_dump(mode="json"))
         earlier = read_json(self.folder / "manifest.json").get("model", {})
         need_model(self.folder, "a run", earlier, self.model.metadata)
+
+    def _write_manifest(self, command: Sequence[str]) -> None:
+        """Write what the run is."""
         packages = ("torch", "transformers", "numpy", "fasttext-predict")
         manifest = {
             "format": 1,
             "command": list(command),
-            "settings": settings,
+            "settings": self.settings.model_dump(mode="json"),
             "model": self.model.metadata,
             "questions": {
                 "name": self.questions.name,

@@ -10,9 +10,8 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.files import explained, read_json, read_table, write_text
-from steerlab.core.tensors import first_line_of
 from steerlab.studies.html import environment
 from steerlab.studies.main.page.account import describe_run
 from steerlab.studies.main.page.equal import chances, equal_costs
