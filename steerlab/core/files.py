@@ -163,9 +163,10 @@ def read_json(file: Path) -> dict[str, Any]:
         raise SteerlabError(f"{file} is no valid JSON ({reason}); {with_advice}") from error
     if not isinstance(content, dict):
         raise SteerlabError(f"{file} holds no JSON object; {with_advice}")
-    # Files of before the checksum stood in them have none.
+    # Files of before the checksum stood in them have none; unless its own name was damaged.
     told = content.pop(_SUM, None)
-    if told is not None and told != _sum(content):
+    odd = told is not None and told != _sum(content)
+    if odd or (told is None and any(_is_sum(content, key) for key in content)):
         raise SteerlabError(f"{file} does not agree with its checksum; {with_advice}")
     return content
 
@@ -215,6 +216,14 @@ _SUM = "steerlab"  # the key of a file's checksum, which says too who wrote it
 def _sum(value: Mapping[str, Any]) -> str:
     """The checksum of an object, whatever the order of its keys."""
     return checksum(json.dumps(value, sort_keys=True).encode())[:16]
+
+
+def _is_sum(value: Mapping[str, Any], key: str) -> bool:
+    """Whether what stands under a key is the checksum of the rest."""
+    given = value[key]
+    if not isinstance(given, str) or len(given) != 16:
+        return False
+    return given == _sum({name: each for name, each in value.items() if name != key})
 
 
 _UNFINISHED = re.compile(r".*\.[0-9a-f]{12}\.new", re.DOTALL)

@@ -231,14 +231,16 @@ def is_plainly_language(name: object) -> bool:
     return plain and code_of(name) == name
 
 
-def code_of(name: str) -> str | None:
+def code_of(name: object) -> str | None:
     """The code that a language goes by, from any code of it; None where it is the code of none.
 
     `eng`, `eng_Latn`, `en-GB` and `EN` are "en", `yor` is "yo", `pt_BR` "pt", `zho_Hant` "zh".
     """
+    if not isinstance(name, str):  # a table may hold anything
+        return None
     if name in LANGUAGES:
         return name
-    return _code_of(name) if isinstance(name, str) and _NAME.fullmatch(name) else None
+    return _code_of(name) if _NAME.fullmatch(name) else None
 
 
 def add_language(
@@ -252,7 +254,7 @@ def add_language(
         script: the script that it is mostly written in, as ISO 15924 has it, such as "Latn".
         name: its English name.
     """
-    if not isinstance(code, str) or not re.fullmatch(r"[a-z]{2,8}(_[A-Z][a-z]{3})?", code):
+    if not re.fullmatch(r"[a-z]{2,8}(_[A-Z][a-z]{3})?", code):
         raise SteerlabError(
             f"{code!r} is no code of a language; give two to eight small letters, such as 'rw'"
         )
