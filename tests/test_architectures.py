@@ -40,7 +40,7 @@ def test_a_family_is_right_and_its_rows_join(sweep, name):
     assert (found.outcome, found.why) == ("right", "")
 
 
-@pytest.mark.parametrize("name", ["openai-gpt", "gpt_bigcode"])
+@pytest.mark.parametrize("name", ["openai-gpt", "gpt_bigcode", "gemma3n_text"])
 def test_what_would_change_numbers_is_done_without(sweep, name, capsys):
     found = sweep.check(name)
     assert found.outcome == sweep.WITHOUT

@@ -133,3 +133,36 @@ def test_moments_of_a_changed_model_do_not_merge(own, lines):
         own.hf.model.layers[0].self_attn.q_proj.weight[1, 1] += 1
     with pytest.raises(SteerlabError, match="different kind"):
         before.merge(collect(own, part))
+
+
+def test_a_large_models_hash_is_kept_by_its_files(tiny, tmp_path, monkeypatch):
+    """And made anew when a file is another one, or a weight is changed in memory."""
+    import os
+    import shutil
+
+    import steerlab.models.fingerprint as fingerprints
+
+    folder = shutil.copytree(tiny("llama"), tmp_path / "model")
+    monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fingerprints, "LARGE", 1)
+    hashed = []
+    plain = fingerprints.of_weights
+
+    def counted(module):
+        hashed.append(module)
+        return plain(module)
+
+    monkeypatch.setattr(fingerprints, "of_weights", counted)
+    first, again = load(folder), load(folder)
+    assert again.fingerprint == first.fingerprint
+    assert len(hashed) == 1
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    assert load(folder).fingerprint == first.fingerprint
+    assert len(hashed) == 2
+    with torch.no_grad():
+        again.hf.lm_head.weight[0, 0] += 1
+    assert again.fingerprint != first.fingerprint
+    assert len(hashed) == 3
+    for kept in (tmp_path / "cache" / "fingerprints").glob("*.json"):
+        kept.write_text("{")
+    assert load(folder).fingerprint == first.fingerprint

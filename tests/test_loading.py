@@ -263,3 +263,45 @@ def test_folded_weights_are_said_and_refused_across(polyglot, directions):
         step.on(folded).__enter__()
     plain = transformer_lens.HookedTransformer(config)
     assert load(plain).metadata["parameters"] != folded.metadata["parameters"]
+
+
+# --------------------------------------------------------- where the packages are there
+
+
+def test_an_adapter_is_loaded_onto_its_base(lively, tmp_path):
+    peft = pytest.importorskip("peft")
+    hf, tokenizer = in_memory(lively("llama"))
+    config = peft.LoraConfig(target_modules=["q_proj", "down_proj"], r=4)
+    adapted = peft.get_peft_model(hf, config).eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora" in name:
+                weight.normal_(0, 0.3)
+    adapted.save_pretrained(tmp_path)
+    ids = torch.tensor([[1, 40, 50, 60]])
+    base = load(lively("llama"))
+    for model in (load(tmp_path), load(adapted, tokenizer=tokenizer)):
+        assert torch.equal(model.hf(ids).logits, adapted(ids).logits)
+        assert model.fingerprint != base.fingerprint
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_weights_are_read_and_edited_as_they_are(tmp_path, bits):
+    pytest.importorskip("bitsandbytes")
+    from conftest import random_directions, save_tiny
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(load_in_8bit=bits == 8, load_in_4bit=bits == 4)
+    whole = save_tiny(tmp_path / "whole", "llama", lively=True, width=64)
+    hf = AutoModelForCausalLM.from_pretrained(whole, quantization_config=config)
+    tokenizer = in_memory(whole)[1]
+    hf.save_pretrained(tmp_path / "quantised")
+    tokenizer.save_pretrained(tmp_path / "quantised")
+    ids = torch.tensor([[1, 40, 50, 60]])
+    held, read = load(hf, tokenizer=tokenizer), load(tmp_path / "quantised")
+    assert torch.equal(read.hf(ids).logits, hf(ids).logits)
+    assert held.fingerprint == read.fingerprint
+    step = sl.add(random_directions(read).between("en", "es").at(1), strength=3.0)
+    plain = generate(read, PROMPTS, max_new_tokens=4)
+    assert generate(held, PROMPTS, max_new_tokens=4) == plain
+    assert generate(read, PROMPTS, edit=step, max_new_tokens=4) != plain

@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from steerlab.models.layout import Layout, Path
+from steerlab.models.outputs import first_of, with_first
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,7 @@ def joining(
         """A hook that lets rows join in a block's output, which comes alone or with others."""
 
         def hook(_: Any, __: tuple, out: Any) -> Any:
-            if isinstance(out, tuple | list):
-                return type(out)((join(out[0], depth), *out[1:]))
-            return join(out, depth)
+            return with_first(out, join(first_of(out), depth))
 
         return hook
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steerlab.core.sites import need_site
 from steerlab.models.anatomy import Anatomy, projections
+from steerlab.models.outputs import first_of, with_first
 
 Act = Callable[[Tensor], Tensor | None]
 
@@ -46,11 +47,8 @@ def _before(module: torch.nn.Module, act: Act) -> Any:
 
 def _after(module: torch.nn.Module, act: Act) -> Any:
     def hook(_: Any, __: tuple, out: Any) -> Any:
-        several = isinstance(out, tuple | list)
-        new = act(out[0] if several else out)
-        if new is None:
-            return None
-        return type(out)((new, *out[1:])) if several else new
+        new = act(first_of(out))
+        return None if new is None else with_first(out, new)
 
     return module.register_forward_hook(hook)
 

@@ -240,8 +240,23 @@ class HuggingFaceModel(Model):
             where = self._where
             # Of a model on several devices, all that is attached works on the first.
             here = h.to(where.text.device)
-            if h.ndim > 2:
+            shape = where.text.shape
+            lane = getattr(self.config, "altup_active_idx", None)
+            if lane is not None and h.ndim == 4:
+                # Gemma 3n has several streams, of which each block reads and writes one.
+                new = change(here[lane], where)
+                if new is not None:
+                    lanes = list(here)
+                    lanes[lane] = new
+                    new = torch.stack(lanes)
+            elif h.ndim == 3 and h.shape[:2] == shape:
                 new = change(here, where)
+            elif h.ndim != 2 or len(h) != shape.numel():
+                raise SteerlabError(
+                    f"what {self.name} has at a block for {shape[0]} rows of {shape[1]} tokens is "
+                    f"of the shape {tuple(h.shape)}, not [row token width]: it has several streams "
+                    "side by side or tokens of its own, which steerlab does not read"
+                )
             else:  # OPT's MLP and some experts have the positions of all rows in a row
                 new = change(here.unflatten(0, where.text.shape), where)
                 new = None if new is None else new.flatten(0, 1)
@@ -302,6 +317,7 @@ class HuggingFaceModel(Model):
 
     def _call(self, network: Any, **given: Any) -> Any:
         """A forward pass, with as many of these arguments as the network takes."""
+        given["attention_mask"] = given["attention_mask"].long()  # some subtract it from 1
         takes = self._takes(network)
         if "kwargs" not in takes:
             given = {name: value for name, value in given.items() if name in takes}

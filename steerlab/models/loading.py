@@ -66,8 +66,9 @@ def load(
         return held(source, tokenizer)
     if source is not None and not isinstance(source, (str, Path)):
         raise SteerlabError(
-            "load takes a Hub id, a folder, a .gguf file or a TransformerLens model, not "
-            f"{type(source).__name__}"
+            "load takes a Hub id, a folder, or a TransformerLens model, not "
+            f"{type(source).__name__}; it also takes a .gguf file, and a model of transformers "
+            "with its tokenizer"
         )
     name = "polyglot" if source is None or str(source) == "polyglot" else str(source)
     spread = device == "auto"

@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steerlab.core.equality import same
+from steerlab.models.outputs import first_of
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -120,21 +123,39 @@ def run(hf: Any, names: Iterable[str], *, halve: Collection[str] = ()) -> dict[s
 @torch.inference_mode()
 def running(hf: Any, lists: Mapping[str, torch.nn.ModuleList]) -> list[str]:
     """The lists of modules, by name, of which every one runs once and in order in a pass of two
-    tokens."""
+    tokens, and reads what the one before it gave."""
     model = twin(hf)
-    order: list[tuple[str, int]] = []
+    order: dict[str, list[int]] = {name: [] for name in lists}
+    broken: set[str] = set()
+    last: dict[str, Any] = {}
 
-    def note(name: str, index: int) -> Any:
-        return lambda *_: order.append((name, index))
+    def before(name: str, index: int) -> Any:
+        def hook(_: Any, args: tuple, kwargs: dict) -> None:
+            order[name].append(index)
+            given = args[0] if args else kwargs.get("hidden_states")
+            if not isinstance(given, Tensor) or (
+                index and not (isinstance(last[name], Tensor) and same(last[name], given))
+            ):
+                broken.add(name)
+
+        return hook
+
+    def after(name: str) -> Any:
+        def hook(_: Any, __: tuple, out: Any) -> None:
+            last[name] = first_of(out)
+
+        return hook
 
     for name, modules in lists.items():
         for index in range(len(modules)):
-            model.get_submodule(f"{name}.{index}").register_forward_pre_hook(note(name, index))
+            module = model.get_submodule(f"{name}.{index}")
+            module.register_forward_pre_hook(before(name, index), with_kwargs=True)
+            module.register_forward_hook(after(name))
     _run_two(model)
     return [
         name
         for name, modules in lists.items()
-        if [index for other, index in order if other == name] == list(range(len(modules)))
+        if order[name] == list(range(len(modules))) and name not in broken
     ]
 
 

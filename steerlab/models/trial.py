@@ -22,6 +22,18 @@ _LONG, _SHORT, _NEXT = (9, 12, 7, 11, 8, 6), (10, 8, 6), 7
 _SLACK = {torch.float32: 1e-2, torch.float64: 1e-2}
 _SLACK_HALF = 0.3
 
+# Architectures that `experiments/architectures.py` found right with all of it, where each layer has
+# attention of the plain kind: to try them again at every loading would cost time and say nothing.
+_KNOWN = frozenset(
+    (
+        "apertus arcee biogpt codegen cohere cohere2 exaone4 falcon gemma gemma2 gemma3 "
+        "gemma3_text glm glm4 gpt2 gpt_neo gpt_neox gpt_oss gptj granite helium hunyuan_v1_dense "
+        "internlm3 jais2 llama ministral ministral3 mistral mixtral nemotron olmo olmo2 olmo3 "
+        "olmoe opt persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 stablelm "
+        "starcoder2 xglm "
+    ).split()
+)
+
 
 @dataclass(frozen=True)
 class Abilities:
@@ -41,9 +53,9 @@ class Abilities:
 
 
 def is_plain(hf: Any, config: Any) -> bool:
-    """Whether every layer of a model has plain attention with a cache of transformers' own, of
-    which it is known that padding and the cache change nothing."""
-    if not getattr(hf, "_supports_default_dynamic_cache", lambda: True)():
+    """Whether a model is of an architecture of which it is known that padding and the cache change
+    nothing, and each of its layers has a cache of the plain kind."""
+    if getattr(hf.config, "model_type", None) not in _KNOWN:
         return False
     try:
         layers = DynamicCache(config=config).layers

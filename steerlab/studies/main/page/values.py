@@ -23,12 +23,12 @@ def setting(result: Mapping[str, Any]) -> str:
 
 def methods(summary: Mapping[str, Any]) -> list[str]:
     """The methods of a run, in the order of the summary."""
-    return [name for name in summary["results"] if name not in CONTROLS]
+    return [name for name in summary.get("results") or {} if name not in CONTROLS]
 
 
 def controls(summary: Mapping[str, Any]) -> list[str]:
     """The controls of a run, in their own order."""
-    return [name for name in CONTROLS if name in summary["results"]]
+    return [name for name in CONTROLS if name in (summary.get("results") or {})]
 
 
 def joint(summary: Mapping[str, Any], name: str) -> float:
