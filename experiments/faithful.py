@@ -225,10 +225,10 @@ def embedded(texts: Corpus, encoder: str) -> dict[str, Any]:
 
 
 def judged(texts: Corpus) -> dict[str, dict[str, Any]]:
-    """The share of some hard negatives that judges pass, whatever language they are in; every other
+    """The share of some hard negatives that judges pass, whatever language they are in; every fifth
     sentence in two languages, since likelihood reads each output after 16 prompts."""
     rows = negatives(texts, "test")
-    kept = rows["sentence"].drop_duplicates().iloc[::2]
+    kept = rows["sentence"].drop_duplicates().iloc[::5]
     rows = rows[rows["target"].isin(TARGETS[:2]) & rows["kind"].isin(JUDGED)]
     rows = scored(rows[rows["sentence"].isin(kept)], texts)
     lines = texts.split("test")
@@ -627,7 +627,7 @@ def page(parts: dict[str, Any]) -> str:
         )
     if "judged" in parts:
         text += (
-            "\n## What the judges pass\n\nThe share rated 1, whatever language it is in, half of the "
+            "\n## What the judges pass\n\nThe share rated 1, whatever language it is in, a fifth of the "
             f"test lines in {' and '.join(TARGETS[:2])}. `likelihood` asks after which prompt the unsteered model "
             "finds an output likeliest: a copy of the source is that, and an output of the same "
             "model nearly is by construction.\n\n"
