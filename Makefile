@@ -6,7 +6,7 @@ WORK := build/polyglot
 WORKERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run gemma test check notebooks figures docs bench gate mutants rebuild
+.PHONY: help setup run gemma test check notebooks figures docs bench gate mutants fuzz rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -50,6 +50,9 @@ gate: $(READY) ## hash the results of small jobs: ARGS="--out before.json", and 
 
 mutants: $(READY) ## make small faults in a copy of the code and see whether a test fails: ARGS="--sample 30 --seed 0"
 	$(BIN)/python experiments/mutants.py $(ARGS)
+
+fuzz: $(READY) ## damage 10,000 files and command lines at random, in at most 30 minutes: ARGS="--short", ARGS="--seed 1 --only 417"
+	$(BIN)/python experiments/fuzz.py $(ARGS)
 
 rebuild: $(READY) ## after the packaged model has changed: its card, SAEs, their card, every page of results (TEXT=, WORK=)
 	test -n "$(TEXT)" || { echo "make rebuild TEXT=folder with mono/, pairs/ and parallel/ [WORK=folder]" >&2; exit 1; }

@@ -26,7 +26,6 @@ from steerlab import estimate
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import column_mean, result
 from steerlab.core.corpus import Corpus
-from steerlab.core.files import write_json
 from steerlab.scores import faithful
 from steerlab.scores.chrf_pairs import chrf_pairs
 from steerlab.scores.faithful import copied, letters
@@ -44,6 +43,7 @@ from steerlab.sweeps.scoring import score_rows
 PAGE = Path(__file__).parents[1] / "docs" / "faithful.md"
 OUT = Path("build/faithful")  # what takes long is kept there
 SOURCE = "en"
+PACKAGED = "polyglot"  # what ratings call the model in the package
 # The run at two lengths: methods, their grid, the targets and the dev lines to choose on.
 METHODS, LAYERS, STRENGTHS = ("diffmean", "lda", "probe"), (1, 3, 5, 7), (0.5, 1.0, 1.5)
 TARGETS, DEV_LINES, LENGTHS = ("de", "fr", "ru", "ja"), 16, (32, 128)
@@ -66,6 +66,11 @@ THRESHOLDS = (
     ("SHORTEST", "length", "its first half", "above"),
     ("LONGEST", "length", "the source, then the reference", "below"),
     ("COPIED", "copied", "the source, then the reference", "below"),
+)
+# The texts that likelihood is asked about.
+JUDGED = (
+    *("the reference itself", "its words shuffled", "the source, then another sentence"),
+    *("another sentence", "the source"),
 )
 PASSING = 0.05  # of the hard negatives may pass the threshold that is there for them
 
@@ -124,10 +129,7 @@ def passing(measured: pd.DataFrame) -> pd.DataFrame:
     for name, measure, kind, side in THRESHOLDS:
         values = measured.loc[measured["kind"] == kind, measure].to_numpy()
         used = getattr(faithful, name)
-        # Only the order's own value fails: it takes few values, and half is a common one.
         passes = values <= used if side == "below" else values >= used
-        if name == "ORDER":
-            passes = values > used
         edge = np.quantile(values, PASSING if side == "below" else 1 - PASSING)
         table.append(
             {
@@ -223,9 +225,12 @@ def embedded(texts: Corpus, encoder: str) -> dict[str, Any]:
 
 
 def judged(texts: Corpus) -> dict[str, dict[str, Any]]:
-    """The share of hard negatives that judges pass, whatever language they are in."""
+    """The share of some hard negatives that judges pass, whatever language they are in; every other
+    sentence in two languages, since likelihood reads each output after 16 prompts."""
     rows = negatives(texts, "test")
-    rows = scored(rows[rows["target"].isin(TARGETS[:2])], texts)
+    kept = rows["sentence"].drop_duplicates().iloc[::2]
+    rows = rows[rows["target"].isin(TARGETS[:2]) & rows["kind"].isin(JUDGED)]
+    rows = scored(rows[rows["sentence"].isin(kept)], texts)
     lines = texts.split("test")
     for name, judge in (("retrieval", Retrieval(lines)), ("likelihood", Likelihood(lines))):
         rows[name] = np.asarray(judge.rate(answers_of(rows))["rating"]) > 0
@@ -320,7 +325,13 @@ def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
     rows = scored(rows.assign(split="test", truncated=rows.get("truncated", False)), texts)
     rows["not repetitive"] = -rows["repetition"]
     lines = texts.split("test")
-    judges: dict[str, Judge] = {"likelihood": Likelihood(lines)}
+    # Likelihood asks the model that wrote: of these that is the packaged one alone.
+    own = rows["model"] == PACKAGED
+    rows["likelihood"] = np.nan
+    if own.any():
+        likely = Likelihood(lines).rate(answers_of(rows[own]))
+        rows.loc[own, "likelihood"] = np.asarray(likely["rating"], dtype=float)
+    judges: dict[str, Judge] = {}
     if encoder is not None:
         every = len(lines) - 1
         judges["embeddings"] = Embeddings(lines, encoder, distractors=every)
@@ -330,8 +341,11 @@ def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
         rows[name] = np.asarray(found["rating"], dtype=float)
         if "cosine" in found:
             rows["cosine"] = found["cosine"]
-    scores = [name for name in RATED if name in rows]
     parts = {"all": rows} | {str(model): part for model, part in rows.groupby("model")}
+    scores = {
+        name: [score for score in RATED if score in part and part[score].notna().any()]
+        for name, part in parts.items()
+    }
     return {
         "rater": sorted(set(rows["rater"])),
         "counts": {
@@ -339,7 +353,7 @@ def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
             for name, part in parts.items()
         },
         "agreement": {
-            name: agreement_with_ratings(part, scores).to_dict("records")
+            name: agreement_with_ratings(part, scores[name]).to_dict("records")
             for name, part in parts.items()
         },
     }
@@ -371,7 +385,7 @@ An output is faithful if all of these hold; the column `unfaithful` has the firs
 | `nearest` | chrF finds its own reference among *all* lines of the split | other sentences |
 | `overlap` | the balanced F-score of chrF's precision and recall is {OVERLAP:g} or more | one right word, then another sentence |
 | `length` | it has {SHORTEST:g} to {LONGEST:g} times the letters of its reference | half of it; the source before it |
-| `order` | of the words that both have, more than {ORDER:g} of the neighbours are neighbours in the reference | shuffled words |
+| `order` | the words that both have are in order by {ORDER:g} or more: the mean of the share of neighbours that are neighbours in the reference, and of the words in the longest run that is in its order | shuffled words |
 | `negation` | it has a negating word if, and only if, the reference or the source has one | negations |
 | `number` | its digits are those of the reference, where both have some | changed numbers |
 | `copied` | at most {COPIED:g} of its letters are in words that the source has and the reference has not | the source before it |
@@ -500,7 +514,8 @@ def paraphrases_text(found: dict[str, Any]) -> str:
         "translation in a public collection, and differ in more than case, marks and contractions; "
         f"chrF between the two {low:.0f} to {high:.0f} (a tenth below, a tenth above), half below "
         f"{middle:.0f}. The second is `faithful` to the first in {interval_of(found['faithful'])}. "
-        f"The others fail at {reasons}.\n"
+        f"The others fail at {reasons}; `nearest` is among all these pairs, of which many are alike. "
+        "The check of words of other sentences is not in it, since it needs the source.\n"
     )
 
 
@@ -612,8 +627,8 @@ def page(parts: dict[str, Any]) -> str:
         )
     if "judged" in parts:
         text += (
-            "\n## What the judges pass\n\nThe share rated 1, whatever language it is in, test lines in "
-            f"{' and '.join(TARGETS[:2])}. `likelihood` asks after which prompt the unsteered model "
+            "\n## What the judges pass\n\nThe share rated 1, whatever language it is in, half of the "
+            f"test lines in {' and '.join(TARGETS[:2])}. `likelihood` asks after which prompt the unsteered model "
             "finds an output likeliest: a copy of the source is that, and an output of the same "
             "model nearly is by construction.\n\n"
         )
@@ -635,7 +650,7 @@ def part(name: str, make_part: Callable[[], Any], *, anew: bool) -> Any:
     file = OUT / f"{name}.json"
     if anew:
         OUT.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"part": make_part()})
+        file.write_text(json.dumps({"part": make_part()}, indent=1), "utf-8")
     return json.loads(file.read_text("utf-8"))["part"] if file.exists() else None
 
 

@@ -1,11 +1,13 @@
-"""Draw outputs for a person to rate, and keep the ratings with the package.
+"""Draw outputs to be rated by reading them, and keep the ratings with the package.
 
     python experiments/ratings.py draw build/ratings --half gemma:echo:runs/gemma \\
         --half polyglot:line:runs/polyglot-parallel
 
 writes `rate.csv`, to be filled in: no score, no method and no setting stands in it; and
 `drawn.jsonl`, which says where each output is from and is not to be read before rating. A rating is
-0 (says nothing of the sentence), 1 (a part of it) or 2 (the same), in any language.
+0 (says nothing of the sentence in the target language), 1 (a part of it) or 2 (the same). A column
+`meaning`, where a rater fills it in, is the same in whatever language the output is in, so that a
+copy of the sentence has 0 and 2.
 
     python experiments/ratings.py keep build/ratings --rater "NAME OR ROLE"
 

@@ -11,7 +11,17 @@ import torch
 
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import EditStats
-from steerlab.engine.batching import ROWS, TOKENS, Plan, advise, memory, plan, row_bytes, run
+from steerlab.engine.batching import (
+    LOGITS,
+    ROWS,
+    TOKENS,
+    Plan,
+    advise,
+    memory,
+    plan,
+    row_bytes,
+    run,
+)
 from steerlab.engine.decoding import decode
 from steerlab.engine.forward import rows_on
 from steerlab.models.loading import load
@@ -66,6 +76,10 @@ def test_logits_are_planned_for_as_they_come(polyglot):
 def test_as_many_rows_as_pay_and_as_fit(polyglot, monkeypatch):
     assert advise(polyglot, 64, new=32) == ROWS
     assert advise(polyglot, 64, every=True) == TOKENS // 64
+    large = sized(vocab_size=262144, num_key_value_heads=1)
+    rows = advise(large, 64, every=True)
+    assert rows == LOGITS // 262144 // 64
+    assert rows * 64 * 262144 * 10 <= 1.4e9  # bytes of all logits, and what is computed from them
     need = row_bytes(polyglot, 64, new=32)
     monkeypatch.setattr(
         "steerlab.engine.batching.memory", lambda device: polyglot.bytes + 20 * need

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.yaml_file import read_yaml
 from steerlab.edits import OPERATORS
 from steerlab.sweeps.grid import Grid
 from steerlab.sweeps.methods import STEERING
@@ -122,3 +123,47 @@ def test_a_file_that_is_no_grid(tmp_path):
 def test_a_grid_is_not_changed():
     with pytest.raises(ValidationError):
         setattr(Grid.of({}), "limit", 3)  # noqa: B010 -- mypy would see what pydantic must
+
+
+def test_yaml_means_what_it_says(tmp_path):
+    """Words without quotes that YAML 1.1 reads as truth, seconds, octal or a date."""
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "a: no\nb: [off, on, yes]\nc: 1:30\nd: 0x10\ne: 2024-01-01\nf: 1e-3\ng: true\nh: ~"
+    )
+    assert read_yaml(file) == {
+        **{"a": "no", "b": ["off", "on", "yes"], "c": "1:30", "d": "0x10", "e": "2024-01-01"},
+        **{"f": 0.001, "g": True, "h": None},
+    }
+    file.write_text("langs: [en, no]\ntargets: [nob]\none_line: no\n")
+    read = Grid.read(file)
+    assert (read.langs, read.targets, read.one_line) == (("en", "no"), ("no",), False)
+    with pytest.raises(SteerlabError, match="false is no language; for Norwegian quote it"):
+        Grid.of({"langs": ["en", False]})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("limit: 1\nlimit: 2", "the key 'limit' stands twice"),
+        ("a: &x [1]\nb: *x", "it has the alias \\*x"),
+        ("a: " + "[" * 100_000, "more than 20 lists or mappings stand in each other"),
+        ("a: !!int ''", "it has the tag !!int"),
+        ("a: !!timestamp foo", "it has the tag !!timestamp"),
+        ("a: !!python/object:os.system x", "it has the tag !!python/object:os.system"),
+        ("? [a]\n: b", "a key is no word"),
+        ("a: 1\n---\nb: 2", "expected a single document"),
+        ("#" * 1_000_001, "has 1,000,001 bytes, and such a file has at most 1,000,000"),
+    ],
+)
+def test_yaml_that_is_refused(text, told, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(SteerlabError, match=told) as refused:
+        Grid.read(tmp_path / "a.yaml")
+    assert len(str(refused.value)) < 1000
+
+
+def test_long_values_are_cut_in_messages():
+    with pytest.raises(SteerlabError, match=r"\.\.\. \(.* letters\) was given") as refused:
+        Grid.of({"limit": "9" * 10**6, "split": "x" * 10**6})
+    assert len(str(refused.value)) < 2000

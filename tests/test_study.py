@@ -12,6 +12,7 @@ import pytest
 from steerlab.analysis.choices import choose, halves
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.scores.chrf_pairs import chrf_pairs
 from steerlab.studies.design import AT_METHOD, OWN_CHOICE
 from steerlab.studies.main.run import RunResult, run
 from steerlab.studies.main.settings import Settings
@@ -183,6 +184,20 @@ def test_the_headline_is_the_mean_of_its_rows(summary, rows):
         assert found["lfs"][0] == pytest.approx(part["in_language"].mean())
         assert found["dose"] == pytest.approx(part["dose"].mean())
     assert (rows["joint"] == (rows["in_language"] & rows["relevant"])).all()
+
+
+def test_what_outputs_mean_stands_beside_joint(summary, rows):
+    """Scored with the rows, and again by hand here; cut off is what has all its tokens."""
+    told = rows[(rows["split"] == "test") & (rows["method"] == "prompt")]
+    found = summary["results"]["prompt"]
+    for key in ("faithful", "joint_all", "echo", "loop", "truncated", "ceiling"):
+        assert found[key][0] == pytest.approx(told[key].mean()), key
+    by_hand = chrf_pairs(told["output"].tolist(), told["reference"].tolist())
+    assert found["chrfpp"][0] == pytest.approx(by_hand.chrfpp.mean())
+    assert found["joint_of_ceiling"][0] == pytest.approx(found["joint"][0] / found["ceiling"][0])
+    assert (rows["tokens"][rows["truncated"]] == 32).all()
+    assert (rows["unfaithful"] == "").tolist() == rows["faithful"].tolist()
+    assert (rows["joint_all"] | ~rows["faithful"]).all()
 
 
 def test_the_choice_is_made_on_dev(summary, rows):

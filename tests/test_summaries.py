@@ -456,6 +456,18 @@ def test_a_curve_needs_its_rows_and_doses() -> None:
     )
 
 
+def test_a_curve_runs_along_any_cost() -> None:
+    dev = strengths("lda", [0.2, 0.4, 0.8], [0.2, 0.6, 0.4])
+    with pytest.raises(SteerlabError, match="at layer 5 have no displacement; compare it at"):
+        dose_curve(dev, "lda", 5, cost="displacement")
+    moved = dev.assign(displacement=2 * dev["dose"])
+    along_dose, along_end = (
+        dose_curve(moved, "lda", 5, cost=cost) for cost in ("dose", "displacement")
+    )
+    assert along_end.doses.tolist() == pytest.approx((2 * along_dose.doses).tolist())
+    assert along_end.at(0.6)[0] == pytest.approx(along_dose.at(0.3)[0]) == pytest.approx(0.4)
+
+
 def test_methods_compare_over_the_doses_that_they_share() -> None:
     """Both curves lie on one line: equal at equal dose, though each was read at other doses and
     strengths."""
@@ -500,6 +512,10 @@ def test_strengths_of_equal_dose_or_equal_fluency() -> None:
     )
     found = equal(costly.assign(dose=np.nan), layers, cost="bits_per_byte_ratio", level=1.0)
     assert found == {"lda": (5, 1.0), "pca": (5, 0.5)}
+    # What a dose comes to at the end of the model may order methods the other way round.
+    moved = dev.assign(displacement=dev["dose"] / np.where(dev["method"] == "lda", 0.5, 2.0))
+    found = equal(moved, layers, cost="displacement", level=0.3)
+    assert found == {"lda": pytest.approx((5, 0.625)), "pca": pytest.approx((5, 0.75))}
     with pytest.raises(
         SteerlabError,
         match="dev rows have no 'bits_per_byte_ratio' to compare at; run them with it",

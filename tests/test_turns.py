@@ -52,6 +52,14 @@ def test_a_sweep_inside_an_edit_is_refused(polyglot, edits, tmp_path, out):
     assert len(sl.sweep(polyglot, out=folder, strengths=[1.0], **grid))
 
 
+def test_hooks_that_transformers_leaves_are_no_edit(polyglot):
+    """Once hidden states were asked for, it keeps hooks that only look on every block."""
+    model = load()
+    model.hf(**model.tokenizer("Yes.", return_tensors="pt"), output_hidden_states=True)
+    assert any(block._forward_hooks for block in model.blocks)
+    model.need_unedited("this test")
+
+
 def test_a_run_inside_an_edit_is_refused_too(polyglot, edits, tmp_path):
     with edits[0].on(polyglot), pytest.raises(SteerlabError, match="and a run takes the model as"):
         sl.run(model=polyglot, out=tmp_path / "run")

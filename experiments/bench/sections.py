@@ -35,5 +35,6 @@ SECTIONS = {
     "scaling": Section(
         "A sweep that is killed, shared and put on Ray", "scaling", minutes=60, default=False
     ),
+    "gemma": Section("On Gemma 3 270M", "gemma", minutes=30, default=False),
     "gpu": Section("On a GPU", "gpu", minutes=60, default=False),
 }

@@ -120,7 +120,9 @@ class DoseCurve:
             )
 
 
-def dose_curve(rows: pd.DataFrame, method: str, layer: int, *, value: str = "joint") -> DoseCurve:
+def dose_curve(
+    rows: pd.DataFrame, method: str, layer: int, *, value: str = "joint", cost: str = "dose"
+) -> DoseCurve:
     """A method's score along its strengths at one layer, of the sentences that every strength read.
 
     Raises `SteerlabError` where the rows have no such method at this layer, and where rows of it
@@ -131,18 +133,21 @@ def dose_curve(rows: pd.DataFrame, method: str, layer: int, *, value: str = "joi
         method: the method.
         layer: the layer.
         value: the column of the score.
+        cost: the column that it runs along: the dose at the sites of the edit, the displacement of
+            the last of the stream, or another that rises with the strength.
     """
     chosen = whole(rows[(rows["method"] == method) & (rows["layer"] == layer)])
     if chosen.empty:
         raise SteerlabError(
             f"no rows of {method!r} at layer {layer}; there are {_methods_and_layers(rows)}"
         )
-    if not np.isfinite(chosen["dose"].to_numpy(float)).all():
+    if cost not in chosen or not np.isfinite(chosen[cost].to_numpy(float)).all():
         raise SteerlabError(
-            f"rows of {method!r} at layer {layer} have no dose; compare it at equal fluency instead"
+            f"rows of {method!r} at layer {layer} have no {cost}; compare it at equal fluency "
+            "instead"
         )
     # By dose, not by strength: interpolation needs rising x.
-    doses = chosen.groupby("strength")["dose"].mean().sort_values()
+    doses = chosen.groupby("strength")[cost].mean().sort_values()
     # A table of sentences down and strengths across; a sentence may have several targets.
     scored = chosen.assign(score=chosen[value].astype(float))
     means = scored.groupby(["sentence", "strength"])["score"].mean()
@@ -265,8 +270,8 @@ def equal(
     Args:
         dev: rows of the dev split.
         layers: the layer of each method.
-        cost: the column of the cost: the dose, or what an operator without one has, such as
-            bits_per_byte_ratio (run dev with fluency).
+        cost: the column of the cost: the dose at the edit's sites, the displacement of the last of
+            the stream, or bits_per_byte_ratio (run dev with fluency).
         level: the cost that all methods shall have.
     """
     if set(dev["split"]) != {"dev"}:
@@ -276,7 +281,8 @@ def equal(
         )
     if cost not in dev.columns or not np.isfinite(dev[cost].to_numpy(float)).any():
         raise SteerlabError(
-            f"dev rows have no {cost!r} to compare at; run them with it (fluency) or choose 'dose'"
+            f"dev rows have no {cost!r} to compare at; run them with it (fluency), or choose "
+            "'dose' or 'displacement'"
         )
     settings: dict[str, Setting | None] = {}
     for method, layer in layers.items():

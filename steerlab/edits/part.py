@@ -18,7 +18,7 @@ Tensors = Mapping[str, Tensor]
 
 # What an edit adds: change(h, tensors, positions) -> what is added to h [row pos width].
 #
-# It gives the addition and not the new h, for three reasons: the dose ‖Δh‖/‖h‖ is read off it
+# It gives the addition and not the new h, for three reasons: the dose Σ ‖Δh‖/‖h‖ is read off it
 # without the loss of digits that `new - h` brings; a shift is one vector for all positions, never
 # spread out over them; and an addition of 0 leaves h as it is, to the last bit.
 #

@@ -1,6 +1,7 @@
 """What an edit did to the rows of its passes: the positions that it touched, and their doses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +29,31 @@ class EditStats:
         self.decode: dict[int, int] = {}
         self.sites = tuple(sites)
         self._sums = torch.zeros(0, _SITES + len(self.sites))  # of each row
+        self._members: Mapping[int, Sequence[int]] | None = None  # see `standing_for`
+
+    @contextmanager
+    def standing_for(self, members: Mapping[int, Sequence[int]]) -> Iterator[None]:
+        """For passes in which a row runs for others too, that carry an equal edit and are the same
+        until then: what is counted of it is counted of each.
+
+        `members` gives by the number of a row that runs those of all that it stands for.
+        """
+        self._members = members
+        try:
+            yield
+        finally:
+            self._members = None
+
+    def _spread(self, rows: Tensor, *values: Tensor | None) -> list[Any]:
+        """The rows, and values of each, with those that a row stands for in its place."""
+        if self._members is None:
+            return [rows, *values]
+        of_each = [self._members[row] for row in rows.tolist()]
+        index = [number for number, members in enumerate(of_each) for _ in members]
+        names = [name for members in of_each for name in members]
+        self.make_room(max(names, default=-1) + 1, rows.device)
+        spread = [None if value is None else value[index] for value in values]
+        return [torch.tensor(names, device=rows.device), *spread]
 
     def touch(
         self, layer: int, rows: Tensor, mask: Tensor | None, generated: Tensor, counts: Tensor
@@ -42,6 +68,7 @@ class EditStats:
             counts: of which of them this place is the first that the row's edit touches, [row pos]:
                 a position that is edited at several places is one position of a mean.
         """
+        rows, mask, generated, counts = self._spread(rows, mask, generated, counts)
         if mask is None:
             self._count(self.decode, layer, generated.numel())
         else:
@@ -61,6 +88,7 @@ class EditStats:
             ratio: ‖Δh‖ / ‖h‖ at each position; NaN where it is not known.
             site: count it as a share of what is at this site, and not of the residual stream.
         """
+        rows, mask, ratio = self._spread(rows, mask, ratio)
         if mask is not None:
             ratio = ratio.masked_fill(~mask, 0)
         self._add(_DOSE if site is None else _SITES + self.sites.index(site), rows, ratio.detach())

@@ -17,11 +17,16 @@ from steerlab.core.errors import SteerlabError
 
 # Larger batches do not pay on a CPU; the benchmark's section `profile` measures it.
 ROWS = 512
-# The most tokens of a batch that keeps the logits of every position: they outgrow all else.
+# The most tokens of a batch that keeps the logits of every position, and the most logits: they
+# outgrow all else, and with a large vocabulary a few hundred tokens keep a processor busy.
 TOKENS = 4096
+LOGITS = 2**27  # 1.3 GB with what is computed from them in float32
 # The share of the memory beside the weights that a run plans to take. The rest is for what the
 # estimate of `row_bytes` leaves out: fragments, the allocator's reserve, other processes.
 SHARE = 0.5
+
+# As the configurations of Hugging Face and of TransformerLens call the number of logits.
+_VOCABULARY = ("vocab_size", "d_vocab")
 
 Result = TypeVar("Result")
 
@@ -146,7 +151,10 @@ def advise(
         every: whether the logits of every position are kept.
         greedy: whether logits are only compared with each other.
     """
-    pays = max(1, TOKENS // max(longest, 1)) if every else ROWS
+    pays = ROWS
+    if every:
+        vocab = _size(model.config, _VOCABULARY, 1)
+        pays = max(1, min(TOKENS, LOGITS // vocab) // max(longest, 1))
     return min(pays, fitting(model, longest, new=new, every=every, greedy=greedy))
 
 
@@ -209,7 +217,7 @@ def row_bytes(
     key_heads = _size(config, ("num_key_value_heads", "n_key_value_heads"), heads)
     head_width = _size(config, ("head_dim", "d_head"), width // heads)
     mlp_width = _size(config, ("intermediate_size", "d_mlp", "n_inner"), 4 * width)
-    vocab = _size(config, ("vocab_size", "d_vocab"), 0)
+    vocab = _size(config, _VOCABULARY, 0)
     item = torch.empty(0, dtype=model.dtype).element_size()
     cache = 2 * model.n_layers * key_heads * head_width * (length + new) * item  # keys and values
     scores = heads * length * length * 4  # attention scores, in float32

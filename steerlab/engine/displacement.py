@@ -19,16 +19,29 @@ class Displacement:
 
     The prompts run along, as they are, with the rows that branch off from them: a pass has the rows
     first and then each of their distinct prompts. What is generated is not looked at, since the
-    model as it is would have said something else. `values` are NaN until a row's pass has run.
+    model as it is would have said something else. A prompt may come in two passes, of which the
+    first may have one row for many that begin alike.
     """
 
     def __init__(self, count: int):
-        self.values = torch.full((count,), torch.nan)
-        self._expected: tuple[Sequence[int], Int[Tensor, " row"]] | None = None
+        self._sums = torch.zeros(count)
+        self._texts = torch.zeros(count)
+        self._expected: tuple[Sequence[Sequence[int]], Int[Tensor, " row"]] | None = None
 
-    def expect(self, rows: Sequence[int], prompts: Int[Tensor, " row"]) -> None:
-        """Say what the next pass holds: the numbers of its rows, and which of the prompts behind
-        them each one is compared with."""
+    @property
+    def values(self) -> Float[Tensor, " row"]:
+        """That of each row; NaN until its pass has run."""
+        return self._sums / self._texts
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Forget what was seen of rows that are about to run: it may have been a batch that
+        failed."""
+        self._sums[list(rows)] = 0
+        self._texts[list(rows)] = 0
+
+    def expect(self, rows: Sequence[Sequence[int]], prompts: Int[Tensor, " row"]) -> None:
+        """Say what the next pass holds: for each of its rows the numbers of those that it stands
+        for, and which of the prompts behind them it is compared with."""
         self._expected = rows, prompts
 
     def __call__(self, h: Float[Tensor, "member pos width"], positions: Any) -> None:
@@ -38,7 +51,6 @@ class Displacement:
         rows, prompts = self._expected
         self._expected = None  # what follows are steps of decoding
         norm = torch.linalg.vector_norm
-        found = []
         for first in range(0, len(rows), AT_ONCE):
             some = slice(first, min(first + AT_ONCE, len(rows)))
             plain = h[len(rows) + prompts[some]].float()
@@ -46,5 +58,8 @@ class Displacement:
             text = positions.text[some]
             # Padding may hold anything, NaN too.
             ratio = (moved / norm(plain, dim=-1).clamp(min=1e-30)).masked_fill(~text, 0)
-            found.append(ratio.sum(1) / text.sum(1))
-        self.values[list(rows)] = torch.cat(found).detach().float().cpu()
+            sums = ratio.sum(1).detach().float().cpu()
+            texts = text.sum(1).float().cpu()
+            for numbers, total, count in zip(rows[some], sums, texts, strict=True):
+                self._sums[list(numbers)] += total
+                self._texts[list(numbers)] += count

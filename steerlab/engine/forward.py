@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+import steerlab.engine.prefix as prefix
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, EditStats
 from steerlab.edits.edit import need_edit
@@ -64,7 +65,7 @@ def rows_on(
     """
     with model.turns.taken():
         _need(model, ids, edit, carries, new=new, unsteered=unsteered)
-        with _attached(model, ids, edit, carries, displacement=displacement) as rows:
+        with _attached(model, ids, edit, carries, new=new, displacement=displacement) as rows:
             yield rows
 
 
@@ -75,6 +76,7 @@ def _attached(
     edit: Edit | None,
     carries: Sequence[int] | None,
     *,
+    new: int,
     displacement: bool,
 ) -> Iterator["Rows"]:
     """The rows with their edit on, and what watches how far it moves the stream."""
@@ -87,6 +89,17 @@ def _attached(
     twice = len({tuple(row) for row in ids}) < len(ids)  # asked first: the model may have to try
     shares = (twice or displacement) and not model.attachments and model.branches
     edited = edit is not None and bool(edit.parts)
+    kinds = None
+    if (
+        new
+        and len(ids) > 1
+        and not model.attachments
+        and prefix.common(ids) >= prefix.LEAST
+        and model.branches
+    ):
+        longest = max(map(len, ids))
+        if prefix.can_go_on(model, max(ids, key=len), longest + new):
+            kinds = prefix.alike(edit, carries)
     displaced = None
     if edited and displacement and not model.attachments:
         displaced = Displacement(len(ids))
@@ -97,7 +110,7 @@ def _attached(
         if displaced is not None:  # after the edit, whose last changes it has to see
             look = ("resid_post", model.n_layers - 1, displaced)
             attached.enter_context(model.attached([look]))
-        yield Rows(model, ids, carries, depth, shares, touched, displaced)
+        yield Rows(model, ids, carries, depth, shares, touched, displaced, kinds)
 
 
 def _need(
@@ -156,6 +169,8 @@ class Rows:
         shares: whether rows of one prompt run it once, up to their depth.
         touched: what the edit did until now.
         displaced: how far it moves the last of the stream; None where that is not measured.
+        kinds: numbers that rows of equal edits share; None where a common beginning may not run by
+            itself.
     """
 
     model: Model
@@ -165,6 +180,7 @@ class Rows:
     shares: bool
     touched: EditStats
     displaced: Displacement | None = None
+    kinds: Sequence[int] | None = None
 
     def run(self, work: Callable[[list[int]], None], plan: batches.Plan) -> batches.Plan:
         """Do the work batch by batch, each in the order of `as_they_run`; gives the plan as it was
@@ -201,6 +217,24 @@ class Rows:
             keep: the logits of the `last` position, or of `all`.
             room: how many more positions will follow, for which a cache is kept; None for no cache.
         """
+        if self.displaced is not None:
+            self.displaced.begin(rows)
+        if self.kinds is not None and keep == "last" and room is not None:
+            start = prefix.pays(
+                [self.ids[row] for row in rows],
+                [self.depth[row] for row in rows],
+                [self.kinds[row] for row in rows],
+                self.model.n_layers,
+            )
+            if start:
+                return self._from_a_beginning(rows, start, room)
+        return self._whole(rows, keep=keep, room=room)
+
+    def _whole(
+        self, rows: Sequence[int], *, keep: Keep, room: int | None
+    ) -> tuple[Float[Tensor, "row out vocab"], "Pass"]:
+        """The prompts of rows in one pass, in which rows of one prompt share it up to their
+        depth."""
         model = self.model
         prompts = [list(self.ids[row]) for row in rows]
         carries = [self.carries[row] for row in rows]
@@ -219,7 +253,7 @@ class Rows:
         order = tuple(range(len(rows))) if joined is None else joined.order[: len(rows)]
         if self.displaced is not None:
             compared = torch.tensor([of_rows[index] for index in order], device=model.device)
-            self.displaced.expect([rows[index] for index in order], compared)
+            self.displaced.expect([[rows[index]] for index in order], compared)
         tokens, mask = pad(prompts, model.padding, model.device)
         if joined is None:
             names = torch.tensor(carries, device=model.device)
@@ -244,6 +278,60 @@ class Rows:
             logits = logits[back]
             done.take(back)
         return logits, done
+
+    def _from_a_beginning(
+        self, rows: Sequence[int], length: int, room: int
+    ) -> tuple[Float[Tensor, "row out vocab"], "Pass"]:
+        """The first tokens, which all prompts share, once for each distinct edit; then each row its
+        own tokens, behind the keys and values of the row that ran for it."""
+        model, kinds = self.model, self.kinds or ()
+        alike_rows: dict[int, list[int]] = {}
+        for row in sorted(rows, key=lambda row: self.depth[row]):
+            alike_rows.setdefault(kinds[row], []).append(row)
+        groups = list(alike_rows.values())
+        carries = [self.carries[group[0]] for group in groups]
+        depth = [self.depth[group[0]] for group in groups]
+        own = [list(self.ids[row][length:]) for row in rows]
+        distinct: list[tuple[int, ...]] = []
+        if self.displaced is not None:
+            # The prompts as they are run along, as in `_whole`.
+            distinct = sorted(set(map(tuple, own)), key=lambda ids: (len(ids), ids))
+            carries.append(-1)
+            depth.append(model.n_layers)
+            self.displaced.expect(groups, torch.zeros(len(groups), dtype=torch.long))
+        start = list(self.ids[rows[0]][:length])
+        members = {self.carries[group[0]]: [self.carries[row] for row in group] for group in groups}
+        with self.touched.standing_for(members):
+            done = self._beginning(start, carries, depth, max(map(len, own)) + room)
+        group_of = {kinds[group[0]]: number for number, group in enumerate(groups)}
+        behind = [group_of[kinds[row]] for row in rows] + [len(groups)] * len(distinct)
+        done.take(torch.tensor(behind, device=model.device))
+        if self.displaced is not None:
+            plain = {ids: number for number, ids in enumerate(distinct)}
+            compared = torch.tensor([plain[tuple(ids)] for ids in own], device=model.device)
+            self.displaced.expect([[row] for row in rows], compared)
+        names = [self.carries[row] for row in rows] + [-1] * len(distinct)
+        done.carries = torch.tensor(names, device=model.device)
+        tokens = [*own, *map(list, distinct)]
+        logits = done.read(*pad(tokens, model.padding, model.device))
+        if distinct:
+            done.take(torch.arange(len(rows), device=model.device))
+        return logits[: len(rows)], done
+
+    def _beginning(
+        self, start: list[int], carries: list[int], depth: list[int], room: int
+    ) -> "Pass":
+        """The same tokens under each of several edits, in the order of their depths."""
+        model = self.model
+        prompts, joined = branch([start] * len(carries), depth, carries, model.device)
+        tokens, mask = pad(prompts, model.padding, model.device)
+        names = torch.tensor(carries, device=model.device) if joined is None else joined.names
+        positions = None if joined else model.positions(tokens, mask, rows=names)
+        _, cache = model.forward(
+            tokens, mask, last=True, room=room, branch=joined, positions=positions
+        )
+        of_each = torch.zeros(len(carries), dtype=torch.long, device=model.device)
+        return Pass(model, tokens[of_each], mask[of_each], names, cache)
 
 
 @dataclass
@@ -279,6 +367,15 @@ class Pass:
         new = rearrange(tokens, "row -> row 1")
         positions = step_positions(self.carries, live)
         return self._more(new, torch.ones_like(new, dtype=torch.bool), positions, last=True)[:, -1]
+
+    def read(
+        self, tokens: Int[Tensor, "row new"], real: Bool[Tensor, "row new"]
+    ) -> Float[Tensor, "row 1 vocab"]:
+        """The logits after the last of several more tokens of each row's prompt, which are padding
+        where not `real`."""
+        self.tokens = torch.cat([self.tokens, tokens], 1)
+        positions = Positions(real, torch.zeros_like(real), self.carries)
+        return self._more(tokens, real, positions, last=True)
 
     def follow(
         self, tokens: Int[Tensor, "row new"], real: Bool[Tensor, "row new"]

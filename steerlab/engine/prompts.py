@@ -89,7 +89,8 @@ def prompt(
         made = tokenizer.apply_chat_template(
             message, tokenize=False, add_generation_prompt=True, **options
         )
-    except TemplateError as error:
+    # A template is a program of its own: what it raises has no class in common.
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise SteerlabError(
             f"the chat template of this tokenizer refuses a user's message ({error}); use the "
             "prompt form 'line' or 'instructed', or another template"

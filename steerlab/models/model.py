@@ -35,6 +35,10 @@ class Head:
     unembedding: Float[Tensor, "vocab width"]
 
 
+# Whose hooks are part of a model, such as those that move its parts between devices.
+_LIBRARIES = {"transformers", "accelerate", "peft", "bitsandbytes", "torch"}
+
+
 class Model(ABC):
     """A causal language model with its tokenizer, whose activations can be read and changed at any
     layer.
@@ -211,11 +215,7 @@ class Model(ABC):
         """Raise where something that may change what the model says is on it: an edit, or a hook
         of somebody else; `what` is refused then."""
         with self.turns.taken():
-            hooked = [
-                name
-                for name, module in self.hf.named_modules()
-                if module._forward_hooks or module._forward_pre_hooks
-            ]
+            hooked = [name for name, module in self.hf.named_modules() if _has_foreign_hook(module)]
             if self.attachments:
                 raise SteerlabError(
                     f"an edit is on {self.name} already, and {what} takes the model as it is; "
@@ -366,3 +366,11 @@ class Model(ABC):
     def _forget(self, *_: Any) -> None:
         """A pass is over, by an error too: what was learnt of it says nothing of the next."""
         self._where = None
+
+
+def _has_foreign_hook(module: torch.nn.Module) -> bool:
+    """Whether a hook is on a module that no library of models put there for its own ends:
+    transformers leaves some, which only look, once hidden states were asked for."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    makers = [(getattr(hook, "__module__", None) or "").split(".")[0] for hook in hooks]
+    return any(maker not in _LIBRARIES for maker in makers)

@@ -3,6 +3,7 @@ in the same order."""
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -86,13 +87,28 @@ def matches(output: Sequence[str], reference: Sequence[str]) -> list[int]:
 def order(output: Sequence[str], reference: Sequence[str]) -> float:
     """How well the words that two sentences share keep their order, from 0 to 1.
 
-    The share of neighbours among these words that are neighbours, in this order, in the reference
-    too; words that only one sentence has are passed over. It is METEOR's count of chunks (Banerjee
-    and Lavie 2005): one chunk gives 1. With fewer than two shared words there is no order: 1.
+    The mean of two shares, among the words that both have; words that only one has are passed over:
+
+    - of neighbours that are neighbours, in this order, in the reference too: METEOR's count of
+      chunks (Banerjee and Lavie 2005), which a phrase that moves changes at three places;
+    - of words in the longest run that is in the reference's order, with gaps, the first one left
+      out. A phrase that moves costs its own words here.
+
+    With fewer than two shared words there is no order: 1.
     """
     taken = matches(output, reference)
     if len(taken) < 2:
         return 1.0
     rank = {index: place for place, index in enumerate(sorted(taken))}
-    kept = sum(rank[b] == rank[a] + 1 for a, b in pairwise(taken))
-    return kept / (len(taken) - 1)
+    ranks = [rank[index] for index in taken]
+    together = sum(second == first + 1 for first, second in pairwise(ranks))
+    return (together + _longest_rising(ranks) - 1) / (2 * (len(taken) - 1))
+
+
+def _longest_rising(ranks: Sequence[int]) -> int:
+    """The length of the longest rising part of a sequence, with gaps."""
+    ends: list[int] = []  # the least end of a rising part of each length
+    for rank in ranks:
+        place = bisect_left(ends, rank)
+        ends[place : place + 1] = [rank]
+    return len(ends)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from steerlab.core.corpus import Corpus
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.engine.prompts import encode, prompt
@@ -79,6 +81,6 @@ class Inputs:
         """Bits per byte of each reference of a split in a language."""
         if (split, target) not in self._bits:
             references = self.lines(split)[target]
-            bits = bits_per_byte(self.model, references)
+            bits = np.asarray(bits_per_byte(self.model, references))
             self._bits[split, target] = dict(zip(references, bits.tolist(), strict=True))
         return self._bits[split, target]

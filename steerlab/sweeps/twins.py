@@ -8,7 +8,7 @@ from steerlab.engine.random_edits import equal_doses
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
 
-LINES = 16  # at most, of the cell's own prompts: the doses agree over them
+LINES = 8  # at most, of the cell's own prompts: the doses agree over them
 
 
 def equalised(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:

@@ -1,5 +1,5 @@
-"""Outputs that a person rated, which are kept with the package, and how far scores agree with
-them."""
+"""Outputs that were rated by reading them, kept with the package, and how far scores agree with
+the ratings."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,14 +19,16 @@ COLUMNS = (
     *("id", "model", "form", "source", "target", "sentence", "question", "reference", "output"),
     *("rating", "rater"),
 )
-RATINGS = (0, 1, 2)  # says nothing of the sentence, a part of it, the same
+# Says nothing of the sentence in the target language, a part of it, the same.
+RATINGS = (0, 1, 2)
 
 
 def ratings(folder: Path = FOLDER) -> pd.DataFrame:
     """The rated outputs of all files `*.jsonl` of a folder, by default those of the package.
 
     Each has the columns of `COLUMNS`, among them the model, its prompt form, the number of the
-    sentence in the packaged corpus, the rating and whose it is. No file, a column that is missing
+    sentence in the packaged corpus, the rating and whose it is; those of the package have `meaning`
+    too, the rating in whatever language the output is in. No file, a column that is missing
     and a rating other than 0, 1 and 2 raise `SteerlabError`.
     """
     files = sorted(folder.glob("*.jsonl"))

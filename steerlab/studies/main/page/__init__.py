@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import UndefinedError
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, read_json, read_table, write_text
+from steerlab.core.tensors import first_line_of
 from steerlab.studies.html import environment
 from steerlab.studies.main.page.account import describe_run
 from steerlab.studies.main.page.equal import chances, equal_costs
@@ -25,6 +27,7 @@ from steerlab.sweeps.settings import NEW_TOKENS
 __all__ = ["FORMAT", "write_report"]
 
 FORMAT = 1
+_WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _KEYS = ("model", "source", "targets", "results")
 _COLUMNS = (
     "method layer strength split target prompt output language in_language joint tokens".split()
@@ -39,7 +42,25 @@ def write_report(folder: Path) -> Path:
     three is missing, broken or of another format.
     """
     summary, manifest, rows = _read(folder)
-    page = (
+    try:
+        page = _rendered(folder, summary, manifest, rows)
+    # What stands in the place of what was expected: what that raises has no class in common.
+    except (*_WRONG, UndefinedError) as error:
+        raise SteerlabError(
+            f"{folder / 'summary.json'} lacks something, or holds something else in its place "
+            f"({type(error).__name__}: {first_line_of(error)}); run again"
+        ) from error
+    file = folder / "report.html"
+    with explained(file):
+        write_text(file, page)
+    return file
+
+
+def _rendered(
+    folder: Path, summary: dict[str, Any], manifest: dict[str, Any], rows: pd.DataFrame
+) -> str:
+    """The page of a run."""
+    return (
         environment(__name__)
         .get_template("report.html.jinja")
         .render(
@@ -68,10 +89,6 @@ def write_report(folder: Path) -> Path:
             version=_version(),
         )
     )
-    file = folder / "report.html"
-    with explained(file):
-        write_text(file, page)
-    return file
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], pd.DataFrame]:
