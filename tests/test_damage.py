@@ -301,7 +301,7 @@ def test_weights_that_would_be_dropped_are_told(
             torch.ones(4, dtype=torch.int64),
             "b_enc of .* holds torch.int64, not numbers of",
         ),
-        ("W_dec", torch.ones(3, 3), "W_dec has shape"),
+        ("W_dec", torch.ones(3, 3), "W_dec of .* has shape"),
         ("b_dec", torch.full((4,), float("nan")), "b_dec of this autoencoder holds NaN"),
     ],
 )

@@ -46,7 +46,10 @@ def _write_whatever() -> None:
     shall not cost the answer."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _GIVE_UP:
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(
+                OSError
+            ):  # some files cannot be set anew: they stay as they are
+                stream.reconfigure(errors="backslashreplace")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -123,9 +123,7 @@ class Directions:
     __eq__ = by_content
 
     def __post_init__(self) -> None:
-        if self.strength_unit not in get_args(StrengthUnit):
-            units = " or ".join(map(repr, get_args(StrengthUnit)))
-            raise SteerlabError(f"the unit of strength is {self.strength_unit!r}; give {units}")
+        _need_unit(self.strength_unit)
         _need_once("language", self.langs)
         _need_once("layer", self.layers)
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])
@@ -385,6 +383,8 @@ def _from_file(
         hook_name(site, whole_in(layer, "a layer", least=0))
     if source is not None and source not in langs:
         raise SteerlabError(f"source is {repr(source)[:60]}, which is none of its languages")
+    # Files of before this field existed are in gaps.
+    strength_unit = _need_unit(about.get("strength_unit", "gap"))
     dims = {name: tensors[name].ndim for name in ("vectors", "basis", "means")}
     if dims != {"vectors": 3, "basis": 4, "means": 3}:
         raise SteerlabError(f"its tensors have {dims} axes, not 3, 4 and 3")
@@ -395,8 +395,7 @@ def _from_file(
         layers=tuple(layers),
         site=site,
         source=source,
-        # Files of before this field existed are in gaps.
-        strength_unit=about.get("strength_unit", "gap"),
+        strength_unit=strength_unit,
         provenance=_object(header, "provenance"),
     )
     _need_orthonormal(directions.basis)
@@ -420,6 +419,15 @@ def _need_orthonormal(basis: Float[Tensor, "lang layer rank width"]) -> None:
     is_row = (length > 0.5).double()
     if not torch.allclose(products, torch.diag_embed(is_row), atol=2e-2):
         raise SteerlabError("the rows of its basis are not of length 1 and at right angles")
+
+
+def _need_unit(unit: Any) -> StrengthUnit:
+    """The unit of strength, if it is one."""
+    if unit not in get_args(StrengthUnit):
+        units = " or ".join(map(repr, get_args(StrengthUnit)))
+        raise SteerlabError(f"the unit of strength is {unit!r}; give {units}")
+    checked: StrengthUnit = unit
+    return checked
 
 
 def _need_once(what: str, names: tuple[Any, ...]) -> None:

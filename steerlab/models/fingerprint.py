@@ -80,11 +80,12 @@ def _kept(module: torch.nn.Module, files: Files) -> tuple[str, str]:
     dtypes = sorted({str(value.dtype) for value in module.parameters()})
     key = hashlib.sha256(_json([states, dtypes, transformers.__version__])).hexdigest()[:32]
     file = cache_folder() / "fingerprints" / f"{key}.json"
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(file.read_text("utf-8"))
         return str(found["weights"]), str(found["rest"])
     weights, rest = of_weights(module)
-    with suppress(OSError):  # a cache that cannot be written costs time and nothing else
+    # A cache that cannot be written costs time and nothing else.
+    with suppress(OSError, SteerlabError):
         file.parent.mkdir(parents=True, exist_ok=True)
         # By force: the name is a hash, so that what is there is an older or damaged copy of it.
         write_json(file, {"weights": weights, "rest": rest}, force=True)

@@ -89,7 +89,8 @@ def from_config(config: Mapping[str, Any], weights: dict[str, Tensor], origin: s
 
 
 def _need_shapes(config: Mapping[str, Any], parts: Parts, origin: str) -> None:
-    """Raise where the encoder is no matrix, or not of the sizes that the configuration names."""
+    """Raise where the encoder is no matrix, not of the sizes that the configuration names, or the
+    decoder not of its sizes."""
     shape = tuple(parts["W_enc"].shape)
     if len(shape) != 2 or 0 in shape:
         raise SteerlabError(
@@ -103,6 +104,12 @@ def _need_shapes(config: Mapping[str, Any], parts: Parts, origin: str) -> None:
                 f"{key} of {origin} is {named}, and its W_enc is {shape[0]} x {shape[1]}; the two "
                 "files are not of one autoencoder"
             )
+    decoder = tuple(parts["W_dec"].shape)
+    if decoder != shape[::-1]:
+        raise SteerlabError(
+            f"W_dec of {origin} has shape {decoder}; W_enc {shape[0]} x {shape[1]} asks for "
+            f"{shape[::-1]}: the file is damaged or of another format"
+        )
 
 
 def as_config(sae: Any, dtype: torch.dtype) -> dict[str, Any]:
