@@ -293,7 +293,9 @@ class Bench:
         file.write_bytes(damaged(file.read_bytes(), rng))
         claim(folder, settings)
         if file.stat().st_size:
-            assert read_json(file) == whole, "a damaged manifest was read as another"
+            read = read_json(file)  # a key of nobody's may stand beside what was there
+            same = {key: read.get(key) for key in whole} == whole
+            assert same, "a damaged manifest was read as another"
 
     def language(self, rng: random.Random, folder: Path) -> None:
         from steerlab.core.languages import code_of, language

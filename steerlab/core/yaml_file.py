@@ -38,7 +38,7 @@ def read_yaml(file: Path) -> Any:
 class _Loader(yaml.SafeLoader):
     """The safe loader of PyYAML with YAML 1.2's idea of what is a number or a truth value."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
