@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def directions(size: int) -> Directions:
     vectors = torch.ones(2, 1, size)
-    basis = torch.ones(2, 1, 1, size)
+    basis = torch.ones(2, 1, 1, size) / size**0.5
     provenance = {"estimator": "diffmean", "model": {}, "settings": {}}
     return Directions(vectors, basis, vectors, ("en", "de"), (0,), "resid_post", None, provenance)
 
