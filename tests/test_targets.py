@@ -99,7 +99,12 @@ def linked(make: Callable[[Path], None]) -> Callable[[Path], None]:
     return link
 
 
-SPECIAL = {"fifo": fifo, "socket": bound, "character": character, "block": block}
+SPECIAL: dict[str, Callable[[Path], None]] = {
+    "fifo": fifo,
+    "socket": bound,
+    "character": character,
+    "block": block,
+}
 SPECIAL |= {f"link to a {name}": linked(make) for name, make in list(SPECIAL.items())}
 
 
