@@ -143,7 +143,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-PIECES = (
+PIECES: tuple[bytes, ...] = (
     b"",
     b"\0",
     b"\r",

@@ -99,7 +99,12 @@ def linked(make: Callable[[Path], None]) -> Callable[[Path], None]:
     return link
 
 
-SPECIAL = {"fifo": fifo, "socket": bound, "character": character, "block": block}
+SPECIAL: dict[str, Callable[[Path], None]] = {
+    "fifo": fifo,
+    "socket": bound,
+    "character": character,
+    "block": block,
+}
 SPECIAL |= {f"link to a {name}": linked(make) for name, make in list(SPECIAL.items())}
 
 
@@ -270,7 +275,8 @@ def test_verbs_refuse_before_the_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("steerlab.models.loading.load", None)  # the work would need it
     fits = directions(3)
-    replace(fits, vectors=torch.randn(2, 1, 3)).save("own.safetensors")
+    basis = torch.eye(3)[:1].expand(2, 1, 1, 3).contiguous()
+    replace(fits, vectors=torch.randn(2, 1, 3), basis=basis).save("own.safetensors")
     save_file({"means": torch.randn(2, 1, 4)}, "means.safetensors", {"langs": "en,de"})
     ending = ".html" if verb == "show" else ".safetensors"
     os.mkfifo(f"pipe{ending}")

@@ -56,7 +56,7 @@ def cross_entropy(
 
 def bits_per_byte(
     model: Any, texts: str | Sequence[str], *, batch: int | None = None
-) -> np.ndarray | float:
+) -> Any:  # a float for a str, else an array
     """The bits that the model, as it is, needs per UTF-8 byte of each text by itself, after BOS;
     NaN for an empty text; one text in place of a list gives one number.
 
