@@ -322,7 +322,9 @@ def plain(text: str) -> str:
 def rated(texts: Corpus, encoder: str | None) -> dict[str, Any]:
     """The agreement of every score with the ratings that the package has, together and by model."""
     rows = ratings()
+    by_hand = rows["rating"]
     rows = scored(rows.assign(split="test", truncated=rows.get("truncated", False)), texts)
+    rows["rating"] = by_hand  # a judge's own column has the same name
     rows["not repetitive"] = -rows["repetition"]
     lines = texts.split("test")
     # Likelihood asks the model that wrote: of these that is the packaged one alone.
@@ -564,9 +566,12 @@ def rated_text(found: dict[str, Any]) -> str:
     """How far the scores agree with ratings."""
     parts = [
         f"\n## Beside ratings by hand\n\nRated by {', '.join(found['rater'])}: 0 says nothing of the "
-        "sentence, 1 a part of it, 2 the same. The outputs were drawn by method, target and whether "
-        "they are in it, and rated in random order with no score in sight; they are in "
-        "`steerlab/data/ratings`. *AUC* is the chance that of two outputs, one rated so and one "
+        "sentence in the target language, 1 a part of it, 2 the same. The outputs were drawn by "
+        "method, target and whether they are in it, from small runs whose controls are many, and "
+        "rated model by model in random order with no score in sight; they are in "
+        "`steerlab/data/ratings`, with a second rating of what each says in whatever language it is "
+        "in. One rater is no agreement of raters. The check `order` got its form after other outputs "
+        "of the same run had been read with their scores. *AUC* is the chance that of two outputs, one rated so and one "
         "not, the former has the higher score; *kappa* is Cohen's, for scores that are yes or no.\n"
     ]
     counts = found["counts"]
