@@ -17,7 +17,7 @@ run: $(READY) ## the main job: from model to report page
 	$(BIN)/steerlab run $(ARGS)
 
 gemma: $(MODELS) ## the main job on Gemma 3 270M: fetches 240 MB, which come under the Gemma Terms of Use
-	$(BIN)/steerlab run --model gemma-3-270m --dtype auto --prompt auto $(ARGS)
+	$(BIN)/steerlab run --model gemma-3-270m --dtype auto --prompt auto --race --limit 24 $(ARGS)
 
 test: $(READY) ## the tests, README included, in two processes (WORKERS=)
 	$(BIN)/pytest -n $(WORKERS) --durations 20 $(ARGS)
