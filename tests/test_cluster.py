@@ -169,7 +169,6 @@ def test_a_users_own_travel_made_and_by_value(ray, lively):
 
 
 LISTENING = """
-import os, subprocess, sys
 import psutil, ray
 from steerlab.sweeps.ray import _connected
 with _connected("local"):
@@ -180,21 +179,16 @@ with _connected("local"):
                 print(process.name(), connection.laddr.ip)
     address = ray.get_runtime_context().gcs_address
     print("address", address.rpartition(":")[0])
-    stranger = f"import ray; ray.init(address={address!r}); print('connected')"
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    run = subprocess.run([sys.executable, "-c", stranger], env=env, capture_output=True, text=True)
-    print("stranger", "connected" if "connected" in run.stdout else "refused")
 """
 
 
 def test_a_local_cluster_listens_on_loopback_alone() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120
     )
     lines = [line.split() for line in run.stdout.splitlines()]
     assert lines, run.stderr
     assert ["address", "127.0.0.1"] in lines
     assert {name for name, _ in lines} >= {"gcs_server", "raylet"}
-    assert ["stranger", "refused"] in lines, "who has no token is not let in"
-    places = {place.removeprefix("::ffff:") for name, place in lines if name != "stranger"}
+    places = {place.removeprefix("::ffff:") for _, place in lines}
     assert places == {"127.0.0.1"}
