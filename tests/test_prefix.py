@@ -169,11 +169,11 @@ def test_a_model_that_tells_positions_otherwise_goes_without(
         by_index = torch.arange(start, mask.shape[1]).expand_as(ids)
         return plain(self, ids, mask, by_index, past, **options)
 
-    monkeypatch.delitem(model.__dict__, "_goes_on", raising=False)
+    model.goes_on = None
     monkeypatch.setattr(type(model), "_run", counting)
     assert not can_go_on(model, row, 100)
     monkeypatch.undo()
-    model.__dict__.pop("_goes_on", None)
+    model.goes_on = None
     assert can_go_on(model, row, 100)
 
 

@@ -28,6 +28,9 @@ FILES = frozenset(
 )
 
 
+_LARGEST_CONFIG = 10_000_000  # bytes
+
+
 def need_ending(path: str | os.PathLike[str], *allowed: str, made: str = "a folder") -> Path:
     """The path, if its name ends as what is written there does; to be asked before any work.
 
@@ -143,6 +146,20 @@ def read_bytes(file: str | os.PathLike[str], *, limit: int | None = None) -> byt
             "another one"
         )
     return Path(file).read_bytes()
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The object in a JSON file that came with weights; raises for what is missing or damaged."""
+    try:
+        config = json.loads(read_bytes(file, limit=_LARGEST_CONFIG))
+    # RecursionError is what deep nesting gives.
+    except (OSError, ValueError, RecursionError) as error:
+        raise SteerlabError(
+            f"{file} is no JSON that can be read ({error}); fetch it again"
+        ) from error
+    if not isinstance(config, dict):
+        raise SteerlabError(f"{file} holds no configuration; fetch it again")
+    return config
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -90,11 +90,9 @@ def can_go_on(model: Model, row: Sequence[int], total: int) -> bool:
     window = getattr(model.config, "sliding_window", None)
     if window is not None and total > window:
         return False
-    tried = model.__dict__.get("_goes_on")
-    if tried is None:
-        tried = len(row) >= _TRIED and _agrees(model, list(row[:_TRIED]))
-        model.__dict__["_goes_on"] = tried
-    return bool(tried)
+    if model.goes_on is None:
+        model.goes_on = len(row) >= _TRIED and _agrees(model, list(row[:_TRIED]))
+    return model.goes_on
 
 
 @torch.inference_mode()

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
-from steerlab.models.checks import ADAPTER, read_config
+from steerlab.core.files import read_config
+from steerlab.models.checks import ADAPTER
 
 
 def base_of(folder: Path) -> str:

@@ -2,12 +2,12 @@
 used has its own sentence, and says what to do."""
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import read_config
 
 ADAPTER = "adapter_config.json"
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -159,19 +159,6 @@ def _is_there(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package above it is not there either
         return False
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A JSON file of a model; raises for one that is missing or damaged."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SteerlabError(
-            f"{file} is no JSON that can be read ({error}); fetch it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise SteerlabError(f"{file} holds no configuration; fetch it again")
-    return content
 
 
 def _need_files(folder: Path) -> None:

@@ -83,6 +83,8 @@ class Model(ABC):
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
         # does, `_watch` does so.
         self._where: Positions | None = None
+        # Whether rows may go on from a common beginning (`engine.prefix`); None until it is tried.
+        self.goes_on: bool | None = None
 
     @property
     def fingerprint(self) -> str:

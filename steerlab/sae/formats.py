@@ -6,7 +6,6 @@ files do not, and returns (the fields, the digest that the file holds or None).
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError, first_line_of
-from steerlab.core.files import read_bytes
+from steerlab.core.files import read_config
 from steerlab.core.tensors import (
     need_file,
     number_in,
@@ -32,7 +31,6 @@ from steerlab.sae.reading import Format, Parts
 # The two files of sae-lens.
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
-_LARGEST = 10_000_000  # bytes of a configuration
 _FACTORS = ("scaling_factor", "finetuning_scaling_factor")  # of latents, which have to be 1
 # What sae-lens calls the kinds of activation.
 ARCHITECTURES = {"standard": "relu", "jumprelu": "jumprelu", "topk": "topk"}
@@ -154,7 +152,7 @@ def about_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sae_lens(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts, str | None]:
     """`cfg.json` and `sae_weights.safetensors`, which this package writes too."""
-    config = read_json_file(folder / CONFIG)
+    config = read_config(folder / CONFIG)
     weights, header = read_weights(folder / WEIGHTS)
     metadata = object_in(config.get("metadata"), f"metadata of {folder}")
     # Before version 6 the metadata stood in the configuration itself, the hook under two names.
@@ -199,7 +197,7 @@ def _gemma_scope_2(folder: Path, layer: int | None, hook: str | None) -> tuple[P
     """`params.safetensors`, and `config.json` that names the hook as Hugging Face does."""
     file = folder / "params.safetensors"
     weights, _ = read_weights(file)
-    config = read_json_file(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = read_config(folder / "config.json") if (folder / "config.json").exists() else {}
     if config.get("architecture", "jump_relu") != "jump_relu":
         raise SteerlabError(
             f"{folder} holds a {config['architecture']!r}; only jump_relu is read in this format"
@@ -234,7 +232,7 @@ def _llama_scope(folder: Path, layer: int | None, hook: str | None) -> tuple[Par
     W_enc · s, W_dec / s, b_dec / s. The one threshold is given for activations as the model has
     them, so it is scaled by s too.
     """
-    config = read_json_file(folder / "hyperparams.json")
+    config = read_config(folder / "hyperparams.json")
     file = folder / "checkpoints" / "final.safetensors"
     stored, _ = read_weights(file)
     hook_in = config.get("hook_point_in")
@@ -381,19 +379,6 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not file.exists():
         raise SteerlabError(f"there is no file {file} beside its configuration; fetch it too")
     return read_safetensors(file)
-
-
-def read_json_file(file: Path) -> dict[str, Any]:
-    """The configuration in a file; raises for what is no JSON object."""
-    try:
-        config = json.loads(read_bytes(file, limit=_LARGEST))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SteerlabError(
-            f"{file} is no JSON that can be read ({error}); fetch it again"
-        ) from error
-    if not isinstance(config, dict):
-        raise SteerlabError(f"{file} holds no configuration; fetch it again")
-    return config
 
 
 def file_hash(file: Path) -> str:

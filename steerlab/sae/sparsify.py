@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.files import read_config
 from steerlab.core.sites import hook_name
 from steerlab.sae.formats import (
     file_hash,
     from_config,
-    read_json_file,
     read_weights,
     transcoder,
 )
@@ -33,7 +33,7 @@ def _sparsify(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts,
 
     Latents are the k largest of ReLU(W_enc (x - b_dec) + b_enc).
     """
-    config = read_json_file(folder / "cfg.json")
+    config = read_config(folder / "cfg.json")
     file = folder / "sae.safetensors"
     stored, _ = read_weights(file)
     if config.get("transcode") or config.get("skip_connection") or "W_skip" in stored:
@@ -59,7 +59,7 @@ def _sparsify(folder: Path, layer: int | None, hook: str | None) -> tuple[Parts,
 
 def _dictionary_learning(folder: Path, layer: int | None, hook: str | None) -> NoReturn:
     """`ae.pt`, a pickle."""
-    trainer = read_json_file(folder / "config.json").get("trainer") or {}
+    trainer = read_config(folder / "config.json").get("trainer") or {}
     kind = trainer.get("dict_class", "an autoencoder")
     raise SteerlabError(
         f"{folder} holds {kind} of dictionary_learning in ae.pt, a pickle, which can run anything "
