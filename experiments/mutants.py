@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("estimate", "edits", "analysis", "scores")
 PAGE = Path("build/mutants.md")
 LEAST = 0.9  # of the mutants have to be killed
+OUTPUT = "output.txt"  # of pytest, in the copy of the tree
 WAITING = 10  # seconds by the clock for each that the processor may work for a mutant
 
 # (file below steerlab/, what stands there, what is put in its place): faults that once survived.
@@ -105,12 +106,7 @@ def main(words: Sequence[str] | None = None) -> int:
         copied(tree)
         for mutant in mutants:
             tests = options.tests or importers(mutant.file)[: options.most]
-            # A test that fails without any fault says nothing of one.
-            for test in tests:
-                if test not in sound:
-                    sound[test] = in_a_fork(tree, [test], options.timeout) == 0
-            tests = [test for test in tests if sound[test]]
-            result = run(tree, mutant, tests, options.timeout)
+            result = run(tree, mutant, tests, options.timeout, sound)
             results.append((mutant, result))
             print(f"{result:9} {mutant.file}:{mutant.line} {mutant.kind}", flush=True)
             # Written after each, so that a run that is stopped leaves what it found.
@@ -232,8 +228,15 @@ def preload() -> None:
         raise SystemExit(f"{loaded[0]} is loaded already, and so would not be the mutant's")
 
 
-def run(tree: Path, mutant: Mutant, tests: Sequence[str], timeout: int) -> str:
-    """killed, survived, timeout, or untested where no test imports the module."""
+def run(
+    tree: Path, mutant: Mutant, tests: Sequence[str], timeout: int, sound: dict[str, bool]
+) -> str:
+    """killed, survived, timeout, or untested where no test imports the module.
+
+    A test that fails without any fault says nothing of one: whether the file that killed a mutant
+    passes without it is tried once, kept in `sound`, and a file that does not is left out.
+    """
+    tests = [test for test in tests if sound.get(test, True)]
     if not tests:
         return "untested"
     target = tree / mutant.file
@@ -247,7 +250,21 @@ def run(tree: Path, mutant: Mutant, tests: Sequence[str], timeout: int) -> str:
     # 1: a test failed; 2: a test file could not be imported; all else is no verdict.
     if code not in (0, 1, 2):
         raise SystemExit(f"pytest itself failed, with {code}, on {mutant.file}:{mutant.line}")
-    return "survived" if code == 0 else "killed"
+    if code == 0:
+        return "survived"
+    for test in failed(tree) or tests:
+        if test not in sound:
+            sound[test] = in_a_fork(tree, [test], timeout) == 0
+        if not sound[test]:
+            return run(tree, mutant, tests, timeout, sound)
+    return "killed"
+
+
+def failed(tree: Path) -> list[str]:
+    """The test files that failed in the last run."""
+    output = (tree / OUTPUT).read_text("utf-8", "replace")
+    found = re.findall(r"^(?:FAILED|ERROR) (tests/\w+\.py)", output, re.MULTILINE)
+    return list(dict.fromkeys(found))
 
 
 def in_a_fork(tree: Path, tests: Sequence[str], timeout: int) -> int | None:
@@ -266,7 +283,7 @@ def in_a_fork(tree: Path, tests: Sequence[str], timeout: int) -> int | None:
             # The copy wins over an installed package, here and in what the tests start.
             sys.path.insert(0, str(tree))
             os.environ["PYTHONPATH"] = str(tree)
-            with open(tree / "output.txt", "w") as output:
+            with open(tree / OUTPUT, "w") as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
             words = ["-o", "addopts=", "-x", "-q", "-p", "no:cacheprovider", *tests]
