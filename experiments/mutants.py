@@ -277,7 +277,7 @@ def in_a_fork(tree: Path, tests: Sequence[str], timeout: int) -> int | None:
     if child == 0:
         code = 70
         try:
-            os.setsid()  # a group of its own, so that what it starts ends with it
+            os.setpgid(0, 0)  # a group of its own, so that what it starts ends with it
             resource.setrlimit(resource.RLIMIT_CPU, (timeout, timeout + 5))
             os.chdir(tree)
             # The copy wins over an installed package, here and in what the tests start.
