@@ -67,7 +67,7 @@ class Study:
         self.settings = settings
         self.folder = folder
         self.progress = progress
-        self.started = time.monotonic()
+        self.started = time.monotonic(), time.process_time()
         self.console = Console(stderr=True, quiet=not progress, markup=False, highlight=False)
         claim(self.folder, settings.model_dump(mode="json"))
         if model is None:
@@ -305,7 +305,9 @@ class Study:
         summary |= results_of(report, self.plan, seed=self.settings.seed, raced=self.settings.race)
         if self.raced is not None:
             summary["race"] = race_summary(self.raced)
-        summary["seconds"] = round(time.monotonic() - self.started, 1)
+        begun, worked = self.started
+        summary["seconds"] = round(time.monotonic() - begun, 1)
+        summary["processor_seconds"] = round(time.process_time() - worked, 1)  # of all threads
         summary["peak_rss_bytes"] = peak_bytes()
         return summary
 
