@@ -1,7 +1,7 @@
 """README.md and the guides: their Python runs, every command, option and link is there.
 
-The notebooks, which are the guides, are executed by `make notebooks`; here their commands are looked
-at, and that their outputs are not kept in the repository.
+The notebooks, which are the guides, are executed by `make notebooks`; here their commands are
+looked at, and that their outputs are not kept in the repository.
 """
 
 import json
