@@ -79,16 +79,17 @@ class Edit:
     def on(self, model: _Attachable) -> Iterator[EditStats]:
         """Attach to a model for the length of a `with`; a run in which no position was touched
         raises at its end."""
+        stats, changes = self.changes(model)
+        with model.attached(changes):
+            yield stats
+        stats.need_touched(part.positions for part in self.parts)
+
+    def changes(self, model: _Attachable) -> tuple[EditStats, list[tuple[str, int, Any]]]:
+        """What `on` attaches, for one who attaches it by `model.attached` at each of several
+        steps, and what counts over all of them."""
         self._need(model)
         stats = EditStats([site for site in self.sites if not in_stream(site)])
-        with model.attached(attach(self.parts, stats, self.rows, model.writes)):
-            yield stats
-        touched = any((*stats.prefill.values(), *stats.decode.values()))
-        if self.parts and stats.passes and not touched:
-            kinds = ", ".join(sorted({part.positions for part in self.parts}))
-            raise SteerlabError(
-                f"the edit touched no position (positions: {kinds}); the outputs are unsteered"
-            )
+        return stats, attach(self.parts, stats, self.rows, model.writes)
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
         """The depth above which each row of a prompt's pass is as if unedited: a block's number,
