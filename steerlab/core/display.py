@@ -57,7 +57,9 @@ class Shown(ABC):
 
 def card(view: View) -> str:
     """A view as HTML."""
-    parts = [f'<div style="font-weight:600">{escape(view.kind)}</div>']
+    parts = []
+    if view.kind:
+        parts.append(f'<div style="font-weight:600">{escape(view.kind)}</div>')
     if view.line:
         parts.append(f"<div>{escape(view.line)}</div>")
     if view.facts:
