@@ -18,7 +18,7 @@ from steerlab.edits.drawn import draw_basis, draw_like, draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_finite
+from steerlab.edits.requirements import need_finite, warn_of_every_layer
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
 
@@ -44,6 +44,7 @@ def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") 
     the identity.
     """
     step = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
+    warn_of_every_layer(direction, "add")
     leads = ((direction.gap != 0) & direction.unit.any(-1)).tolist()
     nowhere = [layer for layer, goes in zip(direction.layers, leads, strict=True) if not goes]
     if strength and nowhere:
@@ -133,6 +134,7 @@ def rotate(
             "rotate takes either degrees= or share= (of the angle between the two means)"
         )
     start, unit = direction.start.double(), direction.unit.double()
+    warn_of_every_layer(direction, "rotate")
     first = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
     second = unit - (unit * first).sum(-1, keepdim=True) * first
     size = second.norm(dim=-1, keepdim=True)
@@ -197,6 +199,7 @@ def affine(
         positions: which positions are edited: all, prompt or generated.
     """
     share, unit = need_finite("level", level), direction.unit
+    warn_of_every_layer(direction, "affine")
     end = (
         direction.start + direction.gap[:, None] * unit if direction.end is None else direction.end
     )
@@ -237,6 +240,7 @@ def push(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     with nothing in the subspace stays.
     """
     size = need_finite("strength", strength) * direction.gap
+    warn_of_every_layer(direction, "push")
     need_basis(direction, "to push along")
     if strength and not direction.gap.all():
         raise SteerlabError(

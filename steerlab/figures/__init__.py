@@ -7,7 +7,7 @@ A module here that exports `FIGURES`, a dict of names and functions, adds its fi
 from steerlab.core.discovery import exported
 from steerlab.figures.curves import dose_curves as dose_curves
 from steerlab.figures.curves import families as families
-from steerlab.figures.curves import separation as separation
+from steerlab.figures.curves import separation_by_layer as separation_by_layer
 from steerlab.figures.depths import kinds_by_layer as kinds_by_layer
 from steerlab.figures.depths import units_by_layer as units_by_layer
 from steerlab.figures.files import draw as draw

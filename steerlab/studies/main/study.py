@@ -269,7 +269,7 @@ class Study:
             apart=apart,
             directions=main,
             neighbours=neighbours,
-            choice=report.choices[MAIN],
+            choices=report.choices,
             raced=self.settings.race,
         )
         write_figures(self.folder / "figures", figures, apart)
