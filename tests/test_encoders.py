@@ -12,6 +12,7 @@ import steerlab as sl
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.collect import text_means
+from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.models.loading import PACKAGED, load
 
 WORDS = "the a cat dog sits runs on under red big house tree and of der die das Hund Baum".split()
@@ -124,7 +125,7 @@ def test_the_means_are_those_of_plain_hidden_states(folder: Path) -> None:
                 read.mean[number, :inner].float(), wanted[1:], atol=1e-5, rtol=1e-4
             )
             torch.testing.assert_close(before.mean[number].float(), wanted, atol=1e-5, rtol=1e-4)
-    assert read.count.tolist() == [6 + 2 + 10, 2 + 9 + 3], "specials and padding do not count"
+    assert read.count.tolist() == [6 + 2 + 10, 2 + 10 + 3], "specials and padding do not count"
     assert read.provenance["excluded"] == "special tokens and padding"
     assert (read.provenance["form"], model.metadata["part"]) == ("text", "encoder")
 
@@ -151,7 +152,7 @@ def test_what_needs_the_next_token_is_refused(folder: Path, tmp_path: Path) -> N
         "generate": lambda: sl.generate(model, ["the cat"]),
         "generate under an edit": lambda: sl.generate(model, ["the cat"], edit=edit),
         "cross_entropy": lambda: sl.cross_entropy(model, ["the cat"], edit),
-        "bits": lambda: sl.bits_per_byte(model, ["the cat"]),
+        "bits": lambda: bits_per_byte(model, ["the cat"]),
         "sweep": lambda: sl.sweep(model, corpus_of(), layers=[1]),
         "sweep in a folder": lambda: sl.sweep(model, corpus_of(), out=tmp_path / "a"),
         "run": lambda: sl.run(model=model, corpus=corpus_of(), out=tmp_path / "b"),
