@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from steerlab.core.cache import cache_folder
 from steerlab.core.sites import hook_name
 from steerlab.models.model import Model
 
@@ -249,3 +250,9 @@ def save(sae: Any, folder: Path, *, centre: torch.Tensor | None = None, **metada
     if broken := [name for name, value in halves.items() if not value.isfinite().all()]:
         raise SystemExit(f"{folder}: {', '.join(broken)} do not fit into 16 bit")
     save_file(halves, file)
+
+
+def kept(model: Model) -> Path:
+    """The folder of the user's cache for autoencoders of a model that are not part of steerlab."""
+    name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in model.name)
+    return cache_folder() / "saes" / f"{name}-{model.fingerprint}"
