@@ -19,11 +19,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
 from saes.folder import read_folder
 from saes.measuring import languages, measure, stored, table, text_of
 from saes.training import kept
-from train_saes import MODEL
 
 import steerlab as sl
 from steerlab.sae import saes
 
+MODEL = "gemma-3-270m"
 LINES, SPLICED = 40, 16  # lines of a language: to rebuild, and of these to run on
 PAGE = Path("docs/gemma_saes.md")
 
