@@ -2,6 +2,7 @@
 take from it."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,27 +18,35 @@ import selectivity
 import setups
 import steering
 from beds import Bed
+from saes.training import kept
 
 from steerlab.core.corpus import corpus
 from steerlab.edits import OPERATORS
 from steerlab.engine.prompts import read_form
+from steerlab.models.loading import PACKAGED
 from steerlab.models.model import Model
 from steerlab.sweeps import fits
 
+LAYERS = (3, 5)
+
 
 @pytest.fixture
-def tried(polyglot: Model, tmp_path: Path) -> Bed:
-    """Polyglot in four languages with few sentences, in Gemma's form of prompt."""
+def tried(polyglot: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
+    """Polyglot in four languages with few sentences, in Gemma's form of prompt, with SAEs at two
+    layers apart that lie in the cache."""
+    monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path / "cache"))
+    for layer in LAYERS:
+        name = f"layer_{layer}"
+        shutil.copytree(PACKAGED / "saes" / name, kept(polyglot) / name)
     (tmp_path / "docs" / "images").mkdir(parents=True)
     (tmp_path / "out").mkdir()
     setup = replace(
         setups.SETUPS["gemma-3-270m"],
         model=None,
-        saes=False,
         out=tmp_path / "out",
         found=tmp_path / "found.json",
         page=tmp_path / "docs" / "units.md",
-        layers=(3, 5),
+        layers=LAYERS,
         targets=("de", "ru"),
         dev_targets=1,
         dev_lines=2,
@@ -121,7 +130,7 @@ def test_every_section_is_made_of_a_setup_and_leaves_what_claims_need(
     rows = pd.read_parquet(tried.out / "steering.parquet")
     assert set(rows["target"]) == {"de", "ru"}
     assert {"few-shot prompt", "unsteered", "diffmean"} <= set(rows["method"])
-    assert set(rows.loc[rows["method"] == "diffmean", "layer"]) <= {3, 5}
+    assert set(rows.loc[rows["method"] == "diffmean", "layer"]) <= set(LAYERS)
     found = json.loads(tried.setup.found.read_text("utf-8"))
     names = {"langfir median", "langfir most", "langfir dominance less control", "eigengap ranks"}
     assert set(found) == names

@@ -108,7 +108,8 @@ italics are controls. Written by `python experiments/units/page.py`.
 four of its 18 layers ([their card](gemma_saes.md)), from the 120 sentences in 16 languages of the packaged corpus' split
 `estimate`. A feature fires on a token where its value is above its threshold, a neuron where its gate is positive; its
 firing rate is the share of tokens on which it does. Steered is the form `echo`: five English sentences, each said twice,
-then one that is said once, and which the model, unsteered, says again in English. Brackets are 95 % intervals over
+then one that is said once, and which the model, unsteered, says again in English. As no two of the SAEs are of
+neighbouring layers, a window of Neural FOXP2 is one layer here. Brackets are 95 % intervals over
 sentences, rows in italics are controls. Written by `python experiments/units/page.py --model gemma-3-270m`, after
 `experiments/gemma/train_saes.py`.
 """,
