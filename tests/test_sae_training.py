@@ -13,8 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 
-from saes import folder, measuring, training
-from saes.lines import is_held_out
+from saes import folder, lines, measuring, training
 
 from steerlab.core.corpus import corpus
 from steerlab.core.errors import SteerlabError
@@ -44,18 +43,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Path:
-    """A folder of text: sentences of the package, numbered so that they are other lines."""
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of text, of which a fifth is held out: sentences of the package, numbered so that
+    they are other lines."""
+    monkeypatch.setattr(lines, "HELD_OUT_SHARE", 0.2)
     for lang in LANGS:
-        lines = [f"{line} ({n})" for n in range(12) for line in corpus()[lang][:80]]
+        text = [f"{line} ({n})" for n in range(2) for line in corpus()[lang][:80]]
         (tmp_path / "text").mkdir(exist_ok=True)
-        (tmp_path / "text" / f"{lang}.txt").write_text("\n".join(lines), "utf-8")
+        (tmp_path / "text" / f"{lang}.txt").write_text("\n".join(text), "utf-8")
     return tmp_path / "text"
 
 
 def stream_of(model: Model, *, centred: bool = True, seed: int = 0) -> training.Stream:
-    lines = {lang: corpus()[lang][:60] for lang in LANGS}
-    documents = folder.Documents(model, lines, longest=48, seed=seed)
+    said = {lang: corpus()[lang][:60] for lang in LANGS}
+    documents = folder.Documents(model, said, longest=48, seed=seed)
     return training.Stream(model, documents, LAYERS, centred=centred)
 
 
@@ -71,8 +72,8 @@ def test_a_folder_gives_lines_that_are_not_measured_on_elsewhere(text: Path) -> 
     for lang in LANGS:
         assert found.training[lang]
         assert found.held_out[lang]
-        assert all(map(is_held_out, found.held_out[lang]))
-        assert not any(map(is_held_out, found.training[lang]))
+        assert all(map(lines.is_held_out, found.held_out[lang]))
+        assert not any(map(lines.is_held_out, found.training[lang]))
     kept = {*found.training["de"], *found.held_out["de"]}
     assert not kept & {line.upper() for line in spared["de"]}
     assert max(map(len, kept)) <= folder.LONGEST
@@ -83,8 +84,8 @@ def test_a_folder_gives_lines_that_are_not_measured_on_elsewhere(text: Path) -> 
 
 
 def test_documents_are_of_every_language_and_some_say_each_line_twice(model: Model) -> None:
-    lines = {"en": ["One."], "de": ["Zwei."]}
-    documents = folder.Documents(model, lines, longest=200)
+    said = {"en": ["One."], "de": ["Zwei."]}
+    documents = folder.Documents(model, said, longest=200)
     drawn = [model.tokenizer.decode(documents(), skip_special_tokens=True) for _ in range(200)]
     plain = {"One.\n" * n for n in range(1, 9)} | {"Zwei.\n" * n for n in range(1, 9)}
     twice = {"One.\nOne.\n\n" * n for n in range(1, 9)} | {
@@ -93,7 +94,7 @@ def test_documents_are_of_every_language_and_some_say_each_line_twice(model: Mod
     assert set(drawn) <= plain | twice
     assert 0.1 < np.mean([text in twice for text in drawn]) < 0.3
     assert 0.4 < np.mean([text.startswith("One") for text in drawn]) < 0.6
-    again = folder.Documents(model, lines, longest=7)
+    again = folder.Documents(model, said, longest=7)
     assert {tuple(again()) for _ in range(9)} >= {
         tuple(encode(model.tokenizer, ["One.\n" * 8])[0][:7])
     }
@@ -210,9 +211,9 @@ def test_measures_of_an_autoencoder_are_those_of_their_formulas(polyglot: Model)
     from steerlab.edits import Edit
     from steerlab.engine.cross_entropy import cross_entropy
 
-    lines = {lang: corpus().split("test")[lang][:4] for lang in LANGS}
+    said = {lang: corpus().split("test")[lang][:4] for lang in LANGS}
     sae = saes(layers=[4])[4]
-    text = measuring.text_of(polyglot, lines, 4)
+    text = measuring.text_of(polyglot, said, 4)
     assert text.langs == list(LANGS)
     assert (text.tokens == [len(row) - 1 for row in text.ids]).all()
     found = measuring.measure(polyglot, text, {"it": sae}, spliced=2)["it"]
@@ -257,8 +258,8 @@ def gemma() -> Model:
 def test_most_of_gemmas_stream_is_one_vector_which_is_subtracted(
     gemma: Model, tmp_path: Path
 ) -> None:
-    lines = {lang: corpus()[lang][:60] for lang in LANGS}
-    stream = training.Stream(gemma, folder.Documents(gemma, lines), (4, 12), centred=True)
+    said = {lang: corpus()[lang][:60] for lang in LANGS}
+    stream = training.Stream(gemma, folder.Documents(gemma, said), (4, 12), centred=True)
     batch = next(stream)
     for name, h in batch.items():
         centre = stream.centres[name]
