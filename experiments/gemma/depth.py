@@ -13,7 +13,7 @@ from steerlab.analysis.results import difference
 from steerlab.studies.design import Method
 from steerlab.studies.protocol import run_cells
 
-STRENGTHS = (0.5, 0.75, 1.0, 1.25)
+STRENGTHS = (0.5, 0.75, 1.0)
 NAME = "diffmean"
 LATE = 0.5  # of the depth, as claims.LATE
 
@@ -25,12 +25,10 @@ def run(bed: Bed) -> dict[str, Any]:
     cells = method.cells(method.settings, pairs(bed.source, bed.few), split="dev", form=FORM)
     dev = run_cells(runner, cells, title="every layer on dev", progress=True, log=print)
     chosen = {layer: ranking(dev[dev["layer"] == layer])[0] for layer in layers}
-    cells = method.cells(
-        list(chosen.values()), pairs(bed.source, bed.targets), split="test", form=FORM
-    )
+    cells = method.cells(list(chosen.values()), pairs(bed.source, bed.few), split="test", form=FORM)
     test = run_cells(runner, cells, title="every layer on test", progress=True, log=print)
     return {
-        "dev targets": list(bed.few),
+        "targets": list(bed.few),  # of dev and of test
         "dev lines": int(dev["sentence"].nunique()),
         "dev": by_setting(dev),
         "test lines": int(test["sentence"].nunique()),
@@ -49,7 +47,7 @@ def by_setting(dev: pd.DataFrame) -> list[dict[str, Any]]:
 
 def of_layer(rows: pd.DataFrame, bed: Bed) -> dict[str, Any]:
     """A layer's scores on test, and whether each output was joint, by target."""
-    by_target = {target: bits(rows[rows["target"] == target]) for target in bed.targets}
+    by_target = {target: bits(rows[rows["target"] == target]) for target in bed.few}
     return {**scores(rows), "by target": by_target}
 
 

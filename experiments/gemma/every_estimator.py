@@ -3,6 +3,7 @@
 Estimators that give the same vectors on this model are run once, under the first one's name.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.grid import method_name
 from steerlab.sweeps.race import race
 
-LAYERS = (1, 4, 7, 10, 13, 16)
-MIDDLE = (7, 10)  # of these, those in the middle third of the 18
+LAYERS = (2, 5, 8, 11)
+MIDDLE = (8, 11)  # of these, those in the middle third of the 18
 LARGEST = 100  # of 120 pairs; by default, 12, a rank could not be more than the claim allows
-OPERATORS = {"add": (0.5, 0.75, 1.0), "rotate": (0.5, 0.75, 1.0)}
+OPERATORS = {"add": (0.75, 1.0), "rotate": (0.75, 1.0)}
+LINES = 12  # of test
 RACED = 4  # targets of dev
 MAIN = "diffmean"
 SAME = 1 - 1e-4  # the least cosine, over targets and layers, of vectors that count as the same
@@ -35,7 +37,8 @@ def run(bed: Bed) -> dict[str, Any]:
     fits, refused = fitted(moments, bed.source)
     same = alike(fits, bed.source)
     distinct = {name: fit for name, fit in fits.items() if name not in same}
-    runner = bed.runner("every_estimator", distinct)
+    limits = {"dev": DEV_LINES, "test": LINES}
+    runner = replace(bed.runner("every_estimator", distinct), limits=limits)
     report = choose_and_report(
         runner,
         design(distinct, bed),

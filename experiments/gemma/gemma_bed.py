@@ -73,8 +73,13 @@ class Bed:
 
     @cached_property
     def diffmean(self) -> Directions:
-        """At every layer."""
-        return sl.diffmean(sl.collect(self.model, self.estimate, also=[]))
+        """At every layer; kept, since every job needs it."""
+        name = f"{self.model.metadata['dtype']}-{self.estimate.hash}".removeprefix("torch.")
+        file = OUT / "diffmean" / f"{name}.safetensors"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sl.diffmean(sl.collect(self.model, self.estimate, also=[])).save(file)
+        return Directions.load(file)
 
     @property
     def estimate(self) -> Corpus:

@@ -68,7 +68,7 @@ Model: google/gemma-3-270m, the base model, {run["weights"][:12]} as GGUF (Q4_K_
 its weights come under the Gemma Terms of Use, are fetched by `make gemma` and are in no file here. Sentences: the
 packaged corpus; directions from its split `estimate`, layer {main["layer"]} and strength {main["strength"]:g}
 natural gaps chosen on dev, everything below reported on {run["n_sentences"]} test sentences. Brackets are 95 % intervals
-over sentences; rows in italics are controls. Made by `python experiments/gemma page` from
+over sentences; rows in italics are controls. Made by `python experiments/gemma/jobs.py page` from
 `experiments/gemma/recorded`; the commands are at the end.
 
 ## The form of the prompt
@@ -132,8 +132,8 @@ def depth(records: Records) -> str:
     layer, strength = found["choice"]
     return f"""## Where in the depth
 
-DiffMean with `add` at every layer: strength chosen on {found["dev lines"]} dev lines and {len(found["dev targets"])}
-targets for each layer, reported on {found["test lines"]} test lines and {len(records["run"]["targets"])} targets. Dev
+DiffMean with `add` at every layer: strength chosen on {found["dev lines"]} dev lines and {len(found["targets"])}
+targets ({", ".join(found["targets"])}) for each layer, reported on {found["test lines"]} test lines of the same. Dev
 chooses layer {layer} at {strength:g} over all. The best layer of the later half, {half["late layer"]}, less that of the
 earlier half, {half["early layer"]}: {spelled_signed(half["late less early"])} joint on test.
 
@@ -403,7 +403,7 @@ def page(records: Records) -> str:
             missing.append(job)
     if missing:
         parts.append(
-            f"Not run: {', '.join(f'`python experiments/gemma {job}`' for job in missing)}.\n"
+            f"Not run: {', '.join(f'`python experiments/gemma/jobs.py {job}`' for job in missing)}.\n"
         )
     return "\n".join(parts)
 

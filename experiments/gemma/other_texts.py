@@ -17,7 +17,7 @@ from steerlab.studies.main.plan import control_fits
 from steerlab.studies.protocol import choose_and_report
 
 NAME, RANDOM = "diffmean", "random isotropic"
-LAYERS, STRENGTHS = (2, 4, 6, 8), (0.5, 0.75, 1.0)
+LAYERS, STRENGTHS = (2, 4, 6, 8), (0.75, 1.0)
 GERMAN = "de"
 
 

