@@ -15,8 +15,8 @@ from steerlab.studies.explore.setting import Setting
 
 SENTENCE = "The weather is nice today."  # where the explorer begins, in English
 NO_RUN = (
-    "There are no scores beside this setting. After `steerlab run`, `steerlab explore --run "
-    "FOLDER` shows how well each layer and strength does, and a click goes there."
+    "There are no scores beside this setting. After steerlab run, steerlab explore --run FOLDER "
+    "shows how well each layer and strength does, and a click goes there."
 )
 
 
