@@ -79,24 +79,23 @@ def prepared(
         options=dict(options or {}) if by_name else {},
     )
     scores = folder.scores if folder is not None else []
-    start = _start(session, scores)
+    start = _start(session, scores, "en" if folder is None else folder.source)
     if folder is not None:
-        langs = dict.fromkeys([folder.source, *session.langs])
-        start |= {"source": folder.source, "prompt": folder.prompt}
-        start["target"] = next(lang for lang in langs if lang != folder.source)
+        start["prompt"] = folder.prompt
     setting = Setting.of(start).model_dump(mode="json")
     title = f"Steering {session.model.name}"
     page = controls(session, title=title, setting=setting, scores=scores, note=NO_RUN)
     return session, page
 
 
-def _start(session: Session, scores: list[dict[str, Any]]) -> dict[str, Any]:
+def _start(session: Session, scores: list[dict[str, Any]], source: str) -> dict[str, Any]:
     """Where a page begins: the best cell of the first directions, or five eighths up the model."""
     if len(session.langs) < 2:
         raise SteerlabError(
             f"there is one language, {' '.join(session.langs)}; to steer, there have to be two"
         )
-    source = "en" if "en" in session.langs else session.langs[0]
+    if source not in session.langs:
+        source = session.langs[0]
     own = next(iter(session.own.directions.values()), None)
     if own is not None and own.source is not None:
         source = own.source

@@ -192,7 +192,7 @@ class Session:
 
     # ------------------------------------------------------------------------------ what comes out
 
-    def run(self, setting: Setting) -> Generator[Event]:
+    def run(self, setting: Setting) -> Generator[Event, None, None]:
         """Say what is said under a setting, token by token: first steered, then unsteered.
 
         The unsteered output is remembered, so that moving a slider runs the steered one alone.
