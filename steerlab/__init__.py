@@ -8,9 +8,9 @@ Five kinds of things, each made from the one before:
   `estimate`, and in `units` of latents and neurons; what a direction has to beat in `controls`;
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own;
-- judge: `generate` and `cross_entropy` run a model under an edit; `sweep` does so for a grid, `run`
-  for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and `effects`, which
-  measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
+- judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
+  grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
+  `effects`, which measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
 """
 
 import importlib
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from steerlab.engine.collect_units import collect_units
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
+    from steerlab.engine.token_stream import stream
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
     from steerlab.estimate.eigengap import eigengap
@@ -90,6 +91,7 @@ _HOME = {  # where each name lives, imported at its first use
     "rotate": "edits.operators",
     "run": "studies.main.run",
     "stack": "edits.edit",
+    "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
     "texts": "core.corpus",
 }
