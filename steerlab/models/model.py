@@ -223,7 +223,7 @@ class Model(Shown, ABC):
         """What no statistic counts and no edit touches, in words, for headers of files."""
         return excluded(self.tokenizer)
 
-    def need_decoder(self, what: str) -> None:  # noqa: B027 -- an encoder refuses it
+    def need_decoder(self, what: str) -> None:
         """Raise where the model predicts no next token, which `what` needs."""
 
     def need_unedited(self, what: str) -> None:
