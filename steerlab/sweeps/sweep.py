@@ -304,6 +304,7 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
         temperature=grid.temperature,
         seed=grid.seed,
         operators=grid.own.operators,
+        template=grid.template,
     )
 
 
