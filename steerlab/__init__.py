@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from steerlab.engine.collect_units import collect_units
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
+    from steerlab.engine.lens import lens
     from steerlab.engine.token_stream import stream
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
@@ -86,6 +87,7 @@ _HOME = {  # where each name lives, imported at its first use
     "fit": "sweeps.one_fit",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",
+    "lens": "engine.lens",
     "load": "models.loading",
     "pca": "estimate.pca",
     "probe": "estimate.lda_and_probe",

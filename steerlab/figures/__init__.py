@@ -19,6 +19,8 @@ from steerlab.figures.grids import cosines as cosines
 from steerlab.figures.grids import heatmap as heatmap
 from steerlab.figures.layers import depth as depth
 from steerlab.figures.layers import explained as explained
+from steerlab.figures.lenses import lens_layers as lens_layers
+from steerlab.figures.lenses import lens_strip as lens_strip
 from steerlab.figures.maps import language_map as language_map
 from steerlab.figures.matrices import cosine_layers as cosine_layers
 from steerlab.figures.selectivity import selectivity as selectivity
