@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from steerlab.estimate.lda_and_probe import lda, probe
     from steerlab.estimate.pca import pca
     from steerlab.estimate.units.selection import Selection
+    from steerlab.figures.printed import save
     from steerlab.models.loading import load
     from steerlab.models.model import Model
     from steerlab.sae.autoencoder import SAE
@@ -93,6 +94,7 @@ _HOME = {  # where each name lives, imported at its first use
     "probe": "estimate.lda_and_probe",
     "rotate": "edits.operators",
     "run": "studies.main.run",
+    "save": "figures.printed",
     "stack": "edits.edit",
     "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
