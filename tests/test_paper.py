@@ -45,7 +45,7 @@ def a_lens() -> Lens:
             "x", "en", number, tuple(f" token{n}" for n in range(9)),
             torch.rand(6, 9, 16, generator=random) / 8,
             torch.rand(6, 9, 16, generator=random) / 8,
-            tuple(tuple("einmal und wieder noch einmal und wieder noch mal".split()) for _ in range(6)),
+            (("einmal", "und", "wieder", "noch", "ein", "a", "b", "c", "d"),) * 6,
         )
         for number in range(3)
     )  # fmt: skip
