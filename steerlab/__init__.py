@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas
+    from steerlab.studies.explore.explorer import explore as explore
     from steerlab.studies.main.run import run
     from steerlab.sweeps.grid import Grid
     from steerlab.sweeps.one_fit import fit
@@ -85,6 +86,7 @@ _HOME = {  # where each name lives, imported at its first use
     "diffmean": "estimate.diffmean",
     "edit": "edits.edit",
     "eigengap": "estimate.eigengap",
+    "explore": "studies.explore.explorer",
     "fit": "sweeps.one_fit",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",

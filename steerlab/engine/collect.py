@@ -15,10 +15,10 @@ from steerlab.core.moments import PAIRS, PARTS, Moments
 from steerlab.core.progress import bar
 from steerlab.core.samples import Paired, derangement
 from steerlab.core.sites import hook_name
-from steerlab.core.tokens import excluded
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
+from steerlab.models.encoder import Encoder
 from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
 
@@ -65,7 +65,8 @@ def collect(
         source: the language that pairs start from.
         derange: a seed. Each sentence of the source is then paired with the translation of another
             of its batch: a control, for what paired methods find without true pairs.
-        form: the prompt form that lines are put in.
+        form: the prompt form that lines are put in. An encoder reads them as they are, with the
+            special tokens around them that its tokenizer puts there, which do not count.
         batch: how many texts of a language are read together.
         progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """
@@ -79,8 +80,8 @@ def collect(
     provenance = {
         "model": model.metadata,
         "corpus": corpus_metadata(corpus),
-        "form": form,
-        "excluded": excluded(model.tokenizer),
+        "form": "text" if isinstance(model, Encoder) else form,
+        "excluded": model.excluded,
     }
     if model.attachments:  # what is read is then not the model as it is
         provenance["edited"] = True

@@ -16,7 +16,6 @@ from steerlab.core.corpus import Corpus, as_corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
 from steerlab.core.progress import bar
-from steerlab.core.tokens import excluded
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
@@ -102,7 +101,7 @@ def collect_units(
         "form": form,
         "noise": noise,
         "seed": seed,
-        "excluded": excluded(model.tokenizer),
+        "excluded": model.excluded,
     }
     if saes is not None:
         provenance["saes"] = reader.digests

@@ -123,6 +123,7 @@ def need_rows(
     unsteered: bool,
 ) -> None:
     """Raise for what `rows_on` refuses."""
+    model.need_decoder("what runs rows for their logits")
     if edit is not None:
         need_edit(edit)
     if unsteered and model.attachments:

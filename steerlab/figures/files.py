@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, need_ending, replacing, write_text
+from steerlab.core.files import csv_of, explained, need_ending, replacing, write_text
 from steerlab.core.targets import mark, marked_page
 
 PIXELS = 96 / 25.4  # of a millimetre; plotly writes 0.75 pt for a pixel
@@ -84,7 +84,7 @@ def write(
             text = figure.to_html(include_plotlyjs="directory", auto_play=False)
             table = None
             if data is not None:
-                table = data.to_csv(index=False, float_format="%.6g").encode()
+                table = csv_of(data, digits="%.6g")
                 fresh[1].write_bytes(table)
             fresh[0].write_text(marked_page(text, table), "utf-8")
     return files

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of, last_line_of
 from steerlab.sweeps.cell import Batch
 from steerlab.sweeps.runner import Runner, run_locally
 
@@ -128,15 +128,13 @@ class _Crew:
             cause = getattr(error, "cause", None)
             if isinstance(cause, SteerlabError):
                 raise cause from None
-            raise SteerlabError(
-                f"a Ray worker did not start: {str(error).strip().splitlines()[-1]}"
-            ) from error
+            raise SteerlabError(f"a Ray worker did not start: {last_line_of(error)}") from error
         return actors
 
 
 def _given_up(batch: Batch, error: Exception) -> dict[str, Any]:
     """The record of a batch that ends every worker: running out of memory does."""
-    message = f"its worker died {DEATHS} times: {str(error).splitlines()[0]}"
+    message = f"its worker died {DEATHS} times: {first_line_of(error)}"
     return {"batch": batch.key, "rows": {}, "failed": dict.fromkeys(batch.cells, message)}
 
 
@@ -192,7 +190,7 @@ def _connected(address: str) -> Iterator[Any]:
                 with _on_loopback(ray):
                     ray.init(address="local", include_dashboard=False, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line_of(error)
             raise SteerlabError(
                 f"there is no Ray cluster at {address!r} ({reason}); start one with `ray start "
                 "--head`, or give auto"

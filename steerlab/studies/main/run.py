@@ -102,6 +102,7 @@ def _loaded(keys: dict[str, Any]) -> Model | None:
         return None
     need_name(keys)
     model = load(keys["model"])
+    model.need_unedited("a run")  # here, before a folder is claimed
     keys["model"] = model.name
     return model
 
