@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from steerlab import figures as figures
     from steerlab import scores as scores
     from steerlab.analysis import geometry as geometry
+    from steerlab.analysis.written import table
     from steerlab.api import effects as effects
     from steerlab.api import mass as mass
     from steerlab.api import stats as stats
@@ -100,6 +101,7 @@ _HOME = {  # where each name lives, imported at its first use
     "stack": "edits.edit",
     "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
+    "table": "analysis.written",
     "texts": "core.corpus",
 }
 _GROUPS = {  # and each group of names

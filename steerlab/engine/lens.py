@@ -10,7 +10,7 @@ from torch import Tensor
 
 import steerlab.engine.batching as batches
 from steerlab.analysis.lens import Lens, Read
-from steerlab.core.corpus import Corpus, need_texts
+from steerlab.core.corpus import Corpus, as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.progress import bar
 from steerlab.edits import Edit
@@ -100,7 +100,7 @@ def _named(texts: str | Sequence[str] | Corpus) -> list[tuple[str, str | None, i
             for lang in texts.langs
             for index, line in enumerate(texts[lang])
         ]
-    listed = [texts] if isinstance(texts, str) else need_texts(texts, "lens")
+    listed = as_texts(texts, "lens")
     if not listed:
         raise SteerlabError("lens was given no text; give one or more")
     return [(text, None, number) for number, text in enumerate(listed)]
