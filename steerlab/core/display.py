@@ -199,3 +199,10 @@ class Page(str):
             'style="width:100%;height:36em;border:1px solid currentColor;border-radius:4px">'
             "</iframe>"
         )
+
+
+class Html(str):
+    """A piece of HTML, a string that a notebook shows as what it says."""
+
+    def _repr_html_(self) -> str:
+        return str(self)

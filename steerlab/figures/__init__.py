@@ -27,6 +27,7 @@ from steerlab.figures.printed import save as save
 from steerlab.figures.selectivity import selectivity as selectivity
 from steerlab.figures.spectra import spectrum as spectrum
 from steerlab.figures.tangle import tanglegram as tanglegram
+from steerlab.figures.tokens import tokens as tokens
 from steerlab.figures.trees import cophenetic as cophenetic
 from steerlab.figures.trees import cophenetic_null as cophenetic_null
 from steerlab.figures.trees import dendrogram as dendrogram
@@ -42,6 +43,7 @@ _TOOLS = [
     "linkage_of",
     "paper",
     "save",
+    "tokens",
     "write",
 ]
 __all__ = sorted([*_FIGURES, *_TOOLS])
