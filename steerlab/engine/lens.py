@@ -82,11 +82,10 @@ def lens(
                 if not run:
                     tops += reading.tops
                 display.advance(task, len(part))
-    begins = max(1, len(model.begins["bos"]))
     reads = []
     for row, (text, lang, sentence) in enumerate(named):
         before = masses[1][row] if len(runs) > 1 else None
-        pieces = _pieces(model, ids[row][begins:])
+        pieces = _pieces(model, ids[row][-masses[0][row].shape[1] :])
         top = tuple(_pieces(model, of_layer) for of_layer in tops[row].tolist())
         reads.append(Read(text, lang, sentence, pieces, masses[0][row], before, top))
     return Lens(words.langs, chosen, tuple(reads), model.metadata, words.sizes)

@@ -136,9 +136,9 @@ def _give_room(figure: go.Figure, sides: Sequence[str], *, fixed: bool) -> None:
     if "bottom" not in sides:
         return
     # What hangs at the lower edge of the figure does not move with the margin.
-    for trace in figure.data:
-        bar = getattr(trace, "colorbar", None) if "colorbar" in trace else None
-        if bar is not None and bar.yref == "container":
+    bars = [trace.colorbar for trace in figure.data if "colorbar" in trace]
+    for bar in [*bars, figure.layout.coloraxis.colorbar]:
+        if bar.yref == "container":
             bar.ypad = (bar.ypad or 0) + _STEP / 2
     if figure.layout.legend.yref in (None, "container"):
         figure.layout.legend.y = (figure.layout.legend.y or 0) + _STEP / 2 / figure.layout.height
