@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
@@ -83,9 +84,10 @@ def generate(
         edit: the edit of all rows, or a stack with one edit for each prompt.
         batch: the most rows that run together; by default as many as speed and memory advise.
     """
+    given = as_texts(prompts, "what reads texts")
     decoded = decode(
         model,
-        [prompts] if isinstance(prompts, str) else prompts,
+        given,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -93,7 +95,6 @@ def generate(
         edit=edit,
         batch=batch,
     )
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
     outputs = Outputs(map(Output, decoded.texts, given, decoded.dose))
     return outputs[0] if isinstance(prompts, str) else outputs
 
