@@ -46,23 +46,17 @@ def url(
 
 def settled(page: Any) -> str:
     """The steered output, when all is said."""
-    page.wait_for_function("document.body.dataset.state === 'done' && !running && !timer_waits()")
+    page.wait_for_selector("body[data-state=done]")
     return str(page.locator("#steered .tokens").inner_text()).strip()
 
 
 @pytest.fixture
 def page(browser: Any, url: str) -> Iterator[Any]:
-    page = ready(opened(browser, url))
+    page = opened(browser, url)
     settled(page)
     yield page
     assert page.complaints == []
     page.context.close()
-
-
-def ready(page: Any) -> Any:
-    """The page, with what tells whether a change still waits for its pause."""
-    page.evaluate("globalThis.timer_waits = () => document.querySelector('.stale') !== null")
-    return page
 
 
 def language(page: Any, side: str = "steered") -> str:
@@ -127,9 +121,8 @@ def test_a_double_click_and_many_changes_end_in_the_last(page: Any) -> None:
 def test_a_reload_in_the_middle_comes_back_to_the_setting(page: Any) -> None:
     page.select_option("#target", "fr")
     page.fill("#exact", "1.5")
-    page.wait_for_function("location.hash.includes('1.5')")
+    page.wait_for_selector("body[data-state=running]")
     page.reload()
-    ready(page)
     settled(page)
     assert page.locator("#target").input_value() == "fr"
     assert page.locator("#exact").input_value() == "1.5"
@@ -139,7 +132,7 @@ def test_a_reload_in_the_middle_comes_back_to_the_setting(page: Any) -> None:
 def test_a_link_with_nonsense_begins_anew(browser: Any, url: str) -> None:
     wrong = ("#%E0%A4%A", "#{}", "#" + urllib.parse.quote('{"text":"x","layers":"<script>"}'))
     for fragment in wrong:
-        page = ready(opened(browser, url + fragment))
+        page = opened(browser, url + fragment)
         settled(page)
         assert page.locator("#target").input_value() == "es"
         assert page.complaints == []
@@ -194,14 +187,14 @@ def test_hostile_text_is_text(page: Any) -> None:
     ids=["long", "very long", "surrogate", "empty"],
 )
 def test_what_cannot_be_said_is_told(browser: Any, url: str, text: str, message: str) -> None:
-    page = ready(opened(browser, url))
+    page = opened(browser, url)
     settled(page)
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in text)
     page.evaluate(
         f"() => {{ const box = document.getElementById('text'); box.value = '{escaped}'; "
         "box.dispatchEvent(new Event('input')); }"
     )
-    page.wait_for_function("document.body.dataset.state === 'failed'")
+    page.wait_for_selector("body[data-state=failed]")
     assert message in page.locator("#error").inner_text().replace("text: ", "")
     page.evaluate(
         "() => { const box = document.getElementById('text'); box.value = 'No.'; "
@@ -215,7 +208,7 @@ def test_what_cannot_be_said_is_told(browser: Any, url: str, text: str, message:
 @pytest.mark.parametrize("width", [390, 1366])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_nothing_is_wider_than_the_window(browser: Any, url: str, width: int, dark: bool) -> None:
-    page = ready(opened(browser, url, width=width, dark=dark))
+    page = opened(browser, url, width=width, dark=dark)
     settled(page)
     page.click("details summary")
     assert overflow(page) <= 0
