@@ -53,6 +53,7 @@ def tried(polyglot: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> B
         dev_lines=2,
         test_lines=3,
         seeds=1,
+        lift_prompts=4,
         answered=4,
         selective=("en", "de", "ru"),
         selective_dev_lines=1,
@@ -115,7 +116,6 @@ def test_every_section_is_made_of_a_setup_and_leaves_what_claims_need(
     tried: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fits, "LIFTED", 3)
-    monkeypatch.setattr(fits, "PROMPTS", 4)
     sections = tried.out / "sections"
     sections.mkdir()
     for name, (_, make) in page.SECTIONS.items():

@@ -262,6 +262,7 @@ def read_units(
     source: str,
     form: str = "line",
     dictionaries: str | None = None,
+    prompts: int = PROMPTS,
 ) -> Readings:
     """Read everything that unit methods need of a model, each once.
 
@@ -275,6 +276,7 @@ def read_units(
         source: the language that directions lead from.
         form: the form of prompt.
         dictionaries: the folder of the model's SAEs; by default the package's.
+        prompts: on how many sentences the causal lift is measured.
     """
     texts[source]  # raises where the corpus has no such language
     of_saes = {"saes", "latents", "random", "shuffled", "lift", "pairs"}
@@ -293,11 +295,11 @@ def read_units(
     pairs = None
     if latents is not None and needs & {"lift", "pairs"}:
         # The words of a language are learnt on other sentences than the lift is measured on.
-        words = lexicon(model, texts.drop(PROMPTS))
+        words = lexicon(model, texts.drop(prompts))
         some = candidates(latents, source=source, pool=LIFTED)
         lift = causal_lift(
             model,
-            texts.take(PROMPTS),
+            texts.take(prompts),
             coders,
             some,
             words,
