@@ -177,13 +177,15 @@ def test_training_goes_on_from_its_last_checkpoint(model: Model, tmp_path: Path)
     _, cost = training.train(model, stream, named, recipe, checkpoints=tmp_path)
     [last] = tmp_path.iterdir()  # the older ones are gone
     assert 0 < int(last.name) <= recipe.tokens
+    spent = json.loads((last / "cost.json").read_text("utf-8"))
+    assert spent["tokens"] == int(last.name)
     other = stream_of(model, seed=1)
     read: list[int] = []
     plain = other._mixed
     other._mixed = lambda: read.append(1) or plain()  # type: ignore[method-assign, func-returns-value]
     _, more = training.train(model, other, named, recipe, checkpoints=tmp_path, resume=True)
     assert more.tokens == recipe.tokens == cost.tokens
-    assert more.cpu_seconds > json.loads((last / "cost.json").read_text("utf-8"))["cpu_seconds"]
+    assert more.cpu_seconds > spent["cpu_seconds"]
     name = "blocks.2.hook_resid_post"
     assert torch.equal(other.centres[name], stream.centres[name])
     assert len(read) == 1  # what was left, and no new estimate of the scale
