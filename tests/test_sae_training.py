@@ -191,7 +191,7 @@ def test_training_goes_on_from_its_last_checkpoint(model: Model, tmp_path: Path)
     assert len(read) == 1  # what was left, and no new estimate of the scale
     # With a recipe that asks for less, what is there is taken as it is.
     [newest] = tmp_path.iterdir()
-    less = training.Recipe(64, times=2, active=4)
+    less = training.Recipe(64 * 12, times=2, active=4)
     third = stream_of(model, seed=2)
     third._mixed = lambda: pytest.fail("nothing is left to read")  # type: ignore[method-assign]
     made, taken = training.train(model, third, named, less, checkpoints=tmp_path, resume=True)
