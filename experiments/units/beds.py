@@ -105,6 +105,7 @@ class Bed:
         texts = self.corpus.split("estimate")
         folder = str(kept(self.model)) if self.setup.saes else None
         options: dict[str, Any] = {"source": SOURCE, "dictionaries": folder}
+        options["prompts"] = self.setup.lift_prompts
         try:
             read = read_units(self.model, texts, needs, **options)
         except SteerlabError as error:  # where tokens do not tell the languages apart, say
