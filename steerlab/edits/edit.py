@@ -17,6 +17,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
 from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
 from steerlab.edits.attached import Writes, attach, in_stream
+from steerlab.edits.gates import as_gate
 from steerlab.edits.own_function import OwnFunction
 from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
 from steerlab.edits.plain import plain_hook, spares_first
@@ -75,6 +76,32 @@ class Edit:
             )
         return Edit(self.parts + other.parts, _maker([self, other]), self.rows or other.rows)
 
+    def when(self, gate: Any) -> "Edit":
+        """The edit where a gate is open: what is added is multiplied by the gate's factor of each
+        position, and a position with the factor 0 is not touched.
+
+        `gate` is one of `sl.edits.gates`, such as `positive(direction)` or `after(3)`, or a
+        function of (h [row pos width]) or (h, positions) that gives factors [row pos]. Gates of
+        several parts are each at its own place. A gate that is always 1 changes no bit, and one
+        that is always shut makes the edit raise, as one that touched nothing.
+        """
+        made = as_gate(gate)
+        if not self.parts:
+            raise SteerlabError("there is nothing to put a gate before: the edit has no parts")
+        parts = []
+        for part in self.parts:
+            if part.rows is not None:
+                raise SteerlabError(
+                    "a stack has no gate; give each of its edits one, and stack them"
+                )
+            if part.gate is not None:
+                raise SteerlabError(
+                    f"the edit has the gate {part.gate.name} already; give one function of both"
+                )
+            tensors = {**part.tensors, **made.at(part.layer, part.site)}
+            parts.append(replace(part, gate=made, tensors=tensors))
+        return replace(self, parts=tuple(parts))
+
     @contextmanager
     def on(self, model: _Attachable) -> Iterator[EditStats]:
         """Attach to a model for the length of a `with`; a run in which no position was touched
@@ -86,8 +113,11 @@ class Edit:
         touched = any((*stats.prefill.values(), *stats.decode.values()))
         if self.parts and stats.passes and not touched:
             kinds = ", ".join(sorted({part.positions for part in self.parts}))
+            gates = sorted({part.gate.name for part in self.parts if part.gate is not None})
+            behind = f"; gates: {', '.join(gates)}" if gates else ""
             raise SteerlabError(
-                f"the edit touched no position (positions: {kinds}); the outputs are unsteered"
+                f"the edit touched no position (positions: {kinds}{behind}); the outputs are "
+                "unsteered"
             )
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
@@ -239,6 +269,12 @@ def _function_of(part: Part) -> tuple:
     Tensors of different rank are filled up with rows of zeros. To an operator's function such a row
     is as if it was not there; what a user's function makes of it is not known.
     """
+    if part.gate is not None:
+        whose = part.gate.function
+        shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]
+        change = part.change
+        own = change.identity if isinstance(change, OwnFunction) else change
+        return (own, whose, tuple(shapes))
     if not isinstance(part.change, OwnFunction):
         return (part.change,)
     shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]
