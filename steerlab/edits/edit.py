@@ -3,7 +3,7 @@ they are made."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -70,6 +70,7 @@ class Edit:
         return tuple(site for site in SITES if site in here)
 
     def __or__(self, other: "Edit") -> "Edit":
+        need_edit(other)
         if None not in (self.rows, other.rows) and self.rows != other.rows:
             raise SteerlabError(
                 f"a stack of {self.rows} edits and one of {other.rows} do not go together"
@@ -180,6 +181,11 @@ class Edit:
         ]
 
     def _need(self, model: _Attachable) -> None:
+        if not hasattr(model, "width_of") or not hasattr(model, "attached"):
+            raise SteerlabError(
+                f"an edit goes on a model, not on a {type(model).__name__}; load(...) makes one of "
+                "a name, a folder, or a model of transformers with its tokenizer"
+            )
         self._need_width(model.width_of, model.name)
         for part in self.parts:
             model.need_layer(part.layer)
@@ -231,6 +237,10 @@ def need_edit(edit: Any) -> None:
 
 def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one function at one layer are done together."""
+    if isinstance(edits, Edit) or not isinstance(edits, Iterable):
+        raise SteerlabError(
+            f"stack takes a list of edits, one for each row, and was given a {type(edits).__name__}"
+        )
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
         need_edit(edit)
