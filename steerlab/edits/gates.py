@@ -92,6 +92,7 @@ class Gate:
             raise SteerlabError(
                 f"a plain hook has no positions to give to the gate {self.name}; use edit.on(model)"
             )
+        factors: Any  # a user's function may return anything
         factors, kept = self.function(h, tensors, positions, kept)
         shape = tuple(h.shape[:2])
         if (
@@ -280,7 +281,8 @@ def after(n: int) -> Gate:
     The last token of the prompt predicts the first generated one, so that of an edit with
     `after(0)` the first generated token is the model's own.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+    given: Any = n
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise SteerlabError(f"after({n!r}): give a number of generated tokens, 0 or more")
     return Gate(_is_after, "after", {"first": torch.tensor([float(n)])}, whole=True, blind=False)
 
