@@ -109,11 +109,6 @@ def test_draws_are_cells_of_their_own():
         ({"operators": {"add": [True]}}, "operators: true and false are no numbers"),
         ({"seed": False}, "seed: true and false are no numbers, and False was given"),
         ({"limit": True}, "limit: true and false are no numbers"),
-        ({"layers": [5, 3, 5]}, "layers: 5 stands twice; name each once"),
-        ({"estimators": "lda,lda"}, "estimators: lda stands twice"),
-        ({"targets": ["no", "nob"]}, "targets: no stands twice"),
-        ({"operators": {"add": [1, 1.0]}}, r"operators\.add: 1\.0 stands twice"),
-        ({"strengths": [1, 1]}, r"operators\.add: 1\.0 stands twice"),
     ],
 )
 def test_what_is_refused(keys, told):

@@ -18,7 +18,7 @@ from steerlab.edits.drawn import draw_basis, draw_like, draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_finite, warn_of_every_layer
+from steerlab.edits.requirements import need_direction, need_finite, warn_of_every_layer
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
 
@@ -65,6 +65,7 @@ def add(
             `add_keep_norm`.
         positions: which positions are edited (see `sl.edits.POSITIONS`).
     """
+    need_direction(direction)
     step = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
     warn_of_every_layer(direction, "add")
     leads = ((direction.gap != 0) & direction.unit.any(-1)).tolist()
@@ -181,6 +182,7 @@ def plane_of(
     `along="direction"`, the second is the direction and the first what of the mean is across it.
     Raises where the two are parallel.
     """
+    need_direction(direction)
     start, unit = direction.start.double(), direction.unit.double()
     mean = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
     kept, other = (mean, unit) if along == "source" else (unit, mean)
@@ -253,6 +255,7 @@ def levels_of(
 ) -> tuple[Float[Tensor, "layer width"], Float[Tensor, " layer"]]:
     """The direction's unit vectors, and the part along each at a level: 0 is the source's mean, 1
     the target's. Raises where a vector is zero."""
+    need_direction(direction)
     unit = direction.unit
     if not unit.any(-1).all():
         raise SteerlabError(
@@ -283,6 +286,7 @@ def push(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     CLaS-Bench's PCA, with `pca(of="cloud")` and an absolute step; here in natural gaps. A position
     with nothing in the subspace stays.
     """
+    need_direction(direction)
     size = need_finite("strength", strength) * direction.gap
     warn_of_every_layer(direction, "push")
     need_basis(direction, "to push along")
@@ -350,6 +354,7 @@ def inside(h: Tensor, read: Tensor, write: Tensor) -> Tensor:
 
 def every_layer(direction: Direction, value: float) -> Float[Tensor, " layer"]:
     """The same number at each of a direction's layers."""
+    need_direction(direction)
     return torch.full((len(direction.layers),), value)
 
 

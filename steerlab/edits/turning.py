@@ -24,7 +24,7 @@ from steerlab.edits.operators import (
 )
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_finite
+from steerlab.edits.requirements import need_direction, need_finite
 
 _NEAR = 1e-6  # of a vector's length: what lies across a direction is then rounding
 
@@ -218,6 +218,7 @@ def spherical(
 
 def _unit_of(direction: Direction) -> Float[Tensor, "layer width"]:
     """The direction's unit vectors; raises where one is zero."""
+    need_direction(direction)
     if not direction.unit.any(-1).all():
         raise SteerlabError(
             f"the direction to {direction.target!r} is zero: there is nothing to turn towards"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
 from steerlab.engine.forward import Rows, rows_on
+from steerlab.engine.inputs import need_count
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
@@ -129,6 +131,12 @@ def decode(
     """
     model = load(model)
     need_settings(max_new_tokens, temperature)
+    one = not isinstance(seed, Sequence) or isinstance(seed, str)
+    for number in (seed,) if one else seed:
+        if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
+            raise SteerlabError(f"a seed is {number!r}; give a whole number of at most 64 bits")
+    if batch is not None and not isinstance(batch, int):
+        raise SteerlabError(f"batch is {batch!r}; give a number of rows, or None")
     ids = encode(model.tokenizer, prompts)
     if not isinstance(seed, int) and len(seed) != len(ids):
         raise SteerlabError(
@@ -238,12 +246,12 @@ class _Decoding:
         return choose(logits, self.temperature, chances)
 
 
-def need_settings(max_new_tokens: int, temperature: float) -> None:
+def need_settings(max_new_tokens: Any, temperature: Any) -> None:
     """Raise `SteerlabError` for settings with which nothing can be generated."""
-    if not 0 <= temperature < math.inf:  # so that NaN is refused too
-        raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
-    if max_new_tokens < 1:
-        raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
+    # So that NaN is refused too.
+    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        raise SteerlabError(f"temperature is {temperature!r}; give 0 (greedy) or more")
+    need_count("max_new_tokens", max_new_tokens)
 
 
 def choose(

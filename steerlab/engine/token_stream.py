@@ -221,8 +221,8 @@ class _Walk:
 
     def need_touched(self) -> None:
         """Raise where the edit has changed no position."""
-        parts = () if self.edit is None else self.edit.parts
-        self.touched.need_touched(part.positions for part in parts)
+        if self.edit is not None:
+            self.touched.need_touched(*self.edit.where)
 
     @contextmanager
     def _on(self) -> Iterator[None]:

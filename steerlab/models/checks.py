@@ -15,6 +15,7 @@ _TOKENIZERS = (
     "tokenizer.json tokenizer.model tokenizer_config.json vocab.json vocab.txt spiece.model "
     "sentencepiece.bpe.model tekken.json".split()
 )
+_SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 _POINTER = b"version https://git-lfs"
 # The packages that read quantised weights, by what configurations call the method; "" for none.
 _PACKAGES = {
@@ -65,13 +66,24 @@ def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> N
     need_package(config, str(folder))
     for index in _INDICES:
         if (folder / index).exists():
-            files = set(read_config(folder / index).get("weight_map", {}).values())
+            listed = read_config(folder / index).get("weight_map")
+            if not isinstance(listed, Mapping) or not all(
+                isinstance(name, str) for name in listed.values()
+            ):
+                raise SteerlabError(
+                    f"{folder / index} does not say which file each weight is in (weight_map); "
+                    "fetch it again"
+                )
+            files = set(listed.values())
             missing = sorted(name for name in files if not (folder / name).exists())
             if missing:
                 raise SteerlabError(
                     f"{folder} lacks {missing[0]}, one of the {len(files)} files of weights that "
                     f"{index} lists ({len(missing)} are missing); fetch it too"
                 )
+    for name in _SETTINGS:
+        if (folder / name).exists():
+            read_config(folder / name)  # raises for what is no configuration
     there = [name for name in _TOKENIZERS if (folder / name).exists()]
     if tokenizer and not there:
         raise SteerlabError(
@@ -121,7 +133,7 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
     kind = str(config.get("model_type") or "")
     if kind in ENCODERS:
         return True
-    made_as = " ".join(config.get("architectures") or ())
+    made_as = _made_as(config)
     causal = "CausalLM" in made_as or "LMHead" in made_as
     masked = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not _decodes(kind, config)
     return masked and not causal and not config.get("is_encoder_decoder")
@@ -134,7 +146,7 @@ def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
 
     causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     kind = str(config.get("model_type") or "")
-    made_as = " ".join(config.get("architectures") or ())
+    made_as = _made_as(config)
     masked = {*known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
     if kind in masked and not _decodes(kind, config):
         raise SteerlabError(
@@ -152,6 +164,12 @@ def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
             f"{name} has an encoder and a decoder ({kind}), and steerlab reads decoders alone; "
             "take a causal language model"
         )
+
+
+def _made_as(config: Mapping[str, Any]) -> str:
+    """The names of the classes that a model was made as."""
+    names = config.get("architectures")
+    return " ".join(map(str, names)) if isinstance(names, list | tuple) else ""
 
 
 def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -39,7 +39,6 @@ from steerlab.sweeps.settings import (
     Word,
     need_chat,
     need_judge,
-    need_once,
     need_two_languages,
     split,
     split_names,
@@ -180,7 +179,6 @@ class Grid(Checked):
         for name, strengths in self.operators.items():
             if not strengths:
                 raise SteerlabError(f"operators.{name}: {EMPTY}")
-            need_once(strengths, f"operators.{name}: ")
         for name in self.operators:
             # An operator that no estimator here can feed would run no cell at all.
             if not any(suits(name, estimator, own) for estimator in self.estimators):

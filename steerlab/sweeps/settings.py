@@ -160,14 +160,6 @@ def _need_some(items: Any) -> None:
         raise SteerlabError(EMPTY)
 
 
-def need_once(items: Any, where: str = "") -> None:
-    """Raise where something stands twice, whose rows would be there twice; `where` begins what the
-    error says."""
-    for number, item in enumerate(items or ()):
-        if item in items[:number]:
-            raise SteerlabError(f"{where}{item} stands twice; name each once")
-
-
 def _need_languages(codes: str | Iterable[str] | None) -> None:
     for code in (codes,) if isinstance(codes, str) else codes or ():
         language(code)
@@ -206,17 +198,16 @@ Word = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 Natural = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 SOME = check(_need_some)
-ONCE = check(need_once)
 SPLIT = BeforeValidator(split)
 NAMES = BeforeValidator(split_names)
 ALL = BeforeValidator(_all)
 CODES = BeforeValidator(_codes)
 LANGUAGES = check(_need_languages)
 
-Codes = Annotated[tuple[str, ...] | None, SOME, LANGUAGES, ONCE, SPLIT, CODES, ALL]
-Numbers = Annotated[tuple[Number, ...] | None, SOME, ONCE, SPLIT]
+Codes = Annotated[tuple[str, ...] | None, SOME, LANGUAGES, SPLIT, CODES, ALL]
+Numbers = Annotated[tuple[Number, ...] | None, SOME, SPLIT]
 Pair = Annotated[tuple[str, str], LANGUAGES, BeforeValidator(_pair)]
-Pairs = Annotated[tuple[Pair, ...] | None, SOME, ONCE, SPLIT]
+Pairs = Annotated[tuple[Pair, ...] | None, SOME, SPLIT]
 Lines = Annotated[Natural | None, ALL]
 
 # --------------------------------------------------------------------------------------- the fields
@@ -262,14 +253,11 @@ _ESTIMATORS = Field(
     description="ways to find a direction, such as diffmean,lda or lda against source; a wrong one "
     "lists all"
 )
-Estimators = Annotated[tuple[Word, ...], SOME, ONCE, check(_need_estimators), NAMES, _ESTIMATORS]
-EstimatorNames = Annotated[
-    tuple[Word, ...], SOME, ONCE, NAMES, _ESTIMATORS
-]  # that a grid checks itself
+Estimators = Annotated[tuple[Word, ...], SOME, check(_need_estimators), NAMES, _ESTIMATORS]
+EstimatorNames = Annotated[tuple[Word, ...], SOME, NAMES, _ESTIMATORS]  # that a grid checks itself
 Layers = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...] | None,
     SOME,
-    ONCE,
     SPLIT,
     ALL,
     Field(description="layers to steer at, such as 1,3,5 (default: all)"),
