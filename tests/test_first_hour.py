@@ -2,6 +2,7 @@
 strength at every layer warns, one call fits, figures take what one holds, a bar where one looks."""
 
 import io
+import math
 import pickle
 import sys
 import types
@@ -47,6 +48,11 @@ def test_one_text_gives_one_output_that_knows_its_prompt_and_dose(
     assert (one, both) == (told.texts[0], told.texts)
     assert (one.prompt, one.dose) == (PROMPTS[0], pytest.approx(told.dose[0]))
     assert sl.generate(polyglot, PROMPTS[0]).dose == 0
+    with edit.on(polyglot):
+        inside = sl.generate(polyglot, PROMPTS[0])
+    assert inside == one
+    assert math.isnan(inside.dose)
+    assert sl.generate(polyglot, (text for text in PROMPTS[:2]), edit=edit)[1].prompt == PROMPTS[1]
     assert one.lang == sl.scores.identifier().identify(str(one))
     assert pickle.loads(pickle.dumps(one)).prompt == PROMPTS[0]
 
