@@ -47,6 +47,7 @@ def tried(polyglot: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> B
         found=tmp_path / "found.json",
         page=tmp_path / "docs" / "units.md",
         layers=LAYERS,
+        methods=("diffmean", "langfir", "monolinguality clamp", "foxp2 push", "lape swap"),
         targets=("de", "ru"),
         dev_targets=1,
         dev_lines=2,

@@ -23,7 +23,7 @@ from steerlab.models.model import Model
 # `ablate`
 _TRIES = 8
 _CLOSE = 0.02  # of the dose that a control shall have
-_CORRECTIONS = 3  # of a scale, for what is generated
+_CORRECTIONS = 2  # of a scale, for what is generated
 _ROWS = 512  # of prompts under edits that are continued at once
 
 
@@ -132,7 +132,7 @@ def equal_doses(
     within 2 %.
 
     With `new`, the texts are prompts that are continued. A twin then says something else than its
-    edit, in which it may hold more or less: its scale is corrected for that, three times at most,
+    edit, in which it may hold more or less: its scale is corrected for that, twice at most,
     and the nearest is kept. What is generated changes by leaps, so that 2 % may not be reached.
 
     A twin is by the same operator in random directions of the same rank, scaled. Where that has no

@@ -26,12 +26,18 @@ _PACKAGES = {
     "aqlm": "aqlm",
     "quanto": "optimum-quanto",
     "torchao": "torchao",
-    "eetq": "eetq",
+    "eetq": "kernels",
     "vptq": "vptq",
     "spqr": "spqr-quant",
     "auto-round": "auto-round",
     "fbgemm_fp8": "fbgemm-gpu",
     "mxfp4": "kernels",
+    "higgs": "flute-kernel",
+    "quark": "amd-quark",
+    "fp_quant": "fp-quant",
+    "fouroversix": "fouroversix",
+    "sinq": "sinq",
+    **dict.fromkeys(("fp8", "bitnet"), "accelerate"),
 }
 # The kinds with an encoder and a decoder of which the encoder is read by itself, and what it is
 # called. Those of BART's kind have language tokens in their texts and are not among them.
@@ -40,7 +46,8 @@ ENCODERS: Mapping[str, str] = {
     "mt5": "MT5EncoderModel",
     "umt5": "UMT5EncoderModel",
 }
-_MODULES = {"optimum-quanto": "optimum.quanto", "fbgemm-gpu": "fbgemm_gpu"}
+# Where a module is called other than its package.
+_MODULES = {"optimum-quanto": "optimum.quanto", "flute-kernel": "flute", "amd-quark": "quark"}
 
 
 def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> None:

@@ -306,6 +306,7 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
         temperature=grid.temperature,
         seed=grid.seed,
         operators=grid.own.operators,
+        template=grid.template,
     )
 
 

@@ -41,15 +41,15 @@ PATIENCE = 10.0  # seconds that a request may take to arrive
 CONNECTIONS = 100
 
 
-def application(session: Session, page: dict[str, Any], guard: Callable[..., Any]) -> Starlette:
+def application(worker: Worker, page: dict[str, Any], guard: Callable[..., Any]) -> Starlette:
     """The three routes of the explorer.
 
     Args:
-        session: what settings are run by.
+        worker: runs settings.
         page: what the page's controls offer, as `controls` gives it.
         guard: wraps the application and refuses requests that are not for it.
     """
-    worker = Worker(session)
+    session = worker.session
     folder = files(__package__) / "templates"
     assets = {
         "explore.css": "text/css; charset=utf-8",
@@ -203,8 +203,9 @@ class Server:
         def guard(app: Any) -> Guard:
             return Guard(app, host=host, port=self.port, framed=framed)
 
+        self._worker = Worker(session)
         config = uvicorn.Config(
-            application(session, page, guard),
+            application(self._worker, page, guard),
             log_level="warning",
             access_log=False,
             limit_concurrency=CONNECTIONS,
@@ -224,7 +225,8 @@ class Server:
         thread.start()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving; what is being said stops at its next token."""
+        self._worker.close()
         self._server.should_exit = True
 
 
