@@ -4,6 +4,7 @@ strength at every layer warns, one call fits, figures take what one holds, a bar
 import io
 import math
 import pickle
+import pydoc
 import sys
 import types
 import warnings
@@ -244,3 +245,10 @@ def test_a_page_is_shown_in_a_frame_of_its_own() -> None:
     assert Whole(shown).tags == {"iframe"}
     inside = shown.split('srcdoc="')[1].split('" sandbox')[0]
     assert unescape(inside) == html
+
+
+@pytest.mark.parametrize("function", [sl.sweep, sl.run, sl.clas.run])
+def test_help_lists_the_keys_and_not_that_there_are_some(function: Any) -> None:
+    page = pydoc.plain(pydoc.render_doc(function))
+    assert "**keys" not in page
+    assert page.count("seed") >= 2, "in the signature and among the arguments"
