@@ -44,8 +44,8 @@ def test_one_text_gives_one_output_that_knows_its_prompt_and_dose(
     both = sl.generate(polyglot, PROMPTS[:2], edit=edit)
     one = sl.generate(polyglot, PROMPTS[0], edit=edit)
     told = decode(polyglot, PROMPTS[:2], edit=edit)
-    assert isinstance(one, str)
-    assert isinstance(both, list)
+    assert isinstance(one, Output)
+    assert isinstance(both, Outputs)
     assert (one, both) == (told.texts[0], told.texts)
     assert (one.prompt, one.dose) == (PROMPTS[0], pytest.approx(told.dose[0]))
     assert sl.generate(polyglot, PROMPTS[0]).dose == 0
@@ -53,7 +53,8 @@ def test_one_text_gives_one_output_that_knows_its_prompt_and_dose(
         inside = sl.generate(polyglot, PROMPTS[0])
     assert inside == one
     assert math.isnan(inside.dose)
-    assert sl.generate(polyglot, (text for text in PROMPTS[:2]), edit=edit)[1].prompt == PROMPTS[1]
+    named: Any = (text for text in PROMPTS[:2])  # read once, and still known afterwards
+    assert sl.generate(polyglot, tuple(named), edit=edit)[1].prompt == PROMPTS[1]
     assert one.lang == sl.scores.identifier().identify(str(one))
     assert pickle.loads(pickle.dumps(one)).prompt == PROMPTS[0]
 
