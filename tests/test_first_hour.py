@@ -2,7 +2,9 @@
 strength at every layer warns, one call fits, figures take what one holds, a bar where one looks."""
 
 import io
+import math
 import pickle
+import pydoc
 import sys
 import types
 import warnings
@@ -42,11 +44,17 @@ def test_one_text_gives_one_output_that_knows_its_prompt_and_dose(
     both = sl.generate(polyglot, PROMPTS[:2], edit=edit)
     one = sl.generate(polyglot, PROMPTS[0], edit=edit)
     told = decode(polyglot, PROMPTS[:2], edit=edit)
-    assert isinstance(one, str)
-    assert isinstance(both, list)
+    assert isinstance(one, Output)
+    assert isinstance(both, Outputs)
     assert (one, both) == (told.texts[0], told.texts)
     assert (one.prompt, one.dose) == (PROMPTS[0], pytest.approx(told.dose[0]))
     assert sl.generate(polyglot, PROMPTS[0]).dose == 0
+    with edit.on(polyglot):
+        inside = sl.generate(polyglot, PROMPTS[0])
+    assert inside == one
+    assert math.isnan(inside.dose)
+    named: Any = (text for text in PROMPTS[:2])  # read once, and still known afterwards
+    assert sl.generate(polyglot, tuple(named), edit=edit)[1].prompt == PROMPTS[1]
     assert one.lang == sl.scores.identifier().identify(str(one))
     assert pickle.loads(pickle.dumps(one)).prompt == PROMPTS[0]
 
@@ -238,3 +246,10 @@ def test_a_page_is_shown_in_a_frame_of_its_own() -> None:
     assert Whole(shown).tags == {"iframe"}
     inside = shown.split('srcdoc="')[1].split('" sandbox')[0]
     assert unescape(inside) == html
+
+
+@pytest.mark.parametrize("function", [sl.sweep, sl.run, sl.clas.run])
+def test_help_lists_the_keys_and_not_that_there_are_some(function: Any) -> None:
+    page = pydoc.plain(pydoc.render_doc(function))
+    assert "**keys" not in page
+    assert page.count("seed") >= 2, "in the signature and among the arguments"

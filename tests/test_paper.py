@@ -6,6 +6,7 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,13 +155,14 @@ def test_what_is_cut_off_is_seen_and_mended(tmp_path: Path) -> None:
 
 def test_what_cannot_be_printed_is_refused(tmp_path: Path) -> None:
     figure = figures.dose_curves(curves())
-    for given, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"width": "wide"}, "there is no width 'wide'; give column"),
         ({"width": 3}, "too small to print; give 20 mm or more"),
         ({"height": 1}, "too small to print"),
-    ):
+    ]
+    for given, message in refused:
         with pytest.raises(SteerlabError, match=message):
-            save(figure, tmp_path / "a.pdf", **given)  # type: ignore[arg-type]
+            save(figure, tmp_path / "a.pdf", **given)
     with pytest.raises(SteerlabError, match=r"ends in \.jpg"):
         save(figure, tmp_path / "a.jpg")
 

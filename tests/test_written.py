@@ -84,7 +84,7 @@ def test_what_is_no_one_result_is_refused() -> None:
     with pytest.raises(SteerlabError, match=r"several values of split .* rows\[rows\['split'\]"):
         table(mixed)
     with pytest.raises(SteerlabError, match="no kind 'word'"):
-        table(given, "word")  # type: ignore[arg-type]
+        table(given, "word")
     with pytest.raises(SteerlabError, match="there is no score 'jointt'"):
         table(given, scores=["jointt"])
     with pytest.raises(SteerlabError, match="no rows"):

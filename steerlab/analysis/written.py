@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ from steerlab.analysis.tables import markdown, need_columns, spelled
 from steerlab.core.columns import score_records, summary_key
 from steerlab.core.errors import SteerlabError
 
-Kind = Literal["latex", "markdown", "html", "frame"]
 SCORES = ("joint", "in_language", "relevant", "repetition", "bits_per_byte_ratio")
 SETTING = ("method", "operator", "layer", "strength")  # what one line is of
 _ESCAPED = {
@@ -27,7 +26,7 @@ _ESCAPED = {
 
 def table(
     rows: pd.DataFrame,
-    kind: Kind = "markdown",
+    kind: str = "markdown",
     *,
     scores: Sequence[str] | None = None,
     digits: int = 2,

@@ -134,6 +134,8 @@ def bars(values: Mapping[str, float]) -> str:
     top = max((abs(value) for value in finite.values()), default=0.0) or 1.0
     step, tall = max(4.0, min(26.0, 520 / max(1, len(finite)))), 46
     marks = []
+    # As many names as have room.
+    every = max(1, math.ceil((4 + 6.5 * max(map(len, finite), default=1)) / step))
     for number, (name, value) in enumerate(finite.items()):
         left, height = number * step, max(0.0, value) / top * tall
         marks.append(
@@ -141,7 +143,7 @@ def bars(values: Mapping[str, float]) -> str:
             f'height="{height:.1f}" fill="{_TONE}"><title>{escape(name)}: {shown(value)}</title>'
             "</rect>"
         )
-        if step >= 18:
+        if not number % every:
             marks.append(_text(left + step / 2, tall + 12, name, "middle"))
     return _svg(step * len(finite), tall + 16, marks)
 
@@ -195,7 +197,7 @@ class Page(str):
 
     def _repr_html_(self) -> str:
         return (
-            f'<iframe srcdoc="{escape(self)}" sandbox loading="lazy" '
+            f'<iframe srcdoc="{escape(self)}" sandbox '
             'style="width:100%;height:36em;border:1px solid currentColor;border-radius:4px">'
             "</iframe>"
         )

@@ -86,7 +86,10 @@ def generate(
         edit: the edit of all rows, or a stack with one edit for each prompt.
         batch: the most rows that run together; by default as many as speed and memory advise.
     """
+    model = load(model)
     given = as_texts(prompts, "what reads texts")
+    # Of an edit that is on already nothing is counted here.
+    counted = not model.attachments
     decoded = decode(
         model,
         given,
@@ -97,7 +100,8 @@ def generate(
         edit=edit,
         batch=batch,
     )
-    outputs = Outputs(map(Output, decoded.texts, given, decoded.dose))
+    doses = decoded.dose if counted else [math.nan] * len(given)
+    outputs = Outputs(map(Output, decoded.texts, given, doses))
     return outputs[0] if isinstance(prompts, str) else outputs
 
 
