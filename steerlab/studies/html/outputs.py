@@ -12,7 +12,9 @@ import pandas as pd
 from steerlab.core.languages import code_of, language
 from steerlab.figures.style import CONTROLS, readable
 
-BUDGET = 700_000  # bytes of a page for outputs: plotly takes most of the six million that it may have
+BUDGET = (
+    700_000  # bytes of a page for outputs: plotly takes most of the six million that it may have
+)
 _SENTENCES = (None, 96, 48, 24, 12, 6, 3)  # of each cell, until they fit
 _CELL = ["method", "split", "layer", "strength", "source", "target"]
 _FLAGS = ("in_language", "relevant", "joint", "faithful", "echo", "loop", "truncated")
@@ -51,7 +53,9 @@ def _content(rows: pd.DataFrame, most: int | None, first: Sequence[str]) -> dict
     sentences = {split: _kept(part["sentence"], most) for split, part in rows.groupby("split")}
     cells = []
     for key, part in rows.groupby(_CELL, sort=False):
-        shown = part[part["sentence"].isin(sentences[key[1]])].sort_values("sentence", kind="stable")
+        shown = part[part["sentence"].isin(sentences[key[1]])].sort_values(
+            "sentence", kind="stable"
+        )
         setting = dict(zip(_CELL, (*map(_plain, key),), strict=True))
         cells.append(
             setting

@@ -13,10 +13,10 @@ from plotly.offline import get_plotlyjs
 from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.files import explained, read_json, read_table, write_text
 from steerlab.studies.html import environment
+from steerlab.studies.html.figures import read_figures
 from steerlab.studies.html.outputs import packed
 from steerlab.studies.main.page.account import describe_run
 from steerlab.studies.main.page.equal import chances, equal_costs
-from steerlab.studies.main.page.figures import read_figures
 from steerlab.studies.main.page.identifiers import identifiers
 from steerlab.studies.main.page.inference import by_language, doses, tests, untestable
 from steerlab.studies.main.page.samples import COUNT, SEED, draw_samples
