@@ -1,4 +1,4 @@
-"""The tables of the page of a sweep or of CLaS-Bench: scores, side effects, agreement, asymmetry."""
+"""Tables of the page of a sweep or of CLaS-Bench: scores, side effects, agreement, asymmetry."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
