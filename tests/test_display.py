@@ -145,7 +145,7 @@ def test_what_a_user_named_is_escaped() -> None:
 def test_pictures_of_odd_numbers(picture: Callable[[], str]) -> None:
     svg = picture()
     Whole(svg)
-    numbers = re.findall(r'(?:width|height|x|y|fill-opacity)="([^"]+)"', svg)
+    numbers = re.findall(r'\b(?:width|height|x|y|fill-opacity)="([^"]+)"', svg)
     assert all(float(number) >= 0 for number in numbers)
 
 

@@ -6,7 +6,10 @@ In a process of its own, since in this one every type is checked before a functi
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -35,6 +38,15 @@ MISTAKES = {
     "sl.generate(model, 3)": "takes a list of texts, and was given a int",
     "sl.generate(model, b'No.')": "takes a list of texts, and was given a bytes",
     "sl.generate(model, {'a': 'b'})": "takes a list of texts, and was given a dict",
+    "sl.generate(model, {'No.'})": "was given a set, which has no order",
+    "sl.generate(model, pd.DataFrame({'text': ['No.']}))": "a DataFrame; give strings, such as one",
+    "sl.generate(model, np.array('No.'))": "takes a list of texts, and was given a ndarray",
+    "sl.generate(model, np.array([['No.']]))": "a ndarray; give strings, such as one column of it",
+    "sl.generate(model, pd.Series(['No.', None]))": "number 1 is a",
+    "sl.generate(model, bytearray(b'No.'))": "takes a list of texts, and was given a bytearray",
+    "sl.cross_entropy(model, ['No.'], None)": "an edit is needed, not a NoneType",
+    "sl.cross_entropy(model, ['No.'], 5)": "an edit is needed, not a int",
+    "sl.cross_entropy(model, ['No.'], directions)": "an edit is needed, not a Directions",
     "sl.collect(model, 'nowhere')": "there is no folder nowhere",
     "sl.collect(model, ['No.'])": "a corpus is needed, not a list; give corpus(folder)",
     "sl.collect(model, texts, batch=-5)": "a batch of -5 texts is none; give 1 or more",
@@ -56,6 +68,7 @@ MISTAKES = {
 
 SCRIPT = """
 import sys, traceback
+import numpy as np, pandas as pd
 import steerlab as sl
 from steerlab.scores.chrf import ChrfIndex
 model, texts = sl.load("polyglot"), sl.corpus(langs=["en", "de"]).take(48)
@@ -104,6 +117,15 @@ def test_one_string_in_one_result_out(polyglot: Model, directions: Directions) -
     torch.testing.assert_close(cross_entropy(polyglot, texts, edit), table[1])
     torch.testing.assert_close(cross_entropy(polyglot, texts[1], edit), table[1, 1])
     assert bits_per_byte(polyglot, texts[0]) == pytest.approx(bits_per_byte(polyglot, texts)[0])
+
+
+@pytest.mark.parametrize(
+    "wrap", [tuple, np.array, pd.Series, pd.Index, iter, lambda texts: [*map(np.str_, texts)]]
+)
+def test_texts_in_any_order_that_is_one(wrap: Any, polyglot: Model) -> None:
+    texts = ["The weather is nice today.\n", "No.\n"]
+    assert sl.generate(polyglot, wrap(texts)) == sl.generate(polyglot, texts)
+    assert sl.generate(polyglot, np.str_(texts[0])) == sl.generate(polyglot, texts[0])
 
 
 def test_a_tiny_temperature_is_greedy(polyglot: Model) -> None:

@@ -203,7 +203,7 @@ class Directions(Shown):
     def at(self, *layers: int) -> "Directions":
         """Only these layers, in this order; raises `SteerlabError` for one that is not there."""
         keep = _layer_indices(self.layers, layers)
-        return replace(
+        cut = replace(
             self,
             layers=layers,
             vectors=self.vectors[:, keep],
@@ -211,6 +211,8 @@ class Directions(Shown):
             means=self.means[:, keep],
             extra={name: value[:, keep] for name, value in self.extra.items()},
         )
+        object.__setattr__(cut, "layers_chosen", True)
+        return cut
 
     def between(self, source: str, target: str) -> Direction:
         """The direction from `source` to `target`: the unit vector of the difference of their
@@ -307,7 +309,7 @@ class Directions(Shown):
             )
         gap = step.norm(dim=-1)
         target_index = self._lang_index(target)
-        return Direction(
+        direction = Direction(
             target=target,
             source=source,
             layers=self.layers,
@@ -321,6 +323,9 @@ class Directions(Shown):
             extra=self._extra_of(target),
             source_extra=self._extra_of(source),
         )
+        # No field: whether somebody chose the layers is no part of what a direction is.
+        object.__setattr__(direction, "layers_chosen", getattr(self, "layers_chosen", False))
+        return direction
 
     @property
     def digest(self) -> str:

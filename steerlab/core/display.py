@@ -57,7 +57,9 @@ class Shown(ABC):
 
 def card(view: View) -> str:
     """A view as HTML."""
-    parts = [f'<div style="font-weight:600">{escape(view.kind)}</div>']
+    parts = []
+    if view.kind:
+        parts.append(f'<div style="font-weight:600">{escape(view.kind)}</div>')
     if view.line:
         parts.append(f"<div>{escape(view.line)}</div>")
     if view.facts:
@@ -185,3 +187,22 @@ def _svg(width: float, height: float, marks: Iterable[str]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size} '
         f'style="max-width:100%;height:auto">{"".join(marks)}</svg>'
     )
+
+
+class Page(str):
+    """A whole page of HTML: a string that a notebook shows in a frame of its own, so that neither
+    the page's style reaches the notebook nor the notebook's the page."""
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape(self)}" sandbox loading="lazy" '
+            'style="width:100%;height:36em;border:1px solid currentColor;border-radius:4px">'
+            "</iframe>"
+        )
+
+
+class Html(str):
+    """A piece of HTML, a string that a notebook shows as what it says."""
+
+    def _repr_html_(self) -> str:
+        return str(self)

@@ -2,6 +2,7 @@
 fits and selections leave."""
 
 import math
+import warnings
 
 from torch import Tensor
 
@@ -14,6 +15,19 @@ def need_finite(knob: str, value: float | None) -> float:
     if value is None or not math.isfinite(value):
         raise SteerlabError(f"{knob} is {value}; give a finite number")
     return float(value)
+
+
+def warn_of_every_layer(direction: Direction, operator: str) -> None:
+    """Warn where an operator acts at several layers and nobody chose them: each gets the whole of
+    the knob, and together they move far more than one."""
+    count = len(direction.layers)
+    if count > 1 and not getattr(direction, "layers_chosen", True):
+        message = (
+            f"{operator} acts by its full strength at each of the {count} layers of this "
+            f"direction, which together is about {count} times the move of one; choose layers, as "
+            f"in {operator}(direction.at({direction.layers[count // 2]})), or divide the strength"
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)  # 3: the line that called the operator
 
 
 def extra_of(direction: Direction, operator: str, fit: str, *names: str) -> dict[str, Tensor]:

@@ -14,7 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
+from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.prompts import encode
@@ -67,9 +69,10 @@ def generate(
     one_line: bool = True,
     edit: Edit | None = None,
     batch: int | None = None,
-) -> Any:  # str for a str, else list[str]
+) -> Any:  # an Output, which is a str, for a str, else Outputs, a list of them
     """Continue each prompt, under an edit or as the model is; an edit may also be on already, by
-    `edit.on`. One string in gives one string.
+    `edit.on`. One string in gives one string. In a notebook it is shown with its prompt, language
+    and dose.
 
     Args:
         model: what `load` takes.
@@ -81,9 +84,10 @@ def generate(
         edit: the edit of all rows, or a stack with one edit for each prompt.
         batch: the most rows that run together; by default as many as speed and memory advise.
     """
+    given = as_texts(prompts, "what reads texts")
     decoded = decode(
         model,
-        [prompts] if isinstance(prompts, str) else prompts,
+        given,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -91,7 +95,8 @@ def generate(
         edit=edit,
         batch=batch,
     )
-    return decoded.texts[0] if isinstance(prompts, str) else decoded.texts
+    outputs = Outputs(map(Output, decoded.texts, given, decoded.dose))
+    return outputs[0] if isinstance(prompts, str) else outputs
 
 
 @torch.inference_mode()

@@ -3,9 +3,10 @@ model."""
 
 from collections.abc import Iterable, Sequence
 
-from steerlab.core.corpus import Corpus
+from steerlab.core.corpus import Corpus, need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.prompts import encode, prompt
+from steerlab.models.encoder import Encoder
 from steerlab.models.model import Model
 
 
@@ -29,8 +30,15 @@ def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -
         model: whose tokenizer reads them.
         lang: the language of the lines, in which a form with an instruction asks for an answer.
         lines: the lines.
-        form: the prompt form; None for none.
+        form: the prompt form; None for none. An encoder reads the line as it is.
     """
+    if isinstance(model, Encoder):
+        if form not in (None, "line"):
+            raise SteerlabError(
+                f"{model.name} is an encoder, which reads a sentence as it is and not in the "
+                f"prompt form {form!r}; leave form out"
+            )
+        return model.encode(need_texts(lines, "what reads texts"))
     if form is None:
         return encode(model.tokenizer, lines)
     tokenizer = model.tokenizer

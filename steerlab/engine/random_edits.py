@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, record_of, stack
 from steerlab.edits.twins import Twin, twin_of
@@ -22,18 +23,18 @@ from steerlab.models.model import Model
 # `ablate`
 _TRIES = 8
 _CLOSE = 0.02  # of the dose that a control shall have
-_CORRECTIONS = 3  # of a scale, for what is generated
+_CORRECTIONS = 2  # of a scale, for what is generated
 _ROWS = 512  # of prompts under edits that are continued at once
 
 
 @torch.inference_mode()
 def doses(
-    model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
+    model: Any, texts: str | Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, " edit"]:
     """The mean dose Σ ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
     0 for no edit."""
     model = load(model)
-    ids = encode(model.tokenizer, texts)
+    ids = encode(model.tokenizer, as_texts(texts, "what measures a dose"))
     edit = stack(edits)
     if not edit.parts:
         return torch.zeros(len(edits))
@@ -50,7 +51,7 @@ def doses(
 
 def decoded_doses(
     model: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     edits: Sequence[Edit],
     *,
     new: int,
@@ -68,6 +69,7 @@ def decoded_doses(
         one_line: whether it ends with its first line.
         batch: the most rows that run together.
     """
+    texts = as_texts(texts, "what measures a dose")
     at_once = max(1, _ROWS // len(texts))
     found = []
     for first in range(0, len(edits), at_once):
@@ -85,7 +87,7 @@ def decoded_doses(
 
 
 def random_like(
-    model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
+    model: Any, texts: str | Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
 ) -> Edit:
     """An edit like this one in random directions, of the same dose over these texts: what any push
     of its size does.
@@ -118,7 +120,7 @@ def random_like(
 
 def equal_doses(
     model: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     edits: Sequence[Edit],
     *,
     seeds: Sequence[int] = (0,),
@@ -130,7 +132,7 @@ def equal_doses(
     within 2 %.
 
     With `new`, the texts are prompts that are continued. A twin then says something else than its
-    edit, in which it may hold more or less: its scale is corrected for that, three times at most,
+    edit, in which it may hold more or less: its scale is corrected for that, twice at most,
     and the nearest is kept. What is generated changes by leaps, so that 2 % may not be reached.
 
     A twin is by the same operator in random directions of the same rank, scaled. Where that has no
@@ -196,7 +198,7 @@ def _close(reached: float, wanted: float) -> bool:
 Measure = Callable[[Sequence[Edit]], list[float]]
 
 
-def _on_texts(model: Model, texts: Sequence[str], batch: int | None) -> Measure:
+def _on_texts(model: Model, texts: str | Sequence[str], batch: int | None) -> Measure:
     return lambda edits: doses(model, texts, edits, batch=batch).tolist()
 
 

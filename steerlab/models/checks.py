@@ -26,14 +26,28 @@ _PACKAGES = {
     "aqlm": "aqlm",
     "quanto": "optimum-quanto",
     "torchao": "torchao",
-    "eetq": "eetq",
+    "eetq": "kernels",
     "vptq": "vptq",
     "spqr": "spqr-quant",
     "auto-round": "auto-round",
     "fbgemm_fp8": "fbgemm-gpu",
     "mxfp4": "kernels",
+    "higgs": "flute-kernel",
+    "quark": "amd-quark",
+    "fp_quant": "fp-quant",
+    "fouroversix": "fouroversix",
+    "sinq": "sinq",
+    **dict.fromkeys(("fp8", "bitnet"), "accelerate"),
 }
-_MODULES = {"optimum-quanto": "optimum.quanto", "fbgemm-gpu": "fbgemm_gpu"}
+# The kinds with an encoder and a decoder of which the encoder is read by itself, and what it is
+# called. Those of BART's kind have language tokens in their texts and are not among them.
+ENCODERS: Mapping[str, str] = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+# Where a module is called other than its package.
+_MODULES = {"optimum-quanto": "optimum.quanto", "flute-kernel": "flute", "amd-quark": "quark"}
 
 
 def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> None:
@@ -46,7 +60,8 @@ def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> N
     """
     _need_files(folder)
     config = read_config(folder / "config.json")
-    need_causal(config, str(folder), trust_remote_code=trust_remote_code)
+    if not is_encoder(config):
+        need_causal(config, str(folder), trust_remote_code=trust_remote_code)
     need_package(config, str(folder))
     for index in _INDICES:
         if (folder / index).exists():
@@ -98,6 +113,20 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
         )
 
 
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model that is read as an encoder: one that was trained on
+    masked text, and does not claim to be a causal one, or one of T5's kind."""
+    from transformers.models.auto import modeling_auto as known
+
+    kind = str(config.get("model_type") or "")
+    if kind in ENCODERS:
+        return True
+    made_as = " ".join(config.get("architectures") or ())
+    causal = "CausalLM" in made_as or "LMHead" in made_as
+    masked = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not _decodes(kind, config)
+    return masked and not causal and not config.get("is_encoder_decoder")
+
+
 def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
     """Raise for a configuration of a model whose tokens see those after them, or that reads a
     source with an encoder first."""
@@ -110,7 +139,8 @@ def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
     if kind in masked and not _decodes(kind, config):
         raise SteerlabError(
             f"{name} is a masked language model ({kind}): each of its tokens sees those after it, "
-            "so that it predicts and generates nothing; take a causal language model"
+            "so that it predicts and generates nothing; take a causal language model, or load it "
+            "as an encoder (AutoModel), which collect reads"
         )
     if any(part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)):
         raise SteerlabError(
@@ -144,10 +174,7 @@ def need_package(config: Mapping[str, Any], name: str) -> None:
         return
     method = str(quantised.get("quant_method") or "bitsandbytes")
     package = _PACKAGES.get(method, "")
-    if (
-        package
-        and importlib.util.find_spec(_MODULES.get(package, package.replace("-", "_"))) is None
-    ):
+    if package and not _is_there(_MODULES.get(package, package.replace("-", "_"))):
         raise SteerlabError(
             f"the weights of {name} are quantised by {method}, which the package {package} reads, "
             f"and it is not installed; pip install {package}"

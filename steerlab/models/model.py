@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlab.core.display import Shown, View
 from steerlab.core.errors import SteerlabError
-from steerlab.core.tokens import beginning, specials
+from steerlab.core.tokens import beginning, excluded, specials
 from steerlab.models.branching import Branch
 from steerlab.models.generation import Followed
 from steerlab.models.kv_cache import length
@@ -217,6 +217,14 @@ class Model(Shown, ABC):
             raise SteerlabError(
                 f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for"
             )
+
+    @property
+    def excluded(self) -> str:
+        """What no statistic counts and no edit touches, in words, for headers of files."""
+        return excluded(self.tokenizer)
+
+    def need_decoder(self, what: str) -> None:
+        """Raise where the model predicts no next token, which `what` needs."""
 
     def need_unedited(self, what: str) -> None:
         """Raise where something that may change what the model says is on it: an edit, or a hook

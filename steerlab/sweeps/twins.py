@@ -8,7 +8,9 @@ from steerlab.engine.random_edits import equal_doses
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
 
-LINES = 8  # at most, of the cell's own prompts: the doses agree over them
+# At most, of the cell's own prompts: the doses agree over them. Every seed of every twin is decoded
+# on them, so that more would cost more than the control itself.
+LINES = 4
 
 
 def equalised(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:
