@@ -1,6 +1,7 @@
 """Parallel questions: CLaS-Bench's from the Hub, others from a folder of the same form, or the
 stand-in."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,14 @@ def _read(file: Path) -> pd.DataFrame:
     if not file.stat().st_size:
         return pd.DataFrame(columns=list(COLUMNS))
     if file.suffix == ".csv":
-        return pd.read_csv(file, dtype={"language_code": str}, keep_default_na=False)
+        # Lines end at LF or CRLF, as everywhere; pandas would end one at a CR alone too.
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return pd.read_csv(
+            io.StringIO(text, newline=""),
+            dtype={"language_code": str},
+            keep_default_na=False,
+            lineterminator="\n",
+        )
     return pd.read_json(file, lines=file.suffix == ".jsonl", dtype={"language_code": str})
 
 

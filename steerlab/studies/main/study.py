@@ -200,6 +200,7 @@ class Study:
             folder=self.folder / "cells",
             retry=True,
             new_tokens=self.settings.new_tokens,
+            template=self.settings.template,
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)
@@ -269,7 +270,7 @@ class Study:
             apart=apart,
             directions=main,
             neighbours=neighbours,
-            choice=report.choices[MAIN],
+            choices=report.choices,
             raced=self.settings.race,
         )
         write_figures(self.folder / "figures", figures, apart)
