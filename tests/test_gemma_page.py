@@ -60,6 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = synthetic_run.synthetic_summary()
     for row in summary["results"].values():
         row |= {"displacement": 0.3, "n": summary["n_outputs"]}
+        row |= {name: [0.2, 0.1, 0.3] for name in ("faithful", "chrfpp", "echo")}
     summary["tests"]["pairs"]["lda"]["diffmean"]["p_holm"] = 0.456
     write_json(made / "summary.json", summary)
     manifest = {"command": ["steerlab", "run"], "layers": [5], "model": {"dtype": "bfloat16"}}
