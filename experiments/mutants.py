@@ -10,6 +10,7 @@ first; `--tests` names others.
 import argparse
 import ast
 import copy
+import ctypes
 import difflib
 import importlib
 import os
@@ -27,11 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("estimate", "edits", "analysis", "scores")
 PAGE = Path("build/mutants.md")
 LEAST = 0.9  # of the mutants have to be killed
 OUTPUT = "output.txt"  # of pytest, in the copy of the tree
+PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
 WAITING = 10  # seconds by the clock for each that the processor may work for a mutant
 
 # (file below steerlab/, what stands there, what is put in its place): faults that once survived.
@@ -101,6 +105,7 @@ def main(words: Sequence[str] | None = None) -> int:
     results = []
     sound: dict[str, bool] = {}
     preload()
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         copied(tree)
@@ -277,7 +282,6 @@ def in_a_fork(tree: Path, tests: Sequence[str], timeout: int) -> int | None:
     if child == 0:
         code = 70
         try:
-            os.setsid()  # a group of its own, so that what it starts ends with it
             resource.setrlimit(resource.RLIMIT_CPU, (timeout, timeout + 5))
             os.chdir(tree)
             # The copy wins over an installed package, here and in what the tests start.
@@ -295,13 +299,30 @@ def in_a_fork(tree: Path, tests: Sequence[str], timeout: int) -> int | None:
     while not done and time.monotonic() < end:
         time.sleep(0.2)
         done, status = os.waitpid(child, os.WNOHANG)
-    with suppress(ProcessLookupError):  # what it started and did not end
-        os.killpg(child, signal.SIGKILL)
     if not done:
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+    end_children()
+    if not done:
         return None
     over = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
     return None if over else os.waitstatus_to_exitcode(status)
+
+
+def adopt_orphans() -> None:
+    """Have processes that outlive the test that started them, as a cluster's do, become children of
+    this one, which then can end them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """End what a test has started and not ended."""
+    left = psutil.Process().children(recursive=True)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left)
 
 
 def killed(results: Sequence[tuple[Mutant, str]]) -> float:

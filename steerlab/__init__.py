@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from steerlab import figures as figures
     from steerlab import scores as scores
     from steerlab.analysis import geometry as geometry
+    from steerlab.analysis.written import table
     from steerlab.api import effects as effects
     from steerlab.api import mass as mass
     from steerlab.api import stats as stats
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from steerlab.engine.collect_units import collect_units
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
+    from steerlab.engine.lens import lens
     from steerlab.engine.token_stream import stream
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from steerlab.estimate.lda_and_probe import lda, probe
     from steerlab.estimate.pca import pca
     from steerlab.estimate.units.selection import Selection
+    from steerlab.figures.printed import save
     from steerlab.models.loading import load
     from steerlab.models.model import Model
     from steerlab.sae.autoencoder import SAE
@@ -88,14 +91,17 @@ _HOME = {  # where each name lives, imported at its first use
     "fit": "sweeps.one_fit",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",
+    "lens": "engine.lens",
     "load": "models.loading",
     "pca": "estimate.pca",
     "probe": "estimate.lda_and_probe",
     "rotate": "edits.operators",
     "run": "studies.main.run",
+    "save": "figures.printed",
     "stack": "edits.edit",
     "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
+    "table": "analysis.written",
     "texts": "core.corpus",
 }
 _GROUPS = {  # and each group of names

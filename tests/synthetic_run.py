@@ -132,7 +132,7 @@ def synthetic_summary() -> dict[str, Any]:
             "lfs_second": around(0.87 if name in METHODS else 0.04, 0.02),
             "joint_second": around(0.9 * rate),
         }
-    results["random"]["variant"] = "own choice on dev"
+    results["random"]["variant"] = "its own setting, chosen on dev"
     results["shuffled"]["variant"] = "at DiffMean's cell"
     return {
         "format": 1,

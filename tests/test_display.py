@@ -47,8 +47,10 @@ class Whole(HTMLParser):
 
 def sae(**more: Any) -> SAE:
     random = torch.Generator().manual_seed(0)
-    weights = [torch.randn(*size, generator=random) for size in ((4, 9), (9,), (9, 4), (4,))]
-    return SAE(*weights, kind="topk", layer=2, site="resid_post", k=3, **more)
+    encoder, bias, decoder, centre = (
+        torch.randn(*size, generator=random) for size in ((4, 9), (9,), (9, 4), (4,))
+    )
+    return SAE(encoder, bias, decoder, centre, "topk", 2, "resid_post", k=3, **more)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_what_a_user_named_is_escaped() -> None:
 def test_pictures_of_odd_numbers(picture: Callable[[], str]) -> None:
     svg = picture()
     Whole(svg)
-    numbers = re.findall(r'(?:width|height|x|y|fill-opacity)="([^"]+)"', svg)
+    numbers = re.findall(r'\b(?:width|height|x|y|fill-opacity)="([^"]+)"', svg)
     assert all(float(number) >= 0 for number in numbers)
 
 

@@ -148,7 +148,9 @@ def test_what_is_trained_on_centred_activations_reads_plain_ones(
 ) -> None:
     stream = stream_of(model)
     recipe = training.Recipe(64 * 30, times=2, active=4)
-    made = training.train(model, stream, {f"layer_{n}": (kind, n) for n in LAYERS}, recipe)
+    made, cost = training.train(model, stream, {f"layer_{n}": (kind, n) for n in LAYERS}, recipe)
+    assert cost.tokens == recipe.tokens
+    assert 0 < cost.reading < cost.cpu_seconds
     h = next(stream_of(model, centred=False, seed=3))
     for name, sae in made.items():
         hook = sae.cfg.metadata.hook_name
@@ -172,17 +174,29 @@ def test_training_goes_on_from_its_last_checkpoint(model: Model, tmp_path: Path)
     recipe = training.Recipe(64 * 16, times=2, active=4)
     named = {"layer_2": ("batchtopk", 2)}
     stream = stream_of(model)
-    training.train(model, stream, named, recipe, checkpoints=tmp_path)
+    _, cost = training.train(model, stream, named, recipe, checkpoints=tmp_path)
     [last] = tmp_path.iterdir()  # the older ones are gone
     assert 0 < int(last.name) <= recipe.tokens
+    spent = json.loads((last / "cost.json").read_text("utf-8"))
+    assert spent["tokens"] == int(last.name)
     other = stream_of(model, seed=1)
     read: list[int] = []
     plain = other._mixed
     other._mixed = lambda: read.append(1) or plain()  # type: ignore[method-assign, func-returns-value]
-    training.train(model, other, named, recipe, checkpoints=tmp_path, resume=True)
+    _, more = training.train(model, other, named, recipe, checkpoints=tmp_path, resume=True)
+    assert more.tokens == recipe.tokens == cost.tokens
+    assert more.cpu_seconds > spent["cpu_seconds"]
     name = "blocks.2.hook_resid_post"
     assert torch.equal(other.centres[name], stream.centres[name])
     assert len(read) == 1  # what was left, and no new estimate of the scale
+    # With a recipe that asks for less, what is there is taken as it is.
+    [newest] = tmp_path.iterdir()
+    less = training.Recipe(64 * 12, times=2, active=4)
+    third = stream_of(model, seed=2)
+    third._mixed = lambda: pytest.fail("nothing is left to read")  # type: ignore[method-assign]
+    made, taken = training.train(model, third, named, less, checkpoints=tmp_path, resume=True)
+    assert taken.tokens == int(newest.name)
+    assert made["layer_2"].cfg.normalize_activations == "none"  # the scale is in the weights
 
 
 def test_a_centre_needs_an_autoencoder_that_subtracts_b_dec(tmp_path: Path) -> None:
@@ -265,7 +279,7 @@ def test_most_of_gemmas_stream_is_one_vector_which_is_subtracted(
         centre = stream.centres[name]
         assert centre.norm() > 0.8 * (h + centre).norm(dim=-1).mean()
     recipe = training.Recipe(64 * 4, times=2, active=32, half=True)
-    made = training.train(gemma, stream, {"layer_12": ("batchtopk", 12)}, recipe)
+    made, _ = training.train(gemma, stream, {"layer_12": ("batchtopk", 12)}, recipe)
     name = "blocks.12.hook_resid_post"
     training.save(made["layer_12"], tmp_path / "layer_12", centre=stream.centres[name])
     SAE.load(tmp_path / "layer_12").need(gemma)

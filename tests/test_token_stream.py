@@ -1,6 +1,7 @@
 """Tokens as they come: their texts are what `generate` says, and nothing stays on the model."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -199,6 +200,29 @@ def plain_short(plain: Any, model: Model, texts: Any) -> torch.Tensor:
         [token for row in encode(model.tokenizer, texts) for token in row if token < 300]
     )
     return torch.bincount(ids, minlength=300).double()[:300]
+
+
+def test_the_view_has_every_token_in_its_language_s_colour() -> None:
+    from test_display import Whole
+
+    votes = [{"en": 0.4, "ru": 0.1}, {"en": 0.1, "ru": 0.3}, {"en": 0.01, "ru": 0.01}]
+    made = [
+        Token(text, 1, 0.5, lang, vote, 0.25, index)
+        for index, (text, lang, vote) in enumerate(
+            zip(["a <b>", " да", "."], ["en", "ru", None], votes, strict=True)
+        )
+    ]
+    html = sl.figures.tokens(iter(made))
+    page = Whole(html)
+    assert page.tags == {"div", "span"}
+    assert "".join(page.words).startswith("a <b> да.")
+    assert [name for name in ("English", "Russian") if name in page.words] == ["English", "Russian"]
+    spans = re.findall(r'<span title="[^"]*"([^>]*)>', html)
+    colours = [re.findall(r"rgba\((\d+,\d+,\d+)", span) for span in spans]
+    assert [len(each) for each in colours] == [1, 1, 0]
+    assert colours[0] != colours[1]
+    assert html.count("0.25 gaps along the direction") == 3
+    assert html._repr_html_() == html
 
 
 # ----------------------------------------------------------------------------------- between tokens

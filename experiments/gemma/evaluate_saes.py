@@ -45,7 +45,7 @@ what is made from a model comes under the model's terms.
 * Trained on {trained["tokens"]:,} tokens of {trained["dtype"]} activations, {len(trained["langs"])} languages as often
   ({listed}); {sum(trained["lines"].values()):,} lines to draw from, 1 to 8 a document, a fifth of the documents with every
   line said twice. {minutes:.0f} CPU minutes in {trained["threads"]} thread{"s" if trained["threads"] > 1 else ""}
-  ({trained["reading_cpu_seconds"] / 60:.0f} of them reading), {trained["seconds"] / 60:.0f} minutes by the clock on a machine
+  ({trained["reading"] / 60:.0f} of them reading), {trained["seconds"] / 60:.0f} minutes by the clock on a machine
   with other work.
 * Text: {trained["source"]}. SHA-256 of the lines `{trained["digest"][:16]}`; none of the text is here.
 

@@ -15,7 +15,7 @@ multiply in bfloat16, which takes less than half of the time.
 import argparse
 import json
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -48,7 +48,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="by default a folder of the user's cache")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     options = parser.parse_args()
-    began, cpu = time.monotonic(), time.process_time()
     model = sl.load(options.model, dtype="auto")
     out = options.out or kept(model)
     corpus = sl.corpus()
@@ -59,24 +58,19 @@ def main() -> None:
     stream = Stream(model, documents, options.layers, centred=True)
     recipe = Recipe(options.tokens, half=model.dtype == torch.bfloat16)
     saes = {f"layer_{layer}": (options.kind, layer) for layer in options.layers}
-    made = train(
+    made, cost = train(
         model, stream, saes, recipe, checkpoints=out / "checkpoints", resume=options.resume
     )
     for name, sae in made.items():
         centre = stream.centres[sae.cfg.metadata.hook_name]
-        save(sae, out / name, centre=centre, training_tokens=options.tokens)
+        save(sae, out / name, centre=centre, training_tokens=cost.tokens)
     metadata = {
-        "tokens": options.tokens,
-        "seconds": time.monotonic() - began,
-        "cpu_seconds": time.process_time() - cpu,
-        "reading_cpu_seconds": stream.reading,
-        "resumed": options.resume,
+        **asdict(cost),
         "threads": torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "kind": options.kind,
         "active": recipe.active,
         "langs": langs,
-        "tokens_read": dict(documents.read),
         "lines": {lang: len(of_lang) for lang, of_lang in lines.training.items()},
         "digest": lines.digest,
         "source": options.source,

@@ -60,7 +60,8 @@ def main() -> None:
         tokens, out = options.tokens or TOKENS, PACKAGED / "saes"
     text = documents(options.work)
     stream = Stream(model, lambda: text.document(LENGTH)[0].tolist(), layers)
-    for name, sae in train(model, stream, saes, Recipe(tokens)).items():
+    made, _ = train(model, stream, saes, Recipe(tokens))
+    for name, sae in made.items():
         save(sae, out / name, training_tokens=tokens)
         print(out / name)
 

@@ -5,10 +5,11 @@ activations.
 it in step; `save` writes each as `SAE.load` reads it.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,38 @@ class Recipe:
     active: int = 32
     rate: float = 6e-4
     half: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took.
+
+    Args:
+        tokens: how many were trained on.
+        seconds: by the clock.
+        cpu_seconds: of the processor.
+        reading: of these, those that the model took.
+    """
+
+    tokens: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    reading: float = 0.0
+
+    @classmethod
+    def now(cls) -> "Cost":
+        return cls(seconds=time.monotonic(), cpu_seconds=time.process_time())
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return self._with(other, 1)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return self._with(other, -1)
+
+    def _with(self, other: "Cost", sign: int) -> "Cost":
+        return Cost(
+            **{key: value + sign * getattr(other, key) for key, value in asdict(self).items()}
+        )
 
 
 class Stream(Iterator[Batch]):
@@ -177,8 +210,9 @@ def train(
     *,
     checkpoints: Path | None = None,
     resume: bool = False,
-) -> dict[str, Any]:
-    """Autoencoders by name, each (kind, layer), trained in step on the same stream.
+) -> tuple[dict[str, Any], Cost]:
+    """Autoencoders by name, each (kind, layer), trained in step on the same stream; and what that
+    took.
 
     Args:
         model: whose activations the stream gives.
@@ -186,7 +220,8 @@ def train(
         saes: what to train.
         recipe: for how long and how fast.
         checkpoints: a folder that keeps the state after every eighth, the last one only.
-        resume: whether to go on from there.
+        resume: whether to go on from there; where it is as far as the recipe asks, what is there
+            is taken.
     """
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
@@ -210,10 +245,19 @@ def train(
     made = {name: untrained(kind, model, layer, recipe) for name, (kind, layer) in saes.items()}
     hooks = {name: hook_name(SITE, layer) for name, (_, layer) in saes.items()}
 
+    before, began = Cost(), Cost.now()
+
+    def so_far() -> Cost:
+        spent = before + Cost.now() - began
+        return replace(
+            spent, tokens=trainer.n_training_samples, reading=before.reading + stream.reading
+        )
+
     def newest(checkpoint_path: Path | None) -> None:
         assert checkpoint_path is not None
         # A mean that was subtracted from what they were trained on is part of their state.
         save_file(stream.centres, checkpoint_path / "centres.safetensors")
+        (checkpoint_path / "cost.json").write_text(json.dumps(asdict(so_far())), "utf-8")
         for older in checkpoint_path.parent.iterdir():
             if older.name != checkpoint_path.name:
                 shutil.rmtree(older)
@@ -221,10 +265,21 @@ def train(
     trainer = MultiSAETrainer(
         config, made, hooks, stream, save_checkpoint_fn=newest if checkpoints else None
     )
-    if resume and checkpoints and (there := sorted(checkpoints.glob("*/centres.safetensors"))):
+    if (
+        resume
+        and checkpoints
+        and (there := sorted(checkpoints.glob("*/centres.safetensors"), key=_tokens))
+    ):
         trainer.load_checkpoint(there[-1].parent)
         stream.centres = load_file(there[-1])
-    return trainer.fit()
+        if (there[-1].parent / "cost.json").exists():
+            before = Cost(**json.loads((there[-1].parent / "cost.json").read_text("utf-8")))
+    return trainer.fit(), so_far()
+
+
+def _tokens(file: Path) -> int:
+    """After how many tokens a file of a checkpoint was written."""
+    return int(file.parent.name)
 
 
 def save(sae: Any, folder: Path, *, centre: torch.Tensor | None = None, **metadata: Any) -> None:

@@ -15,7 +15,7 @@ from setups import SETUPS, Setup
 import steerlab as sl
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.firing import Firing
+from steerlab.core.firing import Firing, Gradients, Lift
 from steerlab.core.languages import families
 from steerlab.engine.language_mass import Lexicon, lexicon
 from steerlab.engine.prompts import prompt
@@ -50,6 +50,7 @@ class Bed:
     model: Model
     corpus: Corpus
     setup: Setup
+    without_lift: str = ""  # why there is no causal lift, where there is none
 
     @property
     def out(self) -> Path:
@@ -103,10 +104,14 @@ class Bed:
         needs -= {"gradients", "neurons"}
         texts = self.corpus.split("estimate")
         folder = str(kept(self.model)) if self.setup.saes else None
-        read = read_units(self.model, texts, needs, source=SOURCE, dictionaries=folder)
-        answered = texts.take(self.setup.answered)
-        answers = read_units(self.model, answered, {"gradients"}, source=SOURCE)
-        return replace(read, gradients=answers.gradients, neurons=self.neurons)
+        options: dict[str, Any] = {"source": SOURCE, "dictionaries": folder}
+        options["prompts"] = self.setup.lift_prompts
+        try:
+            read = read_units(self.model, texts, needs, **options)
+        except SteerlabError as error:  # where tokens do not tell the languages apart, say
+            self.without_lift = str(error)
+            read = read_units(self.model, texts, needs - {"lift", "pairs"}, **options)
+        return replace(read, gradients=self.gradients, neurons=self.neurons)
 
     @property
     def saes(self) -> Mapping[int, SAE]:
@@ -125,22 +130,34 @@ class Bed:
         return found.neurons
 
     @cached_property
+    def gradients(self) -> Gradients:
+        """What each neuron does for the answers; needs no SAEs."""
+        answered = self.corpus.split("estimate").take(self.setup.answered)
+        found = read_units(self.model, answered, {"gradients"}, source=SOURCE)
+        assert found.gradients is not None
+        return found.gradients
+
+    @cached_property
     def tried(self) -> dict[str, Selection | str]:
         """Each method's units, by the name of its directions, or why it finds none."""
         latents, neurons, read = self.latents, self.neurons, self.readings
-        random, gradients, lift = read.random, read.gradients, read.lift
+        random, lift = read.random, read.lift
         assert random is not None
-        assert gradients is not None
-        assert lift is not None
+
+        def need_lift() -> Lift:
+            if lift is None:
+                raise SteerlabError(self.without_lift)
+            return lift
+
         makers: dict[str, Callable[[], Selection]] = {
             "langfir": lambda: langfir(latents, random),
             "langfir shuffled": lambda: langfir(latents, random, read.shuffled),
             "monolinguality": lambda: monolinguality(latents),
             "sae lape": lambda: sae_lape(latents),
-            "foxp2": lambda: foxp2_features(latents, lift),
+            "foxp2": lambda: foxp2_features(latents, need_lift()),
             "lape": lambda: lape(neurons),
             "nju": lambda: nju(neurons).selection("both"),
-            "culnig": lambda: culnig(gradients),
+            "culnig": lambda: culnig(self.gradients),
         }
         found: dict[str, Selection | str] = {}
         for name, make in makers.items():

@@ -23,9 +23,6 @@ def features(bed: Bed) -> str:
     drawn = figures.threshold_counts(counts)
     figures.write(drawn, bed.out / "langfir_counts", data=counts)
     at = counts[(counts["consistency"] == 0.95) & (counts["noise"] == 0.05)]
-    bed.note(
-        **{"langfir median": float(at["count"].median()), "langfir most": int(at["count"].max())}
-    )
     table = at.groupby("layer")["count"].agg(["median", "min", "max"]).reset_index()
     table["without any"] = (
         at.groupby("layer")["count"].apply(lambda part: int((part == 0).sum())).to_numpy()
@@ -122,6 +119,10 @@ def listed(bed: Bed) -> str:
                 "distinct by layer": " ".join(f"{int(count)}" for count in share.tolist()),
             }
         )
+    assert bed.readings.random is not None
+    counts = langfir_counts(bed.latents, bed.readings.random, consistency=[0.95], noise=[0.05])
+    each = counts["count"]
+    bed.note(**{"langfir median": float(each.median()), "langfir most": int(each.max())})
     found = bed.selections.get("langfir")
     shared = (
         []
@@ -139,4 +140,13 @@ def listed(bed: Bed) -> str:
     refused = common + "".join(
         f"- None of {name}: {reason}\n" for name, reason in bed.refused.items()
     )
-    return f"{markdown(pd.DataFrame(rows))}\n\n{refused}"
+    trained = sorted(
+        {sae.about.get("metadata", {}).get("training_tokens") or 0 for sae in bed.saes.values()}
+    )
+    of_saes = (
+        f"- The SAEs are of layers {', '.join(map(str, bed.saes))}, trained on "
+        f"{' and '.join(f'{tokens:,}' for tokens in trained)} tokens. LangFIR finds "
+        f"{each.median():g} features in the median of languages and layers, {each.max()} at "
+        "most.\n"
+    )
+    return f"{markdown(pd.DataFrame(rows))}\n\n{of_saes}{refused}"

@@ -52,6 +52,7 @@ class Setup:
         dev_lines: the sentences that settings are chosen on.
         test_lines: the sentences that are reported on.
         seeds: of each random control.
+        lift_prompts: the sentences that the causal lift is measured on.
         answered: the sentences whose answers CULNIG's gradients are of; None for all.
         selective: the languages of the selectivity matrix; None for all.
         selective_dev_lines: the sentences that its layer is chosen on.
@@ -78,6 +79,7 @@ class Setup:
     dev_lines: int = 16
     test_lines: int = 48
     seeds: int = 5
+    lift_prompts: int = 16
     answered: int | None = None
     selective: tuple[str, ...] | None = None
     selective_dev_lines: int = 5
@@ -144,8 +146,9 @@ sentences, rows in italics are controls. Written by `python experiments/units/pa
         dev_lines=6,
         test_lines=16,
         seeds=3,
-        answered=24,
-        selective=("en", "de", "es", "fr", "ru", "hi", "ja", "tr"),
+        lift_prompts=8,
+        answered=16,
+        selective=("en", "de", "es", "ru", "hi", "ja"),
         selective_dev_lines=2,
         selective_lines=8,
     ),

@@ -240,7 +240,11 @@ def notes(
         f"{tests['comparisons']} comparisons "
         "(each method against DiffMean, the controls, unsteered and the prompts); "
         f"{tests['sentences']} sentences show "
-        f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
+        + (
+            f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five."
+            if seen
+            else "no difference four times in five."
+        ),
         "The dose is what is moved in the residual stream, over its length, all layers added: of "
         "neurons that is what they write through the output projection.",
         "A target for which a method has no unit at its setting counts as it is then: unsteered. "

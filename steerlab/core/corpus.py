@@ -213,6 +213,11 @@ def need_texts(texts: Any, what: str) -> list[str]:
     return listed
 
 
+def as_texts(texts: Any, what: str) -> list[str]:
+    """The texts of a list, or the one text that was given alone; raises as `need_texts` does."""
+    return [texts] if isinstance(texts, str) else need_texts(texts, what)
+
+
 def as_corpus(texts: "Corpus | str | os.PathLike[str] | None") -> Corpus:
     """A corpus, or the one in a folder; None for the sentences in the package."""
     if isinstance(texts, Corpus):

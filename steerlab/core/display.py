@@ -134,6 +134,8 @@ def bars(values: Mapping[str, float]) -> str:
     top = max((abs(value) for value in finite.values()), default=0.0) or 1.0
     step, tall = max(4.0, min(26.0, 520 / max(1, len(finite)))), 46
     marks = []
+    # As many names as have room.
+    every = max(1, math.ceil((4 + 6.5 * max(map(len, finite), default=1)) / step))
     for number, (name, value) in enumerate(finite.items()):
         left, height = number * step, max(0.0, value) / top * tall
         marks.append(
@@ -141,7 +143,7 @@ def bars(values: Mapping[str, float]) -> str:
             f'height="{height:.1f}" fill="{_TONE}"><title>{escape(name)}: {shown(value)}</title>'
             "</rect>"
         )
-        if step >= 18:
+        if not number % every:
             marks.append(_text(left + step / 2, tall + 12, name, "middle"))
     return _svg(step * len(finite), tall + 16, marks)
 
@@ -187,3 +189,22 @@ def _svg(width: float, height: float, marks: Iterable[str]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size} '
         f'style="max-width:100%;height:auto">{"".join(marks)}</svg>'
     )
+
+
+class Page(str):
+    """A whole page of HTML: a string that a notebook shows in a frame of its own, so that neither
+    the page's style reaches the notebook nor the notebook's the page."""
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape(self)}" sandbox '
+            'style="width:100%;height:36em;border:1px solid currentColor;border-radius:4px">'
+            "</iframe>"
+        )
+
+
+class Html(str):
+    """A piece of HTML, a string that a notebook shows as what it says."""
+
+    def _repr_html_(self) -> str:
+        return str(self)

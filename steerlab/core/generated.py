@@ -44,7 +44,7 @@ class Output(str):
         text: the continuation.
         prompt: what it continues.
         dose: how far the edit moved the residual stream, over its length (`EditStats`); 0 without
-            an edit.
+            an edit, and NaN where one was on already, by `edit.on`, which counts it itself.
     """
 
     prompt: str

@@ -34,8 +34,9 @@ def around(tokenizer: Any) -> frozenset[int]:
     text."""
     plain = set(tokenizer("a", add_special_tokens=False).input_ids)
     named = ("bos", "eos", "cls", "sep", "pad")
-    found = {getattr(tokenizer, f"{name}_token_id", None) for name in named} - {None}
-    return frozenset(found | (set(tokenizer("a").input_ids) - plain))
+    found = [getattr(tokenizer, f"{name}_token_id", None) for name in named]
+    added = set(tokenizer("a").input_ids) - plain
+    return frozenset(added | {token for token in found if token is not None})
 
 
 def specials(tokenizer: Any) -> tuple[int, ...]:

@@ -111,14 +111,15 @@ class EditStats:
         """Forget what came after a mark: a batch that failed did nothing."""
         self.passes, self.prefill, self.decode, self._sums = mark
 
-    def need_touched(self, positions: Iterable[str]) -> None:
-        """Raise where an edit of these kinds of positions was there and touched none."""
+    def need_touched(self, positions: Iterable[str], gates: Iterable[str] = ()) -> None:
+        """Raise where an edit of these kinds of positions, behind these gates, touched none."""
         touched = any((*self.prefill.values(), *self.decode.values()))
-        kinds = sorted(set(positions))
+        kinds, gates = sorted(set(positions)), list(gates)
         if kinds and self.passes and not touched:
+            behind = f"; gates: {', '.join(sorted(set(gates)))}" if gates else ""
             raise SteerlabError(
-                f"the edit touched no position (positions: {', '.join(kinds)}); the outputs are "
-                "unsteered"
+                f"the edit touched no position (positions: {', '.join(kinds)}{behind}); the "
+                "outputs are unsteered"
             )
 
     def doses(self, rows: int) -> Float[Tensor, " row"]:

@@ -72,8 +72,8 @@ def collect(
     """
     model = load(model)
     corpus = as_corpus(corpus)
-    if batch < 1:
-        raise SteerlabError(f"a batch of {batch} texts is none; give 1 or more")
+    if not isinstance(batch, int) or batch < 1:
+        raise SteerlabError(f"a batch of {batch!r} texts is none; give 1 or more")
     chosen = chosen_layers(model, layers)
     width = model.width_of(site)
     parts = _parts(also, corpus, len(chosen), width, source)

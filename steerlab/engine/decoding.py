@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
 from steerlab.engine.forward import Rows, rows_on
+from steerlab.engine.inputs import need_count
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
@@ -83,9 +86,13 @@ def generate(
         edit: the edit of all rows, or a stack with one edit for each prompt.
         batch: the most rows that run together; by default as many as speed and memory advise.
     """
+    model = load(model)
+    given = as_texts(prompts, "what reads texts")
+    # Of an edit that is on already nothing is counted here.
+    counted = not model.attachments
     decoded = decode(
         model,
-        [prompts] if isinstance(prompts, str) else prompts,
+        given,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -93,8 +100,8 @@ def generate(
         edit=edit,
         batch=batch,
     )
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
-    outputs = Outputs(map(Output, decoded.texts, given, decoded.dose))
+    doses = decoded.dose if counted else [math.nan] * len(given)
+    outputs = Outputs(map(Output, decoded.texts, given, doses))
     return outputs[0] if isinstance(prompts, str) else outputs
 
 
@@ -128,6 +135,12 @@ def decode(
     """
     model = load(model)
     need_settings(max_new_tokens, temperature)
+    one = not isinstance(seed, Sequence) or isinstance(seed, str)
+    for number in (seed,) if one else seed:
+        if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
+            raise SteerlabError(f"a seed is {number!r}; give a whole number of at most 64 bits")
+    if batch is not None and not isinstance(batch, int):
+        raise SteerlabError(f"batch is {batch!r}; give a number of rows, or None")
     ids = encode(model.tokenizer, prompts)
     if not isinstance(seed, int) and len(seed) != len(ids):
         raise SteerlabError(
@@ -237,12 +250,12 @@ class _Decoding:
         return choose(logits, self.temperature, chances)
 
 
-def need_settings(max_new_tokens: int, temperature: float) -> None:
+def need_settings(max_new_tokens: Any, temperature: Any) -> None:
     """Raise `SteerlabError` for settings with which nothing can be generated."""
-    if not 0 <= temperature < math.inf:  # so that NaN is refused too
-        raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
-    if max_new_tokens < 1:
-        raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
+    # So that NaN is refused too.
+    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        raise SteerlabError(f"temperature is {temperature!r}; give 0 (greedy) or more")
+    need_count("max_new_tokens", max_new_tokens)
 
 
 def choose(

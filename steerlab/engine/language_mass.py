@@ -16,7 +16,7 @@ from torch import Tensor
 
 import steerlab.engine.batching as batches
 from steerlab.analysis.intervals import by_sentence, named
-from steerlab.core.corpus import Corpus
+from steerlab.core.corpus import Corpus, as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, stack
 from steerlab.engine.forward import Rows, rows_on
@@ -53,7 +53,7 @@ class Masses:
 @torch.inference_mode()
 def language_masses(
     model: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     edits: Sequence[Edit],
     words: Lexicon,
     *,
@@ -68,7 +68,7 @@ def language_masses(
 
     Args:
         model: what `load` takes.
-        texts: the texts to read.
+        texts: the texts to read, or one text.
         edits: the edits, each of which is on for all texts.
         words: which tokens are each language's own.
         positions: `last`: after the last token of each text, which then is a prompt (FOXP2's first
@@ -79,7 +79,7 @@ def language_masses(
     if positions not in ("last", "all"):
         raise SteerlabError(f"masses are read at positions 'last' or 'all', not at {positions!r}")
     words.need_fits(model)
-    ids = encode(model.tokenizer, texts)
+    ids = encode(model.tokenizer, as_texts(texts, "language_masses"))
     steered = [Edit(()), *edits]  # edit 0 of each text is none: what the others are compared with
     tokens = [row for row in ids for _ in steered]  # row = text · number of edits + edit
     carries = list(range(len(steered))) * len(ids)
@@ -183,7 +183,7 @@ def gold_masses(
 
 def mass_shift(
     model: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     edits: Mapping[str, Edit],
     words: Lexicon,
     *,
@@ -198,13 +198,14 @@ def mass_shift(
 
     Args:
         model: what `load` takes.
-        texts: the texts to read.
+        texts: the texts to read, or one text.
         edits: the edits by name.
         words: which tokens are each language's own.
         sentences: the number of each text, by which `mass_summary` resamples; by default its index.
         positions: `last` or `all`, as for `language_masses`.
         batch: the most rows that run together; by default as many as memory advises.
     """
+    texts = as_texts(texts, "mass_shift")
     numbers = range(len(texts)) if sentences is None else sentences
     if len(numbers) != len(texts):
         raise SteerlabError(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlab.core.directions import Direction, Directions
+from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Token
 from steerlab.edits import Edit, EditStats
@@ -221,8 +221,8 @@ class _Walk:
 
     def need_touched(self) -> None:
         """Raise where the edit has changed no position."""
-        parts = () if self.edit is None else self.edit.parts
-        self.touched.need_touched(part.positions for part in parts)
+        if self.edit is not None:
+            self.touched.need_touched(*self.edit.where)
 
     @contextmanager
     def _on(self) -> Iterator[None]:
@@ -248,8 +248,8 @@ class _Watched:
         self.last = float((here - self.start) @ self.unit)
 
 
-def _watched(model: Model, direction: Direction) -> list[_Watched]:
-    if isinstance(direction, Directions) or not isinstance(direction, Direction):
+def _watched(model: Model, direction: Any) -> list[_Watched]:
+    if not isinstance(direction, Direction):
         raise SteerlabError(
             f"one direction is needed, not {type(direction).__name__}; give "
             "directions.between('en', 'es').at(5)"

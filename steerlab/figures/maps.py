@@ -148,13 +148,25 @@ def _traces(
     return traces
 
 
-def _sides(points: np.ndarray, reach: float) -> list[str]:
+def place_codes(figure: go.Figure, size: float) -> None:
+    """Put the codes of a map where they hide least on a map so many pixels wide, in place; nothing
+    on another figure."""
+    traces = [trace for trace in figure.data if trace.type == "scatter" and trace.textposition]
+    if not traces or figure.layout.yaxis.scaleanchor != "x" or figure.layout.xaxis.range is None:
+        return
+    points = [np.stack([trace.x, trace.y], -1).astype(float) for trace in traces]
+    sides = _sides(np.concatenate(points), float(figure.layout.xaxis.range[1]), size / 2)
+    for trace, own in zip(traces, points, strict=True):
+        trace.textposition, sides = sides[: len(own)], sides[len(own) :]
+
+
+def _sides(points: np.ndarray, reach: float, half: float = _HALF_MAP) -> list[str]:
     """On which side of its point each code is written: where it hides least.
 
     Points are taken one by one, crowded ones first, since these have the fewest free sides. All is
-    computed in pixels of a map 480 wide. A box is [x y width height], x and y its middle.
+    computed in pixels of a map of twice `half`. A box is [x y width height], x and y its middle.
     """
-    pixels = points * _HALF_MAP / reach
+    pixels = points * half / reach
     distances = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
     crowd = (distances < 30).sum(1)
     marks = np.column_stack([pixels, np.full_like(pixels, _MARK)])

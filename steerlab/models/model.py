@@ -236,6 +236,11 @@ class Model(Shown, ABC):
                     f"an edit is on {self.name} already, and {what} takes the model as it is; "
                     "leave the edit's `with` first"
                 )
+        if torch.is_autocast_enabled(self.device.type):
+            raise SteerlabError(
+                f"torch.autocast is on, under which {self.name} computes in another precision than "
+                f"it says, and {what} takes the model as it is; load it with dtype= instead"
+            )
         if hooked:
             raise SteerlabError(
                 f"{self.name} has a forward hook on {hooked[0] or 'the whole of it'}, which may "
@@ -336,6 +341,11 @@ class Model(Shown, ABC):
         branch: Branch | None,
         positions: Positions | None,
     ) -> Iterator[Tensor]:
+        if self.hf.training:
+            raise SteerlabError(
+                f"{self.name} is in training mode, in which dropout changes its numbers at random; "
+                "call model.hf.eval() first"
+            )
         if self.attachments or branch:
             if positions is None or branch:
                 # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.

@@ -98,12 +98,28 @@ def pretrained(files: Files, dtype: Any, tokenizer: Any = None) -> tuple[Any, An
             "config.json says "
             f"({first_line_of(error)}); fetch the model again"
         ) from error
+    except MemoryError:
+        raise
+    # What transformers raises for a key that is missing, or of another type, has no class in
+    # common.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise SteerlabError(
+            f"could not load {files.source!r}: its configuration or its tokenizer is damaged, or "
+            f"of another version of transformers ({type(error).__name__}: {reason}); fetch its "
+            "files again"
+        ) from error
     # What stands on an encoder is not read.
     missing = [key for key in loading_info["missing_keys"] if "pooler" not in key.split(".")]
     if missing:
         # transformers would leave them random and go on.
         raise SteerlabError(
             f"{files.source!r} has no weights for {min(missing)}; fetch the model again"
+        )
+    if empty := [key for key, value in hf.named_parameters() if not value.numel()]:
+        raise SteerlabError(
+            f"the weights of {files.source!r} hold nothing in {empty[0]}, as config.json gives a "
+            "size of 0; fetch the model again"
         )
     return hf, usable(tokenizer)
 

@@ -269,6 +269,7 @@ def read_units(
     source: str,
     form: str = "line",
     dictionaries: Dictionaries = None,
+    prompts: int = PROMPTS,
     progress: bool | None = None,
 ) -> Readings:
     """Read everything that unit methods need of a model, each once.
@@ -283,6 +284,7 @@ def read_units(
         source: the language that directions lead from.
         form: the form of prompt.
         dictionaries: the model's SAEs by layer, or their folder; by default the package's.
+        prompts: on how many sentences the causal lift is measured.
         progress: show how far the reading is; by default in a terminal and in a notebook.
     """
     texts[source]  # raises where the corpus has no such language
@@ -304,11 +306,11 @@ def read_units(
     pairs = None
     if latents is not None and needs & {"lift", "pairs"}:
         # The words of a language are learnt on other sentences than the lift is measured on.
-        words = lexicon(model, texts.drop(PROMPTS))
+        words = lexicon(model, texts.drop(prompts))
         some = candidates(latents, source=source, pool=LIFTED)
         lift = causal_lift(
             model,
-            texts.take(PROMPTS),
+            texts.take(prompts),
             coders,
             some,
             words,

@@ -35,9 +35,10 @@ from steerlab.sweeps.settings import (
     Source,
     Strengths,
     Targets,
+    Template,
     Word,
+    need_chat,
     need_judge,
-    need_once,
     need_two_languages,
     split,
     split_names,
@@ -90,6 +91,7 @@ class Grid(Checked):
     )
     limit: Limit = None
     prompt: Prompt = "line"
+    template: Template = None
     saes: Word | None = Field(
         default=None,
         description="a folder of the model's SAEs, for methods that choose their features "
@@ -171,12 +173,12 @@ class Grid(Checked):
         own: Own = info.context or Own()
         need_two_languages(self.source, self.targets)
         need_judge(self.judge, self.judge_model)
+        need_chat(self.template, self.prompt)
         if not self.operators:
             raise SteerlabError(f"operators: {EMPTY}")
         for name, strengths in self.operators.items():
             if not strengths:
                 raise SteerlabError(f"operators.{name}: {EMPTY}")
-            need_once(strengths, f"operators.{name}: ")
         for name in self.operators:
             # An operator that no estimator here can feed would run no cell at all.
             if not any(suits(name, estimator, own) for estimator in self.estimators):

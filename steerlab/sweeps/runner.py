@@ -78,6 +78,7 @@ class Runner:
         workers: who runs the batches; by default this process.
         retry: run cells again that failed before.
         operators: records of a user's own operators, by the names that cells call them.
+        template: options of the chat template (`engine.prompts.prompt`).
     """
 
     model: Model
@@ -96,6 +97,7 @@ class Runner:
     workers: Workers = run_locally
     retry: bool = False
     operators: Mapping[str, Operator] = field(default_factory=dict)
+    template: Mapping[str, Any] | None = None
     _inputs: Inputs = field(init=False, repr=False, compare=False)
     _hashed: dict[tuple[tuple[str, ...], str], list[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -113,7 +115,8 @@ class Runner:
         object.__setattr__(self, "directions", dict(self.directions))
         object.__setattr__(self, "operators", dict(self.operators))
         object.__setattr__(self, "limits", dict(self.limits))
-        object.__setattr__(self, "_inputs", Inputs(self.model, self.corpus, dict(self.limits)))
+        inputs = Inputs(self.model, self.corpus, dict(self.limits), self.template)
+        object.__setattr__(self, "_inputs", inputs)
 
     # --------------------------------------------------------------------- what decides the numbers
 

@@ -7,7 +7,8 @@ heavy is imported before a value is checked, since `--help` reads this module.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -66,6 +67,32 @@ def _all(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip() == "all" else value
 
 
+def _options(value: Any) -> Any:
+    """Options and their values, from words such as enable_thinking=true,effort=low."""
+    if not isinstance(value, str):
+        return value
+    options: dict[str, Any] = {}
+    for word in split_names(value):
+        name, equals, text = word.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{word!r} is no option; write its name and value as in a=true,b=low")
+        if name.strip() in options:
+            raise ValueError(f"{name.strip()} stands twice; name each once")
+        options[name.strip()] = _literal(text.strip())
+    return options
+
+
+def _literal(text: str) -> bool | int | float | str | None:
+    """A value by how YAML writes it."""
+    words: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def _path(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -96,6 +123,17 @@ def need_two_languages(source: str, targets: Iterable[str] | None) -> None:
         )
 
 
+def need_chat(template: Mapping[str, Any] | None, form: str) -> None:
+    """Raise where there are options of a chat template, and the form is without one."""
+    from steerlab.engine.prompts import read_form
+
+    if template and (form == AUTO or read_form(form)[0] != "chat"):
+        raise SteerlabError(
+            f"template: the prompt form {form!r} has no chat template; give prompt=chat, or leave "
+            "the options out"
+        )
+
+
 def need_name(keys: Iterable[str]) -> None:
     """Raise where keys decide how a model is loaded, and the model is loaded already."""
     if decided := [key for key in ("revision", "dtype", "device") if key in keys]:
@@ -120,14 +158,6 @@ def need_judge(judge: str | None, judge_model: str | None) -> None:
 def _need_some(items: Any) -> None:
     if items is not None and len(items) == 0:
         raise SteerlabError(EMPTY)
-
-
-def need_once(items: Any, where: str = "") -> None:
-    """Raise where something stands twice, whose rows would be there twice; `where` begins what the
-    error says."""
-    for number, item in enumerate(items or ()):
-        if item in items[:number]:
-            raise SteerlabError(f"{where}{item} stands twice; name each once")
 
 
 def _need_languages(codes: str | Iterable[str] | None) -> None:
@@ -168,17 +198,16 @@ Word = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 Natural = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 SOME = check(_need_some)
-ONCE = check(need_once)
 SPLIT = BeforeValidator(split)
 NAMES = BeforeValidator(split_names)
 ALL = BeforeValidator(_all)
 CODES = BeforeValidator(_codes)
 LANGUAGES = check(_need_languages)
 
-Codes = Annotated[tuple[str, ...] | None, SOME, LANGUAGES, ONCE, SPLIT, CODES, ALL]
-Numbers = Annotated[tuple[Number, ...] | None, SOME, ONCE, SPLIT]
+Codes = Annotated[tuple[str, ...] | None, SOME, LANGUAGES, SPLIT, CODES, ALL]
+Numbers = Annotated[tuple[Number, ...] | None, SOME, SPLIT]
 Pair = Annotated[tuple[str, str], LANGUAGES, BeforeValidator(_pair)]
-Pairs = Annotated[tuple[Pair, ...] | None, SOME, ONCE, SPLIT]
+Pairs = Annotated[tuple[Pair, ...] | None, SOME, SPLIT]
 Lines = Annotated[Natural | None, ALL]
 
 # --------------------------------------------------------------------------------------- the fields
@@ -224,14 +253,11 @@ _ESTIMATORS = Field(
     description="ways to find a direction, such as diffmean,lda or lda against source; a wrong one "
     "lists all"
 )
-Estimators = Annotated[tuple[Word, ...], SOME, ONCE, check(_need_estimators), NAMES, _ESTIMATORS]
-EstimatorNames = Annotated[
-    tuple[Word, ...], SOME, ONCE, NAMES, _ESTIMATORS
-]  # that a grid checks itself
+Estimators = Annotated[tuple[Word, ...], SOME, check(_need_estimators), NAMES, _ESTIMATORS]
+EstimatorNames = Annotated[tuple[Word, ...], SOME, NAMES, _ESTIMATORS]  # that a grid checks itself
 Layers = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...] | None,
     SOME,
-    ONCE,
     SPLIT,
     ALL,
     Field(description="layers to steer at, such as 1,3,5 (default: all)"),
@@ -250,6 +276,14 @@ Prompt = Annotated[
     Field(
         description="the prompt form, such as line, chat, line+english, chat+de, or echo:5 and "
         "fewshot:3, which put examples of the corpus first"
+    ),
+]
+Template = Annotated[
+    dict[str, bool | int | float | str | None] | None,
+    BeforeValidator(_options),
+    Field(
+        description="options of the chat template, such as enable_thinking=true or "
+        "reasoning_effort=low (default: enable_thinking=false); what it thinks is never judged"
     ),
 ]
 PromptOrAuto = Annotated[str, check(_need_form_or_auto), AfterValidator(_numbered)]

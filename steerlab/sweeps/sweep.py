@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.corpus import Corpus, as_corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_folder, read_json, write_json
@@ -272,8 +272,9 @@ def _read(grid: Grid, texts: Corpus | None) -> Corpus:
     """The grid's corpus, or the one that is given, with the grid's languages."""
     if texts is None:
         texts = corpus(grid.corpus, grid.langs)
-    elif grid.langs is not None:
-        texts = texts.select(grid.langs)
+    else:
+        texts = as_corpus(texts)  # raises for what is none
+        texts = texts if grid.langs is None else texts.select(grid.langs)
     for lang in (grid.source, *(grid.targets or ())):
         texts[lang]  # raises where the corpus has no such language
     return texts
@@ -306,6 +307,7 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
         temperature=grid.temperature,
         seed=grid.seed,
         operators=grid.own.operators,
+        template=grid.template,
     )
 
 

@@ -41,23 +41,24 @@ PATIENCE = 10.0  # seconds that a request may take to arrive
 CONNECTIONS = 100
 
 
-def application(session: Session, page: dict[str, Any], guard: Callable[..., Any]) -> Starlette:
+def application(worker: Worker, page: dict[str, Any], guard: Callable[..., Any]) -> Starlette:
     """The three routes of the explorer.
 
     Args:
-        session: what settings are run by.
+        worker: runs settings.
         page: what the page's controls offer, as `controls` gives it.
         guard: wraps the application and refuses requests that are not for it.
     """
-    worker = Worker(session)
+    session = worker.session
     folder = files(__package__) / "templates"
     assets = {
         "explore.css": "text/css; charset=utf-8",
         "explore.js": "text/javascript; charset=utf-8",
     }
-    shared = files("steerlab.studies.html") / "templates" / "page.css"
+    shared = files("steerlab.studies.html") / "templates"
+    styles = [(shared / name).read_text("utf-8") for name in ("page.css", "dark.css")]
     texts = {name: (folder / name).read_text("utf-8") for name in assets}
-    texts["explore.css"] = shared.read_text("utf-8") + texts["explore.css"]
+    texts["explore.css"] = "\n".join([*styles, texts["explore.css"]])
     html = rendered(page)
 
     async def show(request: Request) -> Response:
@@ -203,8 +204,9 @@ class Server:
         def guard(app: Any) -> Guard:
             return Guard(app, host=host, port=self.port, framed=framed)
 
+        self._worker = Worker(session)
         config = uvicorn.Config(
-            application(session, page, guard),
+            application(self._worker, page, guard),
             log_level="warning",
             access_log=False,
             limit_concurrency=CONNECTIONS,
@@ -224,7 +226,8 @@ class Server:
         thread.start()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving; what is being said stops at its next token."""
+        self._worker.close()
         self._server.should_exit = True
 
 

@@ -53,6 +53,7 @@ class Worker:
         self.most = most
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._waiting = 0
+        self._closed = threading.Event()
         self._count = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="steerlab explorer", daemon=True)
         self._thread.start()
@@ -68,8 +69,12 @@ class Worker:
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Let the thread end after the job that it is at."""
+        """Let the thread end: what it is at stops at the next token, what waits is not begun."""
+        self._closed.set()
         self._jobs.put(None)
+
+    def _stops(self, job: Job) -> bool:
+        return job.stopped.is_set() or self._closed.is_set()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -81,11 +86,11 @@ class Worker:
 
     def _run(self, job: Job) -> None:
         try:
-            if not job.stopped.is_set():
+            if not self._stops(job):
                 events = self.session.run(job.setting)
                 try:
                     for event in events:
-                        if job.stopped.is_set():
+                        if self._stops(job):
                             break
                         job.put(event)
                 finally:

@@ -200,6 +200,7 @@ class Study:
             folder=self.folder / "cells",
             retry=True,
             new_tokens=self.settings.new_tokens,
+            template=self.settings.template,
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)

@@ -91,6 +91,7 @@ function changed() {
   for (const id of NUMBERS) setting[id] = at(id).valueAsNumber;
   setting.text = at("text").value;
   showMap();
+  document.body.dataset.state = "waiting";
   clearTimeout(timer);
   timer = setTimeout(run, PAUSE);
 }
@@ -161,7 +162,7 @@ async function run() {
       if (mine.signal.aborted) return;
       take(event, begun, asked);
     }
-    document.body.dataset.state = "done";
+    if (document.body.dataset.state === "running") document.body.dataset.state = "done";
   } catch (error) {
     if (mine.signal.aborted) return; // another request took its place
     const lost = error instanceof TypeError;
