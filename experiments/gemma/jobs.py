@@ -84,7 +84,7 @@ def main() -> None:
         words = [word for word in sys.argv[1:] if not Path(word).is_absolute()]
         costs = Costs("python experiments/gemma/jobs.py " + " ".join(words))
         keep(given.job, JOBS[given.job](given), costs)
-    gemma_page.main()
+    gemma_page.main(draw=given.job == "page")  # a browser takes long to start
 
 
 if __name__ == "__main__":
