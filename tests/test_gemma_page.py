@@ -63,7 +63,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row |= {name: [0.2, 0.1, 0.3] for name in ("faithful", "chrfpp", "echo")}
     summary["tests"]["pairs"]["lda"]["diffmean"]["p_holm"] = 0.456
     write_json(made / "summary.json", summary)
-    manifest = {"command": ["steerlab", "run"], "layers": [5], "model": {"dtype": "bfloat16"}}
+    manifest: dict[str, Any] = {
+        "command": ["steerlab", "run"],
+        "layers": [5],
+        "model": {"dtype": "bfloat16"},
+    }
     manifest["model"]["gguf"] = "a" * 64
     write_json(made / "manifest.json", manifest)
     rows = synthetic_run.synthetic_rows().assign(
@@ -193,7 +197,7 @@ def test_texts_stay_in_their_cell() -> None:
 
 
 def test_records_are_rounded_and_timed(tmp_path: Path) -> None:
-    found: dict[str, Any] = {"a": [1 / 3, {"b": 2e-7 / 3}], "c": True, 4: "d"}
+    found: dict[Any, Any] = {"a": [1 / 3, {"b": 2e-7 / 3}], "c": True, 4: "d"}
     file = gemma_bed.keep("job", found, gemma_bed.Costs("a command"), folder=tmp_path)
     record = gemma_page.read(tmp_path)["job"]
     assert file.parent == tmp_path

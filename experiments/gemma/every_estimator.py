@@ -125,8 +125,8 @@ def shifts(fit: Directions, source: str) -> torch.Tensor:
 def cosine(name: str, fits: dict[str, Directions], layer: int, source: str) -> float:
     """The mean over targets of the cosine to DiffMean's directions at a layer."""
     estimator = name.removesuffix("_rotate")
-    sides = [shifts(fits[each].at(layer), source) for each in (estimator, MAIN)]
-    return float(torch.nn.functional.cosine_similarity(*sides, dim=-1).mean())
+    a, b = (shifts(fits[each].at(layer), source) for each in (estimator, MAIN))
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=-1).mean())
 
 
 def design(fits: dict[str, Directions], bed: Bed) -> Design:

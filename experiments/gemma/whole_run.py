@@ -86,11 +86,11 @@ def command_of(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def samples(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def samples(rows: pd.DataFrame) -> dict[str, Any]:
     """Joint outputs and others, drawn by a fixed seed of all that the main method was reported
     on."""
     columns = ["target", "question", "output", "reference", "language", "chrfpp", "faithful"]
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for name, part in (("joint", rows[rows["joint"]]), ("not joint", rows[~rows["joint"]])):
         part = part.sort_values(["target", "sentence"])
         some = part.sample(min(SAMPLES, len(part)), random_state=SEED)
