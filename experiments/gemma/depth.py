@@ -3,10 +3,11 @@
 Each layer's strength is chosen on dev; every layer is then reported on test, at its own strength.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from gemma_bed import FORM, Bed, bits, pairs, scores, settings
+from gemma_bed import DEV_LINES, FORM, Bed, bits, pairs, scores, settings
 
 from steerlab.analysis.choices import at, choose, ranking
 from steerlab.analysis.results import difference
@@ -14,21 +15,27 @@ from steerlab.studies.design import Method
 from steerlab.studies.protocol import run_cells
 
 STRENGTHS = (0.5, 0.75, 1.0)
+TRIED = 4  # targets of dev
+LINES = 12  # of test
 NAME = "diffmean"
 LATE = 0.5  # of the depth, as claims.LATE
 
 
 def run(bed: Bed) -> dict[str, Any]:
     layers = range(bed.model.n_layers)
-    runner = bed.runner("depth", {NAME: bed.diffmean})
+    limits = {"dev": DEV_LINES, "test": LINES}
+    runner = replace(bed.runner("depth", {NAME: bed.diffmean}), limits=limits)
     method = Method(name=NAME, operator="add", fits=(NAME,), settings=settings(layers, STRENGTHS))
-    cells = method.cells(method.settings, pairs(bed.source, bed.few), split="dev", form=FORM)
+    cells = method.cells(
+        method.settings, pairs(bed.source, bed.few[:TRIED]), split="dev", form=FORM
+    )
     dev = run_cells(runner, cells, title="every layer on dev", progress=True, log=print)
     chosen = {layer: ranking(dev[dev["layer"] == layer])[0] for layer in layers}
     cells = method.cells(list(chosen.values()), pairs(bed.source, bed.few), split="test", form=FORM)
     test = run_cells(runner, cells, title="every layer on test", progress=True, log=print)
     return {
-        "targets": list(bed.few),  # of dev and of test
+        "dev targets": list(bed.few[:TRIED]),
+        "targets": list(bed.few),
         "dev lines": int(dev["sentence"].nunique()),
         "dev": by_setting(dev),
         "test lines": int(test["sentence"].nunique()),

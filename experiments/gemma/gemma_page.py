@@ -27,6 +27,7 @@ ESTIMATORS = ("lda", "pca", "probe", "eigengap")  # beside DiffMean, as CLaS-Ben
 ORDER = (
     "run",
     "depth",
+    "removal",
     "estimators",
     "effects",
     "atlas",
@@ -51,6 +52,30 @@ def opening(records: Records) -> str:
     main = results["diffmean"]
     asked = {name: spelled(results[name]["joint"]) for name in ("unsteered", "prompt", "fewshot")}
     form = run["prompt_form"]
+    shot = results["fewshot"]
+    first = (
+        f"**Steered, {spelled(main['joint'])} of {main['n']:,} outputs in {len(run['targets'])} "
+        "languages are in the language and recognised as their own sentence among 32; unsteered "
+        f"{asked['unsteered']}, asked in the prompt {asked['prompt']}, shown three translations "
+        f"{asked['fewshot']}.**"
+    )
+    second = (
+        f"It is not yet translation by a stricter reading: {spelled(main['faithful'])} of the "
+        f"outputs say their sentence and nothing else (`faithful`; {spelled(shot['faithful'])} with "
+        f"three translations), chrF++ is {main['chrfpp'][0]:.0f} ({shot['chrfpp'][0]:.0f}). But "
+        f"{spelled(main['lfs'])} are in the language, and of the copies, "
+        f"{spelled(results['unsteered']['echo'])} unsteered, {spelled(main['echo'])} are left."
+    )
+    setup = (
+        f"Model: google/gemma-3-270m, the base model, {run['weights'][:12]} as GGUF (Q4_K_M, "
+        f"unpacked to {run['dtype']}), 18 layers; its weights come under the Gemma Terms of Use, "
+        "are fetched by `make gemma` and are in no file here. Sentences: the packaged corpus; "
+        f"directions from its split `estimate`, layer {main['layer']} and strength "
+        f"{main['strength']:g} natural gaps chosen on dev, reported on test. Brackets are 95 % "
+        "intervals over sentences; rows in italics are controls. Made by `python "
+        "experiments/gemma/jobs.py page` from `experiments/gemma/recorded`; the commands are at the "
+        "end."
+    )
     return f"""# Gemma 3 270M: one vector turns copying into translation
 
 A base model of 270 M parameters reads a few English sentences, each said twice, and then one more, said once. Left
@@ -58,18 +83,13 @@ alone it says that sentence again. With *one* vector added to its residual strea
 activations of two languages, it says it **in the other language**: no translation, no parallel text and no word of
 another language stands in the prompt.
 
-**Steered, {spelled(main["joint"])} of {main["n"]:,} outputs in {len(run["targets"])} languages are in the language and
-recognised as their own sentence among 32; unsteered {asked["unsteered"]}, asked in the prompt {asked["prompt"]}, shown
-three translations {asked["fewshot"]}.**
+{wrapped(first)}
+
+{wrapped(second)}
 
 ![Joint of DiffMean beside controls and prompts](images/gemma-headline.svg)
 
-Model: google/gemma-3-270m, the base model, {run["weights"][:12]} as GGUF (Q4_K_M, unpacked to {run["dtype"]}), 18 layers;
-its weights come under the Gemma Terms of Use, are fetched by `make gemma` and are in no file here. Sentences: the
-packaged corpus; directions from its split `estimate`, layer {main["layer"]} and strength {main["strength"]:g}
-natural gaps chosen on dev, everything below reported on {run["n_sentences"]} test sentences. Brackets are 95 % intervals
-over sentences; rows in italics are controls. Made by `python experiments/gemma/jobs.py page` from
-`experiments/gemma/recorded`; the commands are at the end.
+{wrapped(setup)}
 
 ## The form of the prompt
 
@@ -130,12 +150,17 @@ def depth(records: Records) -> str:
     found = records["depth"]
     half = found["halves"]
     layer, strength = found["choice"]
+    text = wrapped(
+        "DiffMean with `add` at every layer: strength chosen for each layer on "
+        f"{found['dev lines']} dev lines and {len(found['dev targets'])} targets, reported on "
+        f"{found['test lines']} test lines and {len(found['targets'])} targets. Dev chooses layer "
+        f"{layer} at {strength:g} over all. The best layer of the later half, "
+        f"{half['late layer']}, less that of the earlier half, {half['early layer']}: "
+        f"{spelled_signed(half['late less early'])} joint on test."
+    )
     return f"""## Where in the depth
 
-DiffMean with `add` at every layer: strength chosen on {found["dev lines"]} dev lines and {len(found["targets"])}
-targets ({", ".join(found["targets"])}) for each layer, reported on {found["test lines"]} test lines of the same. Dev
-chooses layer {layer} at {strength:g} over all. The best layer of the later half, {half["late layer"]}, less that of the
-earlier half, {half["early layer"]}: {spelled_signed(half["late less early"])} joint on test.
+{text}
 
 ![Joint by layer and target](images/gemma-depth.svg)
 
@@ -175,12 +200,14 @@ def listed(strengths: Mapping[str, Any]) -> str:
 
 
 def removal(records: Records) -> str:
+    found = records["removal"]
     return f"""## Removing a language
 
 The model goes on after two lines of a language, as it is and with a growing fraction of the language's own direction
-taken out at the chosen layer; the share of continuations still in the prompt's language (dev lines, the dev targets).
+taken out at layer {found["layer"]}; the share of continuations still in the prompt's language
+({", ".join(found["languages"])}, {found["lines"]} dev lines each).
 
-{tables.removal(records["run"])}
+{tables.removal(found)}
 """
 
 
@@ -233,11 +260,15 @@ def atlas(records: Records) -> str:
         f"{probability(model['families']['p of more'])})"
         for title, model in found["models"].items()
     ]
+    start = (
+        f"Language means of {len(shared)} languages that all have ({' '.join(shared)}), centred "
+        "over these, with the statistics of [Atlas](atlas.md) at five shares of the depth. The 8B "
+        "models' means are CLaS-Bench's release, of about ten million tokens a language; the small "
+        "ones' are of the packaged corpus' `estimate` lines."
+    )
     return f"""## The atlas, beside polyglot and two 8B models
 
-Language means of {len(shared)} languages that all have ({" ".join(shared)}), centred over these, with the statistics
-of [Atlas](atlas.md) at five shares of the depth. The 8B models' means are CLaS-Bench's release, of about ten million
-tokens a language; the small ones' are of the packaged corpus' `estimate` lines.
+{wrapped(start)}
 
 {tables.beside(found)}
 
@@ -325,14 +356,25 @@ refutes nothing that was found on 8B models.
 
 
 def costs(records: Records) -> str:
+    run = records["run"]
+    stopped = ""
+    if "stopped" in run:
+        stopped = wrapped(
+            f"The run behind this page was stopped {run['stopped']} {run['seconds'] / 60:.0f} "
+            "minutes on two threads, where up to twenty other processes wanted the cores and a "
+            "thread waits for the other at each step; so its time is no measure of the work."
+        )
     own = {job: records[job] for job in ORDER if job in records and "costs" in records[job]}
     return f"""## Time, memory and commands
 
-On two cores that other work shared, so that CPU time says more than the clock; the jobs ran on one thread each.
+On two cores that other work shared, so that CPU time says more than the clock; the jobs ran on one thread each, and
+a job that goes on after a stop counts what it did since.
 
 {tables.costs(own)}
 
-`make gemma` is `{" ".join(records["run"]["run command"])}`.
+`make gemma` is `{" ".join(run["run command"])}`.
+
+{stopped}
 """
 
 
@@ -340,7 +382,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
     "methods": ("run", headline),
     "depth": ("depth", depth),
     "estimators": ("estimators", estimators),
-    "removal": ("run", removal),
+    "removal": ("removal", removal),
     "effects": ("effects", effects),
     "families": ("run", families),
     "atlas": ("atlas", atlas),

@@ -137,9 +137,9 @@ def estimators(record: Record) -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def removal(run: Record) -> str:
+def removal(found: Record) -> str:
     """The share still in the prompt's language, by how much of a direction is removed."""
-    table = pd.DataFrame(run["removal"])
+    table = pd.DataFrame(found["removal"])
     table["shown"] = [
         f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()
     ]
@@ -255,15 +255,15 @@ def costs(records: Mapping[str, Record]) -> str:
                 "command": "make gemma",
                 "seconds": timed.get("wall seconds", record["seconds"]),
                 "cpu seconds": timed.get("cpu seconds"),
-                "peak bytes": timed.get("peak bytes", record["peak_rss_bytes"]),
+                "peak bytes": timed.get("peak bytes", record.get("peak_rss_bytes")),
             }
-        cpu = spent["cpu seconds"]
+        cpu, peak = spent["cpu seconds"], spent["peak bytes"]
         rows.append(
             {
                 "command": f"`{spent['command']}`",
                 "wall, min": f"{spent['seconds'] / 60:.1f}",
                 "CPU, min": "" if cpu is None else f"{cpu / 60:.1f}",
-                "memory, GiB": f"{spent['peak bytes'] / 2**30:.1f}",
+                "memory, GiB": "" if peak is None else f"{peak / 2**30:.1f}",
             }
         )
     return markdown(pd.DataFrame(rows))

@@ -19,6 +19,7 @@ import gemma_page
 import other_texts
 import precision
 import side_effects
+import unfinished
 import whole_run
 from gemma_bed import OUT, RECORDED, ROOT, Bed, Costs, keep
 
@@ -29,7 +30,8 @@ from steerlab.core.files import read_json
 DATA = ROOT.parent / "shared" / "data"
 
 JOBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "run": lambda given: whole_run.run(_need(given.folder, "--folder"), given.log),
+    "run": lambda given: whole_run.run(_need(given.folder, "--folder"), given.log, Bed()),
+    "removal": lambda given: unfinished.removal(Bed(), chosen()[0]),
     "depth": lambda given: depth.run(Bed()),
     "estimators": lambda given: every_estimator.run(Bed()),
     "german": lambda given: other_texts.german(Bed()),
@@ -82,7 +84,7 @@ def main() -> None:
         words = [word for word in sys.argv[1:] if not Path(word).is_absolute()]
         costs = Costs("python experiments/gemma/jobs.py " + " ".join(words))
         keep(given.job, JOBS[given.job](given), costs)
-    gemma_page.main()
+    gemma_page.main(draw=given.job == "page")  # a browser takes long to start
 
 
 if __name__ == "__main__":

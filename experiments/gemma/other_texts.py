@@ -4,6 +4,7 @@ DiffMean with `add`, layer and strength chosen on dev, beside random directions 
 the model as it is, and prompts that ask for the language.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from steerlab.studies.main.plan import control_fits
 from steerlab.studies.protocol import choose_and_report
 
 NAME, RANDOM = "diffmean", "random isotropic"
-LAYERS, STRENGTHS = (2, 4, 6, 8), (0.75, 1.0)
+LAYERS, STRENGTHS = (4, 9), (0.75, 1.0)
+DEV, TEST = 4, 10  # lines
 GERMAN = "de"
 
 
@@ -42,7 +44,7 @@ def compared(job: str, here: Bed, bed: Bed) -> dict[str, Any]:
         f"{RANDOM} {seed}": sl.controls.random(here.diffmean, seed=seed, source=here.source)
         for seed in range(len(control_fits()[RANDOM]))
     }
-    runner = here.runner(job, fits, fluency=False)
+    runner = replace(here.runner(job, fits), limits={"dev": DEV, "test": TEST})
     report = choose_and_report(runner, design(here), progress=True, log=print)
     tables = report.tables
     return {

@@ -72,7 +72,7 @@ def cosines(one: Directions, other: Directions, source: str) -> Mapping[str, lis
     found = []
     for target in one.langs:
         if target != source:
-            sides = [fit.between(source, target).unit.double() for fit in (one, other)]
-            found.append(torch.nn.functional.cosine_similarity(*sides, dim=-1).numpy())
+            a, b = (fit.between(source, target).unit.double() for fit in (one, other))
+            found.append(torch.nn.functional.cosine_similarity(a, b, dim=-1).numpy())
     table = np.stack(found)
     return {"least": table.min(0).tolist(), "mean": table.mean(0).tolist()}

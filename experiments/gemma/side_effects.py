@@ -11,7 +11,7 @@ from steerlab.analysis.effects.matrix import effect_matrix
 from steerlab.analysis.results import column_mean
 from steerlab.core.languages import families
 
-LINES = 12
+LINES = 8
 
 
 def run(bed: Bed, setting: Setting) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """What docs/gemma.md takes of the run of `make gemma`: its summary, and outputs drawn at random."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from gemma_bed import Bed
+from unfinished import summary_of
 
 from steerlab.analysis.choices import at
 from steerlab.analysis.results import curve
@@ -32,37 +35,40 @@ KEPT = (
     "tests",
     "families",
     "seconds",
+    "stopped",
     "peak_rss_bytes",
     "identifiers",
     "doses",
 )
 
 
-def run(folder: Path, log: Path | None = None) -> dict[str, Any]:
+def run(folder: Path, log: Path | None = None, bed: Bed | None = None) -> dict[str, Any]:
     """The numbers of a run's folder.
 
     Args:
         folder: of a run of `steerlab run`.
         log: what `/usr/bin/time -v` said of it, where there is such a file.
+        bed: the model and its texts, for a run that was stopped after its test.
     """
-    summary, manifest = read_json(folder / "summary.json"), read_json(folder / "manifest.json")
-    rows = read_table(folder / "rows.parquet")
+    manifest = read_json(folder / "manifest.json")
+    if bed is not None and not (folder / "summary.json").exists():
+        summary, rows = summary_of(folder, bed)
+    else:
+        summary, rows = read_json(folder / "summary.json"), read_table(folder / "rows.parquet")
     choice = summary["choices"][MAIN]
     main = at(rows[rows["split"] == "test"], MAIN, (choice["layer"], choice["strength"]))
     race = summary.get("race", {})
-    removal = curve(
-        rows[rows["method"].str.startswith("removal")],
-        x="strength",
-        value="in_language",
-        by="method",
-    )
+    removed = rows[rows["method"].str.startswith("removal")]
+    removal = pd.DataFrame()  # of a run that did not come to it
+    if len(removed):
+        removal = curve(removed, x="strength", value="in_language", by="method")
     return {
         **{key: summary[key] for key in KEPT if key in summary},
         "race": {key: race[key] for key in ("settings", "read whole") if key in race},
         "removal": removal.to_dict("records"),
         "samples": samples(main),
         "by target": by_target(rows, summary["results"]),
-        "run command": manifest["command"],
+        "run command": command_of(manifest["command"]),
         "dtype": manifest["model"].get("dtype"),
         "weights": manifest["model"].get("gguf"),
         "layers": manifest["layers"],
@@ -71,11 +77,20 @@ def run(folder: Path, log: Path | None = None) -> dict[str, Any]:
     }
 
 
-def samples(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def command_of(words: Sequence[str]) -> list[str]:
+    """A run's command without its folder, which is the machine's."""
+    kept = list(words)
+    if "--out" in kept:
+        place = kept.index("--out")
+        del kept[place : place + 2]
+    return kept
+
+
+def samples(rows: pd.DataFrame) -> dict[str, Any]:
     """Joint outputs and others, drawn by a fixed seed of all that the main method was reported
     on."""
     columns = ["target", "question", "output", "reference", "language", "chrfpp", "faithful"]
-    drawn = {}
+    drawn: dict[str, Any] = {}
     for name, part in (("joint", rows[rows["joint"]]), ("not joint", rows[~rows["joint"]])):
         part = part.sort_values(["target", "sentence"])
         some = part.sample(min(SAMPLES, len(part)), random_state=SEED)
