@@ -170,7 +170,9 @@ def test_what_is_trained_on_centred_activations_reads_plain_ones(
 
 
 @pytest.mark.usefixtures("small")
-def test_training_goes_on_from_its_last_checkpoint(model: Model, tmp_path: Path) -> None:
+def test_training_goes_on_from_its_last_checkpoint(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = training.Recipe(64 * 16, times=2, active=4)
     named = {"layer_2": ("batchtopk", 2)}
     stream = stream_of(model)
@@ -180,9 +182,14 @@ def test_training_goes_on_from_its_last_checkpoint(model: Model, tmp_path: Path)
     spent = json.loads((last / "cost.json").read_text("utf-8"))
     assert spent["tokens"] == int(last.name)
     other = stream_of(model, seed=1)
-    read: list[int] = []
+    read = []
     plain = other._mixed
-    other._mixed = lambda: read.append(1) or plain()  # type: ignore[method-assign, func-returns-value]
+
+    def mixed() -> list[training.Batch]:
+        read.append(1)
+        return plain()
+
+    monkeypatch.setattr(other, "_mixed", mixed)
     _, more = training.train(model, other, named, recipe, checkpoints=tmp_path, resume=True)
     assert more.tokens == recipe.tokens == cost.tokens
     assert more.cpu_seconds > spent["cpu_seconds"]
@@ -193,7 +200,7 @@ def test_training_goes_on_from_its_last_checkpoint(model: Model, tmp_path: Path)
     [newest] = tmp_path.iterdir()
     less = training.Recipe(64 * 12, times=2, active=4)
     third = stream_of(model, seed=2)
-    third._mixed = lambda: pytest.fail("nothing is left to read")  # type: ignore[method-assign]
+    monkeypatch.setattr(third, "_mixed", lambda: pytest.fail("nothing is left to read"))
     made, taken = training.train(model, third, named, less, checkpoints=tmp_path, resume=True)
     assert taken.tokens == int(newest.name)
     assert made["layer_2"].cfg.normalize_activations == "none"  # the scale is in the weights

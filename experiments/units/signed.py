@@ -58,12 +58,7 @@ def run(bed: Bed) -> str:
     settings.to_csv(bed.out / "signed_choices.csv", index=False)
     pairs = bed.readings.pairs
     assert pairs is not None
-    middle = [
-        spectrum
-        for spectrum in latent_spectra(pairs, largest=LARGEST, bootstraps=0)
-        if bed.model.n_layers <= 3 * spectrum.layer <= 2 * bed.model.n_layers
-    ]
-    bed.note(**{"eigengap ranks": [spectrum.rank for spectrum in middle]})
+    middle = in_the_middle(bed)
     table = spectrum_table(latent_spectra(pairs), kind="latents", widths=WIDTHS)
     table.to_csv(bed.out / "latent_spectra.csv", index=False)
     return "\n\n".join(
@@ -74,6 +69,20 @@ def run(bed: Bed) -> str:
             traced(bed),
         ]
     )
+
+
+def in_the_middle(bed: Bed) -> list[Spectrum]:
+    """The spectra of all targets at the layers from a third to two thirds of the depth, where the
+    gap may lie anywhere: their ranks are what a published claim is judged by."""
+    pairs = bed.readings.pairs
+    assert pairs is not None
+    middle = [
+        spectrum
+        for spectrum in latent_spectra(pairs, largest=LARGEST, bootstraps=0)
+        if bed.model.n_layers <= 3 * spectrum.layer <= 2 * bed.model.n_layers
+    ]
+    bed.note(**{"eigengap ranks": [spectrum.rank for spectrum in middle]})
+    return middle
 
 
 def shifts(bed: Bed, frame: pd.DataFrame, settings: pd.DataFrame, without: Sequence[str]) -> str:
