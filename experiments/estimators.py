@@ -45,7 +45,7 @@ HEAD = """# Estimators
 
 Every estimator and variant with the operator `add` on the packaged model: layer ({layers}) and strength ({strengths}
 natural gaps) chosen by `joint` on {dev} dev lines and {targets} targets, reported on {test} test lines and {all}
-targets, n = {n} outputs a row. Layers, strengths and lines are those of `make run`, whose table the README has; here
+targets, n = {n} outputs a row. Layers, strengths and lines are those of `make run`, whose table [Results](results.md) has; here
 every control chooses on the methods' {targets} targets and is shown at that choice, there on half of them, and at the
 main method's setting where it is stronger so. Brackets are 95 % intervals over sentences, rows in italics are controls.
 `joint` is the share in the right language with the own sentence recognised among 32, by chrF; the dose is how far the

@@ -1,4 +1,4 @@
-"""Write a run's headline table into README.md: `python experiments/headline.py
+"""Write a run's headline table into docs/results.md: `python experiments/headline.py
 runs/polyglot-parallel`."""
 
 import json
@@ -15,7 +15,7 @@ from steerlab.studies.main.page.identifiers import identifiers_note
 from steerlab.studies.main.page.inference import power_note
 from steerlab.studies.main.page.sentences import families_note
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 START, END = (
     "<!-- headline: experiments/headline.py writes what follows -->",
     "<!-- headline ends -->",
@@ -43,7 +43,7 @@ def text(html: str) -> str:
 
 
 def wrapped(note: str) -> str:
-    """Lines of the README, broken at no space that holds."""
+    """Lines of the page, broken at no space that holds."""
     return textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False).replace(
         FIXED, " "
     )
@@ -135,9 +135,9 @@ Chosen {summary["choice"]}.
 
 def main(folder: str) -> None:
     summary = json.loads((Path(folder) / "summary.json").read_text("utf-8"))
-    before, _, rest = README.read_text("utf-8").partition(START)
+    before, _, rest = PAGE.read_text("utf-8").partition(START)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{START}\n{table(summary)}\n{END}{after}", "utf-8")
+    PAGE.write_text(f"{before}{START}\n{table(summary)}\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

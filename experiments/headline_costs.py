@@ -1,4 +1,4 @@
-"""The part of README's headline that compares methods at equal cost."""
+"""The part of docs/results.md that compares methods at equal cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ def at_equal_cost(summary: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
     Args:
         summary: of a run of the main job.
-        names: what the README calls the methods.
+        names: what the page calls the methods.
     """
     costs = summary.get("equal", {})
     if not costs:

@@ -138,6 +138,47 @@ def test_without_a_network_it_says_what_it_would_fetch() -> None:
         SAE.from_pretrained("gemma-scope-2b-pt-res-canonical", "layer_3/width_16k/canonical")
 
 
+GEMMA_270M = ("gemma-scope-2-270m-pt-res", "layer_12_width_16k_l0_medium")
+
+
+def test_gemma_scope_2_of_the_270m_model_is_known_up_to_its_download() -> None:
+    with pytest.raises(SteerlabError) as raised:
+        SAE.from_pretrained(*GEMMA_270M)
+    path = "resid_post/layer_12_width_16k_l0_medium"
+    repository = "https://huggingface.co/google/gemma-scope-2-270m-pt"
+    assert f"{path} of {repository} is not in the cache" in str(raised.value)
+    with pytest.raises(SteerlabError, match="has no id 'layer_4_.*; the nearest of .* are layer_"):
+        SAE.from_pretrained(GEMMA_270M[0], "layer_4_width_16k_l0_medium")
+
+
+def test_gemma_scope_2_of_the_270m_model_is_read_from_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through sae-lens' own directory and loader; only the Hub's client is replaced."""
+    import sae_lens.loading.pretrained_sae_loaders as loaders
+
+    folder = tmp_path / "resid_post" / GEMMA_270M[1]
+    gemma_scope_2(folder, "model.layers.12.output")
+    asked = set()
+
+    def local(repo_id: str, filename: str, subfolder: str = "", **_: Any) -> str:
+        asked.add(repo_id)
+        return str(tmp_path / subfolder / filename)
+
+    def shapes(repo_id: str, filename: str) -> dict[str, list[int]]:
+        return {name: list(v.shape) for name, v in load_file(tmp_path / filename).items()}
+
+    monkeypatch.setattr(loaders, "hf_hub_download", local)
+    monkeypatch.setattr(loaders, "get_safetensors_tensor_shapes", shapes)
+    ours = SAE.from_pretrained(*GEMMA_270M)
+    assert asked == {"google/gemma-scope-2-270m-pt"}
+    assert ours.hook == "blocks.12.hook_resid_post"
+    assert (ours.about["release"], ours.about["id"]) == GEMMA_270M
+    plain = SAE.load(folder)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
+        assert torch.equal(getattr(ours, name), getattr(plain, name))
+
+
 def test_a_release_is_read_through_sae_lens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,15 +7,17 @@ OUT/counts.json.
 """
 
 import argparse
-import hashlib
 import json
-import re
-import unicodedata
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
+
+from saes.lines import is_held_out, normalised, read_lines
 
 NAMES = {
     "en": "English", "de": "German", "nl": "Dutch", "sv": "Swedish", "es": "Spanish", "fr": "French",
@@ -23,45 +25,13 @@ NAMES = {
     "hu": "Hungarian", "tr": "Turkish", "hi": "Hindi", "ja": "Japanese",
 }  # fmt: skip
 VOCABULARY = 12_288
-HELD_OUT_SHARE = 0.004  # of near-duplicate classes
 MAX_CHARACTERS = 110  # of a monolingual line
 MAX_PAIR_CHARACTERS = 72  # of one side of a pair
 GIVEN_WEIGHT = 0.3  # of the loss on the line that a translation is made from
-PEOPLE = set(
-    "tom toms mary marys john sami layla fadil yanni ziri том тома тому томом мэри марі トム".split()
-)
 # A word keeps its combining marks (Hindi vowel signs are marks, not letters); a line break is a
 # token of its own.
 WORDS = r" ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\n|\s+"
 PACKAGE_PARALLEL = Path(__file__).parents[2] / "steerlab" / "data" / "parallel"
-
-
-def normalised(line: str) -> str:
-    """The line without case, punctuation and spacing: two lines that differ only there are one
-    line."""
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", line).casefold()).strip()
-
-
-def near_key(line: str) -> str:
-    """One key for a class of near-duplicates: people's names, numbers, short words and word
-    order do not count."""
-    words = [re.sub(r"\d+", "0", w) for w in normalised(line).split() if w not in PEOPLE]
-    long = sorted({w for w in words if len(w) > 3})
-    return " ".join(long if len(long) > 1 else words)
-
-
-def is_held_out(line: str) -> bool:
-    """Whether the line's whole near-duplicate class is kept from training."""
-    digest = hashlib.sha256(near_key(line).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < HELD_OUT_SHARE
-
-
-def read_lines(path: Path) -> list[str]:
-    return [
-        unicodedata.normalize("NFC", line.strip())
-        for line in path.read_text("utf-8").split("\n")
-        if line.strip()
-    ]
 
 
 def forbidden_lines(text: Path) -> set[str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import GIVEN_WEIGHT, HELD_OUT_SHARE, NAMES, VOCABULARY
+from data import GIVEN_WEIGHT, NAMES, VOCABULARY
+from saes.lines import HELD_OUT_SHARE
 
 from steerlab.analysis.intervals import by_sentence
 from steerlab.core.corpus import Corpus, corpus

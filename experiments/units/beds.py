@@ -1,19 +1,25 @@
 """What the sections of the experiment share: the model, its texts, what was read of it, where
 things go."""
 
+import json
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from setups import SETUPS, Setup
 
 import steerlab as sl
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.firing import Firing
+from steerlab.core.firing import Firing, Gradients, Lift
 from steerlab.core.languages import families
 from steerlab.engine.language_mass import Lexicon, lexicon
+from steerlab.engine.prompts import prompt
+from steerlab.engine.shots import read_shots, shots
 from steerlab.engine.trace import written
 from steerlab.estimate.units import (
     Selection,
@@ -30,9 +36,11 @@ from steerlab.sae import SAE
 from steerlab.sweeps.fits import read_units
 from steerlab.sweeps.methods import METHODS, Readings
 
-OUT, PAGE = Path("build/units"), Path("docs/units.md")
-IMAGES = PAGE.parent / "images"
-SOURCE, SEEDS = "en", 5
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
+
+from saes.training import kept
+
+SOURCE = "en"
 
 
 @dataclass
@@ -41,10 +49,48 @@ class Bed:
 
     model: Model
     corpus: Corpus
+    setup: Setup
+    without_lift: str = ""  # why there is no causal lift, where there is none
+
+    @property
+    def out(self) -> Path:
+        """The folder of rows and tables."""
+        return self.setup.out
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """The languages that are steered to."""
+        return self.setup.targets or self.others
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """All languages but the source."""
         return tuple(iso for iso in self.corpus.langs if iso != SOURCE)
+
+    def image(self, name: str) -> Path:
+        """The file of one of the page's pictures."""
+        return self.setup.page.parent / "images" / self.setup.picture(name)
+
+    def shown(self, name: str, alt: str) -> str:
+        """The Markdown of one of the page's pictures."""
+        return f"![{alt}](images/{self.setup.picture(name)})"
+
+    def note(self, **figures: Any) -> None:
+        """Put figures, by name, among those that published claims are judged by."""
+        file = self.setup.found
+        there = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        file.write_text(json.dumps(there | figures, indent=1), "utf-8")
+
+    @property
+    def selective(self) -> list[str]:
+        """The languages of the selectivity matrix, with their kin beside them."""
+        chosen = self.setup.selective or self.corpus.langs
+        return [iso for iso in self.by_family if iso in chosen]
+
+    @property
+    def sae_layers(self) -> list[int]:
+        """The layers that are tried and have an autoencoder."""
+        return [layer for layer in self.setup.layers if layer in self.saes]
 
     @property
     def by_family(self) -> list[str]:
@@ -55,7 +101,17 @@ class Bed:
     def readings(self) -> Readings:
         """Everything that any method needs, from the sentences of the `estimate` split."""
         needs = {need for method in METHODS.values() for need in method.needs}
-        return read_units(self.model, self.corpus.split("estimate"), needs, source=SOURCE)
+        needs -= {"gradients", "neurons"}
+        texts = self.corpus.split("estimate")
+        folder = str(kept(self.model)) if self.setup.saes else None
+        options: dict[str, Any] = {"source": SOURCE, "dictionaries": folder}
+        options["prompts"] = self.setup.lift_prompts
+        try:
+            read = read_units(self.model, texts, needs, **options)
+        except SteerlabError as error:  # where tokens do not tell the languages apart, say
+            self.without_lift = str(error)
+            read = read_units(self.model, texts, needs - {"lift", "pairs"}, **options)
+        return replace(read, gradients=self.gradients, neurons=self.neurons)
 
     @property
     def saes(self) -> Mapping[int, SAE]:
@@ -66,28 +122,42 @@ class Bed:
         assert self.readings.latents is not None
         return self.readings.latents
 
-    @property
+    @cached_property
     def neurons(self) -> Firing:
-        assert self.readings.neurons is not None
-        return self.readings.neurons
+        """How often each neuron is on in each language; needs no SAEs."""
+        found = read_units(self.model, self.corpus.split("estimate"), {"neurons"}, source=SOURCE)
+        assert found.neurons is not None
+        return found.neurons
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """What each neuron does for the answers; needs no SAEs."""
+        answered = self.corpus.split("estimate").take(self.setup.answered)
+        found = read_units(self.model, answered, {"gradients"}, source=SOURCE)
+        assert found.gradients is not None
+        return found.gradients
 
     @cached_property
     def tried(self) -> dict[str, Selection | str]:
         """Each method's units, by the name of its directions, or why it finds none."""
         latents, neurons, read = self.latents, self.neurons, self.readings
-        random, gradients, lift = read.random, read.gradients, read.lift
+        random, lift = read.random, read.lift
         assert random is not None
-        assert gradients is not None
-        assert lift is not None
+
+        def need_lift() -> Lift:
+            if lift is None:
+                raise SteerlabError(self.without_lift)
+            return lift
+
         makers: dict[str, Callable[[], Selection]] = {
             "langfir": lambda: langfir(latents, random),
             "langfir shuffled": lambda: langfir(latents, random, read.shuffled),
             "monolinguality": lambda: monolinguality(latents),
             "sae lape": lambda: sae_lape(latents),
-            "foxp2": lambda: foxp2_features(latents, lift),
+            "foxp2": lambda: foxp2_features(latents, need_lift()),
             "lape": lambda: lape(neurons),
             "nju": lambda: nju(neurons).selection("both"),
-            "culnig": lambda: culnig(gradients),
+            "culnig": lambda: culnig(self.gradients),
         }
         found: dict[str, Selection | str] = {}
         for name, make in makers.items():
@@ -104,6 +174,16 @@ class Bed:
     @property
     def refused(self) -> dict[str, str]:
         return {name: found for name, found in self.tried.items() if isinstance(found, str)}
+
+    def prompts(self, split: str, count: int) -> list[str]:
+        """Sentences of the source in the form of prompt that is steered."""
+        lines = self.corpus.split(split).take(count)[SOURCE]
+        form = self.setup.form
+        examples = shots(self.corpus, form, SOURCE, SOURCE) if read_shots(form) else ()
+        return [
+            prompt(self.model.tokenizer, form, line, source=SOURCE, target=SOURCE, shots=examples)
+            for line in lines
+        ]
 
     @cached_property
     def words(self) -> Lexicon:
@@ -125,5 +205,7 @@ class Bed:
         )
 
 
-def bed() -> Bed:
-    return Bed(sl.load(), sl.corpus())
+def bed(name: str) -> Bed:
+    """The model, the corpus and what is to be done of one of the setups."""
+    setup = SETUPS[name]
+    return Bed(sl.load(setup.model, dtype=setup.dtype), sl.corpus(), setup)

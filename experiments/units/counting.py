@@ -2,7 +2,7 @@
 sit."""
 
 import pandas as pd
-from beds import IMAGES, OUT, SOURCE, Bed
+from beds import SOURCE, Bed
 
 from steerlab import figures
 from steerlab.analysis.tables import markdown
@@ -19,9 +19,9 @@ def features(bed: Bed) -> str:
     read = bed.readings
     assert read.random is not None
     counts = langfir_counts(bed.latents, read.random, consistency=CONSISTENCY, noise=NOISE)
-    counts.to_csv(OUT / "langfir_counts.csv", index=False)
+    counts.to_csv(bed.out / "langfir_counts.csv", index=False)
     drawn = figures.threshold_counts(counts)
-    figures.write(drawn, OUT / "langfir_counts", data=counts)
+    figures.write(drawn, bed.out / "langfir_counts", data=counts)
     at = counts[(counts["consistency"] == 0.95) & (counts["noise"] == 0.05)]
     table = at.groupby("layer")["count"].agg(["median", "min", "max"]).reset_index()
     table["without any"] = (
@@ -35,13 +35,13 @@ def features(bed: Bed) -> str:
     own = collect_units(bed.model, texts, read.saes, keep=len(texts))
     random = collect_units(bed.model, texts, read.saes, noise="random", keep=len(texts))
     stable = langfir_stability(own, random, samples=SAMPLES)
-    stable.to_csv(OUT / "langfir_stability.csv", index=False)
+    stable.to_csv(bed.out / "langfir_stability.csv", index=False)
     curve = figures.stability_curve(stable)
-    figures.write(curve, OUT / "langfir_stability", data=stable)
+    figures.write(curve, bed.out / "langfir_stability", data=stable)
     figures.draw(
         {
-            IMAGES / "langfir_counts.svg": figures.paper(drawn, width=160, height=90),
-            IMAGES / "langfir_stability.svg": figures.paper(curve, width=120, height=80),
+            bed.image("langfir_counts"): figures.paper(drawn, width=160, height=90),
+            bed.image("langfir_stability"): figures.paper(curve, width=120, height=80),
         },
         force=True,  # the pictures of the documentation, whoever drew them
     )
@@ -55,12 +55,12 @@ def features(bed: Bed) -> str:
     return (
         f"Features a language at consistency .95 and noise .05, over {len(bed.corpus.langs)} "
         "languages and "
-        f"{len(texts)} texts each:\n\n{markdown(table)}\n\n![Counts](images/langfir_counts.svg)\n\n"
+        f"{len(texts)} texts each:\n\n{markdown(table)}\n\n{bed.shown('langfir_counts', 'Counts')}\n\n"
         f"How far the set from a sample of the texts agrees with that from all {len(texts)}, of "
         "which the sample is a "
         "part (so that 100 texts are near 1 by construction); languages and layers that have "
         "features:\n\n"
-        f"{markdown(means)}\n\n![Stability](images/langfir_stability.svg)\n"
+        f"{markdown(means)}\n\n{bed.shown('langfir_stability', 'Stability')}\n"
     )
 
 
@@ -68,10 +68,10 @@ def neurons(bed: Bed) -> str:
     """Where LAPE's and NJU's neurons sit."""
     chosen, aligned = lape(bed.neurons), nju(bed.neurons)
     counts = chosen.counts
-    counts.to_csv(OUT / "lape_counts.csv")
+    counts.to_csv(bed.out / "lape_counts.csv")
     drawn = figures.units_by_layer(counts)
     kinds = aligned.kinds_by_layer()
-    kinds.to_csv(OUT / "nju_kinds.csv", index=False)
+    kinds.to_csv(bed.out / "nju_kinds.csv", index=False)
     try:
         divided = aligned.parts()
         words = "The layers divide into " + "; ".join(
@@ -80,12 +80,12 @@ def neurons(bed: Bed) -> str:
     except SteerlabError as error:
         divided, words = None, f"The layers do not divide into four parts: {error}"
     parts = figures.kinds_by_layer(kinds, parts=divided)
-    figures.write(drawn, OUT / "lape_by_layer", data=counts.reset_index(names="language"))
-    figures.write(parts, OUT / "nju_by_layer", data=kinds)
+    figures.write(drawn, bed.out / "lape_by_layer", data=counts.reset_index(names="language"))
+    figures.write(parts, bed.out / "nju_by_layer", data=kinds)
     figures.draw(
         {
-            IMAGES / "lape_by_layer.svg": figures.paper(drawn, width=140, height=90),
-            IMAGES / "nju_by_layer.svg": figures.paper(parts, width=140, height=90),
+            bed.image("lape_by_layer"): figures.paper(drawn, width=140, height=90),
+            bed.image("nju_by_layer"): figures.paper(parts, width=140, height=90),
         },
         force=True,
     )
@@ -93,9 +93,9 @@ def neurons(bed: Bed) -> str:
     return (
         f"LAPE's neurons by language and layer (of {bed.neurons.units} a layer; the lowest 1 % of "
         "the entropies):\n\n"
-        f"{markdown(table)}\n\n![LAPE's neurons](images/lape_by_layer.svg)\n\n"
+        f"{markdown(table)}\n\n{bed.shown('lape_by_layer', 'Neurons of LAPE')}\n\n"
         f"NJU's λ is {aligned.penalty:.3f} and its bar {aligned.bar:.3f}. {words.rstrip('.')}.\n\n"
-        f"![Kinds of neurons](images/nju_by_layer.svg)\n"
+        f"{bed.shown('nju_by_layer', 'Kinds of neurons')}\n"
     )
 
 
@@ -119,13 +119,34 @@ def listed(bed: Bed) -> str:
                 "distinct by layer": " ".join(f"{int(count)}" for count in share.tolist()),
             }
         )
-    found = bed.selections["langfir"]
-    shared = [
-        int((found.chosen[:, place].sum(0) >= 0.75 * len(found.langs)).sum())
-        for place in range(len(found.layers))
-    ]
-    common = f"- Of LangFIR's features, so many are those of three quarters of the languages, by layer: {shared}.\n"
+    assert bed.readings.random is not None
+    counts = langfir_counts(bed.latents, bed.readings.random, consistency=[0.95], noise=[0.05])
+    each = counts["count"]
+    bed.note(**{"langfir median": float(each.median()), "langfir most": int(each.max())})
+    found = bed.selections.get("langfir")
+    shared = (
+        []
+        if found is None
+        else [
+            int((found.chosen[:, place].sum(0) >= 0.75 * len(found.langs)).sum())
+            for place in range(len(found.layers))
+        ]
+    )
+    common = (
+        ""
+        if found is None
+        else f"- Of LangFIR's features, so many are those of three quarters of the languages, by layer: {shared}.\n"
+    )
     refused = common + "".join(
         f"- None of {name}: {reason}\n" for name, reason in bed.refused.items()
     )
-    return f"{markdown(pd.DataFrame(rows))}\n\n{refused}"
+    trained = sorted(
+        {sae.about.get("metadata", {}).get("training_tokens") or 0 for sae in bed.saes.values()}
+    )
+    of_saes = (
+        f"- The SAEs are of layers {', '.join(map(str, bed.saes))}, trained on "
+        f"{' and '.join(f'{tokens:,}' for tokens in trained)} tokens. LangFIR finds "
+        f"{each.median():g} features in the median of languages and layers, {each.max()} at "
+        "most.\n"
+    )
+    return f"{markdown(pd.DataFrame(rows))}\n\n{of_saes}{refused}"

@@ -1,32 +1,24 @@
-"""SAE features and neurons of the languages of polyglot: how many, what they steer, whose language
-they carry.
+"""SAE features and neurons of the languages of a model: how many, what they steer, whose language they
+carry.
 
-`python experiments/units/page.py [--only SECTION ...]` writes docs/units.md, its figures, and
-build/units (rows and tables). A section that is not asked for keeps the text that it had; finished
+`python experiments/units/page.py [--model NAME] [--only SECTION ...]` writes the page that setups.py
+names for the model, its figures, rows and tables. A section that is not asked for keeps the text that it had; finished
 batches of steering are kept.
 """
 
 import argparse
-import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import counting
 import selectivity
 import signed
 import steering
-from beds import IMAGES, OUT, PAGE, Bed, bed
+from beds import Bed, bed
+from setups import SETUPS, Setup
 
-HEAD = """# SAE features and neurons
-
-The methods that choose the features of sparse autoencoders, or the neurons, of a language, on the packaged model and
-its own SAEs (their card: steerlab/data/polyglot/saes/README.md), from the 120 sentences in 16 languages of the packaged
-corpus' split `estimate`. A feature fires on a token where its value is above its threshold, a neuron where its gate is
-positive; its firing rate is the share of tokens on which it does. Brackets are 95 % intervals over sentences, rows in
-italics are controls. Written by `python experiments/units/page.py`.
-"""
 SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
     "listed": ("How many", counting.listed),
     "steering": ("Steering", lambda found: steering.run(found)[0]),
@@ -40,33 +32,38 @@ SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--model", choices=SETUPS, default="polyglot")
     options = parser.parse_args()
-    for folder in (OUT, IMAGES):
+    setup = SETUPS[options.model]
+    for folder in (setup.out, setup.page.parent / "images"):
         folder.mkdir(parents=True, exist_ok=True)
-    kept = OUT / "sections.json"
-    texts = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    found, start = bed(), time.monotonic()
+    kept = setup.out / "sections"
+    kept.mkdir(exist_ok=True)
+    found, start = bed(options.model), time.monotonic()
     failed = []
     for name in options.only:
         try:
-            texts[name] = SECTIONS[name][1](found)
+            text = SECTIONS[name][1](found)
         except Exception:  # the readings took minutes: what else can be made of them is made
             failed.append(name)
             traceback.print_exc()
             continue
-        kept.write_text(json.dumps(texts, ensure_ascii=False), "utf-8")
+        (kept / f"{name}.md").write_text(text, "utf-8")
+        write(setup)
         print(f"{name} after {time.monotonic() - start:.0f} s", flush=True)
-    write(texts)
-    print(PAGE)
+    print(setup.page)
     return 1 if failed else 0
 
 
-def write(texts: Mapping[str, str]) -> None:
+def write(setup: Setup) -> None:
     """The page, of what sections there are."""
-    parts = [
-        f"## {title}\n\n{texts[name]}" for name, (title, _) in SECTIONS.items() if name in texts
-    ]
-    PAGE.write_text("\n".join([HEAD, *parts]), "utf-8")
+    parts = []
+    for name, (title, _) in SECTIONS.items():
+        file = setup.out / "sections" / f"{name}.md"
+        if file.exists():
+            parts.append(f"## {title}\n\n{file.read_text('utf-8')}")
+    head = f"# {setup.title}\n\n{setup.head}"
+    setup.page.write_text("\n".join([head, *parts]), "utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ push and pull."""
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
-from beds import IMAGES, OUT, SOURCE, Bed
+from beds import SOURCE, Bed
 
 import steerlab as sl
 from steerlab import figures
@@ -16,9 +16,9 @@ from steerlab.edits import Edit, add, signed_shift, stack
 from steerlab.engine.decoding import decode
 from steerlab.engine.language_mass import gold_masses, language_masses
 from steerlab.engine.least_kl import least_kl
-from steerlab.engine.prompts import prompt
 from steerlab.engine.random_edits import doses
 from steerlab.estimate import spectrum_table
+from steerlab.estimate.spectra import Spectrum
 from steerlab.estimate.units import latent_spectra, monolinguality
 from steerlab.estimate.units.foxp2 import WIDTHS
 from steerlab.scores.judges import Answer, Retrieval, score
@@ -26,9 +26,8 @@ from steerlab.scores.text import first_line
 from steerlab.sweeps.fits import fitted
 from steerlab.sweeps.methods import METHODS
 
+LARGEST = 60  # values among which the rank in the middle is looked for: above what is allowed
 PUSHES, PULLS, SHARE = (0.5, 1.0, 2.0, 4.0, 8.0), (0.0, 0.5, 1.0), 0.8
-DEV_LINES, TEST_LINES = 16, 48
-SHOWN = ("de", "ru", "ja")
 
 
 def run(bed: Bed) -> str:
@@ -54,24 +53,37 @@ def run(bed: Bed) -> str:
         chosen.append(told | {"least KL of all": told_of(free)})
         rows.append(measured(bed, target, variants(bed, fit, dense, target, both, alone)))
     frame = pd.concat(rows, ignore_index=True)
-    frame.to_parquet(OUT / "signed.parquet")
+    frame.to_parquet(bed.out / "signed.parquet")
     settings = pd.DataFrame(chosen)
-    settings.to_csv(OUT / "signed_choices.csv", index=False)
+    settings.to_csv(bed.out / "signed_choices.csv", index=False)
     pairs = bed.readings.pairs
     assert pairs is not None
+    middle = [
+        spectrum
+        for spectrum in latent_spectra(pairs, largest=LARGEST, bootstraps=0)
+        if bed.model.n_layers <= 3 * spectrum.layer <= 2 * bed.model.n_layers
+    ]
+    bed.note(**{"eigengap ranks": [spectrum.rank for spectrum in middle]})
     table = spectrum_table(latent_spectra(pairs), kind="latents", widths=WIDTHS)
-    table.to_csv(OUT / "latent_spectra.csv", index=False)
-    return "\n\n".join([shifts(frame, settings, without), spectra(table), tokens(bed), traced(bed)])
+    table.to_csv(bed.out / "latent_spectra.csv", index=False)
+    return "\n\n".join(
+        [
+            shifts(bed, frame, settings, without),
+            spectra(bed, table, middle),
+            tokens(bed),
+            traced(bed),
+        ]
+    )
 
 
-def shifts(frame: pd.DataFrame, settings: pd.DataFrame, without: Sequence[str]) -> str:
+def shifts(bed: Bed, frame: pd.DataFrame, settings: pd.DataFrame, without: Sequence[str]) -> str:
     """The table of the edits, and what was chosen for each target."""
     note = (
         f"λ (push, of {', '.join(f'{p:g}' for p in PUSHES)}) and β (pull, of "
         f"{', '.join(f'{p:g}' for p in PULLS)}) are "
-        f"for each target those of the least KL on {DEV_LINES} dev lines among those that reach "
+        f"for each target those of the least KL on {bed.setup.dev_lines} dev lines among those that reach "
         f"{SHARE:g} of the best "
-        f"gain, once among β > 0 and once with β = 0; the table is of {TEST_LINES} test lines and "
+        f"gain, once among β > 0 and once with β = 0; the table is of {bed.setup.test_lines} test lines and "
         f"{len(settings)} "
         "targets. ΔM: the mass of the target's own tokens less the source's after the prompt, "
         "beside the unsteered; "
@@ -97,7 +109,7 @@ def strengths(bed: Bed, fit: Directions, target: str) -> tuple[Setting, Setting,
     found = []
     for pulls in (PULLS[1:], PULLS[:1], PULLS):
         edits = {(a, b): signed_shift(step, push=a, pull=b) for a in PUSHES for b in pulls}
-        texts = prompts(bed, "dev", DEV_LINES)
+        texts = bed.prompts("dev", bed.setup.dev_lines)
         found.append(
             least_kl(bed.model, edits, texts, bed.words, source=SOURCE, target=target, share=SHARE)[
                 0
@@ -106,13 +118,14 @@ def strengths(bed: Bed, fit: Directions, target: str) -> tuple[Setting, Setting,
     return found[0], found[1], found[2]
 
 
-def spectra(table: pd.DataFrame) -> str:
+def spectra(bed: Bed, table: pd.DataFrame, middle: Sequence[Spectrum]) -> str:
     """The spectrum of the masked latents' differences, with its window."""
-    drawn = figures.spectrum(table, targets=SHOWN, kind="latents")
-    figures.write(drawn, OUT / "latent_spectra", data=table)
+    drawn = figures.spectrum(table, targets=bed.setup.shown, kind="latents")
+    figures.write(drawn, bed.out / "latent_spectra", data=table)
     figures.draw(
-        {IMAGES / "latent_spectra.svg": figures.paper(drawn, width=160, height=90)}, force=True
+        {bed.image("latent_spectra"): figures.paper(drawn, width=160, height=90)}, force=True
     )
+    ranks = [spectrum.rank for spectrum in middle]
     first = table[table["place"] == 1]
     inside = first[first["in_window"]]
     return (
@@ -120,15 +133,18 @@ def spectra(table: pd.DataFrame) -> str:
         "median over targets and "
         f"layers ({first['rank'].min()}-{first['rank'].max()}); inside the windows its mass is "
         f"{inside['mass'].median():.2f} and its stability {inside['stability'].median():.3f} in "
-        "the median.\n\n"
-        f"![Spectra of latents](images/latent_spectra.svg)"
+        "the median. "
+        f"Looked for among the first {LARGEST} values instead of 12, at layers "
+        f"{', '.join(map(str, sorted({each.layer for each in middle})))} the rank is "
+        f"{min(ranks)} to {max(ranks)}.\n\n"
+        f"{bed.shown('latent_spectra', 'Spectra of latents')}"
     )
 
 
 def tokens(bed: Bed) -> str:
     """The token sets that masses are read with, and how they do on gold text that they were not
     made from."""
-    gold = gold_masses(bed.model, bed.corpus.split("dev").take(DEV_LINES), bed.words)
+    gold = gold_masses(bed.model, bed.corpus.split("dev").take(bed.setup.dev_lines), bed.words)
     rows = []
     for place, iso in enumerate(bed.words.langs):
         others = [float(value) for other, value in enumerate(gold[place]) if other != place]
@@ -151,7 +167,7 @@ def traced(bed: Bed) -> str:
     found = sl.units.trace(
         bed.model, bed.saes, monolinguality(bed.latents), bed.neurons, source=SOURCE, top=1
     )
-    found.to_csv(OUT / "traced.csv", index=False)
+    found.to_csv(bed.out / "traced.csv", index=False)
     share = found["share"]
     top = found.sort_values("share", ascending=False).head(6).round(3)
     return (
@@ -170,19 +186,12 @@ def windowed(fit: Directions, target: str) -> Direction:
     ).between(SOURCE, target)
 
 
-def prompts(bed: Bed, split: str, count: int) -> list[str]:
-    lines = bed.corpus.split(split).take(count)[SOURCE]
-    return [
-        prompt(bed.model.tokenizer, "line", line, source=SOURCE, target=SOURCE) for line in lines
-    ]
-
-
 def variants(
     bed: Bed, fit: Directions, dense: Directions, target: str, both: Setting, alone: Setting
 ) -> Mapping[str, Edit]:
     """The two signed shifts at their own strengths, and edits of the first's dose over the
     target's window."""
-    step, texts = windowed(fit, target), prompts(bed, "dev", DEV_LINES)
+    step, texts = windowed(fit, target), bed.prompts("dev", bed.setup.dev_lines)
     shift = signed_shift(step, push=both[0], pull=both[1])
     dose = float(doses(bed.model, texts, [shift])[0])
     like = lambda make: scaled(bed, texts, make, dose)  # noqa: E731
@@ -213,7 +222,10 @@ def scaled(bed: Bed, texts: list[str], make: Callable[[float], Edit], dose: floa
 
 def measured(bed: Bed, target: str, edits: Mapping[str, Edit]) -> pd.DataFrame:
     """A row for each edit and test line: gain and KL after the prompt, and what was said."""
-    lines, texts = bed.corpus.split("test").take(TEST_LINES), prompts(bed, "test", TEST_LINES)
+    lines, texts = (
+        bed.corpus.split("test").take(bed.setup.test_lines),
+        bed.prompts("test", bed.setup.test_lines),
+    )
     masses = language_masses(bed.model, texts, list(edits.values()), bed.words)
     ours, theirs = (masses.langs.index(iso) for iso in (target, SOURCE))
     gain = masses.gain[..., ours] - masses.gain[..., theirs]

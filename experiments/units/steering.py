@@ -4,7 +4,8 @@ controls."""
 from collections.abc import Callable, Mapping
 
 import pandas as pd
-from beds import OUT, SEEDS, SOURCE, Bed
+from beds import SOURCE, Bed
+from setups import Setup
 
 import steerlab as sl
 from steerlab.analysis.choices import Setting
@@ -23,66 +24,73 @@ from steerlab.studies.design import (
     Method,
     spread_over_families,
 )
-from steerlab.studies.main.plan import DEV_TARGETS
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.cell import NO_LAYER, Cell
 from steerlab.sweeps.fits import fitted
 from steerlab.sweeps.methods import METHODS
 from steerlab.sweeps.runner import Runner
 
-LAYERS, STRENGTHS = (1, 3, 5, 7), (0.5, 1.0, 1.5)
-DEV_LINES, TEST_LINES = 16, 48
 CONTROLS = ("random", "shuffled", "matched features", "random neurons")
+# Whose directions each row takes, and by which operator.
+ROWS = {
+    "diffmean": ("diffmean", "add"),
+    "sae diffmean": ("sae diffmean", "add"),
+    "langfir": ("langfir", "add"),
+    "langfir shuffled": ("langfir shuffled", "add"),
+    "monolinguality": ("monolinguality", "add"),
+    "monolinguality clamp": ("monolinguality", "clamp"),
+    "diffmean gated": ("monolinguality gated", "gate"),
+    "sae lape": ("sae lape", "add"),
+    "foxp2 add": ("foxp2", "add"),
+    "foxp2 push": ("foxp2", "signed_shift"),
+    "foxp2 push and pull": ("foxp2", "push_pull"),
+    "lape add": ("lape", "neuron_add"),
+    "lape swap": ("lape", "neuron_swap"),
+    "lape set": ("lape", "neuron_set"),
+    "nju swap": ("nju", "neuron_swap"),
+    "nju set": ("nju", "neuron_set"),
+    "culnig swap": ("culnig", "neuron_swap"),
+    "culnig set": ("culnig", "neuron_set"),
+}
 
 
-def method(name: str, fits: tuple[str, ...], operator: str = "add") -> Method:
+def method(setup: Setup, name: str, fits: tuple[str, ...], operator: str) -> Method:
     """A row of the table: whose directions, by which operator, at which settings."""
     whole = OPERATORS[operator].whole  # acts on all layers that have units
-    strengths = STRENGTHS if operator in ("add", "gate") else OPERATORS[operator].grid
+    strengths = setup.strengths if operator in ("add", "gate") else OPERATORS[operator].grid
     return Method(
         name=name,
         operator=operator,
         fits=fits,
         settings=tuple(
             (layer, strength)
-            for layer in ((NO_LAYER,) if whole else LAYERS)
+            for layer in ((NO_LAYER,) if whole else setup.layers)
             for strength in strengths
         ),
     )
 
 
-SHOWN = (
-    method("diffmean", ("diffmean",)),
-    method("sae diffmean", ("sae diffmean",)),
-    method("langfir", ("langfir",)),
-    method("langfir shuffled", ("langfir shuffled",)),
-    method("monolinguality", ("monolinguality",)),
-    method("monolinguality clamp", ("monolinguality",), "clamp"),
-    method("diffmean gated", ("monolinguality gated",), "gate"),
-    method("sae lape", ("sae lape",)),
-    method("foxp2 add", ("foxp2",)),
-    method("foxp2 push", ("foxp2",), "signed_shift"),
-    method("foxp2 push and pull", ("foxp2",), "push_pull"),
-    method("lape add", ("lape",), "neuron_add"),
-    method("lape swap", ("lape",), "neuron_swap"),
-    method("lape set", ("lape",), "neuron_set"),
-    method("nju swap", ("nju",), "neuron_swap"),
-    method("nju set", ("nju",), "neuron_set"),
-    method("culnig swap", ("culnig",), "neuron_swap"),
-    method("culnig set", ("culnig",), "neuron_set"),
-)
+def shown(setup: Setup) -> tuple[Method, ...]:
+    """The rows of the setup's methods."""
+    return tuple(
+        method(setup, name, (ROWS[name][0],), ROWS[name][1])
+        for name in ROWS
+        if name in setup.methods
+    )
 
 
 def run(bed: Bed) -> tuple[str, dict[str, Setting]]:
     """The section's text, and what was chosen on dev."""
     fits = fit(bed)
-    few = spread_over_families(bed.targets, DEV_TARGETS)
+    setup = bed.setup
+    few = spread_over_families(bed.targets, setup.dev_targets)
     design = Design(
-        methods=SHOWN,
-        controls=tuple(Control(method=each, chances=(OWN_CHOICE,)) for each in blind()),
-        prompts={"prompt": "instructed"},
+        methods=shown(setup),
+        controls=tuple(Control(method=each, chances=(OWN_CHOICE,)) for each in blind(setup)),
+        prompts=setup.prompts,
         dev=tuple((SOURCE, target) for target in few),
         test=tuple((SOURCE, target) for target in bed.targets),
+        form=setup.form,
         able=able_with(fits),
     )
     runner = Runner(
@@ -90,23 +98,23 @@ def run(bed: Bed) -> tuple[str, dict[str, Setting]]:
         corpus=bed.corpus,
         directions=fits,
         identifier=sl.scores.identifier(),
-        limits={"dev": DEV_LINES, "test": TEST_LINES},
-        folder=OUT / "rows",
+        limits={"dev": setup.dev_lines, "test": setup.test_lines},
+        folder=bed.out / "rows",
     )
     report = choose_and_report(runner, design, fluency=True, progress=True, log=print)
     rows, choices = report.tables, report.choices
-    pd.concat(rows.values()).to_parquet(OUT / "steering.parquet")
-    names = [each.name for each in SHOWN if each.name in choices]
+    pd.concat(rows.values()).to_parquet(bed.out / "steering.parquet")
+    names = [each.name for each in design.methods if each.name in choices]
     pairs = [
         (name, other)
         for name in names
-        for other in ("diffmean", *CONTROLS, "unsteered", "prompt")
+        for other in ("diffmean", *CONTROLS, "unsteered", *setup.prompts)
         if name != other
     ]
     tests = comparisons(rows, pairs, family=f"{len(pairs)} comparisons of this table")
     frame = table(design, rows, choices, sizes(bed), tests)
-    frame.to_csv(OUT / "steering.csv", index=False)
-    return markdown(frame) + "\n\n" + notes(tests, rows, choices, len(few)), choices
+    frame.to_csv(bed.out / "steering.csv", index=False)
+    return markdown(frame) + "\n\n" + notes(bed, tests, rows, choices, len(few)), choices
 
 
 def fit(bed: Bed) -> dict[str, Directions]:
@@ -117,7 +125,7 @@ def fit(bed: Bed) -> dict[str, Directions]:
         name: units.fit(bed.readings) for name, units in METHODS.items() if name not in bed.refused
     }
     selections = bed.selections
-    for seed in range(SEEDS):
+    for seed in range(bed.setup.seeds):
         found[f"random {seed}"] = controls.random(found["diffmean"], seed=seed, source=SOURCE)
         found[f"shuffled {seed}"] = controls.shuffled(found["diffmean"], seed=seed)
         twins = matched(selections["monolinguality"], bed.latents, bed.norms, seed=seed)
@@ -127,12 +135,12 @@ def fit(bed: Bed) -> dict[str, Directions]:
     return found
 
 
-def blind() -> tuple[Method, ...]:
+def blind(setup: Setup) -> tuple[Method, ...]:
     """The controls: seeds are dealt over the sentences, so that one costs what a method costs."""
-    seeds = lambda name: tuple(f"{name} {seed}" for seed in range(SEEDS))  # noqa: E731
+    seeds = lambda name: tuple(f"{name} {seed}" for seed in range(setup.seeds))  # noqa: E731
     fits = (("random", "add"), ("shuffled", "add"), ("matched", "add"), ("neurons", "neuron_swap"))
     return tuple(
-        method(name, seeds(fit), operator)
+        method(setup, name, seeds(fit), operator)
         for name, (fit, operator) in zip(CONTROLS, fits, strict=True)
     )
 
@@ -157,7 +165,7 @@ def able_with(fits: Mapping[str, Directions]) -> Callable[[Cell], bool]:
 def sizes(bed: Bed) -> dict[str, Selection]:
     """The selection behind each row that has one."""
     found = dict(bed.selections)
-    named = {each.name: each.fits_of(SOURCE)[0].removesuffix(" gated") for each in SHOWN}
+    named = {name: fit.removesuffix(" gated") for name, (fit, _) in ROWS.items()}
     return {name: found[fit] for name, fit in named.items() if fit in found}
 
 
@@ -170,7 +178,8 @@ def table(
 ) -> pd.DataFrame:
     made = []
     methods = {each.name for each in design.methods}
-    operators = {each.name: each.operator for each in (*design.methods, *blind())}
+    controls = [each.method for each in design.controls]
+    operators = {each.name: each.operator for each in (*design.methods, *controls)}
     for name, part in rows.items():
         found, (layer, strength) = result(part), choices.get(name, (None, None))
         whole = layer == NO_LAYER
@@ -179,8 +188,16 @@ def table(
         told |= {"layer": "" if layer is None else "all" if whole else str(layer)}
         told |= {"strength": "" if strength is None else f"{strength:g}"}
         told |= {"units a language": spread(selections.get(name), None if whole else layer)}
-        scores = {"joint": "joint", "LFS": "lfs", "relevance": "relevance", "S": "score"}
-        told |= {label: spelled(found[key]) for label, key in scores.items()}
+        scores = {
+            "joint": "joint",
+            "faithful": "faithful",
+            "chrF": "chrf_reference",
+            "LFS": "lfs",
+            "relevance": "relevance",
+            "S": "score",
+            "copies": "echo",
+        }
+        told |= {label: spelled(found[key]) for label, key in scores.items() if key in found}
         told |= {
             "bits per byte": spelled(found["bits_per_byte_ratio"]),
             "dose": f"{found['dose']:.2f}",
@@ -201,7 +218,10 @@ def spread(selection: Selection | None, layer: int | None) -> str:
     return f"{each.median():g} ({each.min()}-{each.max()})"
 
 
-def notes(tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, Setting], few: int) -> str:
+def notes(
+    bed: Bed, tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, Setting], few: int
+) -> str:
+    setup = bed.setup
     seen = [
         pair["detects_holm"]
         for told in tests["pairs"].values()
@@ -209,25 +229,29 @@ def notes(tests: dict, rows: dict[str, pd.DataFrame], choices: dict[str, Setting
         if pair["detects_holm"]
     ]
     told = [
-        f"Layers {', '.join(map(str, LAYERS))} and strengths "
-        f"{', '.join(f'{s:g}' for s in STRENGTHS)} (natural gaps) "
-        f"with `add` and `gate`, the operator's own grid else; chosen by `joint` on {DEV_LINES} "
-        f"dev lines and {few} targets, reported on {TEST_LINES} test lines and all "
+        f"Layers {', '.join(map(str, setup.layers))} and strengths "
+        f"{', '.join(f'{s:g}' for s in setup.strengths)} (natural gaps) "
+        f"with `add` and `gate`, the operator's own grid else; chosen by `joint` on {setup.dev_lines} "
+        f"dev lines and {few} targets, reported on {setup.test_lines} test lines and all "
         f"{rows['diffmean']['target'].nunique()} targets, "
         f"n = {len(rows['diffmean'])} outputs a row. Layer *all*: every layer that has units, or "
         "the window.",
         "p: paired sign-flip tests of `joint` by sentence, Holm's correction over "
         f"{tests['comparisons']} comparisons "
-        "(each method against DiffMean, the controls, unsteered and the prompt); "
+        "(each method against DiffMean, the controls, unsteered and the prompts); "
         f"{tests['sentences']} sentences show "
-        f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five.",
+        + (
+            f"a difference of {min(seen):.2f} to {max(seen):.2f} four times in five."
+            if seen
+            else "no difference four times in five."
+        ),
         "The dose is what is moved in the residual stream, over its length, all layers added: of "
         "neurons that is what they write through the output projection.",
         "A target for which a method has no unit at its setting counts as it is then: unsteered. "
         "*Matched features* "
         "are twins of those of monolinguality in rate and norm, *random neurons* as many as LAPE's.",
     ]
-    if lost := [each.name for each in SHOWN if each.name not in choices]:
+    if lost := [name for name in setup.methods if name not in choices]:
         told.append(f"Without units for any target, and so without a row: {', '.join(lost)}.")
     over = {
         name: [

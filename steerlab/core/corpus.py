@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from steerlab.core.display import Shown, View, bars, counted, listed
 from steerlab.core.errors import SteerlabError, note
 from steerlab.core.files import read_bytes
 from steerlab.core.languages import code_of, language
@@ -38,8 +39,8 @@ def split_of(line: int) -> str:
     return "dev" if index in _DEV else "test"
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass(frozen=True, repr=False)
+class Corpus(Shown):
     """Lines of text by language, aligned by line or not.
 
     Args:
@@ -71,6 +72,24 @@ class Corpus:
     def __getitem__(self, iso: str) -> tuple[str, ...]:
         """The lines of a language, by any of its codes."""
         return self.lines[self._own_code(iso)]
+
+    def _view(self) -> View:
+        count = f"{counted(len(self), 'line')} {'each' if self.aligned else 'or fewer each'}"
+        letters = {
+            lang: sum(map(len, lines)) / max(1, len(lines)) for lang, lines in self.lines.items()
+        }
+        return View(
+            f"Corpus {self.name!r}",
+            f"{counted(len(self.langs), 'language')} ({listed(self.langs)}), {count}, "
+            f"{'aligned' if self.aligned else 'not aligned'}",
+            head=("language", "lines", "the first"),
+            rows=[
+                (language(lang).name, len(lines), (lines[0] if lines else "")[:80])
+                for lang, lines in self.lines.items()
+            ],
+            picture=lambda: bars(letters),
+            caption="letters of a line, on average",
+        )
 
     def _own_code(self, iso: str) -> str:
         """The code under which the lines of a language are here."""
@@ -192,6 +211,11 @@ def need_texts(texts: Any, what: str) -> list[str]:
                 f"{repr(text)[:40]}; give strings"
             )
     return listed
+
+
+def as_texts(texts: Any, what: str) -> list[str]:
+    """The texts of a list, or the one text that was given alone; raises as `need_texts` does."""
+    return [texts] if isinstance(texts, str) else need_texts(texts, what)
 
 
 def as_corpus(texts: "Corpus | str | os.PathLike[str] | None") -> Corpus:

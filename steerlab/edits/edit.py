@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from steerlab.core.directions import Direction, Directions
+from steerlab.core.display import Shown, View
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
@@ -22,6 +24,7 @@ from steerlab.edits.own_function import OwnFunction
 from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
 from steerlab.edits.plain import plain_hook, spares_first
 from steerlab.edits.stats import EditStats
+from steerlab.edits.view import view_of
 
 
 @runtime_checkable
@@ -39,8 +42,8 @@ class _Attachable(Protocol):
     def writes(self, site: str, layer: int) -> Writes | None: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Edit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Edit(Shown):
     """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it
     inside a `with`.
 
@@ -53,6 +56,9 @@ class Edit:
 
     __eq__ = by_content
 
+    def _view(self) -> View:
+        return view_of(self.parts, self.rows, self.model)
+
     @property
     def digest(self) -> str:
         """SHA-256 of all that the edit does: its parts in their order, the model that it is for.
@@ -62,6 +68,24 @@ class Edit:
         parts = [part.digest for part in self.parts]
         hashed = [parts, self.rows, self.model.get("fingerprint")]
         return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
+
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
+        """Write .safetensors whose header says what is done where; the file appears whole or not at
+        all. With `force` it replaces one that steerlab did not write.
+
+        Raises `SteerlabError` for an edit with a function of your own: a file holds no code.
+        """
+        from steerlab.edits.edit_file import save_edit  # it knows all operators, which make edits
+
+        return save_edit(self, file, force=force)
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Edit":
+        """Read what `save` wrote; raises `SteerlabError` for a missing, truncated, altered or
+        foreign file."""
+        from steerlab.edits.edit_file import load_edit
+
+        return load_edit(file)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -107,19 +131,23 @@ class Edit:
     def on(self, model: _Attachable) -> Iterator[EditStats]:
         """Attach to a model for the length of a `with`; a run in which no position was touched
         raises at its end."""
+        stats, changes = self.changes(model)
+        with model.attached(changes):
+            yield stats
+        stats.need_touched(*self.where)
+
+    @property
+    def where(self) -> tuple[list[str], list[str]]:
+        """The kinds of positions of its parts, and the names of the gates before them."""
+        gates = [part.gate.name for part in self.parts if part.gate is not None]
+        return [part.positions for part in self.parts], gates
+
+    def changes(self, model: _Attachable) -> tuple[EditStats, list[tuple[str, int, Any]]]:
+        """What `on` attaches, for one who attaches it by `model.attached` at each of several
+        steps, and what counts over all of them."""
         self._need(model)
         stats = EditStats([site for site in self.sites if not in_stream(site)])
-        with model.attached(attach(self.parts, stats, self.rows, model.writes)):
-            yield stats
-        touched = any((*stats.prefill.values(), *stats.decode.values()))
-        if self.parts and stats.passes and not touched:
-            kinds = ", ".join(sorted({part.positions for part in self.parts}))
-            gates = sorted({part.gate.name for part in self.parts if part.gate is not None})
-            behind = f"; gates: {', '.join(gates)}" if gates else ""
-            raise SteerlabError(
-                f"the edit touched no position (positions: {kinds}{behind}); the outputs are "
-                "unsteered"
-            )
+        return stats, attach(self.parts, stats, self.rows, model.writes)
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
         """The depth above which each row of a prompt's pass is as if unedited: a block's number,

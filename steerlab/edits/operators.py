@@ -18,7 +18,7 @@ from steerlab.edits.drawn import draw_basis, draw_like, draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_direction, need_finite
+from steerlab.edits.requirements import need_direction, need_finite, warn_of_every_layer
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
 
@@ -67,6 +67,7 @@ def add(
     """
     need_direction(direction)
     step = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
+    warn_of_every_layer(direction, "add")
     leads = ((direction.gap != 0) & direction.unit.any(-1)).tolist()
     nowhere = [layer for layer, goes in zip(direction.layers, leads, strict=True) if not goes]
     if strength and nowhere:
@@ -155,6 +156,7 @@ def rotate(
         raise SteerlabError(
             "rotate takes either degrees= or share= (of the angle between the two means)"
         )
+    warn_of_every_layer(direction, "rotate")
     first, second = plane_of(direction)
     if share is not None:
         angle = need_finite("share", share) * means_angle(direction)
@@ -234,6 +236,7 @@ def affine(
         fraction: how much of the way there each position goes.
         positions: which positions are edited: all, prompt or generated.
     """
+    warn_of_every_layer(direction, "affine")
     unit, levels = levels_of(direction, need_finite("level", level))
     size = every_layer(direction, need_finite("fraction", fraction))
     tensors = {"unit": unit, "level": levels, "fraction": size}
@@ -285,6 +288,7 @@ def push(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     """
     need_direction(direction)
     size = need_finite("strength", strength) * direction.gap
+    warn_of_every_layer(direction, "push")
     need_basis(direction, "to push along")
     if strength and not direction.gap.all():
         raise SteerlabError(

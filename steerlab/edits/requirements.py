@@ -2,6 +2,7 @@
 fits and selections leave."""
 
 import math
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,19 @@ def need_direction(direction: Any) -> None:
             f"one direction is needed, not a {type(direction).__name__}; give "
             "directions.between('en', 'es') of what an estimator, such as diffmean, gives"
         )
+
+
+def warn_of_every_layer(direction: Direction, operator: str) -> None:
+    """Warn where an operator acts at several layers and nobody chose them: each gets the whole of
+    the knob, and together they move far more than one."""
+    count = len(direction.layers)
+    if count > 1 and not getattr(direction, "layers_chosen", True):
+        message = (
+            f"{operator} acts by its full strength at each of the {count} layers of this "
+            f"direction, which together is about {count} times the move of one; choose layers, as "
+            f"in {operator}(direction.at({direction.layers[count // 2]})), or divide the strength"
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)  # 3: the line that called the operator
 
 
 def extra_of(direction: Direction, operator: str, fit: str, *names: str) -> dict[str, Tensor]:

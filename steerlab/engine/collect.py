@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from steerlab.core.corpus import Corpus, as_corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import PAIRS, PARTS, Moments
+from steerlab.core.progress import bar
 from steerlab.core.samples import Paired, derangement
 from steerlab.core.sites import hook_name
 from steerlab.engine.batching import InOrder
@@ -39,7 +39,7 @@ def collect(
     derange: int | None = None,
     form: str = "line",
     batch: int = TEXTS,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Moments:
     """Read every line of a corpus once and keep statistics of the activations in each language; BOS
     and padding do not count.
@@ -68,7 +68,7 @@ def collect(
         form: the prompt form that lines are put in. An encoder reads them as they are, with the
             special tokens around them that its tokenizer puts there, which do not count.
         batch: how many texts of a language are read together.
-        progress: whether to show a bar on stderr.
+        progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """
     model = load(model)
     corpus = as_corpus(corpus)
@@ -98,8 +98,8 @@ def collect(
         pairs_from=source if "pairs" in parts else None,
         provenance=provenance,
     )
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
+    with bar(progress=progress) as display:
+        task = display.add_task("reading", total=sum(map(len, corpus.lines.values())))
         reader = InOrder(model)
         for start in range(0, len(corpus), batch):
             # The same lines of all languages together, since pairs need the texts' means at once.
@@ -109,7 +109,7 @@ def collect(
                 if lines:
                     ids = tokens_of(model, lang, lines, form)
                     means[lang] = _read(reader, moments, lang, ids)
-                    bar.advance(task, len(lines))
+                    display.advance(task, len(lines))
             if moments.pairs is not None:
                 # Another permutation for each batch, and the same ones in every run.
                 seed = None if derange is None else derange + start

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.models.adapters import inside
 from steerlab.models.checks import is_encoder, need_left_to_right
 from steerlab.models.data_packages import PACKAGES, unpacked_package
@@ -204,7 +204,7 @@ def _device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)  # the plainest way to learn whether torch can use it
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line_of(error)
         raise SteerlabError(
             f"there is no device {device!r} here ({reason}); use cpu, or cuda with a GPU"
         ) from error

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from steerlab.core.display import Shown, View
 from steerlab.core.errors import SteerlabError
 from steerlab.core.tokens import beginning, excluded, specials
 from steerlab.models.branching import Branch
@@ -17,6 +18,7 @@ from steerlab.models.generation import Followed
 from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
 from steerlab.models.turns import Turns
+from steerlab.models.view import view_of
 
 # Where and how what is at a site inside a block reaches the residual stream (`Model.writes`).
 Writes = tuple[str, Callable[[Tensor, Tensor], Tensor]]
@@ -39,7 +41,7 @@ class Head:
 _LIBRARIES = {"transformers", "accelerate", "peft", "bitsandbytes", "torch"}
 
 
-class Model(ABC):
+class Model(Shown, ABC):
     """A causal language model with its tokenizer, whose activations can be read and changed at any
     layer.
 
@@ -85,6 +87,9 @@ class Model(ABC):
         self._where: Positions | None = None
         # Whether rows may go on from a common beginning (`engine.prefix`); None until it is tried.
         self.goes_on: bool | None = None
+
+    def _view(self) -> View:
+        return view_of(self)
 
     @property
     def fingerprint(self) -> str:
@@ -218,7 +223,7 @@ class Model(ABC):
         """What no statistic counts and no edit touches, in words, for headers of files."""
         return excluded(self.tokenizer)
 
-    def need_decoder(self, what: str) -> None:  # noqa: B027 -- an encoder refuses it
+    def need_decoder(self, what: str) -> None:
         """Raise where the model predicts no next token, which `what` needs."""
 
     def need_unedited(self, what: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.files import read_config
 from steerlab.models.adapters import base_of, with_adapter
 from steerlab.models.checks import (
@@ -96,7 +96,7 @@ def pretrained(files: Files, dtype: Any, tokenizer: Any = None) -> tuple[Any, An
         raise SteerlabError(
             f"the weights of {files.source!r} are truncated, altered or of another shape than "
             "config.json says "
-            f"({str(error).splitlines()[0]}); fetch the model again"
+            f"({first_line_of(error)}); fetch the model again"
         ) from error
     except MemoryError:
         raise

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of, last_line_of
 from steerlab.core.languages import Language, add_all, added
 from steerlab.sweeps.cell import Batch
 from steerlab.sweeps.runner import Runner, run_locally
@@ -130,15 +130,13 @@ class _Crew:
             cause = getattr(error, "cause", None)
             if isinstance(cause, SteerlabError):
                 raise cause from None
-            raise SteerlabError(
-                f"a Ray worker did not start: {str(error).strip().splitlines()[-1]}"
-            ) from error
+            raise SteerlabError(f"a Ray worker did not start: {last_line_of(error)}") from error
         return actors
 
 
 def _given_up(batch: Batch, error: Exception) -> dict[str, Any]:
     """The record of a batch that ends every worker: running out of memory does."""
-    message = f"its worker died {DEATHS} times: {str(error).splitlines()[0]}"
+    message = f"its worker died {DEATHS} times: {first_line_of(error)}"
     return {"batch": batch.key, "rows": {}, "failed": dict.fromkeys(batch.cells, message)}
 
 
@@ -196,7 +194,7 @@ def _connected(address: str) -> Iterator[Any]:
                     ray.init(address="local", include_dashboard=False, **options)
         # A node that does not start in time raises a plain Exception.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line_of(error)
             if address == "local":
                 raise SteerlabError(
                     f"no Ray cluster could be started on this machine ({reason}); let other work "

@@ -15,6 +15,7 @@ from steerlab.core.corpus import Corpus, as_corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_folder, read_json, write_json
+from steerlab.core.progress import is_shown
 from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.loading import load
@@ -40,7 +41,7 @@ def sweep(
     out: str | Path | None = None,
     workers: Workers = run_locally,
     retry: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     **keys: Any,
 ) -> pd.DataFrame:
     """Steer every (estimator, operator, layer, strength, source → target) and score every sentence
@@ -67,7 +68,7 @@ def sweep(
         out: a folder that keeps what is finished, and from which the same call goes on.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
         retry: run cells again that failed before.
-        progress: show on stderr how far it is.
+        progress: show on stderr how far it is; by default in a terminal and in a notebook.
     """
     # The name of a model or a corpus is a key of the grid, so that `dtype` and `langs` hold for it.
     if isinstance(model, (str, os.PathLike)):
@@ -83,6 +84,7 @@ def sweep(
     grid = Grid.either(grid, keys)
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
+    progress = is_shown(progress=progress)
     if not grid.race:
         return runner.run(cells, title=title, progress=progress)
     raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)

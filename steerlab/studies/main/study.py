@@ -134,7 +134,7 @@ class Study:
         # A race does not read strengths whole, between which one could be found.
         costs = [] if self.settings.race else self._at_equal_cost(runner, report)
         removal = run_cells(
-            replace(runner, fluency=True),
+            runner.with_fluency(),
             self.plan.removal(report.choices[MAIN][0]),
             title="removing",
             progress=self.progress,
@@ -270,7 +270,7 @@ class Study:
             apart=apart,
             directions=main,
             neighbours=neighbours,
-            choice=report.choices[MAIN],
+            choices=report.choices,
             raced=self.settings.race,
         )
         write_figures(self.folder / "figures", figures, apart)
