@@ -111,7 +111,18 @@ def heatmap(
     )
     name = readable(value)
     title = f"{name[:1].upper()}{name[1:]} by {readable(x)} and {readable(y)}"
-    return finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
+    finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
+    # By these a page goes from a cell to its outputs.
+    fixed = {
+        column: rows[column].iloc[0].item()
+        if hasattr(rows[column].iloc[0], "item")
+        else rows[column].iloc[0]
+        for column in _CONSTANT
+        if column in rows.columns and column not in (x, y) and rows[column].nunique() == 1
+    }
+    cells = {"x": x, "y": y, "across": across, "down": down, "fixed": fixed}
+    figure.update_layout(meta={**figure.layout.meta, "cells": cells})
+    return figure
 
 
 def cosines(

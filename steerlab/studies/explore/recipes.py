@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from steerlab.edits import OPERATORS
-from steerlab.estimate import variant
 from steerlab.studies.explore.session import Session
 from steerlab.studies.explore.setting import Setting
 
@@ -52,18 +51,15 @@ def _directions(session: Session, setting: Setting) -> Iterator[str]:
         if several:
             yield f"directions = directions[{name!r}]"
     else:
-        folder = "" if session.folder is None else repr(session.folder)
-        needs = sorted(variant(name).needs)
-        also = {"source": setting.source, **({"also": needs} if needs else {})}
-        yield f"texts = sl.corpus({folder}).split('estimate')"
-        yield f"moments = sl.collect(model, texts, {_call(**also)})"
-        yield f"directions = sl.estimate.fit({_call(name, 'moments', source=setting.source)})"
+        read = (
+            "" if session.folder is None else f"sl.corpus({session.folder!r}).split('estimate'), "
+        )
+        yield f"directions = sl.fit({name!r}, model, {read}source={setting.source!r})"
 
 
 def _call(*given: Any, **keys: Any) -> str:
-    """Arguments as Python writes them; the word `moments` is a name."""
-    words = [value if value == "moments" else repr(value) for value in given]
-    return ", ".join([*words, *(f"{key}={value!r}" for key, value in keys.items())])
+    """Arguments as Python writes them."""
+    return ", ".join([*map(repr, given), *(f"{key}={value!r}" for key, value in keys.items())])
 
 
 def as_command(session: Session, setting: Setting) -> str:

@@ -55,9 +55,10 @@ def application(worker: Worker, page: dict[str, Any], guard: Callable[..., Any])
         "explore.css": "text/css; charset=utf-8",
         "explore.js": "text/javascript; charset=utf-8",
     }
-    shared = files("steerlab.studies.html") / "templates" / "page.css"
+    shared = files("steerlab.studies.html") / "templates"
+    styles = [(shared / name).read_text("utf-8") for name in ("page.css", "dark.css")]
     texts = {name: (folder / name).read_text("utf-8") for name in assets}
-    texts["explore.css"] = shared.read_text("utf-8") + texts["explore.css"]
+    texts["explore.css"] = "\n".join([*styles, texts["explore.css"]])
     html = rendered(page)
 
     async def show(request: Request) -> Response:

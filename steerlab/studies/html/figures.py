@@ -1,4 +1,4 @@
-"""The page's figures, read from their files."""
+"""Figures of plotly as a page shows them."""
 
 import json
 from collections.abc import Mapping
@@ -42,16 +42,25 @@ def _index(stem: str) -> int:
 
 def _read(file: Path) -> Figure:
     try:
-        figure = json.loads(file.read_text(encoding="utf-8"))
-        data, layout = figure["data"], dict(figure["layout"])
+        return drawn(file.stem, json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise SteerlabError(
             f"{file} is no plotly figure ({error!r}); delete it, or write it again"
         ) from error
+
+
+def drawn(name: str, figure: Mapping[str, Any]) -> Figure:
+    """A figure of plotly, as its JSON has it, as a page shows it.
+
+    Args:
+        name: what it is called in the page.
+        figure: with `data` and `layout`.
+    """
+    data, layout = figure["data"], dict(figure["layout"])
     meta = layout.get("meta")
     meta = meta if isinstance(meta, dict) else {}  # others may keep anything there
-    drawn = layout.pop("title", None)
-    title = drawn.get("text", "") if isinstance(drawn, dict) else drawn
+    above = layout.pop("title", None)
+    title = above.get("text", "") if isinstance(above, dict) else above
     margin = dict(layout.get("margin") or {})
     # The height that the title took is not needed any more; the width is the page's.
     headroom = max(0, int(margin.get("t", _TOP)) - _TOP)
@@ -59,8 +68,8 @@ def _read(file: Path) -> Figure:
     layout.pop("width", None)
     layout |= {"dragmode": False, "margin": {**margin, "t": _TOP}, "height": height}
     return Figure(
-        name=file.stem,
-        title=str(meta.get("title") or title or readable(file.stem)),
+        name=name,
+        title=str(meta.get("title") or title or readable(name)),
         caption=str(meta.get("caption", "")).replace("n = ", f"n{FIXED}={FIXED}"),
         height=height,
         content={"data": data, "layout": layout},
