@@ -250,6 +250,17 @@ def test_one_that_mixes_padding_into_its_texts_reads_them_apart() -> None:
                 torch.testing.assert_close(means[lang][number], wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_encoders_of_transformerlens_are_refused() -> None:
+    import transformer_lens
+
+    sizes: dict[str, Any] = {"n_layers": 2, "d_model": 32, "n_ctx": 24, "d_head": 8, "n_heads": 4}
+    config = transformer_lens.HookedTransformerConfig(
+        **sizes, d_vocab=40, act_fn="gelu", attention_dir="bidirectional"
+    )
+    with pytest.raises(SteerlabError, match=r"\(HookedTransformer\) is an encoder: .* load it by"):
+        load(transformer_lens.HookedTransformer(config))
+
+
 def test_what_is_no_encoder_is_not_taken_for_one() -> None:
     from transformers import BartConfig, BartForConditionalGeneration, BertConfig, BertLMHeadModel
 

@@ -46,7 +46,7 @@ class Gate:
         blind: whether it works without positions, as in a plain hook.
     """
 
-    function: Callable[[Tensor, Tensors, Any, Tensor], tuple[Tensor, Tensor]]
+    function: Callable[[Tensor, Tensors, Any, Tensor], tuple[Any, Tensor]]
     name: str
     tensors: Tensors = field(default_factory=dict)
     layers: tuple[int, ...] | None = None
@@ -164,13 +164,13 @@ def as_gate(gate: Any) -> Gate:
 class _Own:
     """A user's function as that of a gate."""
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     takes: int
     digest: str
 
     def __call__(
         self, h: Tensor, tensors: Tensors, positions: Any, kept: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Any, Tensor]:  # what it gives is checked by the gate
         return self.function(*(h, positions)[: self.takes]), kept
 
 
