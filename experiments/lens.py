@@ -64,7 +64,7 @@ def pivots(table: pd.DataFrame, depth: int) -> pd.DataFrame:
     for spoken, part in table.groupby("spoken", sort=False):
         row = {"text in": spoken, "n": int(part["n"].iloc[0])}
         for layer in places(depth):
-            for lang in dict.fromkeys([spoken, PIVOT]):
+            for lang in dict.fromkeys([str(spoken), PIVOT]):
                 row[f"{lang if lang == PIVOT else 'own'}, layer {layer}"] = cell(
                     part, layer, lang, "mass"
                 )
