@@ -65,11 +65,11 @@ def test_every_output_can_be_unpacked(rows: pd.DataFrame, monkeypatch: pytest.Mo
 def test_what_does_not_fit_is_the_same_sentences_of_every_cell(
     rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outputs, "BUDGET", 60_000)
+    monkeypatch.setattr(outputs, "BUDGET", 200_000)
     made = packed(rows)
     content = unpacked(made["text"])
-    assert len(made["text"]) <= 60_000
-    assert made["sentences"] < made["of"]
+    assert len(made["text"]) <= 200_000
+    assert 0 < made["sentences"] < made["of"]
     read = {
         tuple(row[0] for row in cell["rows"])
         for cell in content["cells"]
@@ -80,7 +80,9 @@ def test_what_does_not_fit_is_the_same_sentences_of_every_cell(
 
 
 def test_half_a_surrogate_pair_does_not_break_a_page(rows: pd.DataFrame) -> None:
-    broken = rows.head(3).assign(output=["\ud83d", "</script><b>", ""])
+    broken = rows.head(3)
+    texts = ["\ud83d", "</script><b>", ""]  # Arrow's strings hold no half of a pair
+    broken = broken.assign(output=pd.Series(texts, index=broken.index, dtype=object))
     assert unpacked(packed(broken)["text"])["texts"].count("</script><b>") == 1
 
 

@@ -15,7 +15,7 @@ from steerlab.figures.style import CONTROLS, readable
 BUDGET = (
     700_000  # bytes of a page for outputs: plotly takes most of the six million that it may have
 )
-_SENTENCES = (None, 96, 48, 24, 12, 6, 3)  # of each cell, until they fit
+_SENTENCES = (None, 96, 48, 24, 12, 6, 3, 1, 0)  # of each cell, until they fit
 _CELL = ["method", "split", "layer", "strength", "source", "target"]
 _FLAGS = ("in_language", "relevant", "joint", "faithful", "echo", "loop", "truncated")
 NEEDED = (*_CELL, "sentence", "output", "language", "joint", "in_language")

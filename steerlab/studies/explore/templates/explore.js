@@ -197,7 +197,8 @@ function take(event, begun, asked) {
 }
 
 function fail(message) {
-  say("error", `${message.charAt(0).toUpperCase()}${message.slice(1)}.`);
+  const said = message.replace(/^text: /, ""); // the page has one box for text
+  say("error", `${said.charAt(0).toUpperCase()}${said.slice(1)}.`);
   document.body.dataset.state = "failed";
 }
 
