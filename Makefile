@@ -30,11 +30,8 @@ check: $(READY) ## style, types, floors
 
 notebooks: $(READY) ## execute every notebook, into build/notebooks
 	rm -rf build/notebooks && mkdir -p build/notebooks
-	set -e; for source in notebooks/*.py; do \
-		copy=build/notebooks/$$(basename $$source .py).ipynb; \
-		$(BIN)/jupytext --to ipynb --output $$copy $$source; \
-		$(BIN)/jupyter-execute --inplace $$copy; \
-	done
+	cp notebooks/*.ipynb build/notebooks
+	cd build/notebooks && ../../$(BIN)/jupyter-execute --inplace *.ipynb
 
 figures: $(READY) ## draw every figure of experiments/figures, and the atlas (build/atlas)
 	set -e; for script in experiments/figures/*.py experiments/atlas.py; do $(BIN)/python $$script; done

@@ -110,8 +110,8 @@ def table(summary: dict) -> str:
     ceiling = next(row["ceiling"][0] for row in summary["results"].values())
     return f"""
 `make run`: {summary["model"]}, {summary["source"]} to {len(summary["targets"])} languages, {summary["n_sentences"]}
-test sentences, {summary["n_outputs"]} outputs a method, {summary["seconds"]:.0f} seconds and
-{summary["peak_rss_bytes"] / 2**30:.1f} GiB on two cores. Chance for relevance is {summary["chance"]:.3f};
+test sentences, {summary["n_outputs"]} outputs a method, {summary["processor_seconds"]:.0f} seconds of processor time
+({summary["seconds"]:.0f} by the clock, beside whatever else ran) and {summary["peak_rss_bytes"] / 2**30:.1f} GiB. Chance for relevance is {summary["chance"]:.3f};
 controls in italics; brackets are 95 % intervals. `joint` is right language, own sentence
 recognised; `of the ceiling` is over the references' own {ceiling:.3f}; outputs have at most
 {summary.get("new_tokens", 32)} tokens.

@@ -10,25 +10,33 @@ first; `--tests` names others.
 import argparse
 import ast
 import copy
+import ctypes
 import difflib
 import importlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("estimate", "edits", "analysis", "scores")
 PAGE = Path("build/mutants.md")
 LEAST = 0.9  # of the mutants have to be killed
+OUTPUT = "output.txt"  # of pytest, in the copy of the tree
+PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
+WAITING = 10  # seconds by the clock for each that the processor may work for a mutant
 
 # (file below steerlab/, what stands there, what is put in its place): faults that once survived.
 HAND = (
@@ -90,24 +98,20 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--hand", action="store_true", help="take the list of this file instead")
     parser.add_argument("--tests", nargs="*", default=[], help="test files, instead of importers")
     parser.add_argument("--most", type=int, default=6, help="test files a mutant, smallest first")
-    parser.add_argument("--timeout", type=int, default=120, help="seconds a mutant")
+    parser.add_argument("--timeout", type=int, default=120, help="seconds of processor a mutant")
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args(words)
     mutants = by_hand() if options.hand else drawn(options.sample, options.seed)
     results = []
     sound: dict[str, bool] = {}
     preload()
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         copied(tree)
         for mutant in mutants:
             tests = options.tests or importers(mutant.file)[: options.most]
-            # A test that fails without any fault says nothing of one.
-            for test in tests:
-                if test not in sound:
-                    sound[test] = in_a_fork(tree, [test], options.timeout) == 0
-            tests = [test for test in tests if sound[test]]
-            result = run(tree, mutant, tests, options.timeout)
+            result = run(tree, mutant, tests, options.timeout, sound)
             results.append((mutant, result))
             print(f"{result:9} {mutant.file}:{mutant.line} {mutant.kind}", flush=True)
             # Written after each, so that a run that is stopped leaves what it found.
@@ -229,8 +233,15 @@ def preload() -> None:
         raise SystemExit(f"{loaded[0]} is loaded already, and so would not be the mutant's")
 
 
-def run(tree: Path, mutant: Mutant, tests: Sequence[str], timeout: int) -> str:
-    """killed, survived, timeout, or untested where no test imports the module."""
+def run(
+    tree: Path, mutant: Mutant, tests: Sequence[str], timeout: int, sound: dict[str, bool]
+) -> str:
+    """killed, survived, timeout, or untested where no test imports the module.
+
+    A test that fails without any fault says nothing of one: whether the file that killed a mutant
+    passes without it is tried once, kept in `sound`, and a file that does not is left out.
+    """
+    tests = [test for test in tests if sound.get(test, True)]
     if not tests:
         return "untested"
     target = tree / mutant.file
@@ -244,36 +255,74 @@ def run(tree: Path, mutant: Mutant, tests: Sequence[str], timeout: int) -> str:
     # 1: a test failed; 2: a test file could not be imported; all else is no verdict.
     if code not in (0, 1, 2):
         raise SystemExit(f"pytest itself failed, with {code}, on {mutant.file}:{mutant.line}")
-    return "survived" if code == 0 else "killed"
+    if code == 0:
+        return "survived"
+    for test in failed(tree) or tests:
+        if test not in sound:
+            sound[test] = in_a_fork(tree, [test], timeout) == 0
+        if not sound[test]:
+            return run(tree, mutant, tests, timeout, sound)
+    return "killed"
+
+
+def failed(tree: Path) -> list[str]:
+    """The test files that failed in the last run."""
+    output = (tree / OUTPUT).read_text("utf-8", "replace")
+    found = re.findall(r"^(?:FAILED|ERROR) (tests/\w+\.py)", output, re.MULTILINE)
+    return list(dict.fromkeys(found))
 
 
 def in_a_fork(tree: Path, tests: Sequence[str], timeout: int) -> int | None:
-    """pytest's exit code in the copy, or None where time ran out."""
+    """pytest's exit code in the copy, or None where time ran out.
+
+    What counts is the time of the processor, so that other work on the machine changes no result;
+    tests that only wait end after `WAITING` times as much.
+    """
     child = os.fork()
     if child == 0:
         code = 70
         try:
-            os.setsid()  # a group of its own, so that what it starts ends with it
+            resource.setrlimit(resource.RLIMIT_CPU, (timeout, timeout + 5))
             os.chdir(tree)
             # The copy wins over an installed package, here and in what the tests start.
             sys.path.insert(0, str(tree))
             os.environ["PYTHONPATH"] = str(tree)
-            with open(tree / "output.txt", "w") as output:
+            with open(tree / OUTPUT, "w") as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
             words = ["-o", "addopts=", "-x", "-q", "-p", "no:cacheprovider", *tests]
             code = int(importlib.import_module("pytest").main(words))
         finally:
             os._exit(code)
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
+    end = time.monotonic() + WAITING * timeout
+    done, status = os.waitpid(child, os.WNOHANG)
+    while not done and time.monotonic() < end:
+        time.sleep(0.2)
         done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.1)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    if not done:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    end_children()
+    if not done:
+        return None
+    over = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    return None if over else os.waitstatus_to_exitcode(status)
+
+
+def adopt_orphans() -> None:
+    """Have processes that outlive the test that started them, as a cluster's do, become children of
+    this one, which then can end them."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """End what a test has started and not ended."""
+    left = psutil.Process().children(recursive=True)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left)
 
 
 def killed(results: Sequence[tuple[Mutant, str]]) -> float:

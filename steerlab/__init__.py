@@ -5,12 +5,13 @@ Five kinds of things, each made from the one before:
 - load: `load` a model, `corpus` or `texts` to read with it;
 - collect: `collect`, `collect_units` read the texts once and give statistics, such as `Moments`;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
-  `estimate`, and in `units` of latents and neurons; what a direction has to beat in `controls`;
+  `estimate`, and in `units` of latents and neurons; `fit` takes any method by its name and reads
+  what it needs; what a direction has to beat in `controls`;
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own;
-- judge: `generate` and `cross_entropy` run a model under an edit; `sweep` does so for a grid, `run`
-  for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and `effects`, which
-  measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
+- judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
+  grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
+  `effects`, which measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
 """
 
 import importlib
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from steerlab import figures as figures
     from steerlab import scores as scores
     from steerlab.analysis import geometry as geometry
+    from steerlab.analysis.written import table
     from steerlab.api import effects as effects
     from steerlab.api import mass as mass
     from steerlab.api import stats as stats
@@ -38,19 +40,24 @@ if TYPE_CHECKING:
     from steerlab.engine.collect_units import collect_units
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
+    from steerlab.engine.lens import lens
+    from steerlab.engine.token_stream import stream
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
     from steerlab.estimate.eigengap import eigengap
     from steerlab.estimate.lda_and_probe import lda, probe
     from steerlab.estimate.pca import pca
     from steerlab.estimate.units.selection import Selection
+    from steerlab.figures.printed import save
     from steerlab.models.loading import load
     from steerlab.models.model import Model
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas
+    from steerlab.studies.explore.explorer import explore as explore
     from steerlab.studies.main.run import run
     from steerlab.sweeps.grid import Grid
+    from steerlab.sweeps.one_fit import fit
     from steerlab.sweeps.ray import Ray
     from steerlab.sweeps.sweep import sweep
 
@@ -80,15 +87,21 @@ _HOME = {  # where each name lives, imported at its first use
     "diffmean": "estimate.diffmean",
     "edit": "edits.edit",
     "eigengap": "estimate.eigengap",
+    "explore": "studies.explore.explorer",
+    "fit": "sweeps.one_fit",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",
+    "lens": "engine.lens",
     "load": "models.loading",
     "pca": "estimate.pca",
     "probe": "estimate.lda_and_probe",
     "rotate": "edits.operators",
     "run": "studies.main.run",
+    "save": "figures.printed",
     "stack": "edits.edit",
+    "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
+    "table": "analysis.written",
     "texts": "core.corpus",
 }
 _GROUPS = {  # and each group of names

@@ -132,7 +132,7 @@ def synthetic_summary() -> dict[str, Any]:
             "lfs_second": around(0.87 if name in METHODS else 0.04, 0.02),
             "joint_second": around(0.9 * rate),
         }
-    results["random"]["variant"] = "own choice on dev"
+    results["random"]["variant"] = "its own setting, chosen on dev"
     results["shuffled"]["variant"] = "at DiffMean's cell"
     return {
         "format": 1,
@@ -312,7 +312,7 @@ def synthetic_figures(rows: pd.DataFrame) -> dict[str, Any]:
         "heatmap": figures.heatmap(
             dev[(dev["method"] == "diffmean") & (dev["strength"] == 1)], note=note
         ),
-        "separation": figures.separation(separation, chance=1 / 16, note=note),
+        "separation": figures.separation_by_layer(separation, chance=1 / 16, note=note),
         "cosines": figures.cosines(vectors, langs, layer=5, note=note),
         "dendrogram": figures.dendrogram(directions, note=note),  # type: ignore[arg-type]
         "dose_curves": figures.dose_curves(curve, chance=1 / 32, note=note),

@@ -44,6 +44,20 @@ def test_ids_that_are_words_and_codes_that_are_names(tmp_path: Path) -> None:
     assert (read.numbers, read["no"]) == ((0, 1, 2), tuple(TEXTS["no"]))
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_questions_end_where_lines_of_a_corpus_do(tmp_path: Path, kind: str, newline: str) -> None:
+    """A lone CR or U+2028 in a question, unquoted as another program wrote it, makes no new row."""
+    asked = ["Was\rist das?", "Wo\u2028ist er?", "Wer\x85ist sie?"]
+    folder = written(tmp_path, kind, {"de": changed("de", question=asked[::-1])})
+    file = next((folder / "de").iterdir())
+    text = file.read_bytes().decode().replace("\n", newline)
+    if kind == "csv":
+        assert '"' not in text, "it is not quoted"
+    file.write_bytes(text.encode())
+    assert list(questions(folder)["de"]) == asked
+
+
 WRONG = {
     "column 'question_id'; it has id, language_code, language, question, and questions need": {
         "de": changed("de").drop(columns="question_id")

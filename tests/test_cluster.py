@@ -123,6 +123,26 @@ def test_another_model_behind_the_same_name_is_refused(lively):
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("local", r"could be started on this machine \(The current node timed out\); let other"),
+        ("10.0.0.1:1", r"no Ray cluster at '10\.0\.0\.1:1' \(The current node timed out\)"),
+    ],
+)
+def test_a_cluster_that_does_not_start_is_a_sentence(lively, monkeypatch, address, told):
+    """As on a machine with too much to do, where Ray raises a plain Exception."""
+    import ray
+
+    def late(**_: Any) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(SteerlabError, match=told):
+        replace(runner(str(lively("llama")), None), workers=Ray(address)).run(grid())
+
+
 def test_no_cluster_at_an_address_and_no_ray_at_all(lively, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     made = replace(runner(str(lively("llama")), None), workers=Ray("auto"))
@@ -166,6 +186,31 @@ def test_a_users_own_travel_made_and_by_value(ray, lively):
     assert set(rows["method"]) == {"mine_pushed"}
     assert set(fitted_in) == {os.getpid()}, "the estimator runs here, and not on the workers"
     assert list(rows["output"]) == list(sweep(model, texts, **keys)["output"])
+
+
+def test_a_language_of_ones_own_is_known_to_the_workers(ray, lively, monkeypatch):
+    from steerlab.core.corpus import Corpus, corpus
+    from steerlab.core.languages import LANGUAGES, _code_of, add_language
+    from steerlab.sweeps.cell import Cell
+
+    monkeypatch.setattr("steerlab.core.languages.LANGUAGES", dict(LANGUAGES))
+    add_language("xyzzy", family="Adventure", name="Colossal")
+    packaged = corpus(langs=["en", "de"])
+    lines = {"en": packaged["en"], "xyzzy": packaged["de"]}
+    made = replace(
+        runner(str(lively("llama")), None),
+        corpus=Corpus("own", lines, packaged.numbers),
+        directions={},
+        limits={"dev": 2},
+        fluency=False,
+    )
+    # This form asks for the target by its name.
+    cell = Cell.unsteered(source="en", target="xyzzy", split="dev", form="instructed")
+    there = replace(made, workers=Ray("auto", 1)).run([cell])
+    assert not there.attrs.get("failed")
+    assert there["prompt"].str.endswith("\nColossal:").all()
+    assert list(there["output"]) == list(made.run([cell])["output"])
+    _code_of.cache_clear()
 
 
 LISTENING = """

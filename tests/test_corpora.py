@@ -237,13 +237,17 @@ NAMES = {
 @pytest.mark.parametrize(
     ("code", "name"), [(code, name) for code, names in NAMES.items() for name in names]
 )
-@pytest.mark.parametrize("ending", [".txt", ".txt.gz"])
+@pytest.mark.parametrize(
+    "ending", [".txt", ".txt.gz", ".TXT", ".Txt.GZ", ".utf8.txt", ".UTF-8.txt"]
+)
 def test_a_file_is_named_by_any_code_of_its_language(
     code: str, name: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     write(tmp_path, en="One.\nTwo.\n")
     data = b"Uno.\r\nDos.\r\n"
-    (tmp_path / f"{name}{ending}").write_bytes(gzip.compress(data) if "gz" in ending else data)
+    (tmp_path / f"{name}{ending}").write_bytes(
+        gzip.compress(data) if "gz" in ending.lower() else data
+    )
     for read in (corpus, texts):
         found = read(tmp_path)
         assert found.lines == {"en": ("One.", "Two."), code: ("Uno.", "Dos.")}
@@ -256,16 +260,18 @@ def test_a_file_is_named_by_any_code_of_its_language(
 def test_what_is_left_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write(tmp_path, en="One.", de="Eins.", README="Read me.", sentences="One.")
     (tmp_path / "fr.tsv").write_text("Un.")
-    (tmp_path / "es.TXT").write_text("Uno.")
+    (tmp_path / "es.rst").write_text("Uno.")
     (tmp_path / ".hidden.txt").write_text("Uno.")
     (tmp_path / "it.txt").mkdir()
     (tmp_path / "bad\x1b[31m.txt").write_text("")
     assert corpus(tmp_path).langs == ("de", "en")
     message = capsys.readouterr().err
     assert message.startswith(
-        f"steerlab: {tmp_path}: left out README.txt, bad\\x1b[31m.txt, es.TXT"
+        f"steerlab: {tmp_path}: left out README.txt, bad\\x1b[31m.txt, es.rst"
     )
-    assert message.endswith("fr.tsv, sentences.txt, not named after a language as en.txt is\n")
+    assert message.endswith(
+        "fr.tsv, it.txt/, sentences.txt, not named after a language as en.txt is\n"
+    )
     assert corpus(tmp_path, ["en"]).langs == ("en",)
     assert capsys.readouterr().err == "", "who names the languages knows which"
     for file in tmp_path.glob("*.txt"):
@@ -282,6 +288,10 @@ def test_two_files_of_one_language_are_told(tmp_path: Path) -> None:
     ):
         corpus(tmp_path)
     assert corpus(tmp_path, ["en", "de"]).langs == ("en", "de"), "the others can be read"
+    with pytest.raises(
+        SteerlabError, match=r"de\.txt is a file; give a folder of <iso>\.txt files"
+    ):
+        corpus(tmp_path / "de.txt")
     (tmp_path / "de.txt.gz").write_bytes(gzip.compress(b"Eins."))
     with pytest.raises(SteerlabError, match=r"de\.txt and de\.txt\.gz, and each is German"):
         texts(tmp_path, ["de"])

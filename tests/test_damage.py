@@ -203,12 +203,13 @@ def test_no_terminal_loses_the_answer(
 ) -> None:
     said = "Погода сегодня хорошая. ñ"
     monkeypatch.setattr("steerlab.engine.decoding.generate", lambda *_, **__: [said])
-    monkeypatch.setattr("steerlab.edits.add", lambda *_, **__: None)
-    monkeypatch.setattr("steerlab.models.loading.load", lambda *_: None)
+    monkeypatch.setattr("steerlab.edits.steer", lambda *_, **__: None)
+    monkeypatch.setattr("steerlab.engine.prompts.prompt", lambda *_, **__: "No.\n")
+    monkeypatch.setattr("steerlab.models.loading.load", lambda *_, **__: _Anything())
     monkeypatch.setattr("steerlab.core.directions.Directions.load", lambda *_: _Anything())
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, errors=errors))
-    words = ["steer", "polyglot", "x", "No.", "--to", "ru", "--layer", "5"]
+    words = ["steer", "polyglot", "x.safetensors", "No.", "--to", "ru", "--layer", "5"]
     assert main(words) == 0
     sys.stdout.flush()
     written = raw.getvalue().decode(encoding)
@@ -216,6 +217,8 @@ def test_no_terminal_loses_the_answer(
 
 
 class _Anything:
+    tokenizer = None
+
     def between(self, *_: Any) -> "_Anything":
         return self
 

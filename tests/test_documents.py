@@ -126,22 +126,6 @@ def test_every_group_is_explained() -> None:
     assert [name for name in groups if f"`{name}`" not in (sl.__doc__ or "")] == []
 
 
-def hidden_text(notebook: str) -> list[str]:
-    """Lines that open a cell and hold text, which a notebook does not show."""
-    cells = [line for line in notebook.splitlines() if line.startswith("# %%")]
-    return [line for line in cells if line not in ("# %%", "# %% [markdown]")]
-
-
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebooks_text_stands_under_its_cells_line(path: Path) -> None:
-    notebook = path.read_text("utf-8")
-    assert hidden_text(notebook) == []
-    assert len(hidden_text(notebook.replace("[markdown]\n# ", "[markdown] "))) > 3
-
-
 def knobs_without_args(source: str) -> list[str]:
     """Public functions with more than two knobs whose docstring has no `Args:`."""
     functions = [each for each in ast.walk(ast.parse(source)) if isinstance(each, ast.FunctionDef)]

@@ -101,7 +101,10 @@ def test_records_that_leave_something_out_are_refused() -> None:
     whole |= {"identity": {"strength": 0.0}, "no_twin": "it is a test"}
     Operator(make=add, **whole)
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"knob": "size"}, "the record of add names the knob 'size'; it has strength, positions"),
+        (
+            {"knob": "size"},
+            "the record of add names the knob 'size'; it has strength, keep_norm, positions",
+        ),
         ({"identity": {"fraction": 0.0}}, "the record of add names the knob 'fraction'"),
         ({"unit": "", "grid": ()}, "the record of add leaves out unit, grid; an operator has"),
         ({"identity": {}, "change": shift}, "the record of add leaves out identity"),

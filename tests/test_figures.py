@@ -306,7 +306,7 @@ def test_cosines_are_in_cluster_order() -> None:
 
 def test_separation_has_two_panels_and_chance() -> None:
     table = pd.DataFrame({"layer": [4, 2], "trace_ratio": [0.8, 0.3], "nearest_mean": [0.9, 0.5]})
-    figure = figures.separation(table, chance=1 / 16, note="50 dev lines")
+    figure = figures.separation_by_layer(table, chance=1 / 16, note="50 dev lines")
     above, below = figure.data
     assert list(above.x) == [2, 4]
     assert list(above.y) == [0.3, 0.8]
@@ -374,7 +374,7 @@ def every_figure() -> dict[str, go.Figure]:
         "heatmap": figures.heatmap(tidy({("es", 2): [True, False]})),
         "cosines": figures.cosines(planted().vectors[:, 0], LANGS),
         "dendrogram": figures.dendrogram(planted()),
-        "separation": figures.separation(
+        "separation": figures.separation_by_layer(
             pd.DataFrame({"layer": [1], "trace_ratio": [0.3], "nearest_mean": [0.5]})
         ),
         "dose_curves": figures.dose_curves(curve),
@@ -402,7 +402,10 @@ def test_every_figure_has_title_caption_and_survives_json(name: str) -> None:
             "'joint'; it has layer, target",
         ),
         (lambda: figures.heatmap(tidy({("es", 2): [True]}).iloc[:0]), "without rows"),
-        (lambda: figures.separation(pd.DataFrame({"layer": [1]})), "'trace_ratio', 'nearest_mean'"),
+        (
+            lambda: figures.separation_by_layer(pd.DataFrame({"layer": [1]})),
+            "'trace_ratio', 'nearest_mean'",
+        ),
         (
             lambda: figures.dose_curves(pd.DataFrame({"x": [1], "by": ["lda"]})),
             "'value', 'low', 'high'",

@@ -147,3 +147,15 @@ def test_json_comes_back_and_nothing_is_an_empty_one(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ä": [1, None]})
     assert read_json(tmp_path / "a.json") == {"ä": [1, None]}
     assert read_json(tmp_path / "b.json") == {}
+
+
+@pytest.mark.parametrize(
+    "end", ["\r", "\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"]
+)
+def test_a_table_of_outputs_comes_back_from_csv(end: str, tmp_path: Path) -> None:
+    """Readers of CSV end a row at a CR alone: an output that holds one must not make two rows."""
+    rows = pd.DataFrame({"output": [f"a{end}b", 'c "d", e', "f"], "n": [1, 2, 3]})
+    write_table(tmp_path / "a.csv", rows)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv"), rows)
+    [_, file] = figures.write(go.Figure(), tmp_path / "b.html", data=rows)
+    pd.testing.assert_frame_equal(pd.read_csv(file), rows)

@@ -100,6 +100,15 @@ def test_draws_are_cells_of_their_own():
         ({"draws": 2}, "draws: at temperature 0 every draw is the same"),
         ({"limit": 0, "batch": 0}, "limit: .*; batch: "),
         ([1, 2], "keys and values are needed, not list"),
+        ({"prompt": "chat", "template": "thinking"}, "template: 'thinking' is no option; write"),
+        ({"prompt": "chat", "template": "a=1,a=2"}, "template: a stands twice"),
+        ({"prompt": "chat", "template": {"a": [1]}}, r"template\.a\."),
+        ({"template": {"a": 1}}, "template: the prompt form 'line' has no chat template; give"),
+        ({"layers": [True]}, r"layers: true and false are no numbers, and \[True\] was given"),
+        ({"strengths": [0.5, True]}, "strengths: true and false are no numbers"),
+        ({"operators": {"add": [True]}}, "operators: true and false are no numbers"),
+        ({"seed": False}, "seed: true and false are no numbers, and False was given"),
+        ({"limit": True}, "limit: true and false are no numbers"),
     ],
 )
 def test_what_is_refused(keys, told):
@@ -118,6 +127,23 @@ def test_a_file_that_is_no_grid(tmp_path):
         SteerlabError, match=r"key\.yaml: there is no key 'strenghts'; did you mean"
     ):
         Grid.read(tmp_path / "key.yaml")
+
+
+def test_options_of_a_chat_template_are_words_or_a_mapping(tmp_path):
+    options = {"enable_thinking": True, "effort": "low", "depth": 3, "p": 0.5, "tool": None}
+    words = "enable_thinking=true,effort=low,depth=3,p=0.5,tool=null"
+    (tmp_path / "a.yaml").write_text(
+        f"prompt: chat+target\ntemplate: {options}\n".replace("True", "true").replace(
+            "None", "null"
+        )
+    )
+    for grid in (
+        Grid.of({"prompt": "chat", "template": words}),
+        Grid.of({"prompt": "chat+english", "template": options}),
+        Grid.read(tmp_path / "a.yaml"),
+    ):
+        assert grid.template == options
+        assert grid.template["enable_thinking"] is True
 
 
 def test_a_grid_is_not_changed():
@@ -152,6 +178,12 @@ def test_yaml_means_what_it_says(tmp_path):
         ("a: !!timestamp foo", "it has the tag !!timestamp"),
         ("a: !!python/object:os.system x", "it has the tag !!python/object:os.system"),
         ("? [a]\n: b", "a key is no word"),
+        ("<<: {limit: 1}", "there is no key '<<'"),
+        ("base: &a {limit: 1}\n<<: *a", "it has the alias \\*a"),
+        ("seed: " + "9" * 5000, "it is too long for a number|Exceeds the limit"),
+        ("targets: [on]", "unknown language code 'on'"),
+        ("targets: [y]", "unknown language code 'y'"),
+        ("layers: [0o10]", "and '0o10' was given"),
         ("a: 1\n---\nb: 2", "expected a single document"),
         ("#" * 1_000_001, "has 1,000,001 bytes, and such a file has at most 1,000,000"),
     ],

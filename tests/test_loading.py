@@ -106,8 +106,19 @@ def test_what_is_one_is_not_refused(config):
     need_causal(config, "some/model", trust_remote_code=False)
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "awq", "hqq", "compressed-tensors", "gptq"])
-def test_the_package_of_quantised_weights_is_named(method):
+def missing(name: str) -> None:
+    """What `find_spec` gives on a machine that has none of the packages."""
+    if "." in name:
+        raise ModuleNotFoundError(f"No module named {name.partition('.')[0]!r}")
+
+
+@pytest.mark.parametrize(
+    "method",
+    "bitsandbytes awq hqq compressed-tensors gptq aqlm quanto torchao eetq vptq spqr auto-round "
+    "fbgemm_fp8 mxfp4 higgs quark fp_quant fouroversix sinq fp8 bitnet".split(),
+)
+def test_the_package_of_quantised_weights_is_named(method, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", missing)
     with pytest.raises(SteerlabError, match=f"quantised by {method}, which the package .* reads"):
         need_package({"quantization_config": {"quant_method": method}}, "some/model")
     need_package({}, "some/model")
@@ -191,19 +202,85 @@ def test_what_is_no_language_model_is_refused():
         load(torch.nn.Linear(2, 2), tokenizer=object())
 
 
-def test_a_dispatched_model_with_weights_on_disk(lively, tmp_path):
-    """accelerate fetches them when they are needed: fingerprint and numbers are the same."""
+# The ways in which accelerate may lay a model out on a machine without a GPU.
+PLACES = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
+PLACES |= {"lm_head": "cpu", "model.layers.0": "cpu"}
+PLACES |= {"model.layers.1": "disk", "model.layers.2": "disk"}
+
+
+def laid_out(way: str, folder: Path, offload: Path) -> Any:
+    """A model whose weights are fetched when they are needed."""
+    from transformers import AutoModelForCausalLM
+
     accelerate = pytest.importorskip("accelerate")
-    hf, tokenizer = in_memory(lively("llama"))
+    if way == "loaded onto disk":
+        make: Any = AutoModelForCausalLM.from_pretrained
+        return make(folder, device_map=PLACES, offload_folder=offload, dtype=torch.float32)
+    hf, _ = in_memory(folder)
+    if way == "all in memory":
+        return accelerate.cpu_offload(hf, execution_device=torch.device("cpu"))
+    if way == "all on disk":
+        cpu = torch.device("cpu")
+        return accelerate.disk_offload(hf, offload, execution_device=cpu)
+    return accelerate.dispatch_model(hf, PLACES, offload_dir=offload, main_device="cpu")
+
+
+@pytest.mark.parametrize(
+    "way", ["some on disk", "all on disk", "all in memory", "loaded onto disk"]
+)
+def test_a_model_whose_weights_lie_elsewhere(lively, tmp_path, way):
+    """accelerate fetches them when they are needed: fingerprint and numbers are the same, read,
+    predicted, decoded and under an edit."""
+    from conftest import random_directions
+
     whole = load(lively("llama"))
-    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
-    places |= {"lm_head": "cpu", "model.layers.0": "cpu"}
-    places |= {"model.layers.1": "disk", "model.layers.2": "disk"}
-    hf = accelerate.dispatch_model(hf, places, offload_dir=tmp_path, main_device="cpu")
-    model = load(hf, tokenizer=tokenizer)
+    hf = laid_out(way, lively("llama"), tmp_path)
+    model = load(hf, tokenizer=whole.tokenizer)
     assert model.device.type == "cpu"
     assert model.fingerprint.split("-")[0] == whole.fingerprint.split("-")[0]
     assert generate(model, PROMPTS, max_new_tokens=4) == generate(whole, PROMPTS, max_new_tokens=4)
+    lines = sl.corpus(langs=["en", "de"]).take(4)
+    torch.testing.assert_close(sl.collect(model, lines).mean, sl.collect(whole, lines).mean)
+    edit = sl.add(random_directions(whole).between("en", "es").at(1))
+    for call in (
+        lambda each: generate(each, PROMPTS, max_new_tokens=4, edit=edit),
+        lambda each: sl.cross_entropy(each, PROMPTS, edit).tolist(),
+    ):
+        assert call(model) == call(whole)
+
+
+def test_weights_in_eight_bits_are_computed_with_where_there_is_no_gpu(lively, tmp_path):
+    """fp8 by blocks, each with its scale, as released checkpoints have it: the numbers are those of
+    the weights that the eight bits stand for."""
+    from safetensors.torch import load_file, save_file
+
+    pytest.importorskip("accelerate")
+    folder = Path(shutil.copytree(lively("llama"), tmp_path / "eight"))
+    plain = Path(shutil.copytree(lively("llama"), tmp_path / "plain"))
+    weights = load_file(folder / "model.safetensors")
+    eight, same = {}, {}
+    for name, value in weights.items():
+        eight[name] = same[name] = value.to(torch.bfloat16)
+        if "proj" in name:
+            blocks = value.float().unflatten(0, (-1, 16)).unflatten(-1, (-1, 16))
+            scale = blocks.abs().amax((1, 3)) / 448  # the largest number of the kind
+            few = (blocks / scale[:, None, :, None]).to(torch.float8_e4m3fn)
+            back = few.float() * scale[:, None, :, None]
+            eight[name] = few.flatten(2).flatten(0, 1)
+            eight[f"{name}_scale_inv"] = scale
+            same[name] = back.flatten(2).flatten(0, 1).to(torch.bfloat16)
+    save_file(eight, folder / "model.safetensors", {"format": "pt"})
+    save_file(same, plain / "model.safetensors", {"format": "pt"})
+    method = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [16, 16]}
+    edit_config = {"quantization_config": method, "dtype": "bfloat16"}
+    edit(folder / "config.json", **edit_config)
+    edit(plain / "config.json", dtype="bfloat16")
+    model, wanted = load(folder, dtype="bfloat16"), load(plain, dtype="bfloat16")
+    assert generate(model, PROMPTS, max_new_tokens=4) == generate(wanted, PROMPTS, max_new_tokens=4)
+    lines = sl.corpus(langs=["en", "de"]).take(4)
+    torch.testing.assert_close(
+        sl.collect(model, lines).mean, sl.collect(wanted, lines).mean, atol=0.05, rtol=0.05
+    )
 
 
 # ----------------------------------------------------------------------------- tokens and reading

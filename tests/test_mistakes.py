@@ -6,7 +6,10 @@ In a process of its own, since in this one every type is checked before a functi
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -35,6 +38,48 @@ MISTAKES = {
     "sl.generate(model, 3)": "takes a list of texts, and was given a int",
     "sl.generate(model, b'No.')": "takes a list of texts, and was given a bytes",
     "sl.generate(model, {'a': 'b'})": "takes a list of texts, and was given a dict",
+    "sl.generate(model, {'No.'})": "was given a set, which has no order",
+    "sl.generate(model, pd.DataFrame({'text': ['No.']}))": "a DataFrame; give strings, such as one",
+    "sl.generate(model, np.array('No.'))": "takes a list of texts, and was given a ndarray",
+    "sl.generate(model, np.array([['No.']]))": "a ndarray; give strings, such as one column of it",
+    "sl.generate(model, pd.Series(['No.', None]))": "number 1 is a",
+    "sl.generate(model, bytearray(b'No.'))": "takes a list of texts, and was given a bytearray",
+    "sl.cross_entropy(model, ['No.'], None)": "an edit is needed, not a NoneType",
+    "sl.cross_entropy(model, ['No.'], 5)": "an edit is needed, not a int",
+    "sl.cross_entropy(model, ['No.'], directions)": "an edit is needed, not a Directions",
+    "sl.diffmean(texts)": "moments are needed, not a Corpus; give collect(model, corpus)",
+    "sl.diffmean(None)": "moments are needed, not a NoneType",
+    "sl.lda(directions)": "moments are needed, not a Directions",
+    "sl.pca('x')": "moments are needed, not a str",
+    "sl.probe(model)": "moments are needed, not a HuggingFaceModel",
+    "sl.collect(model, texts, layers='4')": "layers is '4'; give their numbers, such as [4, 5]",
+    "sl.collect(model, texts, layers=[1.5])": "a layer is a whole number, not 1.5",
+    "sl.collect(model, texts, layers=4.0)": "layers is 4.0; give their numbers",
+    "sl.collect(model, texts, batch='4')": "a batch of '4' texts is none",
+    "sl.add(direction, strength='1')": "strength is '1'; give a finite number",
+    "sl.add(direction, strength=[1, 2])": "strength is [1, 2]; give a finite number",
+    "sl.edits.turn_to(direction, degrees='60')": "degrees is '60'; give a finite number",
+    "sl.add(None)": "one direction is needed, not a NoneType; give directions.between(",
+    "sl.add(direction.unit)": "one direction is needed, not a Tensor",
+    "sl.rotate(None, share=1.0)": "one direction is needed, not a NoneType",
+    "sl.ablate(edit)": "one direction is needed, not a Edit",
+    "sl.affine('de')": "one direction is needed, not a str",
+    "sl.edits.slerp(directions)": "one direction is needed, not Directions",
+    "sl.edits.cap(3)": "one direction is needed, not a int",
+    "sl.stack(edit)": "stack takes a list of edits, one for each row, and was given a Edit",
+    "sl.stack(None)": "stack takes a list of edits, one for each row, and was given a NoneType",
+    "edit | None": "an edit is needed, not a NoneType",
+    "edit | direction": "an edit is needed, not a Direction",
+    "edit.on('polyglot').__enter__()": "an edit goes on a model, not on a str; load(...) makes",
+    "edit.on(model.hf).__enter__()": "an edit goes on a model, not on a LlamaForCausalLM",
+    "edit.on(None).__enter__()": "an edit goes on a model, not on a NoneType",
+    "sl.generate(model, 'No.', temperature='hot')": "temperature is 'hot'; give 0 (greedy)",
+    "sl.generate(model, 'No.', max_new_tokens=1.5)": "max_new_tokens is 1.5; give a whole number",
+    "sl.generate(model, 'No.', max_new_tokens=True)": "max_new_tokens is True; give a whole",
+    "sl.generate(model, 'No.', seed='a', temperature=1.0)": "a seed is 'a'; give a whole number",
+    "sl.generate(model, 'No.', seed=2**70)": "give a whole number of at most 64 bits",
+    "sl.generate(model, 'No.', batch='2')": "batch is '2'; give a number of rows, or None",
+    "sl.sweep(model, ['a'])": "a corpus is needed, not a list; give corpus(folder)",
     "sl.collect(model, 'nowhere')": "there is no folder nowhere",
     "sl.collect(model, ['No.'])": "a corpus is needed, not a list; give corpus(folder)",
     "sl.collect(model, texts, batch=-5)": "a batch of -5 texts is none; give 1 or more",
@@ -44,6 +89,9 @@ MISTAKES = {
     "sl.generate(model, 'No.', batch=-5)": "a batch of -5 rows is none",
     "sl.generate(model, 'No.', temperature=float('inf'))": "temperature is inf; give 0 (greedy)",
     "sl.generate(model, 'No.', max_new_tokens=0)": "max_new_tokens is 0; give 1 or more",
+    "sl.stream(model, ['No.'])": "stream continues one text, and was given a list",
+    "sl.stream(model, 'No.', direction=directions)": "one direction is needed, not Directions",
+    "sl.stream(model, 'No.', edit=direction)": "an edit is needed, not a Direction",
     "directions.at(5, 5)": "layer 5 stands twice; name each once",
     "direction.at(5, 5)": "layer 5 stands twice; name each once",
     "sl.corpus(langs='en,qq')": "unknown language code 'qq'",
@@ -53,6 +101,7 @@ MISTAKES = {
 
 SCRIPT = """
 import sys, traceback
+import numpy as np, pandas as pd
 import steerlab as sl
 from steerlab.scores.chrf import ChrfIndex
 model, texts = sl.load("polyglot"), sl.corpus(langs=["en", "de"]).take(48)
@@ -101,6 +150,15 @@ def test_one_string_in_one_result_out(polyglot: Model, directions: Directions) -
     torch.testing.assert_close(cross_entropy(polyglot, texts, edit), table[1])
     torch.testing.assert_close(cross_entropy(polyglot, texts[1], edit), table[1, 1])
     assert bits_per_byte(polyglot, texts[0]) == pytest.approx(bits_per_byte(polyglot, texts)[0])
+
+
+@pytest.mark.parametrize(
+    "wrap", [tuple, np.array, pd.Series, pd.Index, iter, lambda texts: [*map(np.str_, texts)]]
+)
+def test_texts_in_any_order_that_is_one(wrap: Any, polyglot: Model) -> None:
+    texts = ["The weather is nice today.\n", "No.\n"]
+    assert sl.generate(polyglot, wrap(texts)) == sl.generate(polyglot, texts)
+    assert sl.generate(polyglot, np.str_(texts[0])) == sl.generate(polyglot, texts[0])
 
 
 def test_a_tiny_temperature_is_greedy(polyglot: Model) -> None:

@@ -67,6 +67,36 @@ def test_two_edits_and_copies_of_a_prompt_are_followed(polyglot, directions):
     assert len(beams) == 2
 
 
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_guessed_tokens_are_followed(polyglot, directions, positions):
+    """Where a pass runs several tokens that were guessed, by an assistant or from the prompt, and
+    takes some back; where generate is called again in one `with`; and behind a cache of the
+    user's."""
+    from transformers import DynamicCache
+
+    from steerlab.models.stream import twin
+
+    edit = add(directions.between("en", "de").at(4), strength=1.5, positions=positions)
+    ours = decode(polyglot, PROMPTS, edit=edit, max_new_tokens=NEW, one_line=False)
+    hf, options = polyglot.hf, {"max_new_tokens": NEW, "do_sample": False}
+    assistant = twin(hf)
+    for ids, text in zip(encode(polyglot.tokenizer, PROMPTS), ours.texts, strict=True):
+        tokens = torch.tensor([ids])
+        mask = torch.ones_like(tokens)
+        read = DynamicCache()
+        with edit.on(polyglot):
+            hf(tokens[:, :2], attention_mask=mask[:, :2], past_key_values=read, use_cache=True)
+            for way in (
+                {"prompt_lookup_num_tokens": 3},
+                {"assistant_model": assistant},
+                {},
+                {"past_key_values": read},
+            ):
+                out = hf.generate(tokens, attention_mask=mask, **options, **way)
+                said = polyglot.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+                assert said == text, list(way)
+
+
 def test_padding_is_told_where_no_mask_is_given(polyglot, directions):
     edit = add(directions.between("en", "de").at(4), strength=1.5)
     ids, mask = pad(encode(polyglot.tokenizer, PROMPTS), 0, polyglot.device)

@@ -212,6 +212,31 @@ def test_thinking_is_off_and_may_be_asked_for() -> None:
     assert prompt(tokenizer, "chat", "Hi", template={"enable_thinking": True}) == "Hi<think>"
 
 
+def test_an_option_that_the_template_does_not_read_is_told() -> None:
+    tokenizer = chatty("{{ messages[0]['content'] }}{% if effort %} {{ effort }}{% endif %}")
+    assert prompt(tokenizer, "chat", "Hi", template={"effort": "low"}) == "Hi low"
+    for name in ("enable_thinking", "effor", "effort2"):
+        with pytest.raises(SteerlabError, match=f"reads no option '{name}', so that it would"):
+            prompt(tokenizer, "chat", "Hi", template={name: True})
+
+
+def test_options_of_the_template_reach_every_row_of_a_sweep(lively) -> None:
+    """And are part of what decides a row, so that no kept row stands for another."""
+    import steerlab as sl
+
+    model = sl.load(lively("llama"))
+    asked = "{% if enable_thinking %}<think>{% else %}no thought {% endif %}"
+    model.tokenizer.chat_template = "{{ messages[0]['content'] }}" + asked
+    lines = sl.corpus(langs=["en", "de"])
+    keys: dict[str, Any] = {"layers": [1], "strengths": [1.0], "limit": 1, "new_tokens": 2}
+    keys |= {"prompt": "chat"}
+    plain = sl.sweep(model, lines, **keys)
+    thinking = sl.sweep(model, lines, template="enable_thinking=true", **keys)
+    assert plain["prompt"].str.endswith("no thought ").all()
+    assert thinking["prompt"].str.endswith("<think>").all()
+    assert set(plain["cell"]).isdisjoint(thinking["cell"])
+
+
 def test_a_template_that_raises_is_a_sentence() -> None:
     tokenizer = chatty("{{ raise_exception('no user here') }}")
     with pytest.raises(SteerlabError, match="refuses a user's message .no user here.; use the"):

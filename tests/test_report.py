@@ -133,7 +133,7 @@ def test_without_a_second_identifier_the_page_says_so(made: Path, tmp_path: Path
 def test_headline_has_intervals_variants_and_chance(page: str) -> None:
     text = words(page)
     assert "0.33 [0.29, 0.37]" in text
-    assert "own choice on dev" in text
+    assert "its own setting, chosen on dev" in text
     assert "Chance is 0.0312" in text
     assert "the stronger of the two is shown" in text
 
@@ -171,7 +171,7 @@ def test_the_choice_is_named_and_one_for_each_language_is_folded(page: str) -> N
 
 
 def test_methods_stand_along_the_dose(page: str) -> None:
-    text = section(page, "<h3>Along the dose")
+    text = section(page, "<h3>Scores by dose")
     assert "Least dose for LFS 0.9 Joint at dose 0.41 Area under joint" in text
     assert "DiffMean 5 0.20 to 0.60 0.55 0.31 [0.27, 0.35] 0.28 [0.24, 0.32]" in text
     assert "LDA 5 0.20 to 0.60 ≤ 0.20 its smallest" in text

@@ -57,8 +57,8 @@ def test_an_older_summary_has_no_tests_and_still_a_page(run: Path) -> None:
         del summary[key]
     (run / "summary.json").write_text(json.dumps(summary))
     page = write_report(run).read_text(encoding="utf-8")
-    assert not re.search("Paired tests|Along the dose|A choice for each|; chosen", page)
-    assert "DiffMean less each control" in page
+    assert not re.search("Paired tests|Scores by dose|A choice for each|; chosen", page)
+    assert "DiffMean compared with each control" in page
 
 
 def test_tests_that_nothing_can_pass_are_said(run: Path) -> None:
@@ -77,7 +77,7 @@ def test_tests_that_nothing_can_pass_are_said(run: Path) -> None:
         in text
     )
     assert "power" not in text
-    assert "These doses have no range in common" in section(page, "<h3>Along the dose")
+    assert "These doses have no range in common" in section(page, "<h3>Scores by dose")
     (run / "summary.json").write_text(json.dumps(summary | {"tests": {}}))
     assert "A single test sentence allows no paired test" in write_report(run).read_text(
         encoding="utf-8"

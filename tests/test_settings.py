@@ -170,12 +170,19 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "judge": st.sampled_from(JUDGES),
     "split": st.sampled_from(["estimate", "dev", "test"]),
     "temperature": st.floats(0, 1e6),
+    "template": st.dictionaries(
+        st.from_regex(r"[a-z_]{1,8}", fullmatch=True),
+        st.booleans() | st.integers(-9, 9) | st.sampled_from(["low", "high"]) | st.none(),
+        min_size=1,
+        max_size=3,
+    ),
 }
 MAPPING = st.dictionaries(st.sampled_from(list(STEERING)), STRENGTHS, min_size=1, max_size=3)
 # What some fields mean nothing without.
 BESIDE: dict[str, dict[str, Any]] = {
     "draws": {"temperature": st.just(0.5)},
     "judge_model": {"judge": st.just(JUDGES[-1])},
+    "template": {"prompt": st.just("chat")},
 }
 
 
@@ -211,6 +218,8 @@ def agreeing(keys: dict[str, Any]) -> dict[str, Any]:
         keys.setdefault("judge_model", "some/model")
     else:
         keys.pop("judge_model", None)
+    if not keys.get("prompt", "").startswith("chat"):
+        keys.pop("template", None)
     if not keys.get("temperature"):
         keys.pop("draws", None)
     able = [
@@ -246,6 +255,13 @@ def word_of(value: Any) -> str:
     """One value as a command line has it."""
     if value is None:
         return "all"
+    if isinstance(value, dict) and not all(isinstance(each, tuple) for each in value.values()):
+        plain = {True: "true", False: "false", None: "null"}
+        words = [
+            plain.get(each, each) if type(each) in (bool, type(None)) else each
+            for each in value.values()
+        ]
+        return ",".join(f"{name}={word}" for name, word in zip(value, words, strict=True))
     if isinstance(value, dict):
         return ",".join(f"{name}={word_of(strengths)}" for name, strengths in value.items())
     if isinstance(value, tuple):

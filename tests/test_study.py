@@ -322,6 +322,8 @@ def test_a_finished_run_is_not_run_again(uninterrupted, monkeypatch):
     monkeypatch.setattr("steerlab.sweeps.decoding.decode", lambda *_, **__: 1 / 0)
     again = run(**settings, out=uninterrupted, progress=False)
     assert again == RunResult(uninterrupted)
+    assert f"{len(again.summary['results'])} methods and controls on" in repr(again)
+    assert "DiffMean" in again._repr_html_()
     assert Path(again) == uninterrupted
     assert {path: path.stat().st_mtime_ns for path in (uninterrupted / "cells").iterdir()} == cells
     pd.testing.assert_frame_equal(pd.read_parquet(uninterrupted / "rows.parquet"), rows)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 
 import steerlab as sl
 from steerlab.core.errors import SteerlabError
@@ -50,6 +51,34 @@ def test_a_sweep_inside_an_edit_is_refused(polyglot, edits, tmp_path, out):
     finally:
         handle.remove()
     assert len(sl.sweep(polyglot, out=folder, strengths=[1.0], **grid))
+
+
+def test_a_sweep_under_another_precision_is_refused(polyglot, tmp_path):
+    """Its rows would be stored as those of the model's own precision."""
+    keys: Any = {"layers": [1], "limit": 1, "strengths": [1.0], "targets": ["de"]}
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(SteerlabError, match=r"torch\.autocast is on, .* load it with dtype="),
+    ):
+        sl.sweep(polyglot, sl.corpus(langs=["en", "de"]), out=tmp_path / "a", **keys)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_model_in_training_is_not_read(lively):
+    """Dropout would change its numbers at random."""
+    model = sl.load(lively("gpt2"))
+    wanted = sl.generate(model, ["No.\n"], max_new_tokens=2)
+    model.hf.train()
+    lines = sl.corpus(langs=["en", "de"]).take(1)
+    for call in (
+        lambda: sl.generate(model, ["No.\n"]),
+        lambda: sl.cross_entropy(model, ["No.\n"], sl.Edit(())),
+        lambda: sl.collect(model, lines),
+    ):
+        with pytest.raises(SteerlabError, match=r"is in training mode, .* call model\.hf\.eval"):
+            call()
+    model.hf.eval()
+    assert sl.generate(model, ["No.\n"], max_new_tokens=2) == wanted
 
 
 def test_hooks_that_transformers_leaves_are_no_edit(polyglot):

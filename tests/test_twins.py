@@ -11,7 +11,7 @@ from by_hand import with_units
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Direction, Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import OPERATORS, Edit, ablate, add
+from steerlab.edits import OPERATORS, Edit, ablate, add, rotate
 from steerlab.edits.edit import edit as edit_of
 from steerlab.edits.part import Tensors
 from steerlab.edits.twins import Twin, twin_of
@@ -123,3 +123,19 @@ def test_a_twin_that_cannot_reach_the_dose_gives_way_to_a_shift(
     assert equal_doses(polyglot, texts, [axis])[0][0].kind == "shift"
     with pytest.raises(SteerlabError, match=r"no random edit reached the dose 0\.\d+ \(the last"):
         random_like(polyglot, texts, axis)
+
+
+def test_each_edit_has_the_dose_of_its_own_texts(
+    polyglot: Model, fits: Mapping[str, Directions]
+) -> None:
+    """The same edit twice with other texts: two doses, each as if it stood alone."""
+    edit = rotate(fits["diffmean"].between("en", "de").at(4), share=1.0)
+    own = [["We are going to the market."], ["Das Wetter ist schön.", "Es regnet."]]
+    together = equal_doses(polyglot, own, [edit, edit], seeds=(0, 1))
+    alone = [equal_doses(polyglot, texts, [edit], seeds=(0, 1))[0] for texts in own]
+    assert together[0] != together[1]
+    for twins, expected in zip(together, alone, strict=True):
+        for twin, other in zip(twins, expected, strict=True):
+            assert twin.scale == pytest.approx(other.scale, rel=1e-3)
+    with pytest.raises(SteerlabError, match="2 lists of texts for 1 edits"):
+        equal_doses(polyglot, own, [edit])

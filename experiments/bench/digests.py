@@ -18,7 +18,7 @@ Table = dict[str, Any]
 # What differs from run to run, from machine to machine, or with how the work is dealt out, is no
 # result.
 _NAMES = re.compile(
-    r"(seconds|memory|(peak_)?rss|.*_bytes|bytes|at|time|date|started|format|cell|key|worker|host|path|file|folder"
+    r"((processor_)?seconds|memory|(peak_)?rss|.*_bytes|bytes|at|time|date|started|format|cell|key|worker|host|path|file|folder"
     r"|command|digest|hash|sha256|fingerprint|batch|batch_rows)",
     re.IGNORECASE,
 )

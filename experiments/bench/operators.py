@@ -53,6 +53,26 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
         "ablate": ({"basis": first[None, None], "fraction": torch.ones(1)}, one - a),
         "rotate": ({"first": first[None], "second": second[None], "angle": angle}, one + turn),
         "affine": ({"unit": first[None], "level": torch.ones(1), "fraction": torch.ones(1)}, None),
+        "add_keep_norm": ({"shift": first[None]}, None),
+        "turn_to": (
+            {
+                **{"first": first[None], "second": second[None], "angle": angle},
+                **{"fraction": torch.ones(1), "adaptive": torch.zeros(1)},
+            },
+            None,
+        ),
+        "slerp": (
+            {"unit": first[None], "across": second[None], "share": torch.full((1,), 0.2)},
+            None,
+        ),
+        "spherical": (
+            {
+                **{"unit": first[None], "across": second[None], "kappa": torch.full((1,), 20.0)},
+                **{"strength": torch.full((1,), 0.2), "threshold": torch.full((1,), -0.15)},
+            },
+            None,
+        ),
+        "cap": ({"unit": first[None], "level": torch.ones(1), "fraction": torch.ones(1)}, None),
         "push": ({"basis": first[None, None], "step": torch.ones(1)}, None),
         "erase": (
             {**both, "centre": torch.zeros(1, len(first)), "fraction": torch.ones(1)},

@@ -46,6 +46,7 @@ class Material:
         self.bos, self.eos, self.pad = told["bos"], told["eos"], told["pad"]
         self.ids, self.mask, self.shift = tensors["ids"], tensors["mask"], tensors["shift"]
         self.unit, self.gap = tensors["unit"], tensors["gap"]
+        self.dtype = getattr(torch, told.get("dtype", "float32"))
         self.breaks, self.blank = tensors["breaks"], tensors["blank"]
 
     def place(self, cell: int) -> tuple[int, int, int]:
@@ -189,7 +190,7 @@ class NNsight(Contender):
         super().__init__(material)
         wrap = importlib.import_module("nnsight").TransformersModel
         self.model = wrap(
-            material.folder, task="text-generation", dispatch=True, dtype=torch.float32
+            material.folder, task="text-generation", dispatch=True, dtype=material.dtype
         )
         self.model.tokenizer.padding_side = "left"
 
@@ -348,10 +349,11 @@ CONTENDERS = {
 def answer(contender: Contender, request: Request) -> dict[str, Any]:
     """What a request costs, with what it gave."""
     with torch.no_grad():
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         made = contender.run(request)
-        spent = time.perf_counter() - start
-    return {"seconds": spent, "texts" if made and isinstance(made[0], str) else "tokens": made}
+        spent, cpu = time.perf_counter() - start, time.process_time() - cpu
+    said = "texts" if made and isinstance(made[0], str) else "tokens"
+    return {"seconds": spent, "cpu seconds": cpu, said: made}
 
 
 def versions(contender: Contender) -> dict[str, str]:

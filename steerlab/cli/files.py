@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.cli.options import add_out
+from steerlab.core.errors import SteerlabError
 
 
 def add_verbs(verbs: Any) -> None:
@@ -23,14 +24,7 @@ def add_verbs(verbs: Any) -> None:
     add_out(fit, "a .safetensors file")
     fit.add_argument("--source", default="en")
     fit.set_defaults(verb=_fit)
-    steer = verbs.add_parser("steer", help="continue a text along a direction from a file")
-    steer.add_argument("model")
-    steer.add_argument("directions", type=Path)
-    steer.add_argument("text", nargs="+")
-    steer.add_argument("--from", dest="source", default="en")
-    steer.add_argument("--to", dest="target", required=True)
-    steer.add_argument("--layer", type=int, required=True)
-    steer.add_argument("--strength", type=float, default=1.0, help="in natural gaps")
+    steer = verbs.add_parser("steer", help="continue a text along a direction", fill=_steer_options)
     steer.set_defaults(verb=_steer)
     show = verbs.add_parser("show", help="draw directions from a file")
     show.add_argument("directions", type=Path)
@@ -59,20 +53,125 @@ def _fit(options: argparse.Namespace) -> None:
     print(fits[options.estimator].save(options.out, force=options.force))
 
 
+def _steer_options(steer: argparse.ArgumentParser) -> None:
+    steer.add_argument("model", help="polyglot, a Hub id or a folder")
+    steer.add_argument(
+        "directions",
+        help="a .safetensors file, or an estimator such as diffmean, which is then fitted first",
+    )
+    steer.add_argument("text", nargs="+")
+    steer.add_argument("--from", dest="source", default="en")
+    steer.add_argument("--to", dest="target", required=True)
+    steer.add_argument(
+        "--layer", required=True, metavar="N,...", help="one, or several with commas between them"
+    )
+    steer.add_argument(
+        "--strength", type=float, default=1.0, help="in the operator's unit; natural gaps for add"
+    )
+    steer.add_argument("--operator", default="add", help="such as add or rotate (default: add)")
+    steer.add_argument(
+        "--prompt", default="line", help="the prompt form, such as line or echo:5 (default: line)"
+    )
+    steer.add_argument("--new-tokens", type=int, default=32, metavar="N", help="(default: 32)")
+    steer.add_argument("--temperature", type=float, default=0.0, help="(default: 0, greedy)")
+    steer.add_argument("--seed", type=int, default=0, help="of what is sampled (default: 0)")
+    steer.add_argument(
+        "--corpus", help="a folder of aligned <iso>.txt, for fits and for examples in prompts"
+    )
+    steer.add_argument("--dtype", help="the precision, such as bfloat16 or auto")
+    steer.add_argument("--device", help="cpu, or cuda with a GPU")
+    steer.add_argument("--revision", help="a branch, tag or commit of the model on the Hub")
+
+
 def _steer(options: argparse.Namespace) -> None:
     from steerlab.core.directions import Directions
-    from steerlab.edits import add
+    from steerlab.edits import OPERATORS, steer
     from steerlab.engine.decoding import generate
+
+    layers = _layers(options.layer)
+    if options.operator not in OPERATORS:
+        raise SteerlabError(
+            f"there is no operator {options.operator!r}; there are {', '.join(OPERATORS)}"
+        )
+    if _is_file(options.directions):
+        directions = Directions.load(options.directions)
+        model = _loaded(options)
+    else:
+        model, directions = _fit_first(options)
+    if not OPERATORS[options.operator].whole:  # which acts on all layers, whatever is asked
+        directions = directions.at(*layers)
+    edit = steer(
+        options.operator,
+        directions,
+        options.strength,
+        source=options.source,
+        target=options.target,
+    )
+    outputs = generate(
+        model,
+        _prompts(options, model),
+        edit=edit,
+        max_new_tokens=options.new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    for text in outputs:
+        print(text.strip())
+
+
+def _layers(words: str) -> list[int]:
+    """The layers of an option such as 3,5; raises for what is none."""
+    layers = words.replace(",", " ").split()
+    if not layers or not all(word.isascii() and word.isdigit() for word in layers):
+        raise SteerlabError(f"--layer is {words!r}; give a number, or several as in 3,5")
+    return [int(word) for word in layers]
+
+
+def _is_file(directions: str) -> bool:
+    """Whether a word means a file of directions, not an estimator."""
+    return directions.endswith(".safetensors") or Path(directions).exists()
+
+
+def _loaded(options: argparse.Namespace) -> Any:
     from steerlab.models.loading import load
 
-    step = (
-        Directions.load(options.directions)
-        .between(options.source, options.target)
-        .at(options.layer)
+    return load(
+        options.model, dtype=options.dtype, device=options.device, revision=options.revision
     )
-    edit = add(step, strength=options.strength)
-    for text in generate(load(options.model), [f"{text}\n" for text in options.text], edit=edit):
-        print(text.strip())
+
+
+def _fit_first(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The model, and an estimator's directions at all of its layers."""
+    from steerlab.core.corpus import corpus
+    from steerlab.sweeps.fits import fit
+    from steerlab.sweeps.methods import known
+
+    known(options.directions)  # raises before any work
+    model = _loaded(options)
+    fits = fit(
+        model,
+        corpus(options.corpus),
+        [options.directions],
+        layers=range(model.n_layers),
+        source=options.source,
+    )
+    return model, fits[options.directions]
+
+
+def _prompts(options: argparse.Namespace, model: Any) -> list[str]:
+    """What the model reads for each text."""
+    from steerlab.core.corpus import corpus
+    from steerlab.engine.prompts import prompt
+    from steerlab.engine.shots import read_shots, shots
+
+    pair = {"source": options.source, "target": options.target}
+    examples = ()
+    if read_shots(options.prompt):
+        examples = shots(corpus(options.corpus), options.prompt, **pair)
+    return [
+        prompt(model.tokenizer, options.prompt, text, shots=examples, **pair)
+        for text in options.text
+    ]
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -1,6 +1,8 @@
 """Options of a command line: those of a settings class are made from its fields."""
 
 import argparse
+import os
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -131,3 +133,10 @@ def workers(options: argparse.Namespace) -> dict[str, Any]:
     from steerlab.sweeps.ray import Ray
 
     return {"workers": Ray(options.ray, options.workers, options.cpus, options.gpus)}
+
+
+def has_display() -> bool:
+    """Whether there is a screen to open a browser on: not so on most servers."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

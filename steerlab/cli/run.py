@@ -1,12 +1,11 @@
 """`steerlab run`: the main job, and the page of what came of it."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from steerlab.cli.options import add_options, given
+from steerlab.cli.options import add_options, given, has_display
 
 
 def add_verbs(verbs: Any) -> None:
@@ -37,15 +36,8 @@ def _run(options: argparse.Namespace) -> int:
     result = run(settings, out=folder, command=["steerlab", *sys.argv[1:]])
     page = result.report.resolve()
     print(page)
-    if not options.no_open and _has_display():
+    if not options.no_open and has_display():
         import webbrowser
 
         webbrowser.open(page.as_uri())
     return 0
-
-
-def _has_display() -> bool:
-    """Whether there is a screen to open a browser on: not so on most servers."""
-    if sys.platform in ("darwin", "win32"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -4,6 +4,7 @@ text."""
 import gzip
 import hashlib
 import os
+import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from steerlab.core.display import Shown, View, bars, counted, listed
 from steerlab.core.errors import SteerlabError, note
 from steerlab.core.files import read_bytes
 from steerlab.core.languages import code_of, language
@@ -21,6 +23,8 @@ PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
 _PERIOD = 24
 _DEV = {1, 5, 11, 15, 21}
 SPLITS = ("estimate", "dev", "test")
+# In any case, and with the encoding that a locale's name ends in, as nb_NO.utf8.txt.
+_TEXT_FILE = re.compile(r"(?P<stem>.*?)(\.utf-?8)?\.txt(\.gz)?", re.IGNORECASE | re.DOTALL)
 SENTENCES: Mapping[str, tuple[str, ...]] = {name: (name,) for name in SPLITS}
 
 
@@ -35,8 +39,8 @@ def split_of(line: int) -> str:
     return "dev" if index in _DEV else "test"
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass(frozen=True, repr=False)
+class Corpus(Shown):
     """Lines of text by language, aligned by line or not.
 
     Args:
@@ -68,6 +72,24 @@ class Corpus:
     def __getitem__(self, iso: str) -> tuple[str, ...]:
         """The lines of a language, by any of its codes."""
         return self.lines[self._own_code(iso)]
+
+    def _view(self) -> View:
+        count = f"{counted(len(self), 'line')} {'each' if self.aligned else 'or fewer each'}"
+        letters = {
+            lang: sum(map(len, lines)) / max(1, len(lines)) for lang, lines in self.lines.items()
+        }
+        return View(
+            f"Corpus {self.name!r}",
+            f"{counted(len(self.langs), 'language')} ({listed(self.langs)}), {count}, "
+            f"{'aligned' if self.aligned else 'not aligned'}",
+            head=("language", "lines", "the first"),
+            rows=[
+                (language(lang).name, len(lines), (lines[0] if lines else "")[:80])
+                for lang, lines in self.lines.items()
+            ],
+            picture=lambda: bars(letters),
+            caption="letters of a line, on average",
+        )
 
     def _own_code(self, iso: str) -> str:
         """The code under which the lines of a language are here."""
@@ -169,9 +191,17 @@ def need_texts(texts: Any, what: str) -> list[str]:
         raise SteerlabError(
             f"{what} takes a list of texts, and was given the one string {texts[:40]!r}: wrap it"
         )
-    if not isinstance(texts, Iterable) or isinstance(texts, (bytes, Mapping)):
+    # A pandas table would give the names of its columns, and an array without an axis nothing.
+    table = getattr(texts, "ndim", 1) != 1
+    if table or not isinstance(texts, Iterable) or isinstance(texts, (bytes, bytearray, Mapping)):
         raise SteerlabError(
             f"{what} takes a list of texts, and was given a {type(texts).__name__}; give strings"
+            + (", such as one column of it" if table and getattr(texts, "ndim", 1) else "")
+        )
+    if isinstance(texts, (set, frozenset)):
+        raise SteerlabError(
+            f"{what} takes a list of texts, and was given a {type(texts).__name__}, which has no "
+            "order, so that nothing could be told apart in what comes back; give sorted(texts)"
         )
     listed = list(texts)
     for number, text in enumerate(listed):
@@ -181,6 +211,11 @@ def need_texts(texts: Any, what: str) -> list[str]:
                 f"{repr(text)[:40]}; give strings"
             )
     return listed
+
+
+def as_texts(texts: Any, what: str) -> list[str]:
+    """The texts of a list, or the one text that was given alone; raises as `need_texts` does."""
+    return [texts] if isinstance(texts, str) else need_texts(texts, what)
 
 
 def as_corpus(texts: "Corpus | str | os.PathLike[str] | None") -> Corpus:
@@ -206,10 +241,10 @@ def corpus(
     """Read parallel text from files such as `en.txt`, one sentence a line.
 
     A file is named after its language, by any code of it: `de.txt`, `deu.txt`, `deu_Latn.txt` and
-    `de-AT.txt` are German; `.txt.gz` is read too. What else lies there is left out, and named on
-    stderr where no languages were asked for. Raises `SteerlabError`, with the file and the line,
-    for files of unequal length, empty lines, text that is not UTF-8, languages without a file and
-    with two.
+    `de-AT.txt` are German; `.txt.gz` is read too. What else lies there is left out, hidden files in
+    silence, and named on stderr where no languages were asked for. Raises `SteerlabError`, with the
+    file and the line, for files of unequal length, empty lines, text that is not UTF-8, languages
+    without a file and with two.
 
     Args:
         folder: holds the files; None for the sentences in the package.
@@ -273,9 +308,9 @@ def _files(folder: Path, langs: Iterable[str] | None) -> dict[str, Path]:
     """The files of a folder by language, of the languages asked for; all are checked before any is
     read."""
     if not folder.is_dir():
+        missing = f"{folder} is a file" if folder.is_file() else f"there is no folder {folder}"
         raise SteerlabError(
-            f"there is no folder {folder}; give a folder of <iso>.txt files, such as en.txt and "
-            "de.txt"
+            f"{missing}; give a folder of <iso>.txt files, such as en.txt and de.txt"
         )
     files, left_out = _by_language(folder)
     if not files:
@@ -308,12 +343,15 @@ def _by_language(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
     files: dict[str, list[Path]] = {}
     left_out = []
     for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or file.is_dir():
+        if file.name.startswith("."):
             continue
-        stem = file.name.removesuffix(".gz").removesuffix(".txt")
-        is_text = file.name in (f"{stem}.txt", f"{stem}.txt.gz")
+        if file.is_dir():
+            left_out.append(f"{file.name}/")
+            continue
+        named = _TEXT_FILE.fullmatch(file.name)
+        stem = named["stem"] if named else ""
         # Two letters are meant as a code, so a wrong one is told; a README.txt is no language.
-        lang = (code_of(stem) or (stem if len(stem) == 2 else None)) if is_text else None
+        lang = code_of(stem) or (stem if len(stem) == 2 else None)
         if lang is None:
             left_out.append(file.name)
         else:
@@ -332,7 +370,7 @@ def _read(file: Path) -> list[str]:
     strings."""
     try:
         data = read_bytes(file)
-        if file.suffix == ".gz":
+        if file.suffix.lower() == ".gz":
             data = gzip.decompress(data)
         text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:

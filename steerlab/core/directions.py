@@ -5,7 +5,6 @@ This is the noun that connects the two halves of the package: every estimator ma
 takes it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,19 +16,21 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.display import Shown, View, bars, counted, heat, layers, listed
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
+from steerlab.core.tensor_file import digest_of
 from steerlab.core.tensors import object_in, read_safetensors, whole_in, word_in
 
 FORMAT = "steerlab directions 1"  # in the header of a file, with the version of its layout
 StrengthUnit = Literal["gap", "absolute"]
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(Shown):
     """The direction from one language to another, at some layers of one site.
 
     Args:
@@ -78,14 +79,27 @@ class Direction:
             source_extra={name: value[keep] for name, value in self.source_extra.items()},
         )
 
+    def _view(self) -> View:
+        gaps = self.gap.tolist()
+        told = (
+            f"gap {gaps[0]:.3g}" if len(gaps) == 1 else f"gaps {min(gaps):.3g} to {max(gaps):.3g}"
+        )
+        return View(
+            f"Direction {self.source or 'the other languages'} → {self.target}",
+            f"{layers(self.layers)} of {self.site}, {told}",
+            {"width": self.unit.shape[1], "rank": self.basis.shape[1]} | _made_with(self.model),
+            picture=lambda: bars({str(n): gap for n, gap in zip(self.layers, gaps, strict=True)}),
+            caption="the gap that strength 1 goes, by layer",
+        )
+
 
 # What operators read of a `Direction`, and may ask of `Directions` that were given in its place.
 _OF_A_DIRECTION = ("target", "unit", "gap", "start", "end", "model", "source_extra")
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class Directions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions(Shown):
     """A vector for each language and layer, whose differences are the directions between languages.
 
     `between(a, b)` is the unit vector of the difference of two languages, so `between(a, b)` and
@@ -168,10 +182,28 @@ class Directions:
         """The width of the activations."""
         return self.means.shape[-1]
 
+    def _view(self) -> View:
+        middle = self.layers[len(self.layers) // 2]
+        source = f", from {self.source} only" if self.source else ""
+        return View(
+            f"Directions by {self.estimator}",
+            f"{counted(len(self.langs), 'language')} ({listed(self.langs)}), "
+            f"{layers(self.layers)} of {self.site}, width {self.width}{source}",
+            {"rank": self.basis.shape[2], "strength 1 is": f"one {self.strength_unit}"}
+            | _made_with(self.provenance.get("model", {}))
+            | {"corpus": self.provenance.get("corpus", {}).get("name")},
+            picture=lambda: self._cosines(middle),
+            caption=f"cosine of the languages' vectors less their mean, at layer {middle}",
+        )
+
+    def _cosines(self, layer: int) -> str:
+        unit = torch.nn.functional.normalize(self.at(layer).centred()[:, 0].double().cpu(), dim=-1)
+        return heat((unit @ unit.T).tolist(), self.langs, self.langs)
+
     def at(self, *layers: int) -> "Directions":
         """Only these layers, in this order; raises `SteerlabError` for one that is not there."""
         keep = _layer_indices(self.layers, layers)
-        return replace(
+        cut = replace(
             self,
             layers=layers,
             vectors=self.vectors[:, keep],
@@ -179,6 +211,8 @@ class Directions:
             means=self.means[:, keep],
             extra={name: value[:, keep] for name, value in self.extra.items()},
         )
+        object.__setattr__(cut, "layers_chosen", True)
+        return cut
 
     def between(self, source: str, target: str) -> Direction:
         """The direction from `source` to `target`: the unit vector of the difference of their
@@ -275,7 +309,7 @@ class Directions:
             )
         gap = step.norm(dim=-1)
         target_index = self._lang_index(target)
-        return Direction(
+        direction = Direction(
             target=target,
             source=source,
             layers=self.layers,
@@ -289,6 +323,9 @@ class Directions:
             extra=self._extra_of(target),
             source_extra=self._extra_of(source),
         )
+        # No field: whether somebody chose the layers is no part of what a direction is.
+        object.__setattr__(direction, "layers_chosen", getattr(self, "layers_chosen", False))
+        return direction
 
     @property
     def digest(self) -> str:
@@ -299,7 +336,7 @@ class Directions:
         # their digest.
         if self.strength_unit != "gap":
             fields.append(self.strength_unit)
-        return _digest(self._tensors(), {"about": json.dumps(fields)})
+        return digest_of(self._tensors(), {"about": json.dumps(fields)})
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors under the names that they have in a file."""
@@ -328,7 +365,7 @@ class Directions:
             "about": json.dumps(about),
             "provenance": json.dumps(dict(self.provenance)),
         }
-        header["sha256"] = _digest(tensors, header)
+        header["sha256"] = digest_of(tensors, header)
         with explained(file), replacing(file, force=force) as (fresh,):
             save_file(tensors, fresh, metadata=header)
         return file
@@ -346,7 +383,7 @@ class Directions:
                 f"{header.get('format')!r}, not {FORMAT!r}); give a file that it wrote"
             )
         # safetensors checks that a file is whole, not that nobody changed a number in it.
-        if _digest(tensors, header) != header.get("sha256"):
+        if digest_of(tensors, header) != header.get("sha256"):
             raise SteerlabError(
                 f"{file} was altered after it was written: its checksum does not match; make it "
                 "again"
@@ -402,6 +439,11 @@ def _from_file(
     return directions
 
 
+def _made_with(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a view says of the model that something was made with."""
+    return {"model": model["name"]} if model.get("name") else {}
+
+
 def _object(header: Mapping[str, str], key: str) -> dict[str, Any]:
     try:
         return object_in(json.loads(header[key]), key)
@@ -452,15 +494,3 @@ def _layer_indices(have: tuple[int, ...], wanted: tuple[int, ...]) -> list[int]:
         raise SteerlabError(f"name at least one of the layers {there}")
     _need_once("layer", wanted)
     return [have.index(layer) for layer in wanted]
-
-
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """SHA-256 of everything in a file but the checksum itself."""
-    lines = [f"{name}: {text}" for name, text in sorted(header.items()) if name != "sha256"]
-    # Types and shapes too, since equal bytes can stand for different tensors.
-    for name in sorted(tensors):
-        lines.append(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}")
-    digest = hashlib.sha256("\n".join(lines).encode())
-    for name in sorted(tensors):
-        digest.update(tensors[name].cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -7,6 +7,17 @@ from typing import Any
 from steerlab.core.errors import SteerlabError
 
 
+def language_of(texts: list[str]) -> list[str]:
+    """The languages of texts, by the package's identifier.
+
+    It is a score, and scores stand on a floor above what has texts to show: it is found by its name
+    when something is shown, and not before.
+    """
+    identifier = importlib.import_module("steerlab.scores.langid").identifier()
+    codes: list[str] = identifier.identify(texts)
+    return codes
+
+
 def exported(package: str, attribute: str) -> dict[str, Any]:
     """The dicts that the modules of a package export as `attribute`, merged into one.
 

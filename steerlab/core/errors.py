@@ -30,3 +30,10 @@ def first_line_of(error: BaseException) -> str:
     """The first line of an error's message, or its class where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def last_line_of(error: BaseException) -> str:
+    """The last line of an error's message, which of a traceback is the error itself; or its class
+    where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:200] if lines else type(error).__name__

@@ -1,6 +1,7 @@
 """Files that are whole or not there: every write is one atomic step, and replaces nothing but a
 file that steerlab wrote."""
 
+import csv
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,7 +209,20 @@ def write_table(file: Path, table: "pd.DataFrame", *, force: bool = False) -> No
         if file.suffix == ".parquet":
             table.to_parquet(fresh, write_page_checksum=True)
         else:
-            table.to_csv(fresh, index=False)
+            fresh.write_bytes(csv_of(table))
+
+
+def csv_of(table: "pd.DataFrame", *, digits: str | None = None) -> bytes:
+    """A table as CSV, which any reader reads back as it was.
+
+    Args:
+        table: what is written, without its index.
+        digits: the format of numbers, such as "%.6g"; by default all that they have.
+    """
+    made = partial(table.to_csv, index=False, float_format=digits)
+    text = str(made())
+    # Readers of CSV end a row at a CR alone too, and Python's writer leaves it bare.
+    return (str(made(quoting=csv.QUOTE_NONNUMERIC)) if "\r" in text else text).encode()
 
 
 def read_table(file: Path) -> "pd.DataFrame":

@@ -3,23 +3,31 @@ neurons of MLPs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.display import Shown, View, counted, heat, layers, listed
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import weights_of
 from steerlab.core.languages import language
 from steerlab.core.sites import hook_name
+from steerlab.core.tensor_file import Content, load_tensors, save_tensors
 
 # What adds up: a batch adds to these, and so does another shard.
 _SUMS = ("on", "texts_on", "total", "square", "sums")
 
 
-class Firing:
+FORMAT = "steerlab firing 1"
+_READ = ("tokens", "texts")
+_ABOUT = ("langs", "layers", "units", "width", "site", "noise", "provenance")
+
+
+class Firing(Shown):
     """Counts and moments of every unit's value per language and layer, gathered in one pass.
 
     - `tokens`, `texts` [lang]: how many were read.
@@ -114,6 +122,22 @@ class Firing:
         mean_square = self.square / self.tokens[:, None, None].clamp(min=1)
         # Rounding can leave a variance of a constant unit just below zero.
         return (mean_square - self.level.square()).clamp(min=0).sqrt()
+
+    def _view(self) -> View:
+        on = f" on {self.noise}" if self.noise else ""
+        return View(
+            "Firing",
+            f"{counted(self.units, 'unit')} a layer, {layers(self.layers)} of {self.site}, "
+            f"{counted(len(self.langs), 'language')} ({listed(self.langs)}), "
+            f"{counted(float(self.tokens.sum()), 'token')}{on}",
+            {
+                "model": self.provenance.get("model", {}).get("name"),
+                "texts": int(self.texts.sum()),
+                "units that are ever on": int((self.on.sum(0) > 0).sum()),
+            },
+            picture=lambda: heat(self.rate.sum(-1).tolist(), self.langs, self.layers),
+            caption="how many units are on at a token, by language and layer",
+        )
 
     def update(
         self,
@@ -225,6 +249,40 @@ class Firing:
         for name in ("tokens", "texts", *_SUMS):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
+
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
+        """Write .safetensors whose header says what was read; the file appears whole or not at
+        all. With `force` it replaces one that steerlab did not write."""
+        kept = {} if self.seen is None else {"seen": self.seen}
+        sums = {name: getattr(self, name) for name in (*_READ, *_SUMS)}
+        about = {name: getattr(self, name) for name in _ABOUT}
+        return save_tensors(file, FORMAT, {**sums, **kept}, about, force=force)
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Firing":
+        """Read what `save` wrote; raises `SteerlabError` for a missing, truncated, altered or
+        foreign file."""
+        return load_tensors(file, FORMAT, cls._from_file)
+
+    @classmethod
+    def _from_file(cls, content: Content) -> "Firing":
+        layers = content.numbers("layers")
+        seen = content.tensors.get("seen")
+        firing = cls(
+            content.words("langs"),
+            layers,
+            content.number("units", least=1),
+            content.number("width", least=1),
+            site=content.site(layers),
+            keep=0 if seen is None else seen.shape[1],
+            noise=None if content.about.get("noise") is None else content.word("noise"),
+            provenance=content.object("provenance"),
+        )
+        for name in (*_READ, *_SUMS, "seen"):
+            made = getattr(firing, name)
+            if made is not None:
+                setattr(firing, name, content.take(name, *made.shape, dtype=made.dtype))
+        return firing
 
     def need_texts(self) -> None:
         """Raise `SteerlabError` if nothing was read of some language, and name it."""

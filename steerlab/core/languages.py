@@ -125,6 +125,7 @@ def _languages() -> dict[str, Language]:
 
 
 LANGUAGES: dict[str, Language] = _languages()
+_LISTED = dict(LANGUAGES)  # without those that `add_language` adds
 
 # Of other languages, the branches alone: which other ones there are, langcodes knows.
 _OTHER_BRANCHES = {
@@ -273,6 +274,18 @@ def add_language(
     _code_of.cache_clear()
     _other.cache_clear()
     return LANGUAGES[code]
+
+
+def added() -> tuple[Language, ...]:
+    """What `add_language` has added or changed, for another process."""
+    return tuple(entry for code, entry in LANGUAGES.items() if _LISTED.get(code) != entry)
+
+
+def add_all(entries: Iterable[Language]) -> None:
+    """Take over what `added` gave in another process."""
+    LANGUAGES.update({entry.iso: entry for entry in entries})
+    _code_of.cache_clear()
+    _other.cache_clear()
 
 
 def families(isos: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@ activations themselves."""
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,9 +11,11 @@ from einops import rearrange
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from steerlab.core.display import Shown, View, counted, heat, layers, listed
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import weights_of
 from steerlab.core.languages import language
+from steerlab.core.moments_file import load_moments, save_moments
 from steerlab.core.samples import Paired, Reservoir
 from steerlab.core.sites import hook_name
 
@@ -30,7 +33,7 @@ class Activations(Protocol):
     def __getitem__(self, name: str, /) -> Tensor: ...
 
 
-class Moments:
+class Moments(Shown):
     """Count and mean of token vectors per language and layer, gathered in one pass; more on
     request.
 
@@ -164,6 +167,30 @@ class Moments:
         self._add_texts(self.last, index, torch.stack(last).cpu(), len(mask))
         self._add_texts(self.pooled, index, means.double().sum(0), len(mask))
         return means
+
+    def _view(self) -> View:
+        parts = [part for part in PARTS if self._has(part)]
+        texts = counted(float(self.rows.sum()), "text")
+        return View(
+            "Moments",
+            f"{counted(len(self.langs), 'language')} ({listed(self.langs)}), "
+            f"{layers(self.layers)} of {self.site}, width {self.width}, "
+            f"{counted(float(self.count.sum()), 'token')} of {texts}"
+            + (f", with {', '.join(parts)}" if parts else ""),
+            {
+                "model": self.provenance.get("model", {}).get("name"),
+                "corpus": self.provenance.get("corpus", {}).get("name"),
+            },
+            picture=lambda: heat(self._distances().tolist(), self.langs, self.layers),
+            caption="how far each language's mean lies from that of all, over its length, by layer",
+        )
+
+    def _has(self, part: str) -> bool:
+        return getattr(self, "within" if part == "scatter" else part) is not None
+
+    def _distances(self) -> Float[Tensor, "lang layer"]:
+        middle = self.mean.mean(0, keepdim=True)
+        return (self.mean - middle).norm(dim=-1) / middle.norm(dim=-1).clamp(min=1e-30)
 
     def _values(
         self, activations: Activations, layer: int, mask: Tensor
@@ -308,6 +335,20 @@ class Moments:
             view.pairs.sample = copy.copy(self.pairs.sample)
             view.pairs.sample.vectors = self.pairs.sample.vectors[:, :, keep]
         return view
+
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
+        """Write .safetensors whose header says what was read; the file appears whole or not at
+        all. With `force` it replaces one that steerlab did not write."""
+        return save_moments(self, file, force=force)
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Moments":
+        """Read what `save` wrote, and go on from there: `update` and `merge` give what they would
+        have given.
+
+        Raises `SteerlabError` for a missing, truncated, altered or foreign file.
+        """
+        return load_moments(cls, file)
 
     def covariance(self) -> Float[Tensor, "layer width width"]:
         """The pooled within-language covariance: the scatter over the number of tokens.

@@ -51,6 +51,17 @@ class Reservoir:
         """The sampled token vectors of a language."""
         return self.vectors[lang, : self.filled(lang)]
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything in it, for a file."""
+        seen = torch.tensor(self.seen, dtype=torch.int64)
+        return {"vectors": self.vectors, "seen": seen, "random": self._random.get_state()}
+
+    def restore(self, vectors: Tensor, seen: Tensor, random: Tensor) -> None:
+        """Take over what `state` gave; a stream goes on as if it had not been interrupted."""
+        self.vectors = vectors
+        self.seen = seen.tolist()
+        self._random.set_state(random)
+
     def update(self, lang: int, tokens: Float[Tensor, "token layer width"]) -> None:
         """Offer more tokens of a language's stream to its sample."""
         # The first tokens of a stream are all kept.

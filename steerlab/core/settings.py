@@ -8,7 +8,7 @@ table in the documentation are made from that list, so that they cannot drift ap
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
@@ -30,6 +30,11 @@ class Checked(BaseModel):
     def _read(self, keys: dict[str, Any], context: Any = None) -> None:
         """Check the keys and take them; `context` reaches the validators of a class that has some
         of its own."""
+        for key, value in keys.items():
+            if key in type(self).model_fields and _is_truth(value) and _is_numeric(type(self), key):
+                raise SteerlabError(
+                    f"{key}: true and false are no numbers, and {shortened(value)} was given"
+                )
         try:
             self.__pydantic_validator__.validate_python(keys, self_instance=self, context=context)
         except ValidationError as error:
@@ -58,6 +63,28 @@ class Checked(BaseModel):
                 f"give {cls.__name__} or its keys, not both; beside it there is {', '.join(keys)}"
             )
         return settings
+
+
+def _is_truth(value: Any) -> bool:
+    """Whether a value is True or False, or holds one: pydantic would take them for 1 and 0."""
+    if isinstance(value, Mapping):
+        return any(map(_is_truth, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_is_truth, value))
+    return isinstance(value, bool)
+
+
+def _is_numeric(settings: type[Checked], key: str) -> bool:
+    """Whether a key takes numbers, and no truth."""
+    types = set(_types_in(get_type_hints(settings)[key]))
+    return bool(types & {int, float}) and bool not in types
+
+
+def _types_in(hint: Any) -> Iterable[Any]:
+    """A type and, of one made of others, those inside."""
+    yield hint
+    for inner in get_args(hint):
+        yield from _types_in(inner)
 
 
 def check(function: Callable[[Any], Any]) -> AfterValidator:

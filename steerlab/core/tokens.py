@@ -28,6 +28,17 @@ def beginning(tokenizer: Any) -> tuple[int, ...]:
     return ()
 
 
+def around(tokenizer: Any) -> frozenset[int]:
+    """The tokens that an encoder's texts begin and end with, and padding: those that the tokenizer
+    puts around a text, and BOS, EOS, CLS and SEP. Not the one for what is unknown, which is
+    text."""
+    plain = set(tokenizer("a", add_special_tokens=False).input_ids)
+    named = ("bos", "eos", "cls", "sep", "pad")
+    found = [getattr(tokenizer, f"{name}_token_id", None) for name in named]
+    added = set(tokenizer("a").input_ids) - plain
+    return frozenset(added | {token for token in found if token is not None})
+
+
 def specials(tokenizer: Any) -> tuple[int, ...]:
     """The tokens that are no text: BOS, padding, those that a chat is put together with."""
     added = getattr(tokenizer, "added_tokens_decoder", {})

@@ -27,6 +27,10 @@ from steerlab.edits.single_fit import conceptor as conceptor
 from steerlab.edits.single_fit import erase as erase
 from steerlab.edits.single_fit import overwrite as overwrite
 from steerlab.edits.stats import EditStats as EditStats
+from steerlab.edits.turning import cap as cap
+from steerlab.edits.turning import slerp as slerp
+from steerlab.edits.turning import spherical as spherical
+from steerlab.edits.turning import turn_to as turn_to
 
 # The operators by the names of their functions, as the records have them; a record of another
 # operator's function with some knob set has no function of its own. The names above that are no

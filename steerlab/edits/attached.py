@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES
+from steerlab.edits.gates import gate_tensors, own_tensors
 from steerlab.edits.part import Part
 from steerlab.edits.stats import EditStats
 
@@ -223,6 +224,7 @@ class AttachedPart:
         # The rows of the batch for which `pick`, `names` and `tensors` were looked up. A model
         # gives the same tensor in every step of decoding, so that this is done once.
         self.rows: Tensor | None = None
+        self.memory = torch.zeros(0)  # what a gate keeps of each row, by the row's number
 
     def __call__(self, h: Tensor, positions: Any) -> tuple[Move | None, Tensor]:
         """(what the part adds, None where it has no rows; h with it, the same tensor if nothing
@@ -235,7 +237,13 @@ class AttachedPart:
         mask = None if positions.step else self._mask(edited)
         old = h[self.pick]
         x = old.float()
-        delta = self.part.change(x, self.tensors, edited)
+        delta = self.part.change(x, self.own, edited)
+        if self.part.gate is not None:
+            factors, kept = self.part.gate.factors(x, self.of_gate, edited, self.memory[self.names])
+            # Not in place: passes may be in inference mode and not.
+            self.memory = self.memory.index_copy(0, self.names, kept.to(self.memory.dtype))
+            delta = factors[..., None] * delta
+            mask = factors != 0 if mask is None else mask & (factors != 0)
         counted = mask
         if mask is not None and edited.again is not None:  # an earlier pass has counted those
             counted = mask & ~edited.again
@@ -280,6 +288,10 @@ class AttachedPart:
             name: (tensor if index is None else tensor[index]).to(device)
             for name, tensor in self.part.tensors.items()
         }
+        self.own, self.of_gate = own_tensors(self.tensors), gate_tensors(self.tensors)
+        if len(self.memory) <= last:
+            more = torch.full((last + 1 - len(self.memory),), torch.nan, device=device)
+            self.memory = torch.cat([self.memory.to(device), more])
         self.stats.make_room(last + 1, device)
 
     def _picked(self, positions: Any) -> Any:

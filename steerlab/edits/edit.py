@@ -3,24 +3,28 @@ they are made."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from steerlab.core.directions import Direction, Directions
+from steerlab.core.display import Shown, View
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
 from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
 from steerlab.edits.attached import Writes, attach, in_stream
+from steerlab.edits.gates import as_gate
 from steerlab.edits.own_function import OwnFunction
 from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
 from steerlab.edits.plain import plain_hook, spares_first
 from steerlab.edits.stats import EditStats
+from steerlab.edits.view import view_of
 
 
 @runtime_checkable
@@ -38,8 +42,8 @@ class _Attachable(Protocol):
     def writes(self, site: str, layer: int) -> Writes | None: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Edit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Edit(Shown):
     """A frozen change of the residual stream: `a | b` does both, `edit.on(model)` attaches it
     inside a `with`.
 
@@ -52,6 +56,9 @@ class Edit:
 
     __eq__ = by_content
 
+    def _view(self) -> View:
+        return view_of(self.parts, self.rows, self.model)
+
     @property
     def digest(self) -> str:
         """SHA-256 of all that the edit does: its parts in their order, the model that it is for.
@@ -62,6 +69,24 @@ class Edit:
         hashed = [parts, self.rows, self.model.get("fingerprint")]
         return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
 
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
+        """Write .safetensors whose header says what is done where; the file appears whole or not at
+        all. With `force` it replaces one that steerlab did not write.
+
+        Raises `SteerlabError` for an edit with a function of your own: a file holds no code.
+        """
+        from steerlab.edits.edit_file import save_edit  # it knows all operators, which make edits
+
+        return save_edit(self, file, force=force)
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Edit":
+        """Read what `save` wrote; raises `SteerlabError` for a missing, truncated, altered or
+        foreign file."""
+        from steerlab.edits.edit_file import load_edit
+
+        return load_edit(file)
+
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites at which it acts, in the order in which a block computes them."""
@@ -69,26 +94,60 @@ class Edit:
         return tuple(site for site in SITES if site in here)
 
     def __or__(self, other: "Edit") -> "Edit":
+        need_edit(other)
         if None not in (self.rows, other.rows) and self.rows != other.rows:
             raise SteerlabError(
                 f"a stack of {self.rows} edits and one of {other.rows} do not go together"
             )
         return Edit(self.parts + other.parts, _maker([self, other]), self.rows or other.rows)
 
+    def when(self, gate: Any) -> "Edit":
+        """The edit where a gate is open: what is added is multiplied by the gate's factor of each
+        position, and a position with the factor 0 is not touched.
+
+        `gate` is one of `sl.edits.gates`, such as `positive(direction)` or `after(3)`, or a
+        function of (h [row pos width]) or (h, positions) that gives factors [row pos]. Gates of
+        several parts are each at its own place. A gate that is always 1 changes no bit, and one
+        that is always shut makes the edit raise, as one that touched nothing.
+        """
+        made = as_gate(gate)
+        if not self.parts:
+            raise SteerlabError("there is nothing to put a gate before: the edit has no parts")
+        parts = []
+        for part in self.parts:
+            if part.rows is not None:
+                raise SteerlabError(
+                    "a stack has no gate; give each of its edits one, and stack them"
+                )
+            if part.gate is not None:
+                raise SteerlabError(
+                    f"the edit has the gate {part.gate.name} already; give one function of both"
+                )
+            tensors = {**part.tensors, **made.at(part.layer, part.site)}
+            parts.append(replace(part, gate=made, tensors=tensors))
+        return replace(self, parts=tuple(parts))
+
     @contextmanager
     def on(self, model: _Attachable) -> Iterator[EditStats]:
         """Attach to a model for the length of a `with`; a run in which no position was touched
         raises at its end."""
+        stats, changes = self.changes(model)
+        with model.attached(changes):
+            yield stats
+        stats.need_touched(*self.where)
+
+    @property
+    def where(self) -> tuple[list[str], list[str]]:
+        """The kinds of positions of its parts, and the names of the gates before them."""
+        gates = [part.gate.name for part in self.parts if part.gate is not None]
+        return [part.positions for part in self.parts], gates
+
+    def changes(self, model: _Attachable) -> tuple[EditStats, list[tuple[str, int, Any]]]:
+        """What `on` attaches, for one who attaches it by `model.attached` at each of several
+        steps, and what counts over all of them."""
         self._need(model)
         stats = EditStats([site for site in self.sites if not in_stream(site)])
-        with model.attached(attach(self.parts, stats, self.rows, model.writes)):
-            yield stats
-        touched = any((*stats.prefill.values(), *stats.decode.values()))
-        if self.parts and stats.passes and not touched:
-            kinds = ", ".join(sorted({part.positions for part in self.parts}))
-            raise SteerlabError(
-                f"the edit touched no position (positions: {kinds}); the outputs are unsteered"
-            )
+        return stats, attach(self.parts, stats, self.rows, model.writes)
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
         """The depth above which each row of a prompt's pass is as if unedited: a block's number,
@@ -150,6 +209,11 @@ class Edit:
         ]
 
     def _need(self, model: _Attachable) -> None:
+        if not hasattr(model, "width_of") or not hasattr(model, "attached"):
+            raise SteerlabError(
+                f"an edit goes on a model, not on a {type(model).__name__}; load(...) makes one of "
+                "a name, a folder, or a model of transformers with its tokenizer"
+            )
         self._need_width(model.width_of, model.name)
         for part in self.parts:
             model.need_layer(part.layer)
@@ -201,6 +265,10 @@ def need_edit(edit: Any) -> None:
 
 def stack(edits: Sequence[Edit]) -> Edit:
     """One edit whose row i carries edit i; parts of one function at one layer are done together."""
+    if isinstance(edits, Edit) or not isinstance(edits, Iterable):
+        raise SteerlabError(
+            f"stack takes a list of edits, one for each row, and was given a {type(edits).__name__}"
+        )
     groups: dict[tuple, list[tuple[int, Part]]] = {}
     for row, edit in enumerate(edits):
         need_edit(edit)
@@ -239,6 +307,12 @@ def _function_of(part: Part) -> tuple:
     Tensors of different rank are filled up with rows of zeros. To an operator's function such a row
     is as if it was not there; what a user's function makes of it is not known.
     """
+    if part.gate is not None:
+        whose = part.gate.function
+        shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]
+        change = part.change
+        own = change.identity if isinstance(change, OwnFunction) else change
+        return (own, whose, tuple(shapes))
     if not isinstance(part.change, OwnFunction):
         return (part.change,)
     shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]

@@ -18,7 +18,7 @@ from steerlab.edits.drawn import draw_basis, draw_like, draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_finite
+from steerlab.edits.requirements import need_direction, need_finite, warn_of_every_layer
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
 
@@ -37,13 +37,37 @@ def random_shift(tensors: Tensors, random: torch.Generator, scale: float) -> Ten
     return {"shift": scale * drawn * length / drawn.norm(dim=-1, keepdim=True)}
 
 
-def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
+def shift_keeping_norm(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """From h to what the shift makes of it, as long as before."""
+    moved = h + tensors["shift"][:, None]
+    norm = torch.linalg.vector_norm
+    length = norm(h, dim=-1, keepdim=True)
+    return moved * (length / norm(moved, dim=-1, keepdim=True).clamp(min=1e-30)) - h
+
+
+def add(
+    direction: Direction,
+    *,
+    strength: float = 1.0,
+    keep_norm: bool = False,
+    positions: str = "all",
+) -> Edit:
     """Shift along the direction: h + strength · gap · unit.
 
     Strength 1 is one natural gap, the distance between the two languages' means at that layer; 0 is
     the identity.
+
+    Args:
+        direction: from the source to the target.
+        strength: in natural gaps.
+        keep_norm: give each position its length back, ‖h‖ (h + s)/‖h + s‖, as FlexAC does (arXiv
+            2510.11190): what is left of the shift is a turn towards the direction. A sweep calls it
+            `add_keep_norm`.
+        positions: which positions are edited (see `sl.edits.POSITIONS`).
     """
+    need_direction(direction)
     step = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
+    warn_of_every_layer(direction, "add")
     leads = ((direction.gap != 0) & direction.unit.any(-1)).tolist()
     nowhere = [layer for layer, goes in zip(direction.layers, leads, strict=True) if not goes]
     if strength and nowhere:
@@ -54,9 +78,9 @@ def add(direction: Direction, *, strength: float = 1.0, positions: str = "all") 
         )
     return edit_along(
         direction,
-        shift,
+        shift_keeping_norm if keep_norm else shift,
         {"shift": step},
-        operator="add",
+        operator="add_keep_norm" if keep_norm else "add",
         positions=positions,
         identity=strength == 0,
     )
@@ -132,20 +156,13 @@ def rotate(
         raise SteerlabError(
             "rotate takes either degrees= or share= (of the angle between the two means)"
         )
-    start, unit = direction.start.double(), direction.unit.double()
-    first = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
-    second = unit - (unit * first).sum(-1, keepdim=True) * first
-    size = second.norm(dim=-1, keepdim=True)
-    if (size < 1e-6).any() or not start.any(-1).all():
-        raise SteerlabError(
-            f"the direction to {direction.target!r} is parallel to the source's mean: no plane to "
-            "turn in"
-        )
+    warn_of_every_layer(direction, "rotate")
+    first, second = plane_of(direction)
     if share is not None:
         angle = need_finite("share", share) * means_angle(direction)
     else:
         angle = torch.full((len(direction.layers),), math.radians(need_finite("degrees", degrees)))
-    tensors = {"first": first, "second": second / size, "angle": angle}
+    tensors = {"first": first, "second": second, "angle": angle}
     return edit_along(
         direction,
         turn,
@@ -154,6 +171,29 @@ def rotate(
         positions=positions,
         identity=not angle.any(),
     )
+
+
+def plane_of(
+    direction: Direction, *, along: str = "source"
+) -> tuple[Float[Tensor, "layer width"], Float[Tensor, "layer width"]]:
+    """Two orthonormal axes of the plane of the source's mean and the direction.
+
+    The first is along the source's mean and the second what of the direction is across it; or, with
+    `along="direction"`, the second is the direction and the first what of the mean is across it.
+    Raises where the two are parallel.
+    """
+    need_direction(direction)
+    start, unit = direction.start.double(), direction.unit.double()
+    mean = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    kept, other = (mean, unit) if along == "source" else (unit, mean)
+    rest = other - (other * kept).sum(-1, keepdim=True) * kept
+    size = rest.norm(dim=-1, keepdim=True)
+    if (size < 1e-6).any() or not start.any(-1).all():
+        raise SteerlabError(
+            f"the direction to {direction.target!r} is parallel to the source's mean: no plane to "
+            "turn in"
+        )
+    return (kept, rest / size) if along == "source" else (rest / size, kept)
 
 
 def means_angle(direction: Direction) -> Float[Tensor, " layer"]:
@@ -196,16 +236,9 @@ def affine(
         fraction: how much of the way there each position goes.
         positions: which positions are edited: all, prompt or generated.
     """
-    share, unit = need_finite("level", level), direction.unit
-    end = (
-        direction.start + direction.gap[:, None] * unit if direction.end is None else direction.end
-    )
-    levels = (unit * ((1 - share) * direction.start + share * end)).sum(-1)
+    warn_of_every_layer(direction, "affine")
+    unit, levels = levels_of(direction, need_finite("level", level))
     size = every_layer(direction, need_finite("fraction", fraction))
-    if not unit.any(-1).all():
-        raise SteerlabError(
-            f"the direction to {direction.target!r} is zero: there is nothing to set along it"
-        )
     tensors = {"unit": unit, "level": levels, "fraction": size}
     return edit_along(
         direction,
@@ -215,6 +248,23 @@ def affine(
         positions=positions,
         identity=fraction == 0,
     )
+
+
+def levels_of(
+    direction: Direction, level: float
+) -> tuple[Float[Tensor, "layer width"], Float[Tensor, " layer"]]:
+    """The direction's unit vectors, and the part along each at a level: 0 is the source's mean, 1
+    the target's. Raises where a vector is zero."""
+    need_direction(direction)
+    unit = direction.unit
+    if not unit.any(-1).all():
+        raise SteerlabError(
+            f"the direction to {direction.target!r} is zero: there is nothing to set along it"
+        )
+    end = (
+        direction.start + direction.gap[:, None] * unit if direction.end is None else direction.end
+    )
+    return unit, (unit * ((1 - level) * direction.start + level * end)).sum(-1)
 
 
 def lengthen_inside(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
@@ -236,7 +286,9 @@ def push(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     CLaS-Bench's PCA, with `pca(of="cloud")` and an absolute step; here in natural gaps. A position
     with nothing in the subspace stays.
     """
+    need_direction(direction)
     size = need_finite("strength", strength) * direction.gap
+    warn_of_every_layer(direction, "push")
     need_basis(direction, "to push along")
     if strength and not direction.gap.all():
         raise SteerlabError(
@@ -302,6 +354,7 @@ def inside(h: Tensor, read: Tensor, write: Tensor) -> Tensor:
 
 def every_layer(direction: Direction, value: float) -> Float[Tensor, " layer"]:
     """The same number at each of a direction's layers."""
+    need_direction(direction)
     return torch.full((len(direction.layers),), value)
 
 

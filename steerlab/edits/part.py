@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steerlab.core.equality import by_content
 from steerlab.edits.digest import function_digest, tensor_digest
+from steerlab.edits.gates import Gate
 from steerlab.edits.own_function import OwnFunction
 
 POSITIONS = ("all", "prompt", "generated")
@@ -46,6 +47,7 @@ class Part:
     tensors: Tensors
     identity: bool
     rows: Tensor | None = None
+    gate: Gate | None = None  # its tensors are among those of the part
 
     __eq__ = by_content
 
@@ -63,4 +65,6 @@ class Part:
             None if self.rows is None else self.rows.tolist(),
             {name: tensor_digest(tensor) for name, tensor in sorted(self.tensors.items())},
         ]
+        if self.gate is not None:
+            hashed.append(self.gate.digest)
         return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.tokens import has_bos
+from steerlab.edits.gates import gate_tensors, own_tensors
 from steerlab.edits.part import Part
 
 
@@ -27,7 +29,12 @@ def plain_hook(part: Part, edits: int | None, *, bos: bool) -> Callable[..., Ten
                 )
         new, first = h.clone(), 1 if bos and h.shape[1] > 1 else 0
         x = h[rows, first:].float()
-        new[rows, first:] = (x + part.change(x, tensors, None)).to(h.dtype)
+        added = part.change(x, own_tensors(tensors), None)
+        if part.gate is not None:
+            nothing = torch.full((len(x),), torch.nan, device=x.device)
+            factors, _ = part.gate.factors(x, gate_tensors(tensors), None, nothing)
+            added = factors[..., None] * added
+        new[rows, first:] = (x + added).to(h.dtype)
         return new
 
     return hook

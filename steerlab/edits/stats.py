@@ -1,12 +1,14 @@
 """What an edit did to the rows of its passes: the positions that it touched, and their doses."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from steerlab.core.errors import SteerlabError
 
 _POSITIONS, _DOSE, _SITES = 0, 1, 2  # columns of the sums; from the third on, one for each site
 
@@ -108,6 +110,17 @@ class EditStats:
     def undo(self, mark: tuple[Any, ...]) -> None:
         """Forget what came after a mark: a batch that failed did nothing."""
         self.passes, self.prefill, self.decode, self._sums = mark
+
+    def need_touched(self, positions: Iterable[str], gates: Iterable[str] = ()) -> None:
+        """Raise where an edit of these kinds of positions, behind these gates, touched none."""
+        touched = any((*self.prefill.values(), *self.decode.values()))
+        kinds, gates = sorted(set(positions)), list(gates)
+        if kinds and self.passes and not touched:
+            behind = f"; gates: {', '.join(sorted(set(gates)))}" if gates else ""
+            raise SteerlabError(
+                f"the edit touched no position (positions: {', '.join(kinds)}{behind}); the "
+                "outputs are unsteered"
+            )
 
     def doses(self, rows: int) -> Float[Tensor, " row"]:
         """Mean dose of each row over its touched positions; 0 where nothing was touched, NaN where

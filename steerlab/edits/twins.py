@@ -12,6 +12,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.random import generator
 from steerlab.edits.drawn import draw_unit
 from steerlab.edits.edit import Edit
+from steerlab.edits.gates import own_tensors
 from steerlab.edits.operators import shift
 from steerlab.edits.part import Part
 
@@ -60,9 +61,14 @@ def twin_of(edit: Edit, twin: Twin, *, widths: Mapping[str, int] | None = None) 
     shifts = []
     for part in places.values():
         vector = twin.scale * draw_unit(torch.empty(1, widths[part.site]), random)
-        tensors = {"shift": vector}
+        tensors = {"shift": vector, **_of_gate(part)}  # behind the same gate
         shifts.append(replace(part, change=shift, operator="random shift", tensors=tensors))
     return replace(edit, parts=tuple(shifts))
+
+
+def _of_gate(part: Part) -> dict[str, torch.Tensor]:
+    own = own_tensors(part.tensors)
+    return {name: tensor for name, tensor in part.tensors.items() if name not in own}
 
 
 def _drawn(part: Part, random: torch.Generator, scale: float) -> Part:

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Lift
+from steerlab.core.progress import bar
 from steerlab.edits import Edit, Part
 from steerlab.edits.operators import shift
 from steerlab.engine.inputs import corpus_metadata
@@ -41,7 +40,7 @@ def causal_lift(
     strengths: Sequence[float] = STRENGTHS,
     form: str = "line",
     batch: int | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Lift:
     """What each candidate latent, switched on everywhere in the source's sentences, does to each
     language's mass.
@@ -68,7 +67,7 @@ def causal_lift(
         strengths: of each latent, in its own mean values.
         form: the prompt form.
         batch: the most rows that run together; by default as many as memory advises.
-        progress: show how far it is.
+        progress: show how far it is; by default in a terminal and in a notebook.
     """
     model = load(model)
     needed = _need(model, saes, candidates, words, source=source, strengths=strengths)
@@ -78,8 +77,8 @@ def causal_lift(
     columns = [words.langs.index(lang) for lang in candidates.langs]
     origin = words.langs.index(source)
     effect = torch.full((*candidates.chosen.shape, len(strengths)), float("nan"))
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        for layer, sae in bar.track(needed.items(), description="lifting"):
+    with bar(progress=progress) as display:
+        for layer, sae in display.track(needed.items(), description="lifting"):
             index = candidates.layers.index(layer)
             units = candidates.chosen[:, index].any(0).nonzero()[:, 0].tolist()
             steps = scale[index, units, None] * sae.W_dec[units].cpu()

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from steerlab.core.corpus import Corpus, as_corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import PAIRS, PARTS, Moments
+from steerlab.core.progress import bar
 from steerlab.core.samples import Paired, derangement
 from steerlab.core.sites import hook_name
-from steerlab.core.tokens import excluded
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
+from steerlab.models.encoder import Encoder
 from steerlab.models.loading import load
 from steerlab.models.positions import HookFn, Positions
 
@@ -39,7 +39,7 @@ def collect(
     derange: int | None = None,
     form: str = "line",
     batch: int = TEXTS,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Moments:
     """Read every line of a corpus once and keep statistics of the activations in each language; BOS
     and padding do not count.
@@ -65,22 +65,23 @@ def collect(
         source: the language that pairs start from.
         derange: a seed. Each sentence of the source is then paired with the translation of another
             of its batch: a control, for what paired methods find without true pairs.
-        form: the prompt form that lines are put in.
+        form: the prompt form that lines are put in. An encoder reads them as they are, with the
+            special tokens around them that its tokenizer puts there, which do not count.
         batch: how many texts of a language are read together.
-        progress: whether to show a bar on stderr.
+        progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """
     model = load(model)
     corpus = as_corpus(corpus)
-    if batch < 1:
-        raise SteerlabError(f"a batch of {batch} texts is none; give 1 or more")
+    if not isinstance(batch, int) or batch < 1:
+        raise SteerlabError(f"a batch of {batch!r} texts is none; give 1 or more")
     chosen = chosen_layers(model, layers)
     width = model.width_of(site)
     parts = _parts(also, corpus, len(chosen), width, source)
     provenance = {
         "model": model.metadata,
         "corpus": corpus_metadata(corpus),
-        "form": form,
-        "excluded": excluded(model.tokenizer),
+        "form": "text" if isinstance(model, Encoder) else form,
+        "excluded": model.excluded,
     }
     if model.attachments:  # what is read is then not the model as it is
         provenance["edited"] = True
@@ -97,8 +98,8 @@ def collect(
         pairs_from=source if "pairs" in parts else None,
         provenance=provenance,
     )
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
+    with bar(progress=progress) as display:
+        task = display.add_task("reading", total=sum(map(len, corpus.lines.values())))
         reader = InOrder(model)
         for start in range(0, len(corpus), batch):
             # The same lines of all languages together, since pairs need the texts' means at once.
@@ -108,7 +109,7 @@ def collect(
                 if lines:
                     ids = tokens_of(model, lang, lines, form)
                     means[lang] = _read(reader, moments, lang, ids)
-                    bar.advance(task, len(lines))
+                    display.advance(task, len(lines))
             if moments.pairs is not None:
                 # Another permutation for each batch, and the same ones in every run.
                 seed = None if derange is None else derange + start

@@ -10,14 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from steerlab.core.corpus import Corpus, as_corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
-from steerlab.core.tokens import excluded
+from steerlab.core.progress import bar
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import chosen_layers, corpus_metadata, need_room, tokens_of
@@ -59,7 +57,7 @@ def collect_units(
     seed: int = 0,
     keep: int = 0,
     batch: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Firing:
     """Count where units are on, and how strongly, in every line of a corpus; BOS and padding do not
     count.
@@ -86,7 +84,7 @@ def collect_units(
             does not matter.
         keep: of how many texts a language to remember which units were on anywhere.
         batch: how many texts are read together.
-        progress: whether to show a bar on stderr.
+        progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """
     model = load(model)
     corpus = as_corpus(corpus)
@@ -103,7 +101,7 @@ def collect_units(
         "form": form,
         "noise": noise,
         "seed": seed,
-        "excluded": excluded(model.tokenizer),
+        "excluded": model.excluded,
     }
     if saes is not None:
         provenance["saes"] = reader.digests
@@ -117,8 +115,8 @@ def collect_units(
         noise=noise,
         provenance=provenance,
     )
-    with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
-        task = bar.add_task("reading", total=sum(map(len, corpus.lines.values())))
+    with bar(progress=progress) as display:
+        task = display.add_task("reading", total=sum(map(len, corpus.lines.values())))
         inputs = InOrder(model)
         for lang in corpus.langs:
             ids = tokens_of(model, lang, corpus[lang], form)
@@ -129,7 +127,7 @@ def collect_units(
             for start in range(0, len(ids), batch):
                 part = ids[start : start + batch]
                 _read(inputs, firing, lang, part, reader)
-                bar.advance(task, len(part))
+                display.advance(task, len(part))
     firing.provenance["tokens"] = int(firing.tokens.sum())
     return firing
 

@@ -14,6 +14,7 @@ import steerlab.engine.batching as batches
 from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, stack
+from steerlab.edits.edit import need_edit
 from steerlab.engine.forward import rows_on
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
@@ -45,6 +46,8 @@ def cross_entropy(
         return cross_entropy(model, [texts], edits, batch=batch)[..., 0]
     if isinstance(edits, Edit):
         return cross_entropy(model, texts, [edits], batch=batch)[0]
+    if not isinstance(edits, Sequence):
+        need_edit(edits)  # raises, and says what makes one of it
     if not len(edits):
         raise SteerlabError("there is no edit; give Edit(()) for the model as it is")
     model = load(model)

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
+from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
 from steerlab.engine.forward import Rows, rows_on
+from steerlab.engine.inputs import need_count
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
@@ -67,9 +71,10 @@ def generate(
     one_line: bool = True,
     edit: Edit | None = None,
     batch: int | None = None,
-) -> Any:  # str for a str, else list[str]
+) -> Any:  # an Output, which is a str, for a str, else Outputs, a list of them
     """Continue each prompt, under an edit or as the model is; an edit may also be on already, by
-    `edit.on`. One string in gives one string.
+    `edit.on`. One string in gives one string. In a notebook it is shown with its prompt, language
+    and dose.
 
     Args:
         model: what `load` takes.
@@ -81,9 +86,13 @@ def generate(
         edit: the edit of all rows, or a stack with one edit for each prompt.
         batch: the most rows that run together; by default as many as speed and memory advise.
     """
+    model = load(model)
+    given = as_texts(prompts, "what reads texts")
+    # Of an edit that is on already nothing is counted here.
+    counted = not model.attachments
     decoded = decode(
         model,
-        [prompts] if isinstance(prompts, str) else prompts,
+        given,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -91,7 +100,9 @@ def generate(
         edit=edit,
         batch=batch,
     )
-    return decoded.texts[0] if isinstance(prompts, str) else decoded.texts
+    doses = decoded.dose if counted else [math.nan] * len(given)
+    outputs = Outputs(map(Output, decoded.texts, given, doses))
+    return outputs[0] if isinstance(prompts, str) else outputs
 
 
 @torch.inference_mode()
@@ -123,17 +134,20 @@ def decode(
             then runs once more, as it is.
     """
     model = load(model)
-    if not 0 <= temperature < math.inf:  # so that NaN is refused too
-        raise SteerlabError(f"temperature is {temperature}; give 0 (greedy) or more")
-    if max_new_tokens < 1:
-        raise SteerlabError(f"max_new_tokens is {max_new_tokens}; give 1 or more")
+    need_settings(max_new_tokens, temperature)
+    one = not isinstance(seed, Sequence) or isinstance(seed, str)
+    for number in (seed,) if one else seed:
+        if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
+            raise SteerlabError(f"a seed is {number!r}; give a whole number of at most 64 bits")
+    if batch is not None and not isinstance(batch, int):
+        raise SteerlabError(f"batch is {batch!r}; give a number of rows, or None")
     ids = encode(model.tokenizer, prompts)
     if not isinstance(seed, int) and len(seed) != len(ids):
         raise SteerlabError(
             f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each "
             "prompt"
         )
-    stops = _Stops.of(model, one_line=one_line)
+    stops = Stops.of(model, one_line=one_line)
     with rows_on(model, ids, edit, new=max_new_tokens, displacement=displacement) as rows:
         decoding = _Decoding(rows, max_new_tokens, stops, temperature, seed)
         plan = batches.plan(
@@ -172,7 +186,7 @@ class _Decoding:
         self,
         rows: Rows,
         steps: int,
-        stops: "_Stops",
+        stops: "Stops",
         temperature: float,
         seed: int | Sequence[int],
     ):
@@ -186,7 +200,7 @@ class _Decoding:
         # depend on the batches.
         self.chances: Tensor | None = None
         if temperature:
-            self.chances = _uniform(len(rows.ids), steps, seed)
+            self.chances = uniform(len(rows.ids), steps, seed)
 
     def run(self, rows: Sequence[int]) -> None:
         """Fill in the new tokens of some rows; rows that have ended leave the batch and its
@@ -232,29 +246,44 @@ class _Decoding:
         self, logits: Float[Tensor, "row vocab"], numbers: Int[Tensor, " row"], step: int
     ) -> Int[Tensor, " row"]:
         """The next token of each of the rows of these numbers."""
-        best, chosen = _largest(logits)
-        # The largest alone tells: it is NaN if any logit is, as `max` passes NaN on.
-        if not torch.isfinite(best).all():
-            raise SteerlabError(
-                "the model's logits hold NaN or infinity; its weights are broken, or the edit is "
-                "too strong"
-            )
-        if self.chances is None:
-            return chosen
-        # Sampling by the inverse of the distribution function: the first token at which the running
-        # sum of probabilities exceeds a random number. The sum's end is 1 only up to rounding, so
-        # that the random number is taken as a share of it.
-        logits = logits.float()
-        if self.temperature < _TINY:  # over it a logit would overflow; less the largest none does
-            logits = logits - logits.max(-1, keepdim=True).values
-        running = torch.softmax(logits / max(self.temperature, _TINIEST), -1).cumsum(-1)
-        chance = self.chances[numbers.cpu(), step].to(running.device)
-        threshold = rearrange(chance, "row -> row 1") * running[:, -1:]
-        sampled = torch.searchsorted(running, threshold, right=True)[:, 0]
-        return sampled.clamp(max=logits.shape[1] - 1)
+        chances = None if self.chances is None else self.chances[numbers.cpu(), step]
+        return choose(logits, self.temperature, chances)
 
 
-def _uniform(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, "row step"]:
+def need_settings(max_new_tokens: Any, temperature: Any) -> None:
+    """Raise `SteerlabError` for settings with which nothing can be generated."""
+    # So that NaN is refused too.
+    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        raise SteerlabError(f"temperature is {temperature!r}; give 0 (greedy) or more")
+    need_count("max_new_tokens", max_new_tokens)
+
+
+def choose(
+    logits: Float[Tensor, "row vocab"], temperature: float, chances: Float[Tensor, " row"] | None
+) -> Int[Tensor, " row"]:
+    """The next token of each row: the likeliest, or one sampled by a random number of each row."""
+    best, chosen = _largest(logits)
+    # The largest alone tells: it is NaN if any logit is, as `max` passes NaN on.
+    if not torch.isfinite(best).all():
+        raise SteerlabError(
+            "the model's logits hold NaN or infinity; its weights are broken, or the edit is "
+            "too strong"
+        )
+    if chances is None:
+        return chosen
+    # Sampling by the inverse of the distribution function: the first token at which the running
+    # sum of probabilities exceeds a random number. The sum's end is 1 only up to rounding, so
+    # that the random number is taken as a share of it.
+    logits = logits.float()
+    if temperature < _TINY:  # over it a logit would overflow; less the largest none does
+        logits = logits - logits.max(-1, keepdim=True).values
+    running = torch.softmax(logits / max(temperature, _TINIEST), -1).cumsum(-1)
+    threshold = rearrange(chances.to(running.device), "row -> row 1") * running[:, -1:]
+    sampled = torch.searchsorted(running, threshold, right=True)[:, 0]
+    return sampled.clamp(max=logits.shape[1] - 1)
+
+
+def uniform(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, "row step"]:
     """Random numbers from 0 to 1: of one seed for all rows, or of a seed for each."""
     # Drawn on the CPU, whose generator gives the same numbers on every machine.
     if isinstance(seed, int):
@@ -283,7 +312,7 @@ def _largest(
 
 
 @dataclass(frozen=True)
-class _Stops:
+class Stops:
     """What each token of the vocabulary says about the end of a row.
 
     Args:
@@ -299,17 +328,17 @@ class _Stops:
     one_line: bool
 
     @classmethod
-    def of(cls, model: Model, *, one_line: bool) -> "_Stops":
+    def of(cls, model: Model, *, one_line: bool) -> "Stops":
         """Those of a model's tokenizer, kept with the model: to decode a whole vocabulary takes its
         time."""
-        cached: dict[Any, _Stops] = model.__dict__.setdefault("_stops", {})
+        cached: dict[Any, Stops] = model.__dict__.setdefault("_stops", {})
         key = (one_line, frozenset(model.ends), model.device)
         if key not in cached:
             cached[key] = cls._of(model, one_line=one_line)
         return cached[key]
 
     @classmethod
-    def _of(cls, model: Model, *, one_line: bool) -> "_Stops":
+    def _of(cls, model: Model, *, one_line: bool) -> "Stops":
         # A model may have more logits than its tokenizer has tokens, and the other way round.
         size = max(len(model.tokenizer), int(model.vocabulary))
         end = torch.zeros(size, dtype=torch.bool)

@@ -64,7 +64,7 @@ def rows_on(
             meaning.
     """
     with model.turns.taken():
-        _need(model, ids, edit, carries, new=new, unsteered=unsteered)
+        need_rows(model, ids, edit, carries, new=new, unsteered=unsteered)
         with _attached(model, ids, edit, carries, new=new, displacement=displacement) as rows:
             yield rows
 
@@ -113,7 +113,7 @@ def _attached(
         yield Rows(model, ids, carries, depth, shares, touched, displaced, kinds)
 
 
-def _need(
+def need_rows(
     model: Model,
     ids: Sequence[Sequence[int]],
     edit: Edit | None,
@@ -123,6 +123,7 @@ def _need(
     unsteered: bool,
 ) -> None:
     """Raise for what `rows_on` refuses."""
+    model.need_decoder("what runs rows for their logits")
     if edit is not None:
         need_edit(edit)
     if unsteered and model.attachments:

@@ -2,17 +2,37 @@
 model."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from steerlab.core.corpus import Corpus
+import numpy as np
+
+from steerlab.core.corpus import Corpus, need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.prompts import encode, prompt
+from steerlab.models.encoder import Encoder
 from steerlab.models.model import Model
 
 
-def chosen_layers(model: Model, layers: Iterable[int] | None) -> tuple[int, ...]:
+def need_count(name: str, value: Any, least: int = 1) -> int:
+    """A number of things; what is no whole number, and one below `least`, raise
+    `SteerlabError`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise SteerlabError(f"{name} is {value!r}; give a whole number, {least} or more")
+    if value < least:
+        raise SteerlabError(f"{name} is {value}; give {least} or more")
+    return int(value)
+
+
+def chosen_layers(model: Model, layers: int | Iterable[int] | None) -> tuple[int, ...]:
     """The layers that were asked for, by default all of the model; no layer, and one that the model
     does not have, raise `SteerlabError`."""
+    if isinstance(layers, int):
+        layers = (layers,)
+    if isinstance(layers, str) or not isinstance(layers, Iterable | None):
+        raise SteerlabError(f"layers is {layers!r}; give their numbers, such as [4, 5]")
     chosen = tuple(range(model.n_layers)) if layers is None else tuple(layers)
+    if wrong := [layer for layer in chosen if not isinstance(layer, int | np.integer)]:
+        raise SteerlabError(f"a layer is a whole number, not {wrong[0]!r}")
     if not chosen:
         raise SteerlabError(f"name at least one of {model.name}'s layers 0 to {model.n_layers - 1}")
     for layer in chosen:
@@ -29,8 +49,15 @@ def tokens_of(model: Model, lang: str, lines: Sequence[str], form: str | None) -
         model: whose tokenizer reads them.
         lang: the language of the lines, in which a form with an instruction asks for an answer.
         lines: the lines.
-        form: the prompt form; None for none.
+        form: the prompt form; None for none. An encoder reads the line as it is.
     """
+    if isinstance(model, Encoder):
+        if form not in (None, "line"):
+            raise SteerlabError(
+                f"{model.name} is an encoder, which reads a sentence as it is and not in the "
+                f"prompt form {form!r}; leave form out"
+            )
+        return model.encode(need_texts(lines, "what reads texts"))
     if form is None:
         return encode(model.tokenizer, lines)
     tokenizer = model.tokenizer

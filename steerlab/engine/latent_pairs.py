@@ -12,7 +12,6 @@ from torch import Tensor
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import LatentPairs
-from steerlab.core.tokens import excluded
 from steerlab.engine.batching import InOrder
 from steerlab.engine.forward import read
 from steerlab.engine.inputs import corpus_metadata, need_room, tokens_of
@@ -90,7 +89,7 @@ def latent_pairs(
         "form": form,
         "selection": selection.method,
         "saes": [sae.digest for sae in needed.values()],
-        "excluded": excluded(model.tokenizer),
+        "excluded": model.excluded,
     }
     return LatentPairs(
         source, selection.langs, selection.layers, chosen, differences, source_mean, provenance

@@ -18,7 +18,7 @@ Key = TypeVar("Key", bound=Hashable)
 def least_kl(
     model: Any,
     edits: Mapping[Key, Edit],
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     words: Lexicon,
     *,
     source: str,
@@ -37,7 +37,7 @@ def least_kl(
     Args:
         model: what `load` takes.
         edits: the edits to choose from, such as one edit at several strengths, by any key.
-        texts: prompts; they should be of `dev`, as these numbers are for choosing.
+        texts: prompts, or one; they should be of `dev`, as these numbers are for choosing.
         words: which tokens are each language's own.
         source: the code of the language to steer away from.
         target: the code of the language to steer to.

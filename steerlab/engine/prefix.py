@@ -29,7 +29,8 @@ def common(ids: Sequence[Sequence[int]]) -> int:
 def alike(edit: Edit | None, carries: Sequence[int]) -> list[int] | None:
     """For each row a number, which rows of equal edits share; None where that is not known.
 
-    A user's own function may look at all positions of a row together, and would see a part of them.
+    A user's own function may look at all positions of a row together, and would see a part of them;
+    so may a gate.
 
     Args:
         edit: the edit of all rows, or a stack.
@@ -38,6 +39,8 @@ def alike(edit: Edit | None, carries: Sequence[int]) -> list[int] | None:
     if edit is None or not edit.parts:
         return [0] * len(carries)
     if any(isinstance(part.change, OwnFunction) for part in edit.parts):
+        return None
+    if any(part.gate is not None and part.gate.whole for part in edit.parts):
         return None
     kinds: dict[int, list[tuple[int, bytes]]] = {}
     for number, part in enumerate(edit.parts):

@@ -1,5 +1,6 @@
 """Prompt forms, the named ways in which a sentence is put to a model; and their tokens."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +57,7 @@ def prompt(
         target: the code of the language that the answer should be in.
         shots: the examples of `echo` and `fewshot`, as many as the form has.
         template: options of the chat template; by default `enable_thinking=False`, by which models
-            that think first answer at once.
+            that think first answer at once. One that the template does not read raises.
     """
     whole, (form, asking) = form, read_form(form)
     if form in SHOT_FORMS:
@@ -81,6 +82,7 @@ def prompt(
         raise SteerlabError(
             "this tokenizer has no chat template; use the prompt form 'line' or 'instructed'"
         )
+    need_options(tokenizer, template or {})
     message = [{"role": "user", "content": text}]
     # Templates that know no such option pass over it. With thinking on, what is judged would be
     # the beginning of a thought, in English.
@@ -96,6 +98,17 @@ def prompt(
             "prompt form 'line' or 'instructed', or another template"
         ) from error
     return str(made)
+
+
+def need_options(tokenizer: Any, template: Mapping[str, Any]) -> None:
+    """Raise for an option that a chat template does not read, which would be passed over."""
+    text = str(tokenizer.chat_template)
+    for name in template:
+        if not re.search(rf"\b{re.escape(name)}\b", text):
+            raise SteerlabError(
+                f"the chat template of this tokenizer reads no option {name!r}, so that it would "
+                "change nothing; leave it out"
+            )
 
 
 def read_form(form: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Edits in random directions that are exactly as strong as given ones."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import steerlab.engine.batching as batches
+from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, record_of, stack
 from steerlab.edits.twins import Twin, twin_of
@@ -22,23 +24,28 @@ from steerlab.models.model import Model
 # `ablate`
 _TRIES = 8
 _CLOSE = 0.02  # of the dose that a control shall have
-_CORRECTIONS = 3  # of a scale, for what is generated
+_CORRECTIONS = 2  # of a scale, for what is generated
 _ROWS = 512  # of prompts under edits that are continued at once
 
 
 @torch.inference_mode()
 def doses(
-    model: Any, texts: Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
+    model: Any, texts: str | Sequence[str], edits: Sequence[Edit], *, batch: int | None = None
 ) -> Float[Tensor, " edit"]:
     """The mean dose Σ ‖Δh‖ / ‖h‖ of each edit over all the positions of the texts that it touches;
     0 for no edit."""
-    model = load(model)
-    ids = encode(model.tokenizer, texts)
+    return _doses(load(model), _each(texts, len(edits)), edits, batch)
+
+
+def _doses(
+    model: Model, texts: Sequence[Sequence[str]], edits: Sequence[Edit], batch: int | None
+) -> Float[Tensor, " edit"]:
+    """The mean dose of each edit over its own texts."""
     edit = stack(edits)
     if not edit.parts:
         return torch.zeros(len(edits))
-    tokens = [row for row in ids for _ in edits]
-    carries = list(range(len(edits))) * len(ids)
+    carries = [number for number, own in enumerate(texts) for _ in own]
+    tokens = encode(model.tokenizer, [text for own in texts for text in own])
     with rows_on(model, tokens, edit, carries=carries) as rows:
 
         def work(chosen: Sequence[int]) -> None:
@@ -48,9 +55,21 @@ def doses(
     return rows.touched.doses(len(edits))
 
 
+def _each(texts: Any, count: int) -> list[list[str]]:
+    """The texts of each of some edits: the same for all, or a list for each."""
+    if not isinstance(texts, str) and len(texts) and not isinstance(texts[0], str):
+        if len(texts) != count:
+            raise SteerlabError(
+                f"{len(texts)} lists of texts for {count} edits; give one for each, or one list "
+                "for all"
+            )
+        return [as_texts(own, "what measures a dose") for own in texts]
+    return [as_texts(texts, "what measures a dose")] * count
+
+
 def decoded_doses(
     model: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str] | Sequence[Sequence[str]],
     edits: Sequence[Edit],
     *,
     new: int,
@@ -62,30 +81,34 @@ def decoded_doses(
 
     Args:
         model: what `load` takes.
-        texts: the prompts.
+        texts: the prompts, the same for all edits, or a list for each.
         edits: the edits.
         new: the most tokens of a continuation.
         one_line: whether it ends with its first line.
         batch: the most rows that run together.
     """
-    at_once = max(1, _ROWS // len(texts))
-    found = []
+    each = _each(texts, len(edits))
+    at_once = max(1, _ROWS // max(map(len, each), default=1))
+    found: list[float] = []
     for first in range(0, len(edits), at_once):
-        some = edits[first : first + at_once]
+        some = range(first, min(first + at_once, len(edits)))
         decoded = decode(
             model,
-            [text for text in texts for _ in some],
-            edit=stack(list(some) * len(texts)),
+            [text for number in some for text in each[number]],
+            edit=stack([edits[number] for number in some for _ in each[number]]),
             max_new_tokens=new,
             one_line=one_line,
             batch=batch,
         )
-        found.append(torch.tensor(decoded.dose).reshape(len(texts), len(some)).mean(0))
-    return torch.cat(found)
+        of_rows = iter(decoded.dose)
+        for number in some:
+            own = [next(of_rows) for _ in each[number]]
+            found.append(sum(own) / len(own))
+    return torch.tensor(found)
 
 
 def random_like(
-    model: Any, texts: Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
+    model: Any, texts: str | Sequence[str], edit: Edit, *, seed: int = 0, batch: int | None = None
 ) -> Edit:
     """An edit like this one in random directions, of the same dose over these texts: what any push
     of its size does.
@@ -106,7 +129,7 @@ def random_like(
             "there is no random control of an edit that does nothing; give one with parts"
         )
     twin_of(edit, Twin(seed))  # raises for what has no twin
-    [found] = _scaled(model, [edit], [Twin(seed)], _on_texts(model, texts, batch))
+    [found] = _scaled(model, [edit], [Twin(seed)], _on_texts(model, _each(texts, 1), batch))
     twin, wanted, reached = found
     if not _close(reached, wanted):
         raise SteerlabError(
@@ -118,7 +141,7 @@ def random_like(
 
 def equal_doses(
     model: Any,
-    texts: Sequence[str],
+    texts: str | Sequence[str] | Sequence[Sequence[str]],
     edits: Sequence[Edit],
     *,
     seeds: Sequence[int] = (0,),
@@ -130,7 +153,7 @@ def equal_doses(
     within 2 %.
 
     With `new`, the texts are prompts that are continued. A twin then says something else than its
-    edit, in which it may hold more or less: its scale is corrected for that, three times at most,
+    edit, in which it may hold more or less: its scale is corrected for that, twice at most,
     and the nearest is kept. What is generated changes by leaps, so that 2 % may not be reached.
 
     A twin is by the same operator in random directions of the same rank, scaled. Where that has no
@@ -140,7 +163,7 @@ def equal_doses(
 
     Args:
         model: what `load` takes.
-        texts: the texts over which doses are equal.
+        texts: the texts over which doses are equal, the same for all edits, or a list for each.
         edits: the edits; one without a part has no twins.
         seeds: of what is drawn.
         new: the most tokens of a continuation; 0 for the texts alone.
@@ -148,6 +171,9 @@ def equal_doses(
         batch: the most rows that run together; by default as many as memory advises.
     """
     model = load(model)
+    each = _each(texts, len(edits))
+    # An edit that is given twice, with other texts, has two doses.
+    edits = [copy(edit) for edit in edits]
     pairs = [(number, seed) for number, edit in enumerate(edits) if edit.parts for seed in seeds]
     found: dict[tuple[int, int], Twin] = {}
     for kind in ("operator", "shift"):
@@ -158,7 +184,8 @@ def equal_doses(
         ]
         given = [edits[number] for number, _ in waiting]
         starts = [Twin(seed, 1.0, kind) for _, seed in waiting]
-        scaled = _scaled(model, given, starts, _on_texts(model, texts, batch))
+        own = [each[number] for number, _ in waiting]
+        scaled = _scaled(model, given, starts, _on_texts(model, own, batch))
         for pair, (twin, wanted, reached) in zip(waiting, scaled, strict=True):
             if _close(reached, wanted):
                 found[pair] = twin
@@ -168,10 +195,11 @@ def equal_doses(
                     "take a weaker edit or fewer layers"
                 )
     if new and pairs:
+        own = [each[number] for number, _ in pairs]
+        options: dict[str, Any] = {"new": new, "one_line": one_line, "batch": batch}
 
-        def continued(some: Sequence[Edit]) -> list[float]:
-            options: dict[str, Any] = {"new": new, "one_line": one_line, "batch": batch}
-            return decoded_doses(model, texts, some, **options).tolist()
+        def continued(some: Sequence[Edit], which: Sequence[int]) -> list[float]:
+            return decoded_doses(model, [own[i] for i in which], some, **options).tolist()
 
         given, starts = [edits[number] for number, _ in pairs], [found[pair] for pair in pairs]
         for pair, (twin, _, _) in zip(
@@ -193,11 +221,12 @@ def _close(reached: float, wanted: float) -> bool:
     return abs(reached - wanted) <= _CLOSE * wanted
 
 
-Measure = Callable[[Sequence[Edit]], list[float]]
+# Of some edits, and of which numbers they are among those that are scaled: the dose of each.
+Measure = Callable[[Sequence[Edit], Sequence[int]], list[float]]
 
 
-def _on_texts(model: Model, texts: Sequence[str], batch: int | None) -> Measure:
-    return lambda edits: doses(model, texts, edits, batch=batch).tolist()
+def _on_texts(model: Model, texts: Sequence[Sequence[str]], batch: int | None) -> Measure:
+    return lambda edits, which: _doses(model, [texts[i] for i in which], edits, batch).tolist()
 
 
 def _scaled(
@@ -221,15 +250,17 @@ def _scaled(
     if not edits:
         return []
     widths = {site: model.width_of(site) for edit in edits for site in edit.sites}
-    distinct = {id(edit): edit for edit in edits}
-    of_edits = dict(zip(distinct, measure(list(distinct.values())), strict=True))
+    first = {id(edit): i for i, edit in reversed(list(enumerate(edits)))}
+    distinct = list(first.values())
+    measured = measure([edits[i] for i in distinct], distinct)
+    of_edits = dict(zip(first, measured, strict=True))
     wanted = [of_edits[id(edit)] for edit in edits]
     best: list[tuple[Twin, float]] = []
     current = list(twins)
     waiting = list(range(len(edits)))
     for turn in range(_TRIES if tries is None else tries):
         made = [twin_of(edits[i], current[i], widths=widths) for i in waiting]
-        for i, reached in zip(waiting, measure(made), strict=True):
+        for i, reached in zip(waiting, measure(made, waiting), strict=True):
             if not turn:
                 best.append((current[i], reached))
             elif abs(reached - wanted[i]) < abs(best[i][1] - wanted[i]):

@@ -5,6 +5,7 @@ language's code, or several; `negatives` and `weights_of` read it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -72,8 +73,17 @@ def named(estimator: str, contrast: Contrast) -> str:
     return f"{estimator} against {against}"
 
 
+def need_moments(moments: Any) -> None:
+    """Raise for what is no `Moments`, and say what makes them."""
+    if not isinstance(moments, Moments):
+        raise SteerlabError(
+            f"moments are needed, not a {type(moments).__name__}; give collect(model, corpus)"
+        )
+
+
 def need_two(moments: Moments) -> None:
     """Raise where there is one language only: a direction leads from one to another."""
+    need_moments(moments)
     if len(moments.langs) < 2:
         raise SteerlabError(
             f"these moments are of {' '.join(moments.langs)} alone; a direction needs two languages"

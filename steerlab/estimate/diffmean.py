@@ -3,7 +3,7 @@
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
-from steerlab.estimate.build import Contrast, build, named, source_of, weights_of
+from steerlab.estimate.build import Contrast, build, named, need_moments, source_of, weights_of
 from steerlab.estimate.record import Estimator
 
 READS = {"tokens": "mean", "texts": "pooled", "last": "last"}
@@ -31,6 +31,7 @@ def diffmean(
     """
     if read not in READS:
         raise SteerlabError(f"diffmean reads 'tokens', 'texts' or 'last', not {read!r}")
+    need_moments(moments)
     moments.need_texts()
     means, only = getattr(moments, READS[read]), source_of(moments, contrast, source)
     name = named("diffmean" if read == "tokens" else f"diffmean {read}", contrast)

@@ -12,7 +12,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.core.samples import Paired
-from steerlab.estimate.build import build, need_two
+from steerlab.estimate.build import build, need_moments, need_two
 from steerlab.estimate.record import Estimator
 
 # How many axes to keep, from the singular values and the number of pairs.
@@ -117,6 +117,7 @@ def decomposed(pairs: Paired) -> Iterator[tuple[int, int, Tensor, Tensor]]:
 
 def need_pairs(moments: Moments, number: int = 1) -> Paired:
     """The pairs, if there are at least so many of every target; else it raises."""
+    need_moments(moments)
     pairs = moments.need("pairs")
     counts = dict(zip(pairs.langs, pairs.count.int().tolist(), strict=True))
     del counts[pairs.source]  # the source has no differences from itself

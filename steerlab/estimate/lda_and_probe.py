@@ -13,7 +13,15 @@ from torch import Tensor
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
-from steerlab.estimate.build import Contrast, build, named, need_two, negatives, source_of
+from steerlab.estimate.build import (
+    Contrast,
+    build,
+    named,
+    need_moments,
+    need_two,
+    negatives,
+    source_of,
+)
 from steerlab.estimate.record import Estimator
 
 TOLERANCE = 2e-3  # of the probe's weights; a cosine is then right to about its square
@@ -55,6 +63,7 @@ def lda(
         )
     if not ridge >= 0:
         raise SteerlabError(f"the ridge is {ridge}; give a number from 0 up")
+    need_moments(moments)
     settings: dict[str, object] = {"shrinkage": shrinkage, "ridge": ridge, "contrast": contrast}
     if contrast is not None:
         vectors = _against(moments, contrast, source, shrinkage, ridge)

@@ -25,19 +25,21 @@ _SHIFTED = "; points of equal x are drawn side by side"
 _ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")
 
 
-def separation(table: pd.DataFrame, *, chance: float | None = None, note: str = "") -> go.Figure:
+def separation_by_layer(
+    table: pd.DataFrame, *, chance: float | None = None, note: str = ""
+) -> go.Figure:
     """How far apart the languages lie at each layer: two panels over one layer axis.
 
     Raises `SteerlabError` for a missing column or no rows.
 
     Args:
-        table: columns layer; trace_ratio (trace of the scatter between language means over that
-            within languages); nearest_mean (share of dev lines nearest to their own language's
-            mean).
+        table: what `geometry.separation` gives: columns layer; trace_ratio (trace of the scatter
+            between language means over that within languages); nearest_mean (share of dev lines
+            nearest to their own language's mean).
         chance: draws a line in the second panel.
         note: a last sentence of the caption.
     """
-    check(table, ("layer", "trace_ratio", "nearest_mean"), "separation")
+    check(table, ("layer", "trace_ratio", "nearest_mean"), "separation_by_layer")
     table = table.sort_values("layer")
     # A little room above the first panel, for its heading.
     figure = make_subplots(
@@ -259,4 +261,8 @@ def _layers(layers: pd.Series) -> dict[str, object]:
     return {"tick0": first, "dtick": step, "tickformat": "d"}
 
 
-FIGURES = {"separation": separation, "dose_curves": dose_curves, "families": families}
+FIGURES = {
+    "separation_by_layer": separation_by_layer,
+    "dose_curves": dose_curves,
+    "families": families,
+}

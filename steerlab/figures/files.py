@@ -1,6 +1,7 @@
 """A figure as files: a page for the screen, PDF and SVG for paper, and the data beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +9,10 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.files import explained, need_ending, replacing, write_text
+from steerlab.core.files import csv_of, explained, need_ending, replacing, write_text
 from steerlab.core.targets import mark, marked_page
 
-_PIXELS = 96 / 25.4  # of a millimetre; plotly writes 0.75 pt for a pixel
+PIXELS = 96 / 25.4  # of a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
 _FORMATS = (".pdf", ".svg", ".png")
 
@@ -32,8 +33,8 @@ def paper(figure: go.Figure, *, width: float = 180, height: float = 110) -> go.F
     copy.layout.updatemenus = ()
     copy.layout.title = None
     copy.update_layout(
-        width=round(width * _PIXELS),
-        height=round(height * _PIXELS),
+        width=round(width * PIXELS),
+        height=round(height * PIXELS),
         font={"family": _FONT, "size": 10, "color": "#000000"},
         # A side that the figure gave more room, for the names of families, keeps it.
         margin={
@@ -83,7 +84,7 @@ def write(
             text = figure.to_html(include_plotlyjs="directory", auto_play=False)
             table = None
             if data is not None:
-                table = data.to_csv(index=False, float_format="%.6g").encode()
+                table = csv_of(data, digits="%.6g")
                 fresh[1].write_bytes(table)
             fresh[0].write_text(marked_page(text, table), "utf-8")
     return files
@@ -104,19 +105,25 @@ def draw(pictures: Mapping[Path, go.Figure], *, force: bool = False) -> None:
     import plotly.io
 
     figures = list(pictures.values())
+    with need_browser(), replacing(*pictures, force=force) as fresh:
+        plotly.io.write_images(
+            figures,
+            [str(file) for file in fresh],
+            format=[file.suffix[1:] for file in pictures],
+            # Three times as many pixels, since a PNG cannot be enlarged.
+            scale=[3 if file.suffix == ".png" else 1 for file in pictures],
+            width=[figure.layout.width or 700 for figure in figures],
+            height=[figure.layout.height or 500 for figure in figures],
+        )
+        for drawn, file in zip(fresh, pictures, strict=True):
+            mark(drawn, file.suffix)
+
+
+@contextmanager
+def need_browser() -> Iterator[None]:
+    """Say what drawing takes, where it does not work."""
     try:
-        with replacing(*pictures, force=force) as fresh:
-            plotly.io.write_images(
-                figures,
-                [str(file) for file in fresh],
-                format=[file.suffix[1:] for file in pictures],
-                # Three times as many pixels, since a PNG cannot be enlarged.
-                scale=[3 if file.suffix == ".png" else 1 for file in pictures],
-                width=[figure.layout.width or 700 for figure in figures],
-                height=[figure.layout.height or 500 for figure in figures],
-            )
-            for drawn, file in zip(fresh, pictures, strict=True):
-                mark(drawn, file.suffix)
+        yield
     except SteerlabError:
         raise  # of a file that must not be replaced
     except Exception as error:  # kaleido's and its browser's errors have no class in common

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from einops import rearrange
-from jaxtyping import Float
 
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import SEED
 from steerlab.analysis.sentences import Interval
 from steerlab.core.columns import is_share
 from steerlab.core.languages import is_plainly_language, language
+from steerlab.figures.given import at_layer
 from steerlab.figures.style import (
     DIVERGING,
     GREY,
@@ -40,12 +40,18 @@ BAR = {  # below the plot, where a phone has room for it
 }
 # Columns that the caption names where all rows agree in them.
 _CONSTANT = ("method", "operator", "layer", "strength", "split", "source")
+# Columns that a cell may run over without a word: settings, not sentences.
+_VARYING = ("model", "method", "operator", "layer", "strength", "split", "source", "target")
+_NAMED = 5  # values of such a column that the caption names
 
 
 def heatmap(
     rows: pd.DataFrame, *, x: str = "layer", y: str = "target", value: str = "joint", note: str = ""
 ) -> go.Figure:
     """The mean of a score in each cell of two columns, languages in the order of their families.
+
+    Where other columns vary inside of a cell, such as methods or strengths, the mean is over them
+    too, and the caption says so: for one setting give its rows alone.
 
     The hover shows n and the 95 % interval of `intervals.by_sentence`, over sentences, within
     targets that share none, and over the seeds of a control where there is a column `seed`; or over
@@ -99,16 +105,29 @@ def heatmap(
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     name_families(figure, down)
     caption = sentence_of(
-        f"Mean {readable(value)} by {readable(y)} and {readable(x)}", _scope(rows, x, y), note
+        f"Mean {readable(value)} by {readable(y)} and {readable(x)}{_averaged(rows, x, y)}",
+        _scope(rows, x, y),
+        note,
     )
     name = readable(value)
     title = f"{name[:1].upper()}{name[1:]} by {readable(x)} and {readable(y)}"
-    return finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
+    finish(figure, title=title, caption=caption, height=190 + 25 * len(down))
+    # By these a page goes from a cell to its outputs.
+    fixed = {
+        column: rows[column].iloc[0].item()
+        if hasattr(rows[column].iloc[0], "item")
+        else rows[column].iloc[0]
+        for column in _CONSTANT
+        if column in rows.columns and column not in (x, y) and rows[column].nunique() == 1
+    }
+    cells = {"x": x, "y": y, "across": across, "down": down, "fixed": fixed}
+    figure.update_layout(meta={**figure.layout.meta, "cells": cells})
+    return figure
 
 
 def cosines(
-    vectors: Float[Any, "lang width"],
-    langs: Sequence[str],
+    vectors: Any,
+    langs: Sequence[str] | None = None,
     *,
     layer: int | None = None,
     note: str = "",
@@ -120,12 +139,14 @@ def cosines(
     `SteerlabError` as `linkage_of` does.
 
     Args:
-        vectors: a vector for each language; they are centred here, which changes nothing where
-            they are centred already.
-        langs: the languages.
-        layer: the layer that they are of, for the title and the caption.
+        vectors: `Directions` or `Moments`; or a vector for each language, [lang width]. They are
+            centred here, which changes nothing where they are centred already.
+        langs: the languages of an array.
+        layer: of several that are held, the one to draw; of an array, what the title and the
+            caption say.
         note: a last sentence of the caption.
     """
+    vectors, langs, layer = at_layer(vectors, langs, layer, "cosines")
     order = leaf_order(linkage_of(vectors, langs))
     unit = centred(vectors)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
@@ -279,6 +300,20 @@ def _scope(rows: pd.DataFrame, x: str, y: str) -> str:
         if column in rows.columns and column not in (x, y) and rows[column].nunique() == 1:
             facts.append(f"{column} {_tick(rows[column].iloc[0])}")
     return "; ".join(facts)
+
+
+def _averaged(rows: pd.DataFrame, x: str, y: str) -> str:
+    """What else varies inside of the cells, in words: a mean over it hides which is best."""
+    facts = []
+    for column in _VARYING:
+        if column not in rows.columns or column in (x, y):
+            continue
+        if rows.groupby([y, x], sort=False)[column].nunique().max() < 2:
+            continue  # as a method's own operator, which is another one in each row of the grid
+        values = [_tick(item) for item in _ordered(rows[column])]
+        shown = ", ".join(values) if len(values) <= _NAMED else f"{values[0]} to {values[-1]}"
+        facts.append(f"{len(values)} values of {column} ({shown})")
+    return f", each cell a mean over {' and '.join(facts)}" if facts else ""
 
 
 FIGURES = {"heatmap": heatmap, "cosines": cosines}

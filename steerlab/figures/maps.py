@@ -1,13 +1,16 @@
 """The languages on a map of two or three dimensions, a slider for the layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from steerlab.analysis.geometry.maps import layout
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import families, language
+from steerlab.figures.given import by_layer, is_held
 from steerlab.figures.style import GREY, INK, family_order, family_style, finish, sentence_of
 
 # Where a code can stand beside its point, as plotly calls it, the nicest first.
@@ -35,12 +38,12 @@ _SYMBOLS_3D = {
 
 
 def language_map(
-    positions: Float[np.ndarray, "layer lang axis"],
-    shares: Float[np.ndarray, "layer axis"],
-    langs: Sequence[str],
+    positions: Any,
+    shares: Float[np.ndarray, "layer axis"] | None = None,
+    langs: Sequence[str] | None = None,
     *,
-    layers: Sequence[int],
-    layer: int,
+    layers: Sequence[int] | None = None,
+    layer: int | None = None,
     note: str = "",
 ) -> go.Figure:
     """Where each language lies at a layer, marked by family, with its code; the slider goes through
@@ -50,13 +53,24 @@ def language_map(
     and for a layer that is not there.
 
     Args:
-        positions: as `geometry.layout` gives them.
+        positions: `Directions` or `Moments`, which are laid out in two dimensions; or what
+            `geometry.layout` gives, [layer lang axis], with what follows.
         shares: of the variance, by axis, as `geometry.layout` gives them.
         langs: the languages, in the order of the positions.
         layers: the numbers of the layers.
-        layer: the one that is shown first, and that the caption is about.
+        layer: the one that is shown first, and that the caption is about; by default the middle
+            one.
         note: a last sentence of the caption.
     """
+    if is_held(positions):
+        vectors, langs, layers = by_layer(positions)
+        positions, shares = layout(vectors)
+    if shares is None or langs is None or layers is None:
+        raise SteerlabError(
+            "language_map takes Directions or Moments, or the positions and shares of "
+            "geometry.layout with langs= and layers=; some of these are missing"
+        )
+    layer = list(layers)[len(layers) // 2] if layer is None else layer
     if positions.shape[2] not in (2, 3):
         raise SteerlabError(
             f"a map has 2 or 3 axes, not {positions.shape[2]}; give geometry.layout as many "
@@ -134,13 +148,25 @@ def _traces(
     return traces
 
 
-def _sides(points: np.ndarray, reach: float) -> list[str]:
+def place_codes(figure: go.Figure, size: float) -> None:
+    """Put the codes of a map where they hide least on a map so many pixels wide, in place; nothing
+    on another figure."""
+    traces = [trace for trace in figure.data if trace.type == "scatter" and trace.textposition]
+    if not traces or figure.layout.yaxis.scaleanchor != "x" or figure.layout.xaxis.range is None:
+        return
+    points = [np.stack([trace.x, trace.y], -1).astype(float) for trace in traces]
+    sides = _sides(np.concatenate(points), float(figure.layout.xaxis.range[1]), size / 2)
+    for trace, own in zip(traces, points, strict=True):
+        trace.textposition, sides = sides[: len(own)], sides[len(own) :]
+
+
+def _sides(points: np.ndarray, reach: float, half: float = _HALF_MAP) -> list[str]:
     """On which side of its point each code is written: where it hides least.
 
     Points are taken one by one, crowded ones first, since these have the fewest free sides. All is
-    computed in pixels of a map 480 wide. A box is [x y width height], x and y its middle.
+    computed in pixels of a map of twice `half`. A box is [x y width height], x and y its middle.
     """
-    pixels = points * _HALF_MAP / reach
+    pixels = points * half / reach
     distances = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
     crowd = (distances < 30).sum(1)
     marks = np.column_stack([pixels, np.full_like(pixels, _MARK)])

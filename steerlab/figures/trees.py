@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,24 +13,10 @@ from scipy.spatial.distance import pdist
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import families, language
+from steerlab.figures.given import as_array, at_layer
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
 
 _MIXED = "#9aa5b1"  # of branches that hold several families
-
-
-@runtime_checkable
-class LanguageVectors(Protocol):
-    """What `dendrogram` reads of a `Directions`: languages, layers and vectors [lang layer width].
-
-    Anything with these three attributes can be drawn.
-    """
-
-    @property
-    def langs(self) -> tuple[str, ...]: ...
-    @property
-    def layers(self) -> tuple[int, ...]: ...
-    @property
-    def vectors(self) -> Any: ...
 
 
 def linkage_of(vectors: Float[Any, "lang width"], langs: Sequence[str]) -> np.ndarray:
@@ -92,14 +78,16 @@ def leaf_order(tree: np.ndarray) -> list[int]:
 
 def centred(vectors: Float[Any, "lang width"]) -> np.ndarray:
     """The vectors less their mean over languages, as an array of float64 [lang width]."""
-    if hasattr(vectors, "detach"):  # a tensor, perhaps of another device
-        vectors = vectors.detach().cpu().double().numpy()
-    array = np.asarray(vectors, dtype=float)
+    array = as_array(vectors)
     return array - array.mean(0)
 
 
 def dendrogram(
-    directions: LanguageVectors, *, marks: Sequence[str] | None = None, note: str = ""
+    directions: Any,
+    *,
+    layer: int | None = None,
+    marks: Sequence[str] | None = None,
+    note: str = "",
 ) -> go.Figure:
     """The tree of the languages at one layer, leaves marked by family, its cophenetic correlation
     in the title.
@@ -108,20 +96,13 @@ def dendrogram(
     exactly one layer, and as `linkage_of` does.
 
     Args:
-        directions: a `Directions` of one layer.
+        directions: `Directions` or `Moments`.
+        layer: which of their layers; of one layer it need not be named.
         marks: short words for the merges, in the order of `linkage_of`, such as how stable each
             branch is; empty for none.
         note: a last sentence of the caption.
     """
-    if len(directions.layers) != 1:
-        raise SteerlabError(
-            f"dendrogram was given {len(directions.layers)} layers "
-            f"({', '.join(map(str, directions.layers))}); "
-            "it draws one: choose it, as in dendrogram(directions.at(layer))"
-        )
-    vectors = directions.vectors[:, 0]
-    langs = list(directions.langs)
-    layer = directions.layers[0]
+    vectors, langs, layer = at_layer(directions, None, layer, "dendrogram")
     tree = linkage_of(vectors, langs)
     figure = go.Figure()
     _draw_branches(figure, tree, langs)

@@ -15,6 +15,7 @@ _TOKENIZERS = (
     "tokenizer.json tokenizer.model tokenizer_config.json vocab.json vocab.txt spiece.model "
     "sentencepiece.bpe.model tekken.json".split()
 )
+_SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 _POINTER = b"version https://git-lfs"
 # The packages that read quantised weights, by what configurations call the method; "" for none.
 _PACKAGES = {
@@ -26,14 +27,28 @@ _PACKAGES = {
     "aqlm": "aqlm",
     "quanto": "optimum-quanto",
     "torchao": "torchao",
-    "eetq": "eetq",
+    "eetq": "kernels",
     "vptq": "vptq",
     "spqr": "spqr-quant",
     "auto-round": "auto-round",
     "fbgemm_fp8": "fbgemm-gpu",
     "mxfp4": "kernels",
+    "higgs": "flute-kernel",
+    "quark": "amd-quark",
+    "fp_quant": "fp-quant",
+    "fouroversix": "fouroversix",
+    "sinq": "sinq",
+    **dict.fromkeys(("fp8", "bitnet"), "accelerate"),
 }
-_MODULES = {"optimum-quanto": "optimum.quanto", "fbgemm-gpu": "fbgemm_gpu"}
+# The kinds with an encoder and a decoder of which the encoder is read by itself, and what it is
+# called. Those of BART's kind have language tokens in their texts and are not among them.
+ENCODERS: Mapping[str, str] = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+# Where a module is called other than its package.
+_MODULES = {"optimum-quanto": "optimum.quanto", "flute-kernel": "flute", "amd-quark": "quark"}
 
 
 def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> None:
@@ -46,17 +61,29 @@ def check_folder(folder: Path, *, tokenizer: bool, trust_remote_code: bool) -> N
     """
     _need_files(folder)
     config = read_config(folder / "config.json")
-    need_causal(config, str(folder), trust_remote_code=trust_remote_code)
+    if not is_encoder(config):
+        need_causal(config, str(folder), trust_remote_code=trust_remote_code)
     need_package(config, str(folder))
     for index in _INDICES:
         if (folder / index).exists():
-            files = set(read_config(folder / index).get("weight_map", {}).values())
+            listed = read_config(folder / index).get("weight_map")
+            if not isinstance(listed, Mapping) or not all(
+                isinstance(name, str) for name in listed.values()
+            ):
+                raise SteerlabError(
+                    f"{folder / index} does not say which file each weight is in (weight_map); "
+                    "fetch it again"
+                )
+            files = set(listed.values())
             missing = sorted(name for name in files if not (folder / name).exists())
             if missing:
                 raise SteerlabError(
                     f"{folder} lacks {missing[0]}, one of the {len(files)} files of weights that "
                     f"{index} lists ({len(missing)} are missing); fetch it too"
                 )
+    for name in _SETTINGS:
+        if (folder / name).exists():
+            read_config(folder / name)  # raises for what is no configuration
     there = [name for name in _TOKENIZERS if (folder / name).exists()]
     if tokenizer and not there:
         raise SteerlabError(
@@ -98,6 +125,20 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
         )
 
 
+def is_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model that is read as an encoder: one that was trained on
+    masked text, and does not claim to be a causal one, or one of T5's kind."""
+    from transformers.models.auto import modeling_auto as known
+
+    kind = str(config.get("model_type") or "")
+    if kind in ENCODERS:
+        return True
+    made_as = _made_as(config)
+    causal = "CausalLM" in made_as or "LMHead" in made_as
+    masked = kind in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not _decodes(kind, config)
+    return masked and not causal and not config.get("is_encoder_decoder")
+
+
 def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
     """Raise for a configuration of a model whose tokens see those after them, or that reads a
     source with an encoder first."""
@@ -105,12 +146,13 @@ def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
 
     causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     kind = str(config.get("model_type") or "")
-    made_as = " ".join(config.get("architectures") or ())
+    made_as = _made_as(config)
     masked = {*known.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}
     if kind in masked and not _decodes(kind, config):
         raise SteerlabError(
             f"{name} is a masked language model ({kind}): each of its tokens sees those after it, "
-            "so that it predicts and generates nothing; take a causal language model"
+            "so that it predicts and generates nothing; take a causal language model, or load it "
+            "as an encoder (AutoModel), which collect reads"
         )
     if any(part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)):
         raise SteerlabError(
@@ -122,6 +164,12 @@ def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
             f"{name} has an encoder and a decoder ({kind}), and steerlab reads decoders alone; "
             "take a causal language model"
         )
+
+
+def _made_as(config: Mapping[str, Any]) -> str:
+    """The names of the classes that a model was made as."""
+    names = config.get("architectures")
+    return " ".join(map(str, names)) if isinstance(names, list | tuple) else ""
 
 
 def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -144,10 +192,7 @@ def need_package(config: Mapping[str, Any], name: str) -> None:
         return
     method = str(quantised.get("quant_method") or "bitsandbytes")
     package = _PACKAGES.get(method, "")
-    if (
-        package
-        and importlib.util.find_spec(_MODULES.get(package, package.replace("-", "_"))) is None
-    ):
+    if package and not _is_there(_MODULES.get(package, package.replace("-", "_"))):
         raise SteerlabError(
             f"the weights of {name} are quantised by {method}, which the package {package} reads, "
             f"and it is not installed; pip install {package}"

@@ -304,7 +304,6 @@ class HuggingFaceModel(Model):
             if self._where is not None and past.positions is not None:
                 self._where = past.positions.followed_by(self._where)
         where = self._where  # which is forgotten at the end of the pass
-        where = self._where  # which is forgotten at the end of the pass
         out = self._call(
             self.hf,
             input_ids=ids,

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.models.adapters import inside
-from steerlab.models.checks import need_left_to_right
+from steerlab.models.checks import is_encoder, need_left_to_right
 from steerlab.models.data_packages import PACKAGES, unpacked_package
+from steerlab.models.encoder import Encoder
 from steerlab.models.gguf import ENDING, Unpacked, unpacked
 from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.model import Model
@@ -37,15 +38,17 @@ def load(
 
     Weights stay as they are in the checkpoint: no norm is folded into them. A folder with a PEFT
     adapter gives the model that it belongs to, with the adapter in it. A GGUF file is unpacked
-    to bfloat16 once, into the user's cache (`core.cache`), and found there by its hash. Raises
+    to bfloat16 once, into the user's cache (`core.cache`), and found there by its hash. An encoder,
+    such as XLM-R's or mT5's, can be read by `collect`, and predicts and generates nothing. Raises
     `SteerlabError` for what cannot be loaded, for weights that are missing, damaged or not finite,
     and for a dtype or device that does not exist.
 
     Args:
         source: a Hub id, a folder, a .gguf file, or a name of `models.data_packages`, such as
-            gemma-3-270m; or what is in memory: a causal language model of transformers or PEFT,
-            with its `tokenizer`, or a `HookedTransformer` or `TransformerBridge`. These are taken
-            as they are, in whatever dtype, quantisation and on whatever devices.
+            gemma-3-270m; or what is in memory: a causal language model or an encoder of
+            transformers or PEFT, with its `tokenizer`, or a `HookedTransformer` or
+            `TransformerBridge`. These are taken as they are, in whatever dtype, quantisation and on
+            whatever devices.
         tokenizer: in place of the one beside the weights; a copy of it is used.
         dtype: what to compute in. By default float32 on a CPU, and on a GPU the precision of the
             checkpoint. "auto" is bfloat16 on a CPU that has instructions for it, where nothing else
@@ -86,14 +89,18 @@ def load(
     hf, tokenizer = pretrained(files, precision, tokenizer)
     if not is_placed(hf):
         hf = hf.to(device)
-    model = HuggingFaceModel(
-        hf,
-        tokenizer,
-        name=name,
-        revision=revision,
-        gguf=made.sha256 if made else None,
-        files=files,
-    )
+    model: Model
+    if _encodes(hf):
+        model = Encoder(hf, tokenizer, name=name, revision=revision, files=files)
+    else:
+        model = HuggingFaceModel(
+            hf,
+            tokenizer,
+            name=name,
+            revision=revision,
+            gguf=made.sha256 if made else None,
+            files=files,
+        )
     # One weight that is not finite makes every output NaN, and no error says where it came from.
     for key, value in hf.state_dict().items():
         if value.is_floating_point() and not value.is_meta and not _finite(value):
@@ -101,6 +108,11 @@ def load(
                 f"the weights of {name} hold NaN or infinity in {key}; fetch the model again"
             )
     return model
+
+
+def _encodes(hf: Any) -> bool:
+    """Whether a network is read as an encoder."""
+    return is_encoder(hf.config.to_dict() | {"architectures": [type(hf).__name__]})
 
 
 def held(source: Any, tokenizer: Any) -> Model:
@@ -124,6 +136,8 @@ def held(source: Any, tokenizer: Any) -> Model:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(tokenizer), trust_remote_code=False
         )
+    if _encodes(hf):
+        return Encoder(hf, usable(tokenizer), name=name)
     made_as = {"architectures": [type(hf).__name__]}
     need_left_to_right(config.to_dict() | made_as, name)
     if hf.get_output_embeddings() is None:
@@ -190,7 +204,7 @@ def _device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)  # the plainest way to learn whether torch can use it
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line_of(error)
         raise SteerlabError(
             f"there is no device {device!r} here ({reason}); use cpu, or cuda with a GPU"
         ) from error

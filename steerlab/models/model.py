@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from steerlab.core.display import Shown, View
 from steerlab.core.errors import SteerlabError
-from steerlab.core.tokens import beginning, specials
+from steerlab.core.tokens import beginning, excluded, specials
 from steerlab.models.branching import Branch
 from steerlab.models.generation import Followed
 from steerlab.models.kv_cache import length
 from steerlab.models.positions import HookFn, Positions, positions_of
 from steerlab.models.turns import Turns
+from steerlab.models.view import view_of
 
 # Where and how what is at a site inside a block reaches the residual stream (`Model.writes`).
 Writes = tuple[str, Callable[[Tensor, Tensor], Tensor]]
@@ -39,7 +41,7 @@ class Head:
 _LIBRARIES = {"transformers", "accelerate", "peft", "bitsandbytes", "torch"}
 
 
-class Model(ABC):
+class Model(Shown, ABC):
     """A causal language model with its tokenizer, whose activations can be read and changed at any
     layer.
 
@@ -85,6 +87,9 @@ class Model(ABC):
         self._where: Positions | None = None
         # Whether rows may go on from a common beginning (`engine.prefix`); None until it is tried.
         self.goes_on: bool | None = None
+
+    def _view(self) -> View:
+        return view_of(self)
 
     @property
     def fingerprint(self) -> str:
@@ -213,6 +218,14 @@ class Model(ABC):
                 f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} was asked for"
             )
 
+    @property
+    def excluded(self) -> str:
+        """What no statistic counts and no edit touches, in words, for headers of files."""
+        return excluded(self.tokenizer)
+
+    def need_decoder(self, what: str) -> None:
+        """Raise where the model predicts no next token, which `what` needs."""
+
     def need_unedited(self, what: str) -> None:
         """Raise where something that may change what the model says is on it: an edit, or a hook
         of somebody else; `what` is refused then."""
@@ -223,6 +236,11 @@ class Model(ABC):
                     f"an edit is on {self.name} already, and {what} takes the model as it is; "
                     "leave the edit's `with` first"
                 )
+        if torch.is_autocast_enabled(self.device.type):
+            raise SteerlabError(
+                f"torch.autocast is on, under which {self.name} computes in another precision than "
+                f"it says, and {what} takes the model as it is; load it with dtype= instead"
+            )
         if hooked:
             raise SteerlabError(
                 f"{self.name} has a forward hook on {hooked[0] or 'the whole of it'}, which may "
@@ -323,6 +341,11 @@ class Model(ABC):
         branch: Branch | None,
         positions: Positions | None,
     ) -> Iterator[Tensor]:
+        if self.hf.training:
+            raise SteerlabError(
+                f"{self.name} is in training mode, in which dropout changes its numbers at random; "
+                "call model.hf.eval() first"
+            )
         if self.attachments or branch:
             if positions is None or branch:
                 # A branch's pass begins with prompts, which are nobody's rows: no edit is theirs.

@@ -7,9 +7,17 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
+from steerlab.core.files import read_config
 from steerlab.models.adapters import base_of, with_adapter
-from steerlab.models.checks import ADAPTER, check_folder, need_causal, need_package
+from steerlab.models.checks import (
+    ADAPTER,
+    ENCODERS,
+    check_folder,
+    is_encoder,
+    need_causal,
+    need_package,
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,11 @@ def pretrained(files: Files, dtype: Any, tokenizer: Any = None) -> tuple[Any, An
     if folder is not None:
         check_folder(folder, tokenizer=tokenizer is None, trust_remote_code=files.trust_remote_code)
     try:
-        if folder is None:
-            _check_hub(files)
+        config = read_config(folder / "config.json") if folder else _hub_config(files)
         make: Any = transformers.AutoModelForCausalLM.from_pretrained
+        if is_encoder(config):
+            name = ENCODERS.get(str(config.get("model_type")), "AutoModel")
+            make = getattr(transformers, name).from_pretrained
         placed = {"device_map": "auto"} if files.spread else {}
         hf, loading_info = make(
             files.source, dtype=dtype, output_loading_info=True, **placed, **files.options
@@ -86,26 +96,47 @@ def pretrained(files: Files, dtype: Any, tokenizer: Any = None) -> tuple[Any, An
         raise SteerlabError(
             f"the weights of {files.source!r} are truncated, altered or of another shape than "
             "config.json says "
-            f"({str(error).splitlines()[0]}); fetch the model again"
+            f"({first_line_of(error)}); fetch the model again"
         ) from error
-    if missing := loading_info["missing_keys"]:
+    except MemoryError:
+        raise
+    # What transformers raises for a key that is missing, or of another type, has no class in
+    # common.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise SteerlabError(
+            f"could not load {files.source!r}: its configuration or its tokenizer is damaged, or "
+            f"of another version of transformers ({type(error).__name__}: {reason}); fetch its "
+            "files again"
+        ) from error
+    # What stands on an encoder is not read.
+    missing = [key for key in loading_info["missing_keys"] if "pooler" not in key.split(".")]
+    if missing:
         # transformers would leave them random and go on.
         raise SteerlabError(
             f"{files.source!r} has no weights for {min(missing)}; fetch the model again"
         )
+    if empty := [key for key, value in hf.named_parameters() if not value.numel()]:
+        raise SteerlabError(
+            f"the weights of {files.source!r} hold nothing in {empty[0]}, as config.json gives a "
+            "size of 0; fetch the model again"
+        )
     return hf, usable(tokenizer)
 
 
-def _check_hub(files: Files) -> None:
-    """Raise for a model of the Hub that cannot be used, by its configuration alone."""
+def _hub_config(files: Files) -> dict[str, Any]:
+    """The configuration of a model of the Hub; raises for one that cannot be used, by this
+    alone."""
     import transformers
 
     config, _ = transformers.PreTrainedConfig.get_config_dict(
         files.source, revision=files.revision, subfolder=files.subfolder
     )
     if config:
-        need_causal(config, files.source, trust_remote_code=files.trust_remote_code)
+        if not is_encoder(config):
+            need_causal(config, files.source, trust_remote_code=files.trust_remote_code)
         need_package(config, files.source)
+    return dict(config)
 
 
 def _not_loaded(files: Files, error: Exception) -> SteerlabError:

@@ -13,9 +13,21 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
 from steerlab.models.branching import Branch
+from steerlab.models.checks import is_encoder
 from steerlab.models.fingerprint import fingerprint_of, versions
 from steerlab.models.model import Head, Model, Writes, as_it_is
 from steerlab.models.positions import HookFn, Positions
+
+
+def _need_left_to_right(tl: Any, name: str) -> None:
+    """Raise for an encoder of TransformerLens, or a bridge to one."""
+    config: Any = getattr(getattr(tl, "original_model", None), "config", None)
+    bridged = hasattr(config, "to_dict") and is_encoder(config.to_dict())
+    if bridged or getattr(tl.cfg, "attention_dir", "causal") == "bidirectional":
+        raise SteerlabError(
+            f"{name} ({type(tl).__name__}) is an encoder: each of its tokens sees those after it; "
+            "load it by its Hub id or folder, or as a model of transformers, for collect to read"
+        )
 
 
 @final
@@ -24,6 +36,7 @@ class LensModel(Model):
     hooks and cache."""
 
     def __init__(self, tl: Any, *, name: str):
+        _need_left_to_right(tl, name)
         tokenizer = tl.tokenizer
         if tokenizer is not None and not (tl.cfg.default_prepend_bos or has_bos(tokenizer)):
             tokenizer = copy.deepcopy(tokenizer)  # TransformerLens goes on with its own

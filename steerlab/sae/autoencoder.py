@@ -14,6 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlab.core.display import Shown, View, bars, counted
 from steerlab.core.equality import same
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_folder, replacing
@@ -25,10 +26,11 @@ from steerlab.sae.reading import read
 
 PACKAGED = Path(__file__).parents[1] / "data" / "polyglot" / "saes"
 KINDS = ("relu", "jumprelu", "topk")
+_SHOWN = ("model", "release", "id")  # of `about`, in a view
 
 
-@dataclass(frozen=True, eq=False)
-class SAE:
+@dataclass(frozen=True, eq=False, repr=False)
+class SAE(Shown):
     """A sparse autoencoder: z = activation((h - b_dec) @ W_enc + b_enc), and h ≈ z @ W_dec + b_dec.
 
     Weights of any precision become float32, and everything is computed in it. Raises
@@ -107,6 +109,22 @@ class SAE:
             raise SteerlabError(
                 f"k = {self.k} of {latents} latents was given; k is between 1 and their number"
             )
+
+    def _view(self) -> View:
+        kind = self.kind if self.k is None else f"{self.kind}, k = {self.k}"
+        return View(
+            f"SAE ({kind})",
+            f"{counted(self.latents, 'latent')} of width {self.width}, at layer {self.layer} of "
+            f"{self.site}",
+            {name: str(self.about[name]) for name in _SHOWN if self.about.get(name)},
+            picture=lambda: bars(self._alignments()),
+            caption="latents by the cosine of what each reads and what it writes",
+        )
+
+    def _alignments(self) -> dict[str, float]:
+        cosine = torch.nn.functional.cosine_similarity(self.W_enc.T, self.W_dec, dim=-1).cpu()
+        counts = torch.histc(cosine, 20, -1, 1).tolist()
+        return {f"{(2 * n + 1) / 20 - 1:.2f}": count for n, count in enumerate(counts)}
 
     @property
     def width(self) -> int:

@@ -22,7 +22,7 @@ Pair = tuple[str, str]  # source and target language
 
 # The two chances of a steered control, as the results name them.
 AT_METHOD = "at the method's cell"
-OWN_CHOICE = "own choice on dev"
+OWN_CHOICE = "its own setting, chosen on dev"
 
 
 @dataclass(frozen=True, kw_only=True)

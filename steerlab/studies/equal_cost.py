@@ -7,7 +7,7 @@ test.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -75,7 +75,7 @@ def at_equal_cost(
         test = report.test
         if cells:
             more = run_cells(
-                replace(runner, fluency=True),
+                runner.with_fluency(),
                 cells,
                 title=f"at equal {cost.replace('_', ' ')}",
                 progress=progress,

@@ -13,7 +13,7 @@ language.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -98,8 +98,8 @@ def choose_and_report(
             f"there is no setting to report {', '.join(lost)} at: none was given, or every one "
             "failed on dev; give one, or mend what failed and run again"
         )
-    if fluency and not runner.fluency:
-        runner = replace(runner, fluency=True)
+    if fluency:
+        runner = runner.with_fluency()
     cells = design.test_cells(choices, split)
     title = f"reporting on {split}"
     test = run_cells(runner, cells, title=title, progress=progress, log=log)
@@ -129,6 +129,8 @@ def run_cells(
     if log is not None:
         log(f"{title}: {len(cells)} cells")
     rows = runner.run(equalised(runner, cells), title=title, progress=progress)
+    if log is not None and (shared := rows.attrs.get("shared")):
+        log(f"{shared} of them are the same edits as others, whose rows stand for both")
     failed = rows.attrs.get("failed")
     if failed:
         raise SteerlabError(

@@ -31,6 +31,7 @@ from steerlab.sae import SAE, saes
 from steerlab.sweeps.methods import METHODS, NOTHING, Readings, known
 from steerlab.sweeps.own import Own
 
+Dictionaries = Mapping[int, SAE] | str | Path | None  # SAEs by layer, or their folder
 # The causal lift costs a pass for each latent: so many are tried of each layer and language, on so
 # many sentences.
 LIFTED = 12
@@ -45,7 +46,7 @@ def fit(
     layers: Sequence[int],
     source: str,
     form: str = "line",
-    dictionaries: str | None = None,
+    dictionaries: Dictionaries = None,
     folder: Path | None = None,
     own: Own = NOTHING,
 ) -> dict[str, Directions]:
@@ -159,9 +160,9 @@ def fitted(
     layers: Sequence[int],
     source: str,
     form: str = "line",
-    dictionaries: str | None = None,
+    dictionaries: Dictionaries = None,
     own: Own = NOTHING,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, Directions]:
     """Fit directions from all of the texts, by the names of estimators, variants and unit methods.
 
@@ -177,7 +178,7 @@ def fitted(
         form: the form of prompt that methods on prompts use.
         dictionaries: the folder of the model's SAEs; by default the package's.
         own: a user's own estimators.
-        progress: show how far the reading is.
+        progress: show how far the reading is; by default in a terminal and in a notebook.
     """
     fits: dict[str, Directions] = {}
     dense = [name for name in estimators if name not in METHODS]
@@ -207,7 +208,13 @@ def fitted(
         for name in units:
             unit_needs |= set(METHODS[name].needs)
         readings = read_units(
-            model, texts, unit_needs, source=source, form=form, dictionaries=dictionaries
+            model,
+            texts,
+            unit_needs,
+            source=source,
+            form=form,
+            dictionaries=dictionaries,
+            progress=progress,
         )
         for name in units:
             fits[name] = METHODS[name].fit(readings)
@@ -261,8 +268,9 @@ def read_units(
     *,
     source: str,
     form: str = "line",
-    dictionaries: str | None = None,
+    dictionaries: Dictionaries = None,
     prompts: int = PROMPTS,
+    progress: bool | None = None,
 ) -> Readings:
     """Read everything that unit methods need of a model, each once.
 
@@ -275,18 +283,21 @@ def read_units(
         needs: fields of `Readings`.
         source: the language that directions lead from.
         form: the form of prompt.
-        dictionaries: the folder of the model's SAEs; by default the package's.
+        dictionaries: the model's SAEs by layer, or their folder; by default the package's.
         prompts: on how many sentences the causal lift is measured.
+        progress: show how far the reading is; by default in a terminal and in a notebook.
     """
     texts[source]  # raises where the corpus has no such language
     of_saes = {"saes", "latents", "random", "shuffled", "lift", "pairs"}
     coders: Mapping[int, SAE] = _load_saes(model, dictionaries) if needs & of_saes else {}
-    latents = collect_units(model, texts, coders) if coders else None
+    latents = collect_units(model, texts, coders, progress=progress) if coders else None
     noise = {}
     for kind in ("random", "shuffled"):
         if kind in needs:
-            noise[kind] = collect_units(model, texts, coders, noise=kind)
-    neurons = collect_units(model, texts) if "neurons" in needs else None
+            noise[kind] = collect_units(model, texts, coders, noise=kind, progress=progress)
+    neurons = None
+    if "neurons" in needs:
+        neurons = collect_units(model, texts, progress=progress)
     gradients = None
     if "gradients" in needs:
         items, control = contrast(model, texts, source, form)
@@ -306,6 +317,7 @@ def read_units(
             firing=latents,
             source=source,
             form=form,
+            progress=progress,
         )
         features = foxp2_features(latents, lift)
         pairs = latent_pairs(model, texts, coders, features, source=source, form=form)
@@ -322,10 +334,10 @@ def read_units(
     )
 
 
-def _load_saes(model: Model, folder: str | None) -> Mapping[int, SAE]:
-    """The model's SAEs by layer, of a folder or of the package; raises where there are none, or of
-    another model."""
-    coders = saes() if folder is None else saes(folder)
+def _load_saes(model: Model, folder: Dictionaries) -> Mapping[int, SAE]:
+    """The model's SAEs by layer, as they are given, of a folder or of the package; raises where
+    there are none, or of another model."""
+    coders = folder if isinstance(folder, Mapping) else saes(folder)
     for coder in coders.values():
         coder.need(model)
     if not coders:

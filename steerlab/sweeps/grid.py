@@ -35,7 +35,9 @@ from steerlab.sweeps.settings import (
     Source,
     Strengths,
     Targets,
+    Template,
     Word,
+    need_chat,
     need_judge,
     need_two_languages,
     split,
@@ -89,6 +91,7 @@ class Grid(Checked):
     )
     limit: Limit = None
     prompt: Prompt = "line"
+    template: Template = None
     saes: Word | None = Field(
         default=None,
         description="a folder of the model's SAEs, for methods that choose their features "
@@ -170,6 +173,7 @@ class Grid(Checked):
         own: Own = info.context or Own()
         need_two_languages(self.source, self.targets)
         need_judge(self.judge, self.judge_model)
+        need_chat(self.template, self.prompt)
         if not self.operators:
             raise SteerlabError(f"operators: {EMPTY}")
         for name, strengths in self.operators.items():

@@ -1,6 +1,8 @@
 """What the rows of cells read: sentences, prompts and their tokens, each made once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ class Inputs:
     model: Model
     corpus: Corpus
     limits: dict[str, int | None]  # the most sentences of each split
+    template: Mapping[str, Any] | None = None  # options of the chat template
     _lines: dict[str, Corpus] = field(default_factory=dict, init=False, repr=False)
     _prompts: dict[tuple[str, str, str, str, int], str] = field(
         default_factory=dict, init=False, repr=False
@@ -58,6 +61,7 @@ class Inputs:
                 source=cell.source,
                 target=cell.target,
                 shots=self.shots(form, cell.source, cell.target),
+                template=self.template,
             )
         return self._prompts[key]
 

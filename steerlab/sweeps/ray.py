@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of, last_line_of
+from steerlab.core.languages import Language, add_all, added
 from steerlab.sweeps.cell import Batch
 from steerlab.sweeps.runner import Runner, run_locally
 
@@ -121,32 +122,32 @@ class _Crew:
 
     def _hire(self, count: int) -> list[Any]:
         """Start so many workers and wait until they have loaded the model."""
-        actors = [self.maker.remote(self.recipe, self.cpus) for _ in range(count)]
+        languages = added()
+        actors = [self.maker.remote(self.recipe, self.cpus, languages) for _ in range(count)]
         try:
             self.ray.get([actor.ready.remote() for actor in actors])
         except self.ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, SteerlabError):
                 raise cause from None
-            raise SteerlabError(
-                f"a Ray worker did not start: {str(error).strip().splitlines()[-1]}"
-            ) from error
+            raise SteerlabError(f"a Ray worker did not start: {last_line_of(error)}") from error
         return actors
 
 
 def _given_up(batch: Batch, error: Exception) -> dict[str, Any]:
     """The record of a batch that ends every worker: running out of memory does."""
-    message = f"its worker died {DEATHS} times: {str(error).splitlines()[0]}"
+    message = f"its worker died {DEATHS} times: {first_line_of(error)}"
     return {"batch": batch.key, "rows": {}, "failed": dict.fromkeys(batch.cells, message)}
 
 
 class _Worker:
     """A process that holds a runner, and so the model."""
 
-    def __init__(self, runner: Runner, threads: int) -> None:
+    def __init__(self, runner: Runner, threads: int, languages: tuple[Language, ...]) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        add_all(languages)  # which a user's call has added in the process that runs the sweep
         self.runner = runner
 
     def ready(self) -> int:
@@ -191,8 +192,14 @@ def _connected(address: str) -> Iterator[Any]:
             if not ray.is_initialized():
                 with _on_loopback(ray):
                     ray.init(address="local", include_dashboard=False, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        # A node that does not start in time raises a plain Exception.
+        except Exception as error:
+            reason = first_line_of(error)
+            if address == "local":
+                raise SteerlabError(
+                    f"no Ray cluster could be started on this machine ({reason}); let other work "
+                    "end and try again, or run without Ray"
+                ) from error
             raise SteerlabError(
                 f"there is no Ray cluster at {address!r} ({reason}); start one with `ray start "
                 "--head`, or give auto"

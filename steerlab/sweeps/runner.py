@@ -10,7 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from steerlab.sweeps.ledger import Ledger, Meter
 from steerlab.sweeps.own import operator_digest
 from steerlab.sweeps.scoring import as_json, bits_ratio, score_rows
 from steerlab.sweeps.settings import NEW_TOKENS as NEW_TOKENS
+from steerlab.sweeps.shared import representatives, spread
 
 # Batches, at most, whose rows are planned together. One would split the cells of one prompt over
 # many batches; all would make the plan of a long run depend on its last cell.
@@ -77,6 +78,7 @@ class Runner:
         workers: who runs the batches; by default this process.
         retry: run cells again that failed before.
         operators: records of a user's own operators, by the names that cells call them.
+        template: options of the chat template (`engine.prompts.prompt`).
     """
 
     model: Model
@@ -95,6 +97,7 @@ class Runner:
     workers: Workers = run_locally
     retry: bool = False
     operators: Mapping[str, Operator] = field(default_factory=dict)
+    template: Mapping[str, Any] | None = None
     _inputs: Inputs = field(init=False, repr=False, compare=False)
     _hashed: dict[tuple[tuple[str, ...], str], list[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -112,7 +115,8 @@ class Runner:
         object.__setattr__(self, "directions", dict(self.directions))
         object.__setattr__(self, "operators", dict(self.operators))
         object.__setattr__(self, "limits", dict(self.limits))
-        object.__setattr__(self, "_inputs", Inputs(self.model, self.corpus, dict(self.limits)))
+        inputs = Inputs(self.model, self.corpus, dict(self.limits), self.template)
+        object.__setattr__(self, "_inputs", inputs)
 
     # --------------------------------------------------------------------- what decides the numbers
 
@@ -201,15 +205,20 @@ class Runner:
         """Tidy rows of all the cells, in their order; with a folder, finished ones are read from
         it.
 
+        Cells of different names that are one edit, as those of two estimators that find the same
+        vector, are run once, and the rows of the first stand for all (`shared.representatives`).
+
         A cell that fails leaves its error in the folder and in `rows.attrs["failed"]`; the rest go
         on. Other processes may work in the same folder: each batch is claimed by one of them, and
         all end with the whole table. A model that has an edit on already is refused: its rows would
         be stored as those of the model without.
         """
         self.model.need_unedited("a sweep")
-        keys = {self.key(cell): cell for cell in cells}
-        if not keys:
+        asked = {self.key(cell): cell for cell in cells}
+        if not asked:
             return pd.DataFrame()
+        standing = self._representatives(asked)
+        keys = {key: cell for key, cell in asked.items() if standing[key] == key}
         waiting = self.batches(keys)
         lines = Counter(key for batch in waiting for key, _ in batch.rows)
         ledger = Ledger(self.folder, {key: lines[key] for key in keys}, retry=self.retry)
@@ -223,7 +232,21 @@ class Runner:
                     ledger.wait(waiting)
             finally:
                 ledger.release()
-        return ledger.table()
+        return spread(ledger.table(), asked, standing)
+
+    def with_fluency(self) -> "Runner":
+        """This runner, scoring fluency too; what it remembers of its texts is the other's."""
+        if self.fluency:
+            return self
+        scoring = replace(self, fluency=True)
+        object.__setattr__(scoring, "_inputs", self._inputs)
+        return scoring
+
+    def _representatives(self, asked: Mapping[str, Cell]) -> dict[str, str]:
+        """For each cell's key that of the cell whose rows stand for it."""
+        if self.temperature > 0:  # what is sampled depends on the key
+            return {key: key for key in asked}
+        return representatives(asked, self.directions, self.operators)
 
     def batches(self, keys: Mapping[str, Cell]) -> list[Batch]:
         """All rows of the cells in the batches that they run in, which do not depend on what is

@@ -7,7 +7,8 @@ heavy is imported before a value is checked, since `--help` reads this module.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -66,6 +67,32 @@ def _all(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip() == "all" else value
 
 
+def _options(value: Any) -> Any:
+    """Options and their values, from words such as enable_thinking=true,effort=low."""
+    if not isinstance(value, str):
+        return value
+    options: dict[str, Any] = {}
+    for word in split_names(value):
+        name, equals, text = word.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{word!r} is no option; write its name and value as in a=true,b=low")
+        if name.strip() in options:
+            raise ValueError(f"{name.strip()} stands twice; name each once")
+        options[name.strip()] = _literal(text.strip())
+    return options
+
+
+def _literal(text: str) -> bool | int | float | str | None:
+    """A value by how YAML writes it."""
+    words: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+    if text in words:
+        return words[text]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def _path(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -93,6 +120,17 @@ def need_two_languages(source: str, targets: Iterable[str] | None) -> None:
     if source in (targets or ()):
         raise SteerlabError(
             f"the source {source!r} is among the targets; a direction needs two languages"
+        )
+
+
+def need_chat(template: Mapping[str, Any] | None, form: str) -> None:
+    """Raise where there are options of a chat template, and the form is without one."""
+    from steerlab.engine.prompts import read_form
+
+    if template and (form == AUTO or read_form(form)[0] != "chat"):
+        raise SteerlabError(
+            f"template: the prompt form {form!r} has no chat template; give prompt=chat, or leave "
+            "the options out"
         )
 
 
@@ -238,6 +276,14 @@ Prompt = Annotated[
     Field(
         description="the prompt form, such as line, chat, line+english, chat+de, or echo:5 and "
         "fewshot:3, which put examples of the corpus first"
+    ),
+]
+Template = Annotated[
+    dict[str, bool | int | float | str | None] | None,
+    BeforeValidator(_options),
+    Field(
+        description="options of the chat template, such as enable_thinking=true or "
+        "reasoning_effort=low (default: enable_thinking=false); what it thinks is never judged"
     ),
 ]
 PromptOrAuto = Annotated[str, check(_need_form_or_auto), AfterValidator(_numbered)]

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.corpus import Corpus, as_corpus, corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_folder, read_json, write_json
+from steerlab.core.progress import is_shown
 from steerlab.core.settings import takes
 from steerlab.engine.decoding import decode
 from steerlab.models.loading import load
@@ -40,7 +41,7 @@ def sweep(
     out: str | Path | None = None,
     workers: Workers = run_locally,
     retry: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     **keys: Any,
 ) -> pd.DataFrame:
     """Steer every (estimator, operator, layer, strength, source → target) and score every sentence
@@ -67,7 +68,7 @@ def sweep(
         out: a folder that keeps what is finished, and from which the same call goes on.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
         retry: run cells again that failed before.
-        progress: show on stderr how far it is.
+        progress: show on stderr how far it is; by default in a terminal and in a notebook.
     """
     # The name of a model or a corpus is a key of the grid, so that `dtype` and `langs` hold for it.
     if isinstance(model, (str, os.PathLike)):
@@ -83,6 +84,7 @@ def sweep(
     grid = Grid.either(grid, keys)
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
+    progress = is_shown(progress=progress)
     if not grid.race:
         return runner.run(cells, title=title, progress=progress)
     raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
@@ -270,8 +272,9 @@ def _read(grid: Grid, texts: Corpus | None) -> Corpus:
     """The grid's corpus, or the one that is given, with the grid's languages."""
     if texts is None:
         texts = corpus(grid.corpus, grid.langs)
-    elif grid.langs is not None:
-        texts = texts.select(grid.langs)
+    else:
+        texts = as_corpus(texts)  # raises for what is none
+        texts = texts if grid.langs is None else texts.select(grid.langs)
     for lang in (grid.source, *(grid.targets or ())):
         texts[lang]  # raises where the corpus has no such language
     return texts
@@ -304,6 +307,7 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
         temperature=grid.temperature,
         seed=grid.seed,
         operators=grid.own.operators,
+        template=grid.template,
     )
 
 

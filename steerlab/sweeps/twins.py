@@ -8,7 +8,9 @@ from steerlab.engine.random_edits import equal_doses
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
 
-LINES = 8  # at most, of the cell's own prompts: the doses agree over them
+# At most, of the cell's own prompts: the doses agree over them. Every seed of every twin is decoded
+# on them, so that more would cost more than the control itself.
+LINES = 4
 
 
 def equalised(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:
@@ -19,34 +21,31 @@ def equalised(runner: Runner, cells: Sequence[Cell]) -> list[Cell]:
     Where no twin by the same operator reaches the dose, it is a shift: the rows say so.
     """
     done = list(cells)
-    # Cells that read the same prompts are measured together.
-    groups: dict[tuple[str, str, str], list[int]] = {}
+    # Cells with the same seeds are measured together, each on its own prompts: decoding is cheaper
+    # in large batches.
+    by_seeds: dict[tuple[int, ...], list[int]] = {}
     for number, cell in enumerate(cells):
         if cell.twins:
-            groups.setdefault((cell.source, cell.split, cell.form), []).append(number)
-    for numbers in groups.values():
-        first = cells[numbers[0]]
-        lines = range(min(LINES, len(runner.lines(first))))
-        texts = [runner.prompt(first, line) for line in lines]
-        by_seeds: dict[tuple[int, ...], list[int]] = {}
-        for number in numbers:
-            seeds = tuple(twin.seed for twin in cells[number].twins)
-            by_seeds.setdefault(seeds, []).append(number)
-        for seeds, same in by_seeds.items():
-            edits = [_plain(runner, cells[number]) for number in same]
-            found = equal_doses(
-                runner.model,
-                texts,
-                edits,
-                seeds=seeds,
-                new=runner.new_tokens,
-                one_line=runner.one_line,
-                batch=runner.batch,
-            )
-            for number, twins in zip(same, found, strict=True):
-                rounded = tuple(replace(twin, scale=short(twin.scale)) for twin in twins)
-                done[number] = replace(cells[number], twins=rounded)
+            by_seeds.setdefault(tuple(twin.seed for twin in cell.twins), []).append(number)
+    for seeds, numbers in by_seeds.items():
+        found = equal_doses(
+            runner.model,
+            [_prompts(runner, cells[number]) for number in numbers],
+            [_plain(runner, cells[number]) for number in numbers],
+            seeds=seeds,
+            new=runner.new_tokens,
+            one_line=runner.one_line,
+            batch=runner.batch,
+        )
+        for number, twins in zip(numbers, found, strict=True):
+            rounded = tuple(replace(twin, scale=short(twin.scale)) for twin in twins)
+            done[number] = replace(cells[number], twins=rounded)
     return done
+
+
+def _prompts(runner: Runner, cell: Cell) -> list[str]:
+    lines = range(min(LINES, len(runner.lines(cell))))
+    return [runner.prompt(cell, line) for line in lines]
 
 
 def short(number: float) -> float:

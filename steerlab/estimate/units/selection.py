@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,15 +10,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlab.core.display import Shown, View, counted, heat, layers, listed, ranges
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Gradients
+from steerlab.core.tensor_file import Content, load_tensors, save_tensors
 
+FORMAT = "steerlab selection 1"
+_ABOUT = ("method", "langs", "layers", "site", "provenance")
 COLUMNS = ["method", "language", "layer", "unit", "score"]
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection(Shown):
     """The units that stand for each language at each layer.
 
     Raises `SteerlabError` unless both tensors are languages x layers x units.
@@ -50,6 +55,22 @@ class Selection:
                 raise SteerlabError(
                     f"{name} has shape {given}; languages x layers x units is {shape}"
                 )
+
+    def _view(self) -> View:
+        counts = self.chosen.sum(-1)
+        return View(
+            f"Selection by {self.method}",
+            f"{int(counts.sum()):,} of {counted(self.units, 'unit')} a layer, "
+            f"{layers(self.layers)} of {self.site}, "
+            f"{counted(len(self.langs), 'language')} ({listed(self.langs)})",
+            head=("language", "units", "at layers"),
+            rows=[
+                (lang, int(of_lang.sum()), ranges(self.where(lang)) or "none")
+                for lang, of_lang in zip(self.langs, counts, strict=True)
+            ],
+            picture=lambda: heat(counts.tolist(), self.langs, self.layers),
+            caption="how many units stand for each language, by layer",
+        )
 
     @property
     def units(self) -> int:
@@ -86,6 +107,34 @@ class Selection:
         indices = [self._layer_index(layer) for layer in layers]
         return replace(
             self, layers=tuple(layers), chosen=self.chosen[:, indices], score=self.score[:, indices]
+        )
+
+    def save(self, file: str | Path, *, force: bool = False) -> Path:
+        """Write .safetensors whose header says what was read and with which settings; the file
+        appears whole or not at all. With `force` it replaces one that steerlab did not write."""
+        about = {name: getattr(self, name) for name in _ABOUT}
+        tensors = {"chosen": self.chosen, "score": self.score}
+        return save_tensors(file, FORMAT, tensors, about, force=force)
+
+    @classmethod
+    def load(cls, file: str | Path) -> "Selection":
+        """Read what `save` wrote; raises `SteerlabError` for a missing, truncated, altered or
+        foreign file."""
+        return load_tensors(file, FORMAT, cls._from_file)
+
+    @classmethod
+    def _from_file(cls, content: Content) -> "Selection":
+        langs, layers = content.words("langs"), content.numbers("layers")
+        shape = (len(langs), len(layers), -1)
+        return cls(
+            content.word("method"),
+            langs,
+            layers,
+            content.site(layers),
+            content.take("chosen", *shape, dtype=torch.bool),
+            # A unit that cannot be chosen has a score of minus infinity.
+            content.take("score", *shape, dtype=content.tensors["score"].dtype, finite=False),
+            content.object("provenance"),
         )
 
     def table(self) -> pd.DataFrame:

@@ -100,14 +100,14 @@ def agreement(
             "seed": seed,
             "level": level,
         }
-        intervals = _measures(ratings[a][read], ratings[b][read], sentences[read], options)
+        intervals = measures(ratings[a][read], ratings[b][read], sentences[read], options)
         for measure, interval in intervals.items():
             line |= named(measure, interval)
         table.append(line)
     return pd.DataFrame(table)
 
 
-def _measures(
+def measures(
     first: NDArray[Any], second: NDArray[Any], sentences: NDArray[Any], options: dict[str, Any]
 ) -> dict[str, Interval]:
     """The three measures of agreement of two judges' ratings, each with its interval."""

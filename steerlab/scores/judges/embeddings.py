@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from steerlab.core.corpus import Corpus
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.scores.chrf import rivals, twins
 from steerlab.scores.hard_negatives import hard_negatives
 from steerlab.scores.judges.answers import Answer
@@ -176,7 +176,7 @@ def _encoder(model: str, revision: str | None) -> Any:
         raise SteerlabError(
             f"could not load {model!r}: it is no folder with a sentence-transformers model, and "
             "could not be fetched "
-            f"from the Hub or its cache ({str(error).splitlines()[0]}); give a folder, check the "
+            f"from the Hub or its cache ({first_line_of(error)}); give a folder, check the "
             "id, or connect once"
         ) from error
 

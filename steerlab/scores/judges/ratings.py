@@ -39,7 +39,8 @@ def ratings(folder: Path = FOLDER) -> pd.DataFrame:
         )
     parts = []
     for file in files:
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        # At line feeds alone, since an output may hold U+2028 and the like.
+        lines = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
         part = pd.DataFrame(lines)
         if missing := [name for name in COLUMNS if name not in part]:
             raise SteerlabError(f"{file} lacks {', '.join(missing)}; keep ratings with ratings.py")

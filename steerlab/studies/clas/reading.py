@@ -1,6 +1,7 @@
 """Parallel questions: CLaS-Bench's from the Hub, others from a folder of the same form, or the
 stand-in."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from steerlab.core.corpus import SPLITS, Corpus, corpus
-from steerlab.core.errors import SteerlabError
+from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.languages import LANGUAGES, code_of
 from steerlab.studies.clas.languages import LABELS
 
@@ -78,7 +79,7 @@ def _fetched(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise SteerlabError(
             f"could not fetch the questions {name!r} from the Hub, and they are not in its cache "
-            f"({str(error).splitlines()[0]}); check the id, connect once, or give a folder of the "
+            f"({first_line_of(error)}); check the id, connect once, or give a folder of the "
             "same form"
         ) from error
 
@@ -89,7 +90,7 @@ def _table(file: Path) -> pd.DataFrame:
         rows = _read(file)
     except (ValueError, OSError) as error:  # pandas' and Arrow's errors are of these two kinds
         raise SteerlabError(
-            f"{file} is no whole {file.suffix} table ({str(error).splitlines()[0]})"
+            f"{file} is no whole {file.suffix} table ({first_line_of(error)})"
         ) from error
     if missing := [name for name in COLUMNS if name not in rows.columns]:
         raise SteerlabError(
@@ -121,7 +122,14 @@ def _read(file: Path) -> pd.DataFrame:
     if not file.stat().st_size:
         return pd.DataFrame(columns=list(COLUMNS))
     if file.suffix == ".csv":
-        return pd.read_csv(file, dtype={"language_code": str}, keep_default_na=False)
+        # Lines end at LF or CRLF, as everywhere; pandas would end one at a CR alone too.
+        text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return pd.read_csv(
+            io.StringIO(text, newline=""),
+            dtype={"language_code": str},
+            keep_default_na=False,
+            lineterminator="\n",
+        )
     return pd.read_json(file, lines=file.suffix == ".jsonl", dtype={"language_code": str})
 
 

@@ -29,7 +29,9 @@ from steerlab.sweeps.settings import (
     RowsOfABatch,
     Seed,
     Strengths,
+    Template,
     Word,
+    need_chat,
     need_judge,
 )
 
@@ -76,6 +78,7 @@ class Settings(Checked):
         description="the paper's absolute steps in place of strengths, such as 1,2.5,5,10",
     )
     prompt: Prompt = "chat"
+    template: Template = None
     baselines: Annotated[tuple[Word, ...], SPLIT] = Field(
         default=("english", "target"), description="languages that the prompting baselines ask in"
     )
@@ -99,6 +102,7 @@ class Settings(Checked):
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":
         need_judge(self.judge, self.judge_model)
+        need_chat(self.template, self.prompt)
         self._need_operators()
         if self.pairs and (self.sources or self.targets):
             raise SteerlabError(

@@ -94,7 +94,9 @@ class Run:
             self.model.need_layer(layer)
         for form in self.plan.forms.values():
             # One that the tokenizer cannot make raises here, before the texts are read.
-            prompt(self.model.tokenizer, form, "?", source=pairs[0][0], target=pairs[0][1])
+            source, target = pairs[0]
+            tokenizer, template = self.model.tokenizer, settings.template
+            prompt(tokenizer, form, "?", source=source, target=target, template=template)
         self._claim()
         # Last, since a judge may be far away and slow to answer.
         self.judge = self._judge() if judge is None else judge
@@ -118,6 +120,7 @@ class Run:
             batch=self.settings.batch,
             judge=self.judge,
             new_tokens=self.settings.new_tokens,
+            template=self.settings.template,
             one_line=read_form(self.settings.prompt)[0] == "line",
             workers=self.workers,
             retry=True,

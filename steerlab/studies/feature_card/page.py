@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.core.corpus import Corpus
+from steerlab.core.display import Page
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, need_folder, write_text
 from steerlab.models.loading import load
@@ -26,8 +27,8 @@ def feature_card(
     tokens: int = 10,
     nearest: int = 8,
     batch: int = 64,
-) -> str:
-    """One feature of an SAE as a page of HTML that needs nothing else.
+) -> Page:
+    """One feature of an SAE as a page of HTML that needs nothing else; a notebook shows it.
 
     It has, by language, the share of tokens at which the feature is on and its mean value; the
     `texts` of the corpus on which it is largest, each token shaded by its value; the `tokens` that
@@ -49,7 +50,7 @@ def feature_card(
     cards = _cards(
         model, corpus, sae, [unit], texts=texts, tokens=tokens, nearest=nearest, batch=batch
     )
-    return _page(model, corpus, sae, cards[0], linked=())
+    return Page(_page(model, corpus, sae, cards[0], linked=()))
 
 
 def feature_cards(

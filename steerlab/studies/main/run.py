@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 
 from steerlab.core.corpus import Corpus
+from steerlab.core.display import Shown, View, bars, counted
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_folder, read_json, read_table
 from steerlab.core.settings import takes
+from steerlab.figures.style import readable
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.studies.main.page import write_report
@@ -20,8 +22,8 @@ from steerlab.studies.main.study import Study
 from steerlab.sweeps.settings import need_name
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Shown):
     """The folder of a finished run, and what is in it.
 
     It stands for the folder's path wherever one is asked for, as in `Path(result)`.
@@ -31,6 +33,31 @@ class RunResult:
 
     def __fspath__(self) -> str:
         return str(self.folder)
+
+    def _view(self) -> View:
+        summary = self.summary
+        results = summary.get("results", {})
+        joint = {name: float(found["joint"][0]) for name, found in results.items()}
+        return View(
+            f"Run {self.folder}",
+            f"{counted(len(results), 'method and control', 'methods and controls')} on "
+            f"{summary.get('model')}, "
+            f"{counted(int(summary.get('n_sentences', 0)), 'test sentence')}",
+            {"report": str(self.report)},
+            ("method", "layer", "strength", "joint", "95 %"),
+            [
+                (
+                    readable(name),
+                    found["layer"],
+                    found["strength"],
+                    f"{found['joint'][0]:.2f}",
+                    f"{found['joint'][1]:.2f} to {found['joint'][2]:.2f}",
+                )
+                for name, found in results.items()
+            ],
+            (lambda: bars(joint)) if joint else None,
+            "joint, in the order of the table",
+        )
 
     @property
     def report(self) -> Path:
@@ -102,6 +129,7 @@ def _loaded(keys: dict[str, Any]) -> Model | None:
         return None
     need_name(keys)
     model = load(keys["model"])
+    model.need_unedited("a run")  # here, before a folder is claimed
     keys["model"] = model.name
     return model
 

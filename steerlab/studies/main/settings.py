@@ -21,6 +21,8 @@ from steerlab.sweeps.settings import (
     Seed,
     Source,
     Targets,
+    Template,
+    need_chat,
     need_two_languages,
 )
 
@@ -46,6 +48,7 @@ class Settings(Checked):
         description="the prompt form, such as line, chat or echo:5; auto is echo where the model "
         "copies more than nine in ten dev lines with it, else line",
     )
+    template: Template = None
     lid: Lid = None
     dtype: Dtype = None
     device: Device = None
@@ -73,4 +76,5 @@ class Settings(Checked):
     @model_validator(mode="after")
     def _two_languages(self) -> "Settings":
         need_two_languages(self.source, self.targets)
+        need_chat(self.template, self.prompt)
         return self

@@ -67,7 +67,7 @@ class Study:
         self.settings = settings
         self.folder = folder
         self.progress = progress
-        self.started = time.monotonic()
+        self.started = time.monotonic(), time.process_time()
         self.console = Console(stderr=True, quiet=not progress, markup=False, highlight=False)
         claim(self.folder, settings.model_dump(mode="json"))
         if model is None:
@@ -134,7 +134,7 @@ class Study:
         # A race does not read strengths whole, between which one could be found.
         costs = [] if self.settings.race else self._at_equal_cost(runner, report)
         removal = run_cells(
-            replace(runner, fluency=True),
+            runner.with_fluency(),
             self.plan.removal(report.choices[MAIN][0]),
             title="removing",
             progress=self.progress,
@@ -200,6 +200,7 @@ class Study:
             folder=self.folder / "cells",
             retry=True,
             new_tokens=self.settings.new_tokens,
+            template=self.settings.template,
         )
         rows = runner.plan["rows"]
         longest = min(LONGEST, self.model.context)
@@ -269,7 +270,7 @@ class Study:
             apart=apart,
             directions=main,
             neighbours=neighbours,
-            choice=report.choices[MAIN],
+            choices=report.choices,
             raced=self.settings.race,
         )
         write_figures(self.folder / "figures", figures, apart)
@@ -305,7 +306,9 @@ class Study:
         summary |= results_of(report, self.plan, seed=self.settings.seed, raced=self.settings.race)
         if self.raced is not None:
             summary["race"] = race_summary(self.raced)
-        summary["seconds"] = round(time.monotonic() - self.started, 1)
+        begun, worked = self.started
+        summary["seconds"] = round(time.monotonic() - begun, 1)
+        summary["processor_seconds"] = round(time.process_time() - worked, 1)  # of all threads
         summary["peak_rss_bytes"] = peak_bytes()
         return summary
 

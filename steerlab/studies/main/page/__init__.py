@@ -13,14 +13,16 @@ from plotly.offline import get_plotlyjs
 from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.files import explained, read_json, read_table, write_text
 from steerlab.studies.html import environment
+from steerlab.studies.html.figures import read_figures
+from steerlab.studies.html.outputs import packed
 from steerlab.studies.main.page.account import describe_run
 from steerlab.studies.main.page.equal import chances, equal_costs
-from steerlab.studies.main.page.figures import read_figures
 from steerlab.studies.main.page.identifiers import identifiers
 from steerlab.studies.main.page.inference import by_language, doses, tests, untestable
 from steerlab.studies.main.page.samples import COUNT, SEED, draw_samples
 from steerlab.studies.main.page.sentences import answer, byline, families
 from steerlab.studies.main.page.tables import differences, headline, outcomes
+from steerlab.studies.main.page.values import controls, methods
 from steerlab.sweeps.settings import NEW_TOKENS
 
 __all__ = ["FORMAT", "write_report"]
@@ -29,8 +31,9 @@ FORMAT = 1
 _WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _KEYS = ("model", "source", "targets", "results")
 _COLUMNS = (
-    "method layer strength split target prompt output language in_language joint tokens".split()
-)
+    "method layer strength split source target sentence prompt output language in_language joint "
+    "tokens"
+).split()
 
 
 def write_report(folder: Path) -> Path:
@@ -78,6 +81,7 @@ def _rendered(
             by_language=by_language(summary),
             families=families(summary),
             figures=read_figures(folder / "figures"),
+            outputs=packed(rows, first=[*methods(summary), *controls(summary)]),
             samples=draw_samples(summary, rows),
             new_tokens=manifest.get("new_tokens", NEW_TOKENS),
             sample_count=COUNT,

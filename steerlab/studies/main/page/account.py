@@ -77,6 +77,7 @@ def _run(summary: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     facts["test sentences"] = summary.get("n_sentences")
     facts["outputs for each method"] = summary.get("n_outputs")
     facts["time"] = _duration(summary.get("seconds"))
+    facts["processor time"] = _duration(summary.get("processor_seconds"))
     facts["peak memory"] = _gigabytes(summary.get("peak_rss_bytes"))
     facts["generated tokens"] = _tokens(rows)
     for split, part in rows.groupby("split"):

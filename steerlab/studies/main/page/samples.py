@@ -21,6 +21,7 @@ class Sample:
     output: str
     language: str
     reference: str
+    code: str
     target: str
     judged: str
 
@@ -30,6 +31,7 @@ class Block:
     """The samples of one method or control: those that are joint (`good`) and those that are
     not."""
 
+    key: str
     name: str
     control: bool
     setting: str
@@ -50,6 +52,7 @@ def draw_samples(summary: Mapping[str, Any], rows: pd.DataFrame) -> list[Block]:
             continue
         joint = own["joint"].astype(bool)
         block = Block(
+            key=name,
             name=readable(name),
             control=name in CONTROLS,
             setting=setting(result),
@@ -85,6 +88,7 @@ def _sample(row: Mapping[Any, Any]) -> Sample:
         output=str(row["output"]),
         language=str(row["language"]),
         reference=str(row["reference"]) if row.get("reference") else "",
+        code=str(row["target"]),
         target=language_name(str(row["target"])),
         judged=_judged(row),
     )

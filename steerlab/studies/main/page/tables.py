@@ -84,7 +84,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Differences:
-    """The main method less each control."""
+    """The main method compared with each control."""
 
     method: str
     rows: list[Difference]
