@@ -7,6 +7,7 @@ batches of steering are kept.
 """
 
 import argparse
+import re
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ import steering
 from beds import Bed, bed
 from setups import SETUPS, Setup
 
+PICTURE = re.compile(r"!\[[^]]*\]\(([^)]*)\)$")
 SECTIONS: dict[str, tuple[str, Callable[[Bed], str]]] = {
     "listed": ("How many", counting.listed),
     "steering": ("Steering", lambda found: steering.run(found)[0]),
@@ -56,12 +58,17 @@ def main() -> int:
 
 
 def write(setup: Setup) -> None:
-    """The page, of what sections there are."""
+    """The page, of what sections there are; pictures that were not drawn are left out."""
     parts = []
     for name, (title, _) in SECTIONS.items():
         file = setup.out / "sections" / f"{name}.md"
         if file.exists():
-            parts.append(f"## {title}\n\n{file.read_text('utf-8')}")
+            lines = [
+                line
+                for line in file.read_text("utf-8").splitlines()
+                if not (picture := PICTURE.match(line)) or (setup.page.parent / picture[1]).exists()
+            ]
+            parts.append(f"## {title}\n\n" + "\n".join(lines) + "\n")
     head = f"# {setup.title}\n\n{setup.head}"
     setup.page.write_text("\n".join([head, *parts]), "utf-8")
 
