@@ -55,9 +55,9 @@ rebuild: $(READY) ## after the packaged model has changed: its card, SAEs, their
 	test -n "$(TEXT)" || { echo "make rebuild TEXT=folder with mono/, pairs/ and parallel/ [WORK=folder]" >&2; exit 1; }
 	test -f $(WORK)/lines.json || $(BIN)/python experiments/polyglot/data.py $(TEXT) $(WORK)
 	$(BIN)/python experiments/polyglot/evaluate.py $(WORK)
-	$(BIN)/python experiments/polyglot/train_saes.py $(WORK) --compare
-	$(BIN)/python experiments/polyglot/train_saes.py $(WORK)
-	$(BIN)/python experiments/polyglot/evaluate_saes.py $(WORK)
+	$(BIN)/python experiments/polyglot/train_polyglot_saes.py $(WORK) --compare
+	$(BIN)/python experiments/polyglot/train_polyglot_saes.py $(WORK)
+	$(BIN)/python experiments/polyglot/evaluate_polyglot_saes.py $(WORK)
 	$(BIN)/steerlab run --no-open
 	$(BIN)/python experiments/headline.py runs/polyglot-parallel
 	rm -rf build/estimators build/units

@@ -1,7 +1,7 @@
 """Train sparse autoencoders for polyglot with sae-lens, all layers from one stream of the model's
 activations.
 
-`python experiments/polyglot/train_saes.py WORK --compare` trains TopK, BatchTopK and JumpReLU at
+`python experiments/polyglot/train_polyglot_saes.py WORK --compare` trains TopK, BatchTopK and JumpReLU at
 one layer, side by side on the same batches, into WORK/compare; without `--compare` it trains what
 was chosen from that, at every layer, into the package, beside the model. WORK holds what data.py
 left. `evaluate_saes.py WORK` writes the card.

@@ -1,6 +1,6 @@
 """Measure polyglot's sparse autoencoders and write their card.
 
-`python experiments/polyglot/evaluate_saes.py WORK` reads the held-out lines that data.py left in
+`python experiments/polyglot/evaluate_polyglot_saes.py WORK` reads the held-out lines that data.py left in
 WORK, measures the autoencoders in the package, and those in WORK/compare beside them, and writes
 README.md and saes.json next to the weights. `--compare` prints the comparison alone. Nothing is
 measured on lines that the model or an autoencoder saw.
@@ -37,7 +37,7 @@ One for each layer of polyglot ({some["site"]}, {some["latents"]:,} latents, {to
 sae-lens as {some["trained_as"]} on {told["training_tokens"]:,} tokens of polyglot's training text, every language as
 often, and stored in its format as {some["kind"]} ({told["stored_in"]} weights). They are of the model with fingerprint
 `{told["fingerprint"]}`; steerlab refuses them for another. This card is written by
-`experiments/polyglot/evaluate_saes.py`.
+`experiments/polyglot/evaluate_polyglot_saes.py`.
 
 Measured on {told["lines"]:,} held-out lines ({told["lines_per_language"]} of each language, {told["tokens"]:,} tokens;
 each alone after BOS, which is neither counted nor replaced). Brackets are 95 % intervals by resampling lines within
