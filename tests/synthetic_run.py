@@ -314,7 +314,7 @@ def synthetic_figures(rows: pd.DataFrame) -> dict[str, Any]:
         ),
         "separation": figures.separation_by_layer(separation, chance=1 / 16, note=note),
         "cosines": figures.cosines(vectors, langs, layer=5, note=note),
-        "dendrogram": figures.dendrogram(directions, note=note),  # type: ignore[arg-type]
+        "dendrogram": figures.dendrogram(directions, note=note),
         "dose_curves": figures.dose_curves(curve, chance=1 / 32, note=note),
         "families": figures.families(pd.concat([*by_layer, level]), note=note),
     }

@@ -19,9 +19,10 @@ from test_langid import write_model
 
 import steerlab.scores.langid as langid
 from steerlab.cli import main
-from steerlab.core.directions import Directions, _digest
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import read_json, read_table, write_json, write_table
+from steerlab.core.tensor_file import digest_of
 from steerlab.estimate.released import clas_bench, language_means
 from steerlab.models.model import Model
 from steerlab.sae import SAE
@@ -392,7 +393,7 @@ def sound_file(tmp_path: Path) -> Path:
 def signed(file: Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
     """Write a file of directions with a right checksum, whatever is in it."""
     header = {key: value for key, value in header.items() if key != "sha256"}
-    save_file(tensors, file, {**header, "sha256": _digest(tensors, header)})
+    save_file(tensors, file, {**header, "sha256": digest_of(tensors, header)})
 
 
 def about(**changed: Any) -> dict[str, str]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from steerlab.core.directions import Directions, _digest
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.core.tensor_file import digest_of
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "ja"), (1, 4, 6), 8
 PROVENANCE = {
@@ -222,7 +223,7 @@ def test_a_file_that_names_no_unit_of_strength_is_in_gaps(tmp_path: Path) -> Non
     about = json.loads(header["about"])
     assert about.pop("strength_unit") == "gap"
     header["about"] = json.dumps(about)
-    header["sha256"] = _digest(tensors, header)
+    header["sha256"] = digest_of(tensors, header)
     save_file(tensors, file, metadata=header)
     read = Directions.load(file)
     assert (read.strength_unit, read.digest) == ("gap", made.digest)

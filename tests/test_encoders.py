@@ -1,6 +1,6 @@
 """Encoders are read as they are, by their own positions, and generate nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return top
 
 
-def corpus_of(lines: dict[str, tuple[str, ...]] = LINES) -> Corpus:
+def corpus_of(lines: Mapping[str, tuple[str, ...]] = LINES) -> Corpus:
     return Corpus("words", lines, tuple(range(3)))
 
 

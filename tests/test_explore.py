@@ -476,7 +476,8 @@ def test_who_leaves_holds_nobody_up(url: str) -> None:
 
 
 def test_a_port_that_is_taken_and_every_address_are_refused(url: str, file: Path) -> None:
-    session, page = Session("polyglot", file), {}
+    session = Session("polyglot", file)
+    page: dict[str, Any] = {}
     port = int(url.rstrip("/").rpartition(":")[2])
     with pytest.raises(SteerlabError, match=f"cannot listen on 127.0.0.1, port {port}"):
         Server(session, page, port=port)

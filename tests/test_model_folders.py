@@ -15,12 +15,19 @@ from steerlab.models.model import Model
 
 PROMPTS = ["The weather is nice.\n", "No.\n"]
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def _make_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "gone": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
     "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
     "bytes": lambda file: file.write_bytes(b"\xff\xfe\x00" * 50),
-    "a folder": lambda file: (file.unlink(), file.mkdir()),
+    "a folder": _make_a_folder,
     "null": lambda file: file.write_text("null"),
     "a list": lambda file: file.write_text("[]"),
     "a number": lambda file: file.write_text("3"),

@@ -1,6 +1,7 @@
 """Each prompt form is what its name says, with one BOS and never without tokens."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -220,7 +221,9 @@ def test_an_option_that_the_template_does_not_read_is_told() -> None:
             prompt(tokenizer, "chat", "Hi", template={name: True})
 
 
-def test_options_of_the_template_reach_every_row_of_a_sweep(lively) -> None:
+def test_options_of_the_template_reach_every_row_of_a_sweep(
+    lively: Callable[[str], Any],
+) -> None:
     """And are part of what decides a row, so that no kept row stands for another."""
     import steerlab as sl
 

@@ -19,7 +19,6 @@ def features(bed: Bed) -> str:
     read = bed.readings
     assert read.random is not None
     counts = langfir_counts(bed.latents, read.random, consistency=CONSISTENCY, noise=NOISE)
-    counts.to_csv(bed.out / "langfir_counts.csv", index=False)
     drawn = figures.threshold_counts(counts)
     figures.write(drawn, bed.out / "langfir_counts", data=counts)
     at = counts[(counts["consistency"] == 0.95) & (counts["noise"] == 0.05)]
@@ -35,7 +34,6 @@ def features(bed: Bed) -> str:
     own = collect_units(bed.model, texts, read.saes, keep=len(texts))
     random = collect_units(bed.model, texts, read.saes, noise="random", keep=len(texts))
     stable = langfir_stability(own, random, samples=SAMPLES)
-    stable.to_csv(bed.out / "langfir_stability.csv", index=False)
     curve = figures.stability_curve(stable)
     figures.write(curve, bed.out / "langfir_stability", data=stable)
     figures.draw(

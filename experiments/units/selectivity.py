@@ -34,7 +34,7 @@ def run(bed: Bed) -> str:
         made.append({"method": name, "layer": where, "languages": len(edits)} | told(rows))
     pd.concat(parts).to_parquet(bed.out / "selectivity.parquet")
     frame = pd.DataFrame(made)
-    frame.to_csv(bed.out / "selectivity.csv", index=False)
+    frame.to_csv(bed.out / "selectivity_table.csv", index=False)
     drawn = next((rows for rows in parts if rows["method"].iloc[0] == SHOWN), parts[0])
     shown = figures.selectivity(effect_matrix(drawn))
     figures.write(shown, bed.out / "selectivity", data=effect_matrix(drawn).reset_index())

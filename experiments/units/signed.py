@@ -60,7 +60,6 @@ def run(bed: Bed) -> str:
     assert pairs is not None
     middle = in_the_middle(bed)
     table = spectrum_table(latent_spectra(pairs), kind="latents", widths=WIDTHS)
-    table.to_csv(bed.out / "latent_spectra.csv", index=False)
     return "\n\n".join(
         [
             shifts(bed, frame, settings, without),

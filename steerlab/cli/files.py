@@ -165,7 +165,7 @@ def _prompts(options: argparse.Namespace, model: Any) -> list[str]:
     from steerlab.engine.shots import read_shots, shots
 
     pair = {"source": options.source, "target": options.target}
-    examples = ()
+    examples: tuple[tuple[str, str], ...] = ()
     if read_shots(options.prompt):
         examples = shots(corpus(options.corpus), options.prompt, **pair)
     return [

@@ -72,7 +72,8 @@ def collect(
     """
     model = load(model)
     corpus = as_corpus(corpus)
-    if not isinstance(batch, int) or batch < 1:
+    asked: Any = batch  # checked, since what a caller gives may be anything
+    if not isinstance(asked, int) or asked < 1:
         raise SteerlabError(f"a batch of {batch!r} texts is none; give 1 or more")
     chosen = chosen_layers(model, layers)
     width = model.width_of(site)

@@ -46,8 +46,9 @@ def cross_entropy(
         return cross_entropy(model, [texts], edits, batch=batch)[..., 0]
     if isinstance(edits, Edit):
         return cross_entropy(model, texts, [edits], batch=batch)[0]
-    if not isinstance(edits, Sequence):
-        need_edit(edits)  # raises, and says what makes one of it
+    several: Any = edits
+    if not isinstance(several, Sequence):
+        need_edit(several)  # raises, and says what makes one of it
     if not len(edits):
         raise SteerlabError("there is no edit; give Edit(()) for the model as it is")
     model = load(model)

@@ -135,8 +135,9 @@ def decode(
     """
     model = load(model)
     need_settings(max_new_tokens, temperature)
-    one = not isinstance(seed, Sequence) or isinstance(seed, str)
-    for number in (seed,) if one else seed:
+    given: Any = seed  # checked, since what a caller gives may be anything
+    one = not isinstance(given, Sequence) or isinstance(given, str)
+    for number in (given,) if one else given:
         if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
             raise SteerlabError(f"a seed is {number!r}; give a whole number of at most 64 bits")
     if batch is not None and not isinstance(batch, int):

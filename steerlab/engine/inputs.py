@@ -23,7 +23,7 @@ def need_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def chosen_layers(model: Model, layers: int | Iterable[int] | None) -> tuple[int, ...]:
+def chosen_layers(model: Model, layers: Any) -> tuple[int, ...]:
     """The layers that were asked for, by default all of the model; no layer, and one that the model
     does not have, raise `SteerlabError`."""
     if isinstance(layers, int):

@@ -120,8 +120,8 @@ def heatmap(
         for column in _CONSTANT
         if column in rows.columns and column not in (x, y) and rows[column].nunique() == 1
     }
-    cells = {"x": x, "y": y, "across": across, "down": down, "fixed": fixed}
-    figure.update_layout(meta={**figure.layout.meta, "cells": cells})
+    place = {"x": x, "y": y, "across": across, "down": down, "fixed": fixed}
+    figure.update_layout(meta={**figure.layout.meta, "cells": place})
     return figure
 
 

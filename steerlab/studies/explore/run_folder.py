@@ -105,7 +105,7 @@ def _scores(folder: Path, estimators: set[str]) -> list[dict[str, Any]]:
     for (method, estimator, operator), own in kept.groupby(
         ["method", "estimator", "operator"], sort=False
     ):
-        whole = OPERATORS[operator].whole
+        whole = OPERATORS[str(operator)].whole
         cells = {EVERY: _cells(own)} | {
             str(target): _cells(part_of) for target, part_of in own.groupby("target")
         }

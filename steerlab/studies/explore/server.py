@@ -90,7 +90,7 @@ def application(worker: Worker, page: dict[str, Any], guard: Callable[..., Any])
             Route("/{name}", asset),
         ],
     )
-    app.add_middleware(guard)  # type: ignore[arg-type]
+    app.add_middleware(guard)
     return app
 
 

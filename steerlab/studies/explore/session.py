@@ -109,7 +109,7 @@ class Session:
     corpus: Corpus | str | Path | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     estimators: tuple[str, ...] = tuple(VARIANTS)
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # By their names a line of Python and a command can load them again.
@@ -121,7 +121,8 @@ class Session:
         given = self.directions
         if isinstance(given, Path):
             read = Directions.load(given)
-            given, self.files = {read.estimator: read}, {read.estimator: given}
+            self.files = {read.estimator: given}
+            given = {read.estimator: read}
         if isinstance(given, Directions):
             given = {given.estimator: given}
         self.own = Own(directions=dict(given or {}))
@@ -285,7 +286,7 @@ class Session:
         with self.model.turns.taken():
             tokens: list[Token] = []
             stats = EditStats()
-            options = {
+            options: dict[str, Any] = {
                 "max_new_tokens": setting.new_tokens,
                 "temperature": setting.temperature,
                 "seed": setting.seed,

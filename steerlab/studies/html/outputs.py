@@ -50,12 +50,12 @@ def _content(rows: pd.DataFrame, most: int | None, first: Sequence[str]) -> dict
     names = [*(name for name in first if name in set(rows["method"])), *names]
     texts = _Words()
     flags = [name for name in _FLAGS if name in rows.columns]
-    sentences = {split: _kept(part["sentence"], most) for split, part in rows.groupby("split")}
+    splits = rows.groupby("split")
+    sentences = {str(split): _kept(part["sentence"], most) for split, part in splits}
     cells = []
     for key, part in rows.groupby(_CELL, sort=False):
-        shown = part[part["sentence"].isin(sentences[key[1]])].sort_values(
-            "sentence", kind="stable"
-        )
+        kept = sentences[str(key[1])]
+        shown = part[part["sentence"].isin(kept)].sort_values("sentence", kind="stable")
         setting = dict(zip(_CELL, (*map(_plain, key),), strict=True))
         cells.append(
             setting
