@@ -157,5 +157,5 @@ def test_a_table_of_outputs_comes_back_from_csv(end: str, tmp_path: Path) -> Non
     rows = pd.DataFrame({"output": [f"a{end}b", 'c "d", e', "f"], "n": [1, 2, 3]})
     write_table(tmp_path / "a.csv", rows)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a.csv"), rows)
-    [_, file] = figures.write(go.Figure(), tmp_path / "b.html", data=rows)
+    [_, file] = figures.write(go.Figure(), tmp_path / "b", data=rows)
     pd.testing.assert_frame_equal(pd.read_csv(file), rows)

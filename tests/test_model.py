@@ -18,6 +18,7 @@ from steerlab.edits import Edit, ablate, add, rotate, stack
 from steerlab.engine.collect import collect
 from steerlab.engine.decoding import generate
 from steerlab.engine.prompts import encode, pad
+from steerlab.models.encoder import Encoder
 from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import PACKAGED, load
 from steerlab.models.model import Model
@@ -232,7 +233,7 @@ def test_load_takes_what_is_loaded(polyglot, hooked):
 
 def test_a_model_is_abstract_or_final(polyglot, hooked):
     """So that none inherits half of another: whoever makes one calls the constructor of all."""
-    assert set(Model.__subclasses__()) == {HuggingFaceModel, LensModel}
+    assert set(Model.__subclasses__()) == {HuggingFaceModel, LensModel, Encoder}
     with pytest.raises(TypeError, match="abstract class Model"):
         Model(None, None)  # type: ignore[abstract, call-arg]
     for view in (polyglot, load(hooked)):

@@ -203,8 +203,8 @@ def test_figures_are_drawn_with_title_and_caption_in_the_page(page: str, made: P
 def test_five_good_and_five_bad_samples_of_each_method(page: str) -> None:
     for block in page.split("What it wrote")[1].split("<details")[1:7]:
         good, bad = block.split('class="bad"')
-        assert good.count("<li>") == 5
-        assert bad.count("<li>") == 5
+        assert good.count("<li ") == 5
+        assert bad.count("<li ") == 5
         assert good.count("nearest to its own reference") == 5
         assert "nearest to its own" not in bad
     unsteered = page.split("Control: Unsteered")[1].split("</details>")[0]

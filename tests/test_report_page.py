@@ -191,6 +191,7 @@ def test_a_cell_of_a_heatmap_shows_its_outputs(page: Any) -> None:
         " layer: meta.across[0], target: meta.down[0]}; }"
     )
     page.mouse.move(where["x"], where["y"])
+    page.wait_for_selector("#figure-heatmap .hoverlayer .hovertext")  # only then is a click one
     page.mouse.click(where["x"], where["y"])
     page.wait_for_selector(f"#map button[aria-current=true][aria-label^='layer {where['layer']},']")
     assert page.locator("#lang").input_value() == where["target"]
@@ -204,7 +205,7 @@ def test_two_methods_on_one_sentence(page: Any) -> None:
     page.select_option("#sentence", index=3)
     assert page.locator("#read > li").count() == 1
     names = page.locator("#read .who").all_inner_texts()
-    assert [name.partition(" · ")[0] for name in names] == ["DiffMean", "unsteered"]
+    assert [name.partition(" · ")[0] for name in names] == ["DiffMean", "Unsteered"]
     page.select_option("#sentence", "")
     page.select_option("#second", "")
     page.select_option("#only", "+joint")

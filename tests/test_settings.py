@@ -362,6 +362,7 @@ WRONG: dict[str, str] = {
     "split": "train",
     "temperature": "hot",
     "seed": "new",
+    "template": "perhaps",
 }
 
 

@@ -326,7 +326,7 @@ def test_an_edit_of_another_width_is_refused(tiny):
     model = load(tiny("llama"))
     inner = add(random_directions(model, site="mlp_post").between("en", "es"))
     outer = random_directions(model).between("en", "es")
-    wrong = add(type(outer)(**vars(outer) | {"site": "mlp_post"}))
+    wrong = add(replace(outer, site="mlp_post"))
     for target in (model, load(model.tl)):
         with (
             pytest.raises(SteerlabError, match="add: shift has width 32, .* has 64 at mlp_post"),

@@ -156,6 +156,7 @@ def rotate(
         raise SteerlabError(
             "rotate takes either degrees= or share= (of the angle between the two means)"
         )
+    need_direction(direction)
     warn_of_every_layer(direction, "rotate")
     first, second = plane_of(direction)
     if share is not None:
@@ -236,6 +237,7 @@ def affine(
         fraction: how much of the way there each position goes.
         positions: which positions are edited: all, prompt or generated.
     """
+    need_direction(direction)
     warn_of_every_layer(direction, "affine")
     unit, levels = levels_of(direction, need_finite("level", level))
     size = every_layer(direction, need_finite("fraction", fraction))
@@ -287,8 +289,8 @@ def push(direction: Direction, *, strength: float = 1.0, positions: str = "all")
     with nothing in the subspace stays.
     """
     need_direction(direction)
-    size = need_finite("strength", strength) * direction.gap
     warn_of_every_layer(direction, "push")
+    size = need_finite("strength", strength) * direction.gap
     need_basis(direction, "to push along")
     if strength and not direction.gap.all():
         raise SteerlabError(

@@ -63,7 +63,7 @@ class Decoded:
 
 def generate(
     model: Any,
-    prompts: str | Sequence[str],
+    prompts: Any,
     *,
     max_new_tokens: int = 32,
     temperature: float = 0.0,

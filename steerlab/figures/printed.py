@@ -17,7 +17,7 @@ from steerlab.figures.maps import place_codes
 WIDTHS = {"column": 85.0, "page": 180.0}  # mm, of a journal's column and page
 SIDES = ("left", "right", "top", "bottom")
 _EDGE = 2  # pixels along each side that stay white
-_STEP = 10  # pixels that a side gets more of, each time
+_STEP = 10  # pixels that a side gets more of, the first times
 _ROUNDS = 8
 _INK = 250  # of 255: darker is ink
 _ENTRY, _LETTER, _LINE = 44, 5.6, 17  # pixels of a legend: beside a name, of a letter, of a line
@@ -71,14 +71,16 @@ def fit(
         )
     copies = [_prepared(figure, across, height) for figure in figures]
     left = list(range(len(copies)))
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
+        # A side that still lacks room after some rounds lacks much of it.
+        step = _STEP if turn < _ROUNDS // 2 else 4 * _STEP
         pictures = _pictures([copies[index] for index in left])
         inked = {index: edges(each) for index, each in zip(left, pictures, strict=True)}
         left = [index for index in left if inked[index]]
         if not left:
             return copies
         for index in left:
-            _give_room(copies[index], inked[index], fixed=height is not None)
+            _give_room(copies[index], inked[index], step=step, fixed=height is not None)
     title = str((copies[left[0]].layout.meta or {}).get("title", "the figure"))
     raise SteerlabError(
         f"{title!r} does not fit {across:g} mm by {height or 'any height'}: something is cut off "
@@ -125,23 +127,23 @@ def _legend_pixels(figure: go.Figure, width: float) -> float:
     return _LINE * -(-len(names) // columns)
 
 
-def _give_room(figure: go.Figure, sides: Sequence[str], *, fixed: bool) -> None:
+def _give_room(figure: go.Figure, sides: Sequence[str], *, step: int, fixed: bool) -> None:
     """More room at some sides, in place; with a height that is fixed the plot gives it."""
     margin = figure.layout.margin
     for side in sides:
         name = side[0]
-        figure.update_layout({f"margin_{name}": (margin[name] or 0) + _STEP})
+        figure.update_layout({f"margin_{name}": (margin[name] or 0) + step})
         if side in ("top", "bottom") and not fixed:
-            figure.layout.height += _STEP
+            figure.layout.height += step
     if "bottom" not in sides:
         return
     # What hangs at the lower edge of the figure does not move with the margin.
     bars = [trace.colorbar for trace in figure.data if "colorbar" in trace]
     for bar in [*bars, figure.layout.coloraxis.colorbar]:
         if bar.yref == "container":
-            bar.ypad = (bar.ypad or 0) + _STEP / 2
+            bar.ypad = (bar.ypad or 0) + step / 2
     if figure.layout.legend.yref in (None, "container"):
-        figure.layout.legend.y = (figure.layout.legend.y or 0) + _STEP / 2 / figure.layout.height
+        figure.layout.legend.y = (figure.layout.legend.y or 0) + step / 2 / figure.layout.height
 
 
 def _pictures(figures: Sequence[go.Figure]) -> list[np.ndarray]:

@@ -61,6 +61,13 @@ def prepared(
     """The session and what its page offers; `explore` says what goes in.
 
     Raises where the extra is missing before anything is loaded.
+
+    Args:
+        model: what `load` takes; by default the run's.
+        directions: fitted ones, by name or in a file; by default the run's.
+        run: the folder of a run, whose model, corpus, directions and scores are taken.
+        corpus: what directions are fitted on; by default the run's, else the package's.
+        options: of `load`, such as a dtype.
     """
     from steerlab.studies.explore.server import controls
 
