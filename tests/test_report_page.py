@@ -185,7 +185,8 @@ def test_a_cell_of_the_map_shows_its_outputs(page: Any) -> None:
 def test_a_cell_of_a_heatmap_shows_its_outputs(page: Any) -> None:
     where = page.evaluate(
         "() => { const box = document.querySelector('#figure-heatmap .plot');"
-        " const meta = box.layout.meta.cells; box.scrollIntoView();"
+        " const meta = box.layout.meta.cells;"
+        " box.scrollIntoView({behavior: 'instant', block: 'center'});"
         " const {x, y, width, height} = box.querySelector('.nsewdrag').getBoundingClientRect();"
         " return {x: x + width * 0.5 / meta.across.length, y: y + height * 0.5 / meta.down.length,"
         " layer: meta.across[0], target: meta.down[0]}; }"
