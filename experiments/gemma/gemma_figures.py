@@ -12,7 +12,16 @@ from steerlab import figures
 from steerlab.figures.style import CONTROLS, GREY, PALETTE, finish
 
 IMAGES = Path("docs/images")
-SHOWN = ("unsteered", "random covariance", "wrong", "prompt", "diffmean", "fewshot")
+SHOWN = (
+    "unsteered",
+    "random isotropic",
+    "random covariance",
+    "shuffled",
+    "wrong",
+    "prompt",
+    "diffmean",
+    "fewshot",
+)
 
 
 def draw(records: Mapping[str, Record]) -> None:
@@ -20,7 +29,7 @@ def draw(records: Mapping[str, Record]) -> None:
     pictures = {}
     if "run" in records:
         pictures[IMAGES / "gemma-headline.svg"] = figures.paper(
-            headline(records["run"]), width=150, height=62
+            headline(records["run"]), width=150, height=78
         )
     if "depth" in records:
         pictures[IMAGES / "gemma-depth.svg"] = figures.paper(
@@ -46,6 +55,7 @@ def headline(run: Record) -> go.Figure:
             showlegend=False,
         )
     figure.update_xaxes(range=[-0.03, 1.03], title_text="right language, own sentence recognised")
+    figure.update_yaxes(range=[-0.5, len(names) - 0.2])  # room for the uppermost number
     caption = f"n = {run['n_outputs']} outputs each, {run['n_sentences']} test sentences"
     return finish(figure, title="Joint by method", caption=caption, height=320)
 
