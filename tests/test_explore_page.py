@@ -120,7 +120,9 @@ def test_a_double_click_and_many_changes_end_in_the_last(page: Any) -> None:
 
 def test_a_reload_in_the_middle_comes_back_to_the_setting(page: Any) -> None:
     page.select_option("#target", "fr")
-    page.fill("#exact", "1.5")  # and what it begins is not waited for
+    page.fill("#exact", "1.5")
+    # It has begun, and what it says is not waited for.
+    page.wait_for_function("() => decodeURIComponent(location.hash).includes('1.5')")
     page.reload()
     settled(page)
     assert page.locator("#target").input_value() == "fr"
