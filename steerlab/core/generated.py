@@ -40,8 +40,7 @@ class Output(str):
     """A continuation: a string that knows its prompt and by how much the model was moved, and that
     shows both in a notebook.
 
-    Args:
-        text: the continuation.
+    Attributes:
         prompt: what it continues.
         dose: how far the edit moved the residual stream, over its length (`EditStats`); 0 without
             an edit, and NaN where one was on already, by `edit.on`, which counts it itself.
