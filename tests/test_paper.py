@@ -2,7 +2,6 @@
 and what is cut off is seen."""
 
 import functools
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
+from browsers import found
 from test_figures import LANGS, planted, tidy
 from test_figures_atlas import depths, matrices, of_two_panels, tangled
 from test_figures_units import counts, grid, matrix, spectra, stability, thresholds
@@ -24,10 +24,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.figures.printed import WIDTHS, edges, fit, grey, save
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-browser = pytest.mark.skipif(
-    not any(map(shutil.which, BROWSERS)), reason="drawing takes Chrome or Chromium"
-)
+browser = pytest.mark.skipif(found() is None, reason="drawing takes Chrome or Chromium")
 METHODS = ["diffmean", "lda", "random isotropic", "random covariance", "fewshot", "eigengap"]
 
 
