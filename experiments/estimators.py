@@ -242,9 +242,10 @@ def notes(refused: dict[str, str], tests: dict) -> str:
         "MB: what the fit adds to a process that holds the statistics. S is CLaS-Bench's harmonic "
         "mean of LFS and "
         "relevance.",
-        "Rows that agree to the digit have DiffMean's vectors by construction (`leace`, "
-        "`ellipsoid`: their own "
-        "operators use what else they hold).",
+        "Rows that agree to the digit have the same vectors by construction: `leace`, `leace target`, "
+        "`ellipsoid`, `disentangle tokens` and `diffmean against` the source those of `diffmean` "
+        "(the first three hold more, which operators of their own use), `disentangle` those of "
+        "`diffmean last`.",
     ]
     told += [
         f"Not possible with this model's languages: {name} ({reason})."

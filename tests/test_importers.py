@@ -74,6 +74,21 @@ def released(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------------ numbers
 
 
+def test_the_basis_of_released_means_is_what_each_holds_beyond_all(tmp_path: Path) -> None:
+    """A whole mean holds what all languages share, which no direction may."""
+    shared = 50 * torch.nn.functional.normalize(torch.arange(1.0, 9.0), dim=0)
+    own = torch.eye(8)[:3]
+    for lang, row in zip(("de", "en", "es"), own, strict=True):
+        rows = (shared + row).expand(2, 8).contiguous()
+        held = {"steering_vectors": rows, "num_tokens": 9, "token_counts": torch.ones(2)}
+        torch.save(held, tmp_path / f"vector.{lang}.llama")
+    fit = clas_bench(tmp_path)
+    expected = torch.nn.functional.normalize(own - own.mean(0), dim=-1)
+    assert fit.langs == ("de", "en", "es")
+    for layer in range(2):
+        assert torch.allclose(fit.basis[:, layer, 0], expected, atol=1e-4)
+
+
 def test_released_vectors_equal_the_rows_of_the_means_file(released: Path, tmp_path: Path) -> None:
     """Of the true files too: the numbers were recorded from both."""
     means = torch.tensor([GOLDEN["means"][iso] for iso in LANGS]).half()
