@@ -96,6 +96,17 @@ def test_as_many_rows_as_pay_and_as_fit(polyglot, monkeypatch):
         decode(polyglot, ["The weather " * 31], max_new_tokens=32)
 
 
+def test_of_a_large_model_fewer_rows_pay_on_a_processor(monkeypatch):
+    """So that memory does not grow where speed does not; a GPU takes as many as it holds."""
+    monkeypatch.setattr("steerlab.engine.batching.memory", lambda device: 10**14)
+    model = sized(num_key_value_heads=1)
+    for weights, rows in ((10**7, ROWS), (268 * 10**6, 256), (8 * 10**9, 128)):
+        model.bytes = weights * torch.empty(0, dtype=model.dtype).element_size()
+        assert advise(model, 64, new=32) == rows
+        on_gpu = SimpleNamespace(**vars(model) | {"device": torch.device("cuda")})
+        assert advise(on_gpu, 64, new=32) == ROWS
+
+
 def test_weights_that_fill_most_of_a_device_leave_room_for_rows(monkeypatch):
     """A model of 27 billion parameters in bfloat16 runs on a GPU of 80 GB, though the weights
     take two thirds of it."""

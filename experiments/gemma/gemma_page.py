@@ -189,7 +189,24 @@ with DiffMean, `add`.
 
 Run once, since their vectors are those of another: {twins or "none"}. Not possible with these languages:
 {refused or "none"}.
+
+{shrinkage(found["shrinkage"])}
 """
+
+
+def shrinkage(found: Record) -> str:
+    """Why discriminants steer badly here."""
+    text = wrapped(
+        "Discriminants find the direction that *reads* a language best, S⁻¹(mean of the target - "
+        "mean of the source), S the covariance within languages; what a language *adds* to the "
+        "stream is S times that, the difference of the means. On this model the two lie far apart, "
+        f"for S is far from round: at layer {found['layer']} one of its eigenvalues holds "
+        f"{found['largest eigenvalue']:.0%} of the variance, and its effective rank is "
+        f"{found['effective rank']:.1f}. LDA at strength {found['strength']:g} there, with Ledoit "
+        "and Wolf's share of the identity in S (`lda`) and with larger ones, at whose end stands "
+        "DiffMean; nothing was chosen:"
+    )
+    return f"{text}\n\n{tables.shrinkage(found)}"
 
 
 def listed(strengths: Mapping[str, Any]) -> str:

@@ -137,6 +137,21 @@ def estimators(record: Record) -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def shrinkage(record: Record) -> str:
+    """LDA by how much of its covariance is the identity, from Ledoit and Wolf's share to DiffMean,
+    at its end."""
+    rows = []
+    for name, row in record["results"].items():
+        rows.append(
+            {
+                "estimator": name,
+                **cells_of(row, ("joint", "faithful", "chrfpp", "lfs")),
+                "cosine to DiffMean": f"{row['cosine']:.2f}",
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
 def removal(found: Record) -> str:
     """The share still in the prompt's language, by how much of a direction is removed."""
     table = pd.DataFrame(found["removal"])

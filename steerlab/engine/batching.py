@@ -17,6 +17,11 @@ from steerlab.core.errors import SteerlabError
 
 # Larger batches do not pay on a CPU; the benchmark's section `profile` measures it.
 ROWS = 512
+# Of a large model fewer rows keep a processor as busy, rows times weights, and each takes more
+# memory: of Gemma 3 270M 256 take as long as 512. Below the least, what rows of a batch share, the
+# weights and a common beginning, is read and run too often.
+BUSY = 2**36
+LEAST_ROWS = 128
 # The most tokens of a batch that keeps the logits of every position, and the most logits: they
 # outgrow all else, and with a large vocabulary a few hundred tokens keep a processor busy.
 TOKENS = 4096
@@ -151,11 +156,19 @@ def advise(
         every: whether the logits of every position are kept.
         greedy: whether logits are only compared with each other.
     """
-    pays = ROWS
+    pays = _paying(model)
     if every:
         vocab = _size(model.config, _VOCABULARY, 1)
         pays = max(1, min(TOKENS, LOGITS // vocab) // max(longest, 1))
     return min(pays, fitting(model, longest, new=new, every=every, greedy=greedy))
+
+
+def _paying(model: Any) -> int:
+    """The rows from which on a larger batch is not faster, but takes more memory."""
+    if model.device.type != "cpu":
+        return ROWS
+    weights = model.bytes // torch.empty(0, dtype=model.dtype).element_size()
+    return min(ROWS, max(LEAST_ROWS, BUSY // max(weights, 1)))
 
 
 def fitting(
