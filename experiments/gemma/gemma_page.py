@@ -27,7 +27,6 @@ ESTIMATORS = ("lda", "pca", "probe", "eigengap")  # beside DiffMean, as CLaS-Ben
 ORDER = (
     "run",
     "depth",
-    "removal",
     "estimators",
     "effects",
     "atlas",
@@ -217,7 +216,7 @@ def listed(strengths: Mapping[str, Any]) -> str:
 
 
 def removal(records: Records) -> str:
-    found = records["removal"]
+    found = records["run"]["removal"]
     return f"""## Removing a language
 
 The model goes on after two lines of a language, as it is and with a growing fraction of the language's own direction
@@ -225,7 +224,29 @@ taken out at layer {found["layer"]}; the share of continuations still in the pro
 ({", ".join(found["languages"])}, {found["lines"]} dev lines each).
 
 {tables.removal(found)}
-"""
+
+`ablate` takes out the language's own direction, `random` as large a fraction of random ones, and `random, equal dose`
+as much of random subspaces as moves the stream equally far: beside that control a language that goes is no sign that
+its own direction was needed.
+""" + removal_verdict(found)
+
+
+def removal_verdict(found: Record) -> str:
+    """Whether taking out the own direction does more than as large a push along random ones."""
+    last = max(row["x"] for row in found["removal"])
+    left = {row["by"].removeprefix("removal "): row for row in found["removal"] if row["x"] == last}
+    own, same = left.get("ablate"), left.get("random, equal dose")
+    if own is None or same is None:
+        return ""
+    if own["high"] < same["low"]:
+        verdict = "so here the direction itself counts"
+    else:
+        verdict = "so here it is the size of the change that counts, not the direction"
+    own, same = ([row[key] for key in ("value", "low", "high")] for row in (own, same))
+    text = (
+        f"Whole, the own direction leaves {spelled(own)}, that control {spelled(same)}: {verdict}."
+    )
+    return f"\n{wrapped(text)}\n"
 
 
 def effects(records: Records) -> str:
@@ -374,24 +395,16 @@ refutes nothing that was found on 8B models.
 
 def costs(records: Records) -> str:
     run = records["run"]
-    stopped = ""
-    if "stopped" in run:
-        stopped = wrapped(
-            f"The run behind this page was stopped {run['stopped']} {run['seconds'] / 60:.0f} "
-            "minutes on two threads, where up to twenty other processes wanted the cores and a "
-            "thread waits for the other at each step; so its time is no measure of the work."
-        )
     own = {job: records[job] for job in ORDER if job in records and "costs" in records[job]}
     return f"""## Time, memory and commands
 
-On two cores that other work shared, so that CPU time says more than the clock; the jobs ran on one thread each, and
-a job that goes on after a stop counts what it did since.
+On two cores with AVX-512 and bf16. The run had two threads and came before all else that wanted the cores; the other
+jobs shared them, so that their CPU time says more than the clock, with one thread each, and a job that goes on after
+a stop counts what it did since.
 
 {tables.costs(own)}
 
 `make gemma` is `{" ".join(run["run command"])}`.
-
-{stopped}
 """
 
 
@@ -399,7 +412,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
     "methods": ("run", headline),
     "depth": ("depth", depth),
     "estimators": ("estimators", estimators),
-    "removal": ("removal", removal),
+    "removal": ("run", removal),
     "effects": ("effects", effects),
     "families": ("run", families),
     "atlas": ("atlas", atlas),

@@ -19,7 +19,6 @@ import gemma_page
 import other_texts
 import precision
 import side_effects
-import unfinished
 import whole_run
 from gemma_bed import OUT, RECORDED, ROOT, Bed, Costs, keep
 
@@ -30,8 +29,7 @@ from steerlab.core.files import read_json
 DATA = ROOT.parent / "shared" / "data"
 
 JOBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "run": lambda given: whole_run.run(_need(given.folder, "--folder"), given.log, Bed()),
-    "removal": lambda given: unfinished.removal(Bed(), chosen()[0]),
+    "run": lambda given: whole_run.run(_need(given.folder, "--folder"), given.log),
     "depth": lambda given: depth.run(Bed()),
     "estimators": lambda given: every_estimator.run(Bed()),
     "german": lambda given: other_texts.german(Bed()),

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from gemma_bed import Bed
-from unfinished import summary_of
 
 from steerlab.analysis.choices import at
 from steerlab.analysis.results import curve
@@ -35,37 +33,23 @@ KEPT = (
     "tests",
     "families",
     "seconds",
-    "stopped",
     "peak_rss_bytes",
     "identifiers",
     "doses",
 )
 
 
-def run(folder: Path, log: Path | None = None, bed: Bed | None = None) -> dict[str, Any]:
-    """The numbers of a run's folder.
-
-    Args:
-        folder: of a run of `steerlab run`.
-        log: what `/usr/bin/time -v` said of it, where there is such a file.
-        bed: the model and its texts, for a run that was stopped after its test.
-    """
+def run(folder: Path, log: Path | None = None) -> dict[str, Any]:
+    """The numbers of the folder of a run, with what `/usr/bin/time -v` wrote of it (`log`)."""
     manifest = read_json(folder / "manifest.json")
-    if bed is not None and not (folder / "summary.json").exists():
-        summary, rows = summary_of(folder, bed)
-    else:
-        summary, rows = read_json(folder / "summary.json"), read_table(folder / "rows.parquet")
+    summary, rows = read_json(folder / "summary.json"), read_table(folder / "rows.parquet")
     choice = summary["choices"][MAIN]
     main = at(rows[rows["split"] == "test"], MAIN, (choice["layer"], choice["strength"]))
     race = summary.get("race", {})
-    removed = rows[rows["method"].str.startswith("removal")]
-    removal = pd.DataFrame()  # of a run that did not come to it
-    if len(removed):
-        removal = curve(removed, x="strength", value="in_language", by="method")
     return {
         **{key: summary[key] for key in KEPT if key in summary},
         "race": {key: race[key] for key in ("settings", "read whole") if key in race},
-        "removal": removal.to_dict("records"),
+        "removal": removal(rows),
         "samples": samples(main),
         "by target": by_target(rows, summary["results"]),
         "run command": command_of(manifest["command"]),
@@ -74,6 +58,20 @@ def run(folder: Path, log: Path | None = None, bed: Bed | None = None) -> dict[s
         "layers": manifest["layers"],
         "batches": manifest.get("batches"),
         "time": timed(log),
+    }
+
+
+def removal(rows: pd.DataFrame) -> dict[str, Any]:
+    """What is left of a language, by how much of its direction is taken out."""
+    removed = rows[rows["method"].str.startswith("removal")]
+    edited = removed[removed["layer"] >= 0]
+    return {
+        "layer": int(edited["layer"].iloc[0]),
+        "lines": int(removed["sentence"].nunique()),
+        "languages": sorted(removed["target"].unique()),
+        "removal": curve(removed, x="strength", value="in_language", by="method").to_dict(
+            "records"
+        ),
     }
 
 
