@@ -237,3 +237,53 @@ def test_a_local_cluster_listens_on_loopback_alone() -> None:
     assert {name for name, _ in lines} >= {"gcs_server", "raylet"}
     places = {place.removeprefix("::ffff:") for _, place in lines}
     assert places == {"127.0.0.1"}
+
+
+ASKING = """
+import ray
+from steerlab.sweeps.ray import _connected
+with _connected("local"):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    input()
+"""
+CALLING = """
+import sys
+from ray._raylet import GcsClient
+print("nodes", len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)))
+"""
+
+
+def test_a_local_cluster_refuses_a_caller_without_its_token(tmp_path: Path) -> None:
+    """On the machine itself, where loopback is no wall: another user, who cannot read the token."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", ASKING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=own,
+    )
+    assert cluster.stdout is not None
+    address = cluster.stdout.readline().strip()
+    assert address
+
+    def call(**env: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", CALLING, address]
+        return subprocess.run(words, env=own | env, capture_output=True, text=True, timeout=120)
+
+    try:
+        stranger = {"HOME": str(tmp_path)}
+        for env in (
+            {"RAY_AUTH_MODE": "disabled"},
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        ):
+            refused = call(**stranger, **env)
+            assert refused.returncode
+            assert "InvalidAuthToken" in refused.stderr, refused.stderr[-500:]
+        # The control: with the token it comes in.
+        token = (Path.home() / ".ray" / "auth_token").read_text("utf-8").strip()
+        admitted = call(**stranger, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+        assert admitted.stdout.strip() == "nodes 1", admitted.stderr[-500:]
+    finally:
+        cluster.communicate("\n", timeout=120)
