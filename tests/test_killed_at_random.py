@@ -16,6 +16,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.estimate import diffmean
 from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.selection import Selection
+from steerlab.scores.words import matches
 
 
 def texts(shift: float) -> dict[str, torch.Tensor]:
@@ -91,3 +92,10 @@ def test_as_many_free_units_as_a_language_has_suffice() -> None:
     chosen[1, 0, 2] = True  # one free unit is left for the two
     with pytest.raises(SteerlabError, match="has 2 units at layer 0, and only 1 living"):
         matched(selection, firing, torch.ones(1, 4))
+
+
+def test_a_word_that_stands_twice_goes_on_where_the_last_one_was() -> None:
+    reference = "the cat and the dog and the bird".split()
+    assert matches("and the dog".split(), reference) == [2, 3, 4]
+    assert matches("dog and the bird".split(), reference) == [4, 5, 6, 7]
+    assert matches("bird the".split(), reference) == [7, 0]  # none behind it: the first left
