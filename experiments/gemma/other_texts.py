@@ -19,7 +19,7 @@ from steerlab.studies.protocol import choose_and_report
 
 NAME, RANDOM = "diffmean", "random isotropic"
 LAYERS, STRENGTHS = (4, 9), (0.75, 1.0)
-DEV, TEST = 4, 10  # lines
+DEV, TEST = 8, 24  # lines
 GERMAN = "de"
 
 
