@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from steerlab.core.corpus import Corpus, corpus, texts
     from steerlab.core.directions import Direction, Directions
     from steerlab.core.errors import SteerlabError
+    from steerlab.core.exchange import read
     from steerlab.core.languages import add_language
     from steerlab.core.moments import Moments
     from steerlab.edits.edit import Edit, edit, stack
@@ -95,6 +96,7 @@ _HOME = {  # where each name lives, imported at its first use
     "load": "models.loading",
     "pca": "estimate.pca",
     "probe": "estimate.lda_and_probe",
+    "read": "core.exchange",
     "rotate": "edits.operators",
     "run": "studies.main.run",
     "save": "figures.printed",

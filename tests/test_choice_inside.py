@@ -96,8 +96,8 @@ def test_what_was_not_read_is_said() -> None:
     with pytest.raises(SteerlabError, match="two sentences or more"):
         choice_stability(dev[dev["sentence"] == 0], test, "diffmean")
     # Two sentences on each side are enough.
-    few = [rows[rows["sentence"] < 2] for rows in (dev, test)]
-    assert 0 <= choice_stability(*few, "diffmean", resamples=20).same <= 1
+    few_dev, few_test = (rows[rows["sentence"] < 2] for rows in (dev, test))
+    assert 0 <= choice_stability(few_dev, few_test, "diffmean", resamples=20).same <= 1
 
 
 def test_curves_are_read_on_lines_that_did_not_choose_the_layer() -> None:

@@ -79,6 +79,20 @@ class Direction(Shown):
             source_extra={name: value[keep] for name, value in self.source_extra.items()},
         )
 
+    def export(
+        self,
+        file: str | Path,
+        *,
+        strength: float = 1.0,
+        format: str | None = None,
+        force: bool = False,
+    ) -> Path:
+        """Write what `add` of it adds as a file of another tool, by its ending; `exchange.export`
+        says more."""
+        from steerlab.core.exchange import export  # which itself needs this module
+
+        return export(self, file, strength=strength, format=format, force=force)
+
     def _view(self) -> View:
         gaps = self.gap.tolist()
         told = (
