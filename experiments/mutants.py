@@ -204,22 +204,36 @@ def copied(tree: Path) -> None:
 
 
 def importers(file: str) -> list[str]:
-    """The test files that import a module or a folder above it, smallest first.
+    """The test files that import a module or a folder above it, the nearest first.
 
-    Those that name the module itself come before those that know its folder alone.
+    Those that name the module itself come before those that use what it defines through its
+    folder's door, most often first, and these before those that know its folder alone; smaller
+    before larger.
     """
     module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     folder = module.rsplit(".", 1)[0]
     last = module.rsplit(".", 1)[1]
     direct = re.compile(rf"{re.escape(module)}\b|from {re.escape(folder)} import .*\b{last}\b")
     nearby = re.compile(rf"(from|import) {re.escape(folder)}\b|steerlab\.{folder.split('.')[1]}\b")
+    used = re.compile(rf"\b({'|'.join(defined(ROOT / file)) or '(?!)'})\b")
     ranked = []
     for path in (ROOT / "tests").glob("test_*.py"):
         text = path.read_text("utf-8")
-        if direct.search(text) or nearby.search(text):
-            rank = 0 if direct.search(text) else 1
-            ranked.append((rank, len(text), f"tests/{path.name}"))
-    return [name for _, _, name in sorted(ranked)]
+        uses = len(used.findall(text)) if "steerlab" in text else 0
+        if direct.search(text):
+            ranked.append((0, 0, len(text), f"tests/{path.name}"))
+        elif uses:
+            ranked.append((1, -uses, len(text), f"tests/{path.name}"))
+        elif nearby.search(text):
+            ranked.append((2, 0, len(text), f"tests/{path.name}"))
+    return [name for *_, name in sorted(ranked)]
+
+
+def defined(path: Path) -> list[str]:
+    """The public functions and classes of a file."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    nodes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, kinds)]
+    return [node.name for node in nodes if not node.name.startswith("_")]
 
 
 def preload() -> None:

@@ -1,6 +1,7 @@
 """What random changes of the code (`make mutants`) broke while the tests nearest to it passed."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from steerlab.analysis.tests import detectable
 from steerlab.core.errors import SteerlabError
 from steerlab.estimate import diffmean
 from steerlab.estimate.units.controls import matched
+from steerlab.estimate.units.langfir import langfir
 from steerlab.estimate.units.selection import Selection
+from steerlab.scores.confusion import label_agreement
 from steerlab.scores.words import matches
 
 
@@ -99,3 +102,23 @@ def test_a_word_that_stands_twice_goes_on_where_the_last_one_was() -> None:
     assert matches("and the dog".split(), reference) == [2, 3, 4]
     assert matches("dog and the bird".split(), reference) == [4, 5, 6, 7]
     assert matches("bird the".split(), reference) == [7, 0]  # none behind it: the first left
+
+
+def test_a_feature_that_never_fires_is_nobodys() -> None:
+    """Even where no text has to set it off."""
+    firing, noise = exact(torch.tensor([[[0.5, 0.0]], [[0.5, 0.0]]])), exact(torch.zeros(2, 1, 2))
+    noise.noise = "random"
+    found = langfir(firing, noise, consistency=0.0, noise=0.5)
+    assert found.chosen.tolist() == [[[True, False]], [[True, False]]]
+
+
+def test_with_one_label_in_all_there_is_no_kappa_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(label_agreement(["a", "a"], ["a", "a"]).kappa)
+
+
+def test_a_matrix_for_each_layer_has_as_many_rows_as_columns() -> None:
+    far = np.ones((1, 6, 7))
+    with pytest.raises(SteerlabError, match=r"shape \(1, 6, 7\); give \[layer lang lang\]"):
+        mantel(far, {"itself": far[0]}, permutations=19)
