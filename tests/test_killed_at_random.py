@@ -116,9 +116,3 @@ def test_with_one_label_in_all_there_is_no_kappa_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert math.isnan(label_agreement(["a", "a"], ["a", "a"]).kappa)
-
-
-def test_a_matrix_for_each_layer_has_as_many_rows_as_columns() -> None:
-    far = np.ones((1, 6, 7))
-    with pytest.raises(SteerlabError, match=r"shape \(1, 6, 7\); give \[layer lang lang\]"):
-        mantel(far, {"itself": far[0]}, permutations=19)
