@@ -56,7 +56,8 @@ def sweep(
     on, several processes may work in it at once, and all end with the same table. A cell that fails
     is left out, with its error in `rows.attrs["failed"]`, and run again with `retry`. Gives one
     tidy row per output. With the key `race`, when only the best layer and strength are wanted,
-    settings that fall behind stop early; how far each one went is in `rows.attrs["race"]`.
+    settings that fall behind stop early; how far each one went is in `rows.attrs["race"]`. What
+    read and judged the rows is in `rows.attrs["made_with"]`.
 
     Args:
         model: a loaded model, or the name of one: a Hub id, a folder or polyglot, the default.
@@ -85,11 +86,19 @@ def sweep(
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
     progress = is_shown(progress=progress)
-    if not grid.race:
-        return runner.run(cells, title=title, progress=progress)
-    raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
-    raced.rows.attrs["race"] = raced.settings.to_dict("records")
-    return raced.rows
+    if grid.race:
+        raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
+        rows = raced.rows
+        rows.attrs["race"] = raced.settings.to_dict("records")
+    else:
+        rows = runner.run(cells, title=title, progress=progress)
+    rows.attrs["made_with"] = {  # for `sl.cite`
+        "model": {"name": runner.model.name},
+        "corpus": {"name": runner.corpus.name},
+        "identifier": runner.identifier.name,
+        "judge": grid.judge,
+    }
+    return rows
 
 
 def prepare(

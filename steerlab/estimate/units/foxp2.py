@@ -337,6 +337,9 @@ def _foxp2(
 
 RECORDS = {
     "foxp2": Method(
-        _foxp2, ("latents", "lift", "pairs", "saes"), (*FEATURES, "signed_shift", "push_pull")
+        _foxp2,
+        ("latents", "lift", "pairs", "saes"),
+        (*FEATURES, "signed_shift", "push_pull"),
+        cites=("saha2026neural",),
     ),
 }

@@ -328,6 +328,14 @@ def _langfir_shuffled(
 
 
 RECORDS = {
-    "langfir": Method(_langfir, ("latents", "random", "saes")),
-    "langfir shuffled": Method(_langfir_shuffled, ("latents", "random", "shuffled", "saes")),
+    "langfir": Method(
+        _langfir,
+        ("latents", "random", "saes"),
+        cites=("wong2026langfir",),
+    ),
+    "langfir shuffled": Method(
+        _langfir_shuffled,
+        ("latents", "random", "shuffled", "saes"),
+        cites=("wong2026langfir",),
+    ),
 }

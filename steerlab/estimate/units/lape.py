@@ -145,6 +145,15 @@ def _neurons(neurons: Firing, *, source: str) -> Directions:
 
 
 RECORDS = {
-    "sae lape": Method(_sae_lape, ("latents", "saes")),
-    "lape": Method(_neurons, ("neurons",), NEURONS),
+    "sae lape": Method(
+        _sae_lape,
+        ("latents", "saes"),
+        cites=("andrylie2025sparse",),
+    ),
+    "lape": Method(
+        _neurons,
+        ("neurons",),
+        NEURONS,
+        cites=("tang2024language",),
+    ),
 }

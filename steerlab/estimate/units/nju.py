@@ -289,4 +289,11 @@ def _nju(neurons: Firing, *, source: str) -> Directions:
     return masked(nju(neurons).selection("both"), neurons, source=source)
 
 
-RECORDS = {"nju": Method(_nju, ("neurons",), NEURONS)}
+RECORDS = {
+    "nju": Method(
+        _nju,
+        ("neurons",),
+        NEURONS,
+        cites=("zhang2025alignment",),
+    )
+}
