@@ -126,11 +126,11 @@ def test_directions_edits_selections_and_names(directions: sl.Directions) -> Non
 
 
 def test_a_sweep_and_its_folder_say_the_same(tmp_path: Path) -> None:
-    settings = {"layers": [4], "strengths": [1.0], "limit": 2, "targets": ["es"]}
-    rows = sl.sweep(langs=["en", "es"], out=tmp_path / "sweep", **settings)
+    out = tmp_path / "sweep"
+    rows = sl.sweep(langs=["en", "es"], layers=[4], strengths=[1.0], limit=2, out=out)
     comments = [
         [line for line in sl.cite(made).splitlines() if line[0:1] == "%" and " score " not in line]
-        for made in (rows, tmp_path / "sweep")
+        for made in (rows, out)
     ]
     assert comments[0] == comments[1]  # the folder of a call has no table, and so no scores
     assert "% estimator diffmean: gurgurov2026clas" in comments[0]

@@ -46,7 +46,8 @@ def cite(*results: Any) -> str:
     used: dict[str, Source] = {"software steerlab": Source(cites=("steerlab",))}
     for result in results:
         used |= dict(_used(result))
-    comments, found = [], {}
+    comments: list[str] = []
+    found: dict[str, str] = {}
     for label, source in used.items():
         here = dict(entry_of(cited) for cited in source.cites)
         found |= here
