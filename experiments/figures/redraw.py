@@ -3,8 +3,8 @@
 `python experiments/figures/redraw.py [--out FOLDER]` needs no run and no model. `DRAWN` says what each
 picture is drawn from and how; a screenshot stands in `SHOT` with the command that makes it. What a
 page shows and neither has, what they have and no page shows, and a record that is not there are named
-before anything is drawn, and the exit status is 1. The experiments that make a page draw by `drawn`
-too, which keeps the record.
+before anything is drawn, and the exit status is 1. The experiments that make the pages keep the
+records.
 """
 
 import argparse
@@ -134,13 +134,9 @@ def problems(shown: set[str], drawn: Mapping[str, Picture], shot: Mapping[str, s
 
 
 def drawn(name: str, table: pd.DataFrame) -> None:
-    """Record a table, and draw its picture from it; for an experiment that has made the table.
-
-    What is no picture of the documentation is left alone.
-    """
-    if name in DRAWN:
-        table.to_csv(DRAWN[name].record, index=False, float_format="%.6g")
-        draw([name], IMAGES)
+    """Record a table, and draw its picture from it; for an experiment that has made the table."""
+    table.to_csv(DRAWN[name].record, index=False, float_format="%.6g")
+    draw([name], IMAGES)
 
 
 def draw(names: list[str], out: Path) -> list[Path]:

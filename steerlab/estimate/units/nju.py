@@ -167,7 +167,7 @@ def nju(
     kind. Reading: firing on given texts, where the paper reads the model's own answers.
 
     Args:
-        firing: what the neurons do on the texts.
+        firing: how often the neurons are on in the texts.
         share: the share of all neurons that is selected.
         percentile: of all firing rates; the bar above which a neuron serves a language.
         tolerance: how closely λ is looked for.
