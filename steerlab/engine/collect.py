@@ -66,7 +66,8 @@ def collect(
         derange: a seed. Each sentence of the source is then paired with the translation of another
             of its batch: a control, for what paired methods find without true pairs.
         form: how a line becomes a prompt, such as line or chat. An encoder reads lines as they
-            are, with the special tokens around them that its tokenizer puts there, which do not count.
+            are, with the special tokens around them that its tokenizer puts there, which do not
+            count.
         batch: how many texts of a language are read together.
         progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """

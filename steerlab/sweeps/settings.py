@@ -275,8 +275,8 @@ Prompt = Annotated[
     AfterValidator(_numbered),
     Field(
         description="how a sentence becomes a prompt (its form): line, as it is; chat; "
-        "line+english or chat+de, which ask for the language; or echo:5 and fewshot:3, which put examples of "
-        "the corpus first"
+        "line+english or chat+de, which ask for the language; or echo:5 and fewshot:3, which put "
+        "examples of the corpus first"
     ),
 ]
 Template = Annotated[

@@ -61,8 +61,8 @@ def sweep(
 
     Methods of your own need no name: a function from Moments to Directions stands among
     `estimators`, and an `Operator` record or a function from a Direction and a keyword to an Edit
-    is the value of its name in `operators`. Raises `SteerlabError`, before the work, for keys that are
-    wrong and for what the model or the corpus lacks.
+    is the value of its name in `operators`. Raises `SteerlabError`, before the work, for keys
+    that are wrong and for what the model or the corpus lacks.
 
     Args:
         model: a loaded model, or the name of one: a Hub id, a folder or polyglot, the default.
