@@ -6,7 +6,7 @@ WORK := build/polyglot
 WORKERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run gemma test check notebooks figures docs bench gate mutants fuzz rebuild
+.PHONY: help setup run gemma test check notebooks figures atlas screens docs bench gate mutants fuzz rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -33,11 +33,17 @@ notebooks: $(READY) ## execute every notebook, into build/notebooks
 	cp notebooks/*.ipynb build/notebooks
 	cd build/notebooks && ../../$(BIN)/jupyter-execute --inplace *.ipynb
 
-figures: $(READY) ## draw every figure of experiments/figures, and the atlas (build/atlas)
-	set -e; for script in experiments/figures/*.py experiments/atlas.py; do $(BIN)/python $$script; done
+figures: $(READY) ## draw every picture of the documentation anew, from what was recorded
+	$(BIN)/python experiments/figures/redraw.py $(ARGS)
+
+atlas: $(READY) ## how languages lie in two 8B models and polyglot, into build/atlas (ARGS=FOLDER)
+	$(BIN)/python experiments/atlas.py $(ARGS)
 
 docs: $(READY) ## the documentation, into site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+screens: $(READY) ## screenshots of report, explorer, tour and gallery, into build/screens (after make docs)
+	$(BIN)/python experiments/screens.py $(ARGS)
 
 bench: $(READY) ## measure speed and memory
 	$(BIN)/python experiments/bench $(ARGS)

@@ -31,6 +31,8 @@ from steerlab.estimate.released import language_means
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OUT = Path("build/atlas")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "atlas.md"
+RECORDED = Path(__file__).resolve().parent / "figures" / "recorded"
 START, END = "<!-- experiments/atlas.py writes what follows -->", "<!-- the tables end -->"
 IMAGES = {"depth-8b.svg": "atlas-depth.svg", "map2d-aya-expanse-8b.svg": "atlas-aya.svg"}
 SHOWN = (0, 7, 11, 16, 20, 24, 27, 29, 31)  # layers of the table
@@ -278,7 +280,9 @@ def draw_maps(book: Book, subject: Subject, layer: int) -> None:
         )
         places = pd.concat(
             pd.DataFrame(here, columns=list("xyz")[:dimensions]).assign(
-                layer=k, language=subject.langs
+                layer=k,
+                language=subject.langs,
+                **{f"share_{axis}": share for axis, share in zip("xyz", shares[k], strict=False)},
             )
             for k, here in enumerate(points)
         )
@@ -481,13 +485,16 @@ def kinship(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 def fill(page: Path, text: str, pictures: Path) -> None:
     """Put the tables between the marks of a page, and the pictures that it shows into its folder
-    of images."""
+    of images; of the documentation's own page keep what `make figures` draws them from."""
     before, _, rest = page.read_text("utf-8").partition(START)
     page.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.partition(END)[2]}", "utf-8")
     for name, shown in IMAGES.items():
         if (pictures / name).exists():
             (page.parent / "images").mkdir(exist_ok=True)
             shutil.copyfile(pictures / name, page.parent / "images" / shown)
+        if page.resolve() == PAGE:
+            table = (pictures / name).with_suffix(".csv")
+            shutil.copyfile(table, RECORDED / Path(shown).with_suffix(".csv"))
 
 
 def main(words: Sequence[str] | None = None) -> None:

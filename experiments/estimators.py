@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from figures.redraw import drawn
 
 import steerlab as sl
 from steerlab import estimate, figures
@@ -295,10 +296,7 @@ def draw(frame: pd.DataFrame) -> None:
     figure = figures.spectrum(frame, targets=SHOWN)
     figures.write(figure, OUT / "spectrum", data=frame)
     try:
-        figures.draw(
-            {PAGE.parent / "images" / "spectrum.svg": figures.paper(figure, width=160, height=100)},
-            force=True,
-        )
+        drawn("spectrum", frame[frame["target"].isin(SHOWN)])
     except SteerlabError as error:
         print(error)
 

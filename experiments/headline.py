@@ -105,7 +105,7 @@ def table(summary: dict) -> str:
         if "diffmean" in row
     )
     less = wrapped(
-        f"DiffMean's joint less each control's: {less}. The other methods less DiffMean: {among}."
+        f"DiffMean's joint minus that of each control: {less}. Joint of the other methods, minus DiffMean's: {among}."
     )
     ceiling = next(row["ceiling"][0] for row in summary["results"].values())
     return f"""

@@ -19,7 +19,7 @@ def at_equal_cost(summary: Mapping[str, Any], names: Mapping[str, str]) -> str:
         return ""
     heads, rules = ["method"], ["---"]
     for cost, given in costs.items():
-        heads += [f"at {LABELS[cost]} {given['level']:.2f}: strength", "joint", "less DiffMean"]
+        heads += [f"at {LABELS[cost]} {given['level']:.2f}: strength", "joint", "minus DiffMean"]
         rules += ["---"] * 3
     methods = list(next(iter(costs.values()))["methods"])
     lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(rules)}|"]

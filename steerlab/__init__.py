@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from steerlab.sae.autoencoder import SAE
     from steerlab.scores import judges as judges
     from steerlab.studies import clas as clas
+    from steerlab.studies.citing import cite
     from steerlab.studies.explore.explorer import explore as explore
     from steerlab.studies.main.run import run
     from steerlab.sweeps.grid import Grid
@@ -80,6 +81,7 @@ _HOME = {  # where each name lives, imported at its first use
     "add": "edits.operators",
     "add_language": "core.languages",
     "affine": "edits.operators",
+    "cite": "studies.citing",
     "clamp": "edits.latents",
     "collect": "engine.collect",
     "collect_units": "engine.collect_units",

@@ -143,7 +143,7 @@ def test_the_readme_has_a_row_for_each_method(found: tuple[Costly, Any, Any]) ->
     readme = runpy.run_path(str(Path(__file__).parents[1] / "experiments" / "headline_costs.py"))
     lines = readme["at_equal_cost"]({"equal": equal_summary(costs, seed=0)}, {}).splitlines()
     assert lines[0].startswith(
-        "| method | at dose 0.40: strength | joint | less DiffMean | at bits"
+        "| method | at dose 0.40: strength | joint | minus DiffMean | at bits"
     )
     assert len({line.count("|") for line in lines[:6]}) == 1, "every row has every column"
     assert lines[4].startswith("| weak | costs less at any |  |  | 1 | 0.38 [")

@@ -140,8 +140,8 @@ def test_headline_has_intervals_variants_and_chance(page: str) -> None:
 
 def test_paired_tests_stand_with_their_family_and_what_they_could_see(page: str) -> None:
     text = section(page, "<h3>Paired tests")
-    assert "less unsteered less random direction" in text
-    assert "less prompt instruction less prompt with translated examples less DiffMean" in text
+    assert "minus unsteered minus random direction" in text
+    assert "minus prompt instruction minus prompt with translated examples minus DiffMean" in text
     assert "+0.33 p < 0.001 +0.32 p < 0.001" in text
     assert "−0.03 p = 0.46" in text
     assert "Holm's method over the family: <6> methods less 6 controls, 31 comparisons" in text

@@ -142,7 +142,9 @@ def others(run: Record) -> str:
         for name, row in run["tests"]["pairs"].items()
         if "diffmean" in row
     ]
-    return wrapped(f"The other methods less DiffMean: {'; '.join(told)}.") if told else ""
+    return (
+        wrapped(f"Joint of the other methods, minus DiffMean's: {'; '.join(told)}.") if told else ""
+    )
 
 
 def depth(records: Records) -> str:

@@ -129,7 +129,7 @@ def estimators(record: Record) -> str:
                 "estimator": name.removesuffix("_rotate"),
                 "operator": row["operator"],
                 **cells_of(row, ("joint", "faithful", "chrfpp", "lfs")),
-                "less DiffMean": "" if p is None else signed(row["difference"]),
+                "minus DiffMean": "" if p is None else signed(row["difference"]),
                 "adjusted p": "" if p is None else probability(p).removeprefix("=\xa0"),
                 "cosine to DiffMean": f"{row['cosine']:.2f}",
             }

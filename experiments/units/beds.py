@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from setups import SETUPS, Setup
 
@@ -41,6 +42,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
 from saes.training import kept
 
 SOURCE = "en"
+RECORDED = Path(__file__).resolve().parents[1] / "figures" / "recorded"
 
 
 @dataclass
@@ -70,6 +72,11 @@ class Bed:
     def image(self, name: str) -> Path:
         """The file of one of the page's pictures."""
         return self.setup.page.parent / "images" / self.setup.picture(name)
+
+    def record(self, name: str, table: pd.DataFrame) -> None:
+        """Keep the table of a picture of the documentation, from which `make figures` draws it."""
+        if self.setup is SETUPS["polyglot"]:
+            table.to_csv(RECORDED / f"{name}.csv", index=False, float_format="%.6g")
 
     def shown(self, name: str, alt: str) -> str:
         """The Markdown of one of the page's pictures."""

@@ -20,6 +20,7 @@ def features(bed: Bed) -> str:
     assert read.random is not None
     counts = langfir_counts(bed.latents, read.random, consistency=CONSISTENCY, noise=NOISE)
     drawn = figures.threshold_counts(counts)
+    bed.record("langfir_counts", counts)
     figures.write(drawn, bed.out / "langfir_counts", data=counts)
     at = counts[(counts["consistency"] == 0.95) & (counts["noise"] == 0.05)]
     table = at.groupby("layer")["count"].agg(["median", "min", "max"]).reset_index()
@@ -35,6 +36,7 @@ def features(bed: Bed) -> str:
     random = collect_units(bed.model, texts, read.saes, noise="random", keep=len(texts))
     stable = langfir_stability(own, random, samples=SAMPLES)
     curve = figures.stability_curve(stable)
+    bed.record("langfir_stability", stable)
     figures.write(curve, bed.out / "langfir_stability", data=stable)
     figures.draw(
         {
@@ -78,6 +80,8 @@ def neurons(bed: Bed) -> str:
     except SteerlabError as error:
         divided, words = None, f"The layers do not divide into four parts: {error}"
     parts = figures.kinds_by_layer(kinds, parts=divided)
+    bed.record("lape_by_layer", counts.reset_index(names="language"))
+    bed.record("nju_by_layer", kinds)
     figures.write(drawn, bed.out / "lape_by_layer", data=counts.reset_index(names="language"))
     figures.write(parts, bed.out / "nju_by_layer", data=kinds)
     figures.draw(

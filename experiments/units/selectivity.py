@@ -37,6 +37,7 @@ def run(bed: Bed) -> str:
     frame.to_csv(bed.out / "selectivity_table.csv", index=False)
     drawn = next((rows for rows in parts if rows["method"].iloc[0] == SHOWN), parts[0])
     shown = figures.selectivity(effect_matrix(drawn))
+    bed.record("selectivity", effect_matrix(drawn).reset_index())
     figures.write(shown, bed.out / "selectivity", data=effect_matrix(drawn).reset_index())
     figures.draw(
         {bed.image("selectivity"): figures.paper(shown, width=160, height=130)}, force=True

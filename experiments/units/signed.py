@@ -129,6 +129,7 @@ def strengths(bed: Bed, fit: Directions, target: str) -> tuple[Setting, Setting,
 def spectra(bed: Bed, table: pd.DataFrame, middle: Sequence[Spectrum]) -> str:
     """The spectrum of the masked latents' differences, with its window."""
     drawn = figures.spectrum(table, targets=bed.setup.shown, kind="latents")
+    bed.record("latent_spectra", table[table["target"].isin(bed.setup.shown)])
     figures.write(drawn, bed.out / "latent_spectra", data=table)
     figures.draw(
         {bed.image("latent_spectra"): figures.paper(drawn, width=160, height=90)}, force=True

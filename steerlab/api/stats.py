@@ -1,4 +1,4 @@
-"""Statistics of rows: intervals, paired tests, choices made on dev, curves along the dose."""
+"""Statistics of rows: intervals, paired tests, choices made on dev, scores against the dose."""
 
 from steerlab.analysis.choices import choice_stability, choose, choose_each
 from steerlab.analysis.dose import dose_curve, equal

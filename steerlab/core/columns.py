@@ -27,6 +27,9 @@ class Score:
         on_page: whether it is a column of a table of the page.
         table: of which: that of scores, or that of what became of the outputs.
         meaning: what it says in a few plain words, for a heading that has room for them.
+        cites: where it comes from, for `sl.cite`: keys of steerlab/data/sources.bib, or whole
+            BibTeX entries.
+        no_source: where there is no paper to cite, why.
     """
 
     label: str
@@ -39,6 +42,8 @@ class Score:
     on_page: bool = True
     table: Literal["scores", "outputs"] = "scores"
     meaning: str = ""
+    cites: tuple[str, ...] = ()
+    no_source: str = ""
 
     def __post_init__(self) -> None:
         if (self.aggregate == "harmonic") != (self.of is not None):

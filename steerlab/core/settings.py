@@ -6,8 +6,10 @@ table in the documentation are made from that list, so that they cannot drift ap
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from textwrap import fill
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -16,6 +18,14 @@ from steerlab.core.errors import SteerlabError
 
 Made = TypeVar("Made", bound="Checked")
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MODULES = re.compile(r"\b(?:\w+\.)+(?=\w)")
+_LONGEST = 60  # letters of a type that is still read
+_WRAPPED: Any = {
+    "subsequent_indent": " " * 8,
+    "break_long_words": False,
+    "break_on_hyphens": False,
+}
 
 
 class Checked(BaseModel):
@@ -112,6 +122,33 @@ def default_of(settings: type[Checked], key: str) -> Any:
     return settings.model_fields[key].get_default(call_default_factory=True)
 
 
+class Listed(inspect.Signature):
+    """A signature that is written with a parameter on each line, and types without their modules:
+    that of many keys would else be a line of two thousand letters."""
+
+    def __str__(self) -> str:
+        lines, starred = [], False
+        for parameter in self.parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+                lines.append("*")
+                starred = True
+            lines.append(_short(parameter))
+        end = _MODULES.sub("", inspect.formatannotation(self.return_annotation))
+        return "(\n    " + ",\n    ".join(lines) + f",\n) -> {end}"
+
+
+def _short(parameter: inspect.Parameter) -> str:
+    """A parameter with its type, unless that is long, and its default."""
+    kind = "" if parameter.annotation is parameter.empty else parameter.annotation
+    words = _MODULES.sub("", inspect.formatannotation(kind)) if kind else ""
+    words = re.sub(r"Optional\[(.*)\]", r"\1 | None", words)
+    told = f": {words}" if words and len(words) <= _LONGEST else ""
+    if parameter.default is parameter.empty:
+        return f"{parameter.name}{told}"
+    default = getattr(parameter.default, "__name__", None) or repr(parameter.default)
+    return f"{parameter.name}{told} = {default}"
+
+
 def takes(settings: type[Checked]) -> Callable[[Function], Function]:
     """Show the keys of a settings class in the signature and the docstring of a function that
     takes them as `**keys`.
@@ -141,9 +178,10 @@ def takes(settings: type[Checked]) -> Callable[[Function], Function]:
             if name not in names
         ]
         shown: Any = function
-        shown.__signature__ = signature.replace(parameters=[*own, *keys])
+        returned = signature.return_annotation
+        shown.__signature__ = Listed([*own, *keys], return_annotation=returned)
         lines = [
-            f"    {name}: {field.description}."
+            fill(f"{name}: {field.description}.", 96, initial_indent=" " * 4, **_WRAPPED)
             for name, field in settings.model_fields.items()
             if name not in names
         ]

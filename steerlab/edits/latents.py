@@ -195,6 +195,7 @@ RECORDS = {
         identity={"fraction": 0.0},
         twin=random_decoder,
         units="latents",
+        cites=("templeton2024scaling",),
     ),
     "gate": Operator(
         make=gate,
@@ -205,6 +206,7 @@ RECORDS = {
         identity={"strength": 0.0},
         twin=random_shift,  # behind the same gate
         units="latents",
+        cites=("deng2025unveiling",),
     ),
     "signed_shift": Operator(
         make=signed_shift,
@@ -216,6 +218,7 @@ RECORDS = {
         twin=random_signed,
         whole=True,
         units="latents",
+        cites=("saha2026neural",),
     ),
     "push_pull": Operator(
         make=partial(signed_shift, pull=1.0),
@@ -227,5 +230,6 @@ RECORDS = {
         twin=random_signed,
         whole=True,
         units="latents",
+        cites=("saha2026neural",),
     ),
 }

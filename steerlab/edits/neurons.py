@@ -181,6 +181,7 @@ RECORDS = {
         twin=random_neurons,
         whole=True,
         units="neurons",
+        cites=("tang2024language", "gurgurov2026clas"),
     ),
     "neuron_swap": Operator(
         make=partial(neuron_add, silence=True),
@@ -192,6 +193,7 @@ RECORDS = {
         twin=random_neurons,
         whole=True,
         units="neurons",
+        cites=("tang2024language", "gurgurov2026clas"),
     ),
     "neuron_set": Operator(
         make=neuron_set,
@@ -203,6 +205,7 @@ RECORDS = {
         twin=random_neurons,
         whole=True,
         units="neurons",
+        cites=("gurgurov2026clas",),
     ),
     "neuron_zero": Operator(
         make=neuron_zero,
@@ -215,5 +218,6 @@ RECORDS = {
         removes=True,
         whole=True,
         units="neurons",
+        cites=("tang2024language",),
     ),
 }

@@ -378,6 +378,7 @@ RECORDS = {
         grid=(0.5, 1.0, 1.5, 2.0),
         identity={"strength": 0.0},
         twin=random_shift,
+        cites=("rimsky2024steering", "gurgurov2026clas"),
     ),
     "rotate": Operator(
         make=rotate,
@@ -387,6 +388,7 @@ RECORDS = {
         grid=(0.25, 0.5, 1.0, 1.5),
         identity={"share": 0.0},
         twin=random_plane,
+        cites=("dang2026selective",),
     ),
     "ablate": Operator(
         make=ablate,
@@ -397,6 +399,7 @@ RECORDS = {
         identity={"fraction": 0.0},
         twin=random_subspace,
         removes=True,
+        cites=("arditi2024refusal",),
     ),
     "affine": Operator(
         make=affine,
@@ -406,6 +409,7 @@ RECORDS = {
         grid=(0.5, 1.0, 1.5, 2.0),
         identity={"fraction": 0.0},
         twin=random_level,
+        cites=("marshall2024refusal",),
     ),
     "push": Operator(
         make=push,
@@ -415,6 +419,7 @@ RECORDS = {
         grid=(0.5, 1.0, 1.5, 2.0),
         identity={"strength": 0.0},
         twin=random_push,
+        cites=("gurgurov2026clas",),
     ),
     "detour": Operator(
         make=detour,
@@ -426,5 +431,6 @@ RECORDS = {
         twin=random_subspace,
         removes=True,
         whole=True,
+        cites=("zhao2025less",),
     ),
 }

@@ -40,6 +40,9 @@ class Operator:
         whole: whether it acts on all layers of the directions at once, not on one.
         units: what a selection must be of for the operator to act on it; None where any fit of
             activations will do.
+        cites: where it comes from, for `sl.cite`: keys of steerlab/data/sources.bib, or whole
+            BibTeX entries.
+        no_source: where there is no paper to cite, why.
     """
 
     make: Callable[..., Edit]
@@ -54,6 +57,8 @@ class Operator:
     removes: bool = False
     whole: bool = False
     units: Literal["latents", "neurons"] | None = None
+    cites: tuple[str, ...] = ()
+    no_source: str = ""
 
     def __post_init__(self) -> None:
         name = getattr(self.make, "__name__", str(self.make))

@@ -213,6 +213,7 @@ RECORDS = {
         identity={"fraction": 0.0},
         twin=random_ellipsoid,
         estimator="ellipsoid",
+        cites=("postmus2024conceptors", "jaeger2014conceptors"),
     ),
     "overwrite": Operator(
         make=overwrite,
@@ -223,6 +224,7 @@ RECORDS = {
         identity={"fraction": 0.0},
         twin=random_dimensions,
         estimator="sparse",
+        cites=("zhong2026language",),
     ),
     "erase": Operator(
         make=erase,
@@ -234,5 +236,6 @@ RECORDS = {
         twin=random_projection,
         estimator="leace",
         removes=True,
+        cites=("belrose2023leace",),
     ),
 }

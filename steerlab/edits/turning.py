@@ -289,6 +289,7 @@ RECORDS = {
         grid=(0.5, 1.0, 1.5, 2.0),
         identity={"strength": 0.0},
         twin=random_shift,
+        cites=("yuan2025flexac",),
     ),
     "turn_to": Operator(
         make=turn_to,
@@ -298,6 +299,7 @@ RECORDS = {
         grid=(75.0, 60.0, 45.0, 30.0),
         identity={"fraction": 0.0},
         twin=random_plane_to,
+        cites=("vu2025angular",),
     ),
     "slerp": Operator(
         make=slerp,
@@ -307,6 +309,7 @@ RECORDS = {
         grid=(0.1, 0.2, 0.3, 0.4),
         identity={"share": 0.0},
         twin=random_goal,
+        cites=("shoemake1985animating",),
     ),
     "spherical": Operator(
         make=spherical,
@@ -316,6 +319,7 @@ RECORDS = {
         grid=(0.1, 0.2, 0.3, 0.4),
         identity={"strength": 0.0},
         twin=random_goal,
+        cites=("you2026spherical",),
     ),
     "cap": Operator(
         make=cap,
@@ -325,5 +329,6 @@ RECORDS = {
         grid=(0.5, 1.0, 1.5, 2.0),
         identity={"fraction": 0.0},
         twin=random_floor,
+        cites=("lu2026assistant",),
     ),
 }

@@ -65,7 +65,7 @@ def causal_lift(
         firing: how strongly the latents are on in text.
         source: the language of the prompts.
         strengths: of each latent, in its own mean values.
-        form: the prompt form.
+        form: how a sentence becomes a prompt, such as line or chat.
         batch: the most rows that run together; by default as many as memory advises.
         progress: show how far it is; by default in a terminal and in a notebook.
     """

@@ -65,8 +65,9 @@ def collect(
         source: the language that pairs start from.
         derange: a seed. Each sentence of the source is then paired with the translation of another
             of its batch: a control, for what paired methods find without true pairs.
-        form: the prompt form that lines are put in. An encoder reads them as they are, with the
-            special tokens around them that its tokenizer puts there, which do not count.
+        form: how a line becomes a prompt, such as line or chat. An encoder reads lines as they
+            are, with the special tokens around them that its tokenizer puts there, which do not
+            count.
         batch: how many texts of a language are read together.
         progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """
@@ -204,7 +205,7 @@ def text_means(
         corpus: the lines to read, in each language.
         layers: which layers to read; by default all.
         site: where in a layer.
-        form: the prompt form that lines are put in.
+        form: how a line becomes a prompt, such as line or chat.
     """
     model = load(model)
     chosen = chosen_layers(model, layers)

@@ -74,9 +74,9 @@ def collect_units(
         corpus: the lines to read, in each language; or the folder of them.
         saes: autoencoders by layer; None for the neurons.
         layers: which layers to read; by default all of the model, or of `saes`.
-        form: the prompt form that lines are put in; None reads them as they are. A form puts
-            something around every text, such as a line break, that noise does not have, and that
-            has features of its own.
+        form: how a line becomes a prompt, such as line or chat; None reads it as it is. A form
+            puts something around every text, such as a line break, that noise does not have, and
+            that has features of its own.
         noise: other tokens to read in the texts' place, as many in each (LangFIR, arXiv
             2604.03532): `random`, uniform over the vocabulary without special and unused tokens, or
             `shuffled`, each language's own tokens dealt to its texts anew. None reads the texts.

@@ -47,7 +47,7 @@ def latent_pairs(
         saes: autoencoders by layer, those that the latents were chosen with.
         selection: the latents of each language.
         source: the language whose sentences are subtracted.
-        form: the prompt form that sentences are put in.
+        form: how a sentence becomes a prompt, such as line or chat.
         batch: how many sentences are read together.
     """
     model = load(model)

@@ -41,7 +41,7 @@ def lens(
     and position: the residual stream after the layer, through the final norm and the unembedding.
 
     Formula: p_l = softmax(W_U norm(h_l)), and M(lang) = Σ_u w_lang(u) p_l(u) with the weights w of
-    `lexicon`. Under an edit each text is read twice, and the unsteered masses stand beside. The
+    `lexicon`. Under an edit each text is read twice, and what it is without stands beside. The
     lens is no probe: that a layer's stream reads as English shows what its words are nearest to,
     not what the model thinks. Source: logit lens (nostalgebraist 2020); by language in "Do Llamas
     Work in English?" (Wendler et al., arXiv 2402.10588).

@@ -44,11 +44,20 @@ def diffmean(
 
 
 RECORDS = {
-    "diffmean": Estimator(make=diffmean, estimates="mean difference"),
+    "diffmean": Estimator(
+        make=diffmean,
+        estimates="mean difference",
+        cites=("gurgurov2026clas",),
+    ),
     "diffmean texts": Estimator(make=diffmean, knobs={"read": "texts"}),
     "diffmean last": Estimator(make=diffmean, knobs={"read": "last"}),
     "diffmean against rest": Estimator(make=diffmean, knobs={"contrast": "rest"}, sourced=True),
-    "diffmean against centre": Estimator(make=diffmean, knobs={"contrast": "centre"}, sourced=True),
+    "diffmean against centre": Estimator(
+        make=diffmean,
+        knobs={"contrast": "centre"},
+        sourced=True,
+        cites=("gurgurov2026clas", "jorgensen2023mean"),
+    ),
     "diffmean against en": Estimator(make=diffmean, knobs={"contrast": "en"}, sourced=True),
     "diffmean against clas": Estimator(make=diffmean, knobs={"contrast": "clas"}, sourced=True),
 }

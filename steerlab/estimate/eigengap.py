@@ -137,6 +137,9 @@ def need_pairs(moments: Moments, number: int = 1) -> Paired:
 
 RECORDS = {
     "eigengap": Estimator(
-        make=eigengap, needs=("pairs",), estimates="subspace of the paired differences"
+        make=eigengap,
+        needs=("pairs",),
+        estimates="subspace of the paired differences",
+        cites=("saha2026neural",),
     ),
 }

@@ -336,14 +336,24 @@ def _ledoit_wolf(
 
 
 RECORDS = {
-    "lda": Estimator(make=lda, needs=("scatter", "sample"), estimates="discriminant"),
+    "lda": Estimator(
+        make=lda,
+        needs=("scatter", "sample"),
+        estimates="discriminant",
+        cites=("fisher1936use", "ledoit2004well", "gurgurov2026clas"),
+    ),
     "lda against source": Estimator(
         make=lda, knobs={"contrast": "source"}, needs=("clouds", "sample"), sourced=True
     ),
     "lda against clas": Estimator(
         make=lda, knobs={"contrast": "clas"}, needs=("clouds", "sample"), sourced=True
     ),
-    "probe": Estimator(make=probe, needs=("sample",), estimates="discriminant"),
+    "probe": Estimator(
+        make=probe,
+        needs=("sample",),
+        estimates="discriminant",
+        cites=("gurgurov2026clas",),
+    ),
     "probe against source": Estimator(
         make=probe, knobs={"contrast": "source"}, needs=("sample",), sourced=True
     ),

@@ -120,6 +120,11 @@ def _stacked(rows: list[Tensor], rank: int, layers: int) -> Float[Tensor, "some 
 
 
 RECORDS = {
-    "leace": Estimator(make=leace, needs=("scatter",), estimates="mean difference"),
+    "leace": Estimator(
+        make=leace,
+        needs=("scatter",),
+        estimates="mean difference",
+        cites=("belrose2023leace", "bodnar2014strong"),
+    ),
     "leace target": Estimator(make=leace, knobs={"concept": "target"}, needs=("scatter",)),
 }

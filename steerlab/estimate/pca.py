@@ -169,10 +169,33 @@ def _whole(rank: int, width: int | None) -> int:
 
 
 RECORDS = {
-    "pca": Estimator(make=pca, needs=("pairs",), estimates="axis of the paired differences"),
-    "pca means": Estimator(make=pca, knobs={"of": "means"}),
-    "pca cloud": Estimator(make=pca, knobs={"of": "cloud"}, needs=("clouds",)),
-    "disentangle": Estimator(make=disentangle, estimates="subspace of the language means"),
+    "pca": Estimator(
+        make=pca,
+        needs=("pairs",),
+        estimates="axis of the paired differences",
+        cites=("zou2023representation",),
+    ),
+    "pca means": Estimator(
+        make=pca,
+        knobs={"of": "means"},
+        no_source="axes of the language means: of this package",
+    ),
+    "pca cloud": Estimator(
+        make=pca,
+        knobs={"of": "cloud"},
+        needs=("clouds",),
+        cites=("gurgurov2026clas",),
+    ),
+    "disentangle": Estimator(
+        make=disentangle,
+        estimates="subspace of the language means",
+        cites=("zhao2025less",),
+    ),
     "disentangle tokens": Estimator(make=disentangle, knobs={"read": "tokens"}),
-    "ellipsoid": Estimator(make=ellipsoid, needs=("clouds",), estimates="mean difference"),
+    "ellipsoid": Estimator(
+        make=ellipsoid,
+        needs=("clouds",),
+        estimates="mean difference",
+        cites=("jaeger2014conceptors", "postmus2024conceptors"),
+    ),
 }

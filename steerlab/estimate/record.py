@@ -27,6 +27,9 @@ class Estimator:
         every: whether it reads other layers than those whose directions are asked for, so that all
             have to be collected.
         name: of one of your own, what tables and sweeps call it.
+        cites: where it comes from, for `sl.cite`: keys of steerlab/data/sources.bib, or whole
+            BibTeX entries; a variant that names none has its estimator's.
+        no_source: where there is no paper to cite, why.
     """
 
     make: Callable[..., Directions]
@@ -36,6 +39,8 @@ class Estimator:
     sourced: bool = False
     every: bool = False
     name: str = ""
+    cites: tuple[str, ...] = ()
+    no_source: str = ""
 
     def __post_init__(self) -> None:
         if not (self.knobs or self.estimates or self.name):

@@ -108,7 +108,11 @@ def _reference(
 
 RECORDS = {
     "sparse": Estimator(
-        make=sparse, estimates="dimensions of the mean difference", sourced=True, every=True
+        make=sparse,
+        estimates="dimensions of the mean difference",
+        sourced=True,
+        every=True,
+        cites=("zhong2026language",),
     ),
     "sparse monolingual": Estimator(make=sparse, knobs={"setting": "monolingual"}, every=True),
 }

@@ -1,12 +1,17 @@
 """Curves over layers and strengths: separation, dose and families."""
 
+from collections.abc import Mapping
 from itertools import cycle
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.analysis.results import curve
+from steerlab.core.columns import score_records
 from steerlab.core.errors import SteerlabError
+from steerlab.figures.given import apart_by_layer, families_table, is_held
 from steerlab.figures.style import (
     CONTROLS,
     DASHES,
@@ -25,28 +30,56 @@ _SHIFTED = "; points of equal x are drawn side by side"
 _ORDER = ("diffmean", "lda", "pca", "probe", "eigengap", "diffmean_rotate")
 
 
+# The panels of `separation_by_layer`: the column, its heading, and what the caption says of it.
+_APART = {
+    "trace_ratio": (
+        "between / within trace",
+        "trace of the scatter between language means over that within languages",
+    ),
+    "nearest_mean": (
+        "nearest-mean accuracy",
+        "share of dev lines nearest to their own language's mean",
+    ),
+    "gap_ratio": ("distance / length", "mean distance of two languages over their mean length"),
+}
+
+
 def separation_by_layer(
-    table: pd.DataFrame, *, chance: float | None = None, note: str = ""
+    table: Any,
+    *,
+    texts: Mapping[str, Any] | None = None,
+    chance: float | None = None,
+    note: str = "",
 ) -> go.Figure:
-    """How far apart the languages lie at each layer: two panels over one layer axis.
+    """How far apart the languages lie at each layer: a panel for each statistic, one layer axis.
 
     Raises `SteerlabError` for a missing column or no rows.
 
     Args:
-        table: what `geometry.separation` gives: columns layer; trace_ratio (trace of the scatter
-            between language means over that within languages); nearest_mean (share of dev lines
-            nearest to their own language's mean).
-        chance: draws a line in the second panel.
+        table: `Moments` or `Directions`, of which is drawn what they say: of moments with their
+            scatter the trace of the scatter between language means over that within languages, of
+            others the mean distance of two languages over their mean length. Or the table that
+            `geometry.separation` gives, with the columns layer, trace_ratio and nearest_mean.
+        texts: beside `Moments` the mean vectors of texts that they have not seen, by language; then
+            the share of these nearest to their own language's mean is drawn too.
+        chance: draws a line in the panel of that share.
         note: a last sentence of the caption.
     """
-    check(table, ("layer", "trace_ratio", "nearest_mean"), "separation_by_layer")
+    if is_held(table):
+        table = apart_by_layer(table, texts)
+    elif "gap_ratio" not in table:
+        check(table, ("layer", "trace_ratio", "nearest_mean"), "separation_by_layer")
     table = table.sort_values("layer")
+    panels = {column: words for column, words in _APART.items() if column in table}
     # A little room above the first panel, for its heading.
     figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12, specs=[[{"t": 0.05}], [{}]]
+        rows=len(panels),
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.12,
+        specs=[[{"t": 0.05}], [{}]][: len(panels)],
     )
-    panels = (("trace_ratio", "between / within trace"), ("nearest_mean", "nearest-mean accuracy"))
-    for row, (column, label) in enumerate(panels, start=1):
+    for row, (column, (label, _)) in enumerate(panels.items(), start=1):
         figure.add_scatter(
             x=table["layer"],
             y=table[column],
@@ -70,18 +103,17 @@ def separation_by_layer(
             font={"size": 13, "color": PALETTE[row - 1]},
         )
     figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(range=[0, 1.04], row=2, col=1)  # a share, with room for the markers at 1
     figure.update_xaxes(**_layers(table["layer"]))
-    figure.update_xaxes(title_text="layer", row=2, col=1)
-    if chance is not None:
-        _mark_chance(figure, chance, row=2, col=1)
-    caption = sentence_of(
-        "Above: trace of the scatter between language means over that within languages. "
-        "Below: share of dev lines nearest to their own language's mean",
-        f"n = {len(table)} layers",
-        note,
-    )
-    return finish(figure, title="Where the languages separate", caption=caption, height=460)
+    figure.update_xaxes(title_text="layer", row=len(panels), col=1)
+    if "nearest_mean" in panels:
+        figure.update_yaxes(range=[0, 1.04], row=2, col=1)  # a share, with room for markers at 1
+        if chance is not None:
+            _mark_chance(figure, chance, row=2, col=1)
+    words = [said for _, said in panels.values()]
+    says = f"Above: {words[0]}. Below: {words[1]}" if len(words) == 2 else words[0].capitalize()
+    caption = sentence_of(says, f"n = {len(table)} layers", note)
+    height = 460 if len(panels) == 2 else 320
+    return finish(figure, title="Where the languages separate", caption=caption, height=height)
 
 
 def dose_curves(
@@ -97,10 +129,13 @@ def dose_curves(
 ) -> go.Figure:
     """A score against strength or dose, one line for each method, with its interval as a bar.
 
-    Controls are grey and dashed. Raises `SteerlabError` for a missing column or no rows.
+    Controls are grey and dashed. Raises `SteerlabError` for a missing column or no rows, and for
+    rows of several layers, whose mean would be of no setting.
 
     Args:
-        table: the columns that are named here, and low and high, the ends of the interval.
+        table: rows of a sweep, of one layer, of which `joint` is drawn against the strength of each
+            method unless other columns are named; or a table with the columns that are named here,
+            and low and high, the ends of the interval.
         x: the column of the strength or dose.
         value: the column of the score.
         by: the column of the method.
@@ -109,6 +144,11 @@ def dose_curves(
         chance: draws a line at this score.
         note: a last sentence of the caption.
     """
+    if "sentence" in table and "low" not in table:
+        given = {"x": (x, "strength"), "value": (value, "joint"), "by": (by, "method")}
+        of = {key: usual if name == key else name for key, (name, usual) in given.items()}
+        value_label = score_records()[of["value"]].label if value != "value" else value_label
+        table, (x, value, by) = _curve_of(table, **of), ("x", "value", "by")
     check(table, (x, value, "low", "high", by), "dose_curves")
     figure = go.Figure()
     styles = _styles(table[by].unique().tolist())
@@ -151,18 +191,33 @@ def dose_curves(
     return finish(figure, title=title, caption=caption, height=430)
 
 
-def families(table: pd.DataFrame, *, note: str = "") -> go.Figure:
+def _curve_of(rows: pd.DataFrame, *, x: str, value: str, by: str) -> pd.DataFrame:
+    """The mean of a score with its interval by x, of rows of one layer."""
+    check(rows, (x, value, by, "sentence"), "dose_curves")
+    layers = [] if "layer" in (x, by) or "layer" not in rows else sorted(rows["layer"].unique())
+    if len(layers) > 1:
+        raise SteerlabError(
+            f"dose_curves was given rows of layers {', '.join(map(str, layers))}, whose mean is of "
+            f"no setting; give those of one, as rows[rows['layer'] == {layers[0]}], or by='layer'"
+        )
+    return curve(rows.assign(**{by: rows[by].astype(str)}), x=x, value=value, by=by)
+
+
+def families(table: Any, *, note: str = "") -> go.Figure:
     """The share of languages whose nearest neighbour is of their own family, by layer, beside what
     it must exceed.
 
     Raises `SteerlabError` for a missing column, no rows, and where no series has layers.
 
     Args:
-        table: columns layer, value, series. A series without a layer (NaN, or below 0), such as
-            token unigrams or the embedding layer, is a level line; one with "null" in its name is
-            the dotted line of the permutations. The first series is the main one.
+        table: `Directions` or `Moments`, whose shares are compared with family labels permuted
+            within scripts; or columns layer, value, series. A series without a layer (NaN, or below
+            0), such as token unigrams or the embedding layer, is a level line; one with "null" in
+            its name is the dotted line of the permutations. The first series is the main one.
         note: a last sentence of the caption.
     """
+    if is_held(table):
+        table = families_table(table)
     check(table, ("layer", "value", "series"), "families")
     layers = table.loc[table["layer"] >= 0, "layer"]
     if layers.empty:

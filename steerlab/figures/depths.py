@@ -1,9 +1,9 @@
 """Where in the depth of a model the units of languages lie."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -32,7 +32,7 @@ _KINDS = {"specific": PALETTE[1], "related": PALETTE[4], "agnostic": PALETTE[0],
 
 
 def units_by_layer(
-    counts: pd.DataFrame, *, units: str = "units", parts: Parts | None = None, note: str = ""
+    counts: Any, *, units: str = "units", parts: Parts | None = None, note: str = ""
 ) -> go.Figure:
     """How many units each language has at each layer, with the sums of layers above and of
     languages at the right.
@@ -40,11 +40,13 @@ def units_by_layer(
     Languages are in the order of their families. Raises `SteerlabError` for an empty table.
 
     Args:
-        counts: index languages, columns layers, such as `Selection.counts`.
+        counts: a `Selection`; or a table with the languages as its index and the layers as its
+            columns.
         units: what they are called, such as "neurons".
         parts: divides the depth: lines between the parts, their names above.
         note: a last sentence of the caption.
     """
+    counts = getattr(counts, "counts", counts)  # of a `Selection`
     if counts.empty:
         raise SteerlabError(
             "units_by_layer was given a table without languages or layers; give Selection.counts"
@@ -95,18 +97,21 @@ def units_by_layer(
     return roomy(figure, 30) if parts else figure
 
 
-def kinds_by_layer(table: pd.DataFrame, *, parts: Parts | None = None, note: str = "") -> go.Figure:
+def kinds_by_layer(table: Any, *, parts: Parts | None = None, note: str = "") -> go.Figure:
     """The share of each kind of unit at each layer (specific, related and agnostic neurons), parts
     of the depth shaded.
 
     Raises `SteerlabError` for a missing column or no rows.
 
     Args:
-        table: columns layer, kind, and share or count; a count is taken as a share of its layer.
+        table: what `units.nju` gives; or columns layer, kind, and share or count; a count is taken
+            as a share of its layer.
         parts: divides the depth, such as "understanding", "shared reasoning", "output" and
             "vocabulary".
         note: a last sentence of the caption.
     """
+    if hasattr(table, "kinds_by_layer"):
+        table = table.kinds_by_layer()
     value = "share" if "share" in table.columns else "count"
     check(table, ("layer", "kind", value), "kinds_by_layer")
     wide = table.pivot_table(

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from steerlab.analysis import geometry
+from steerlab.analysis.geometry import separation
 from steerlab.core.errors import SteerlabError
 
 
@@ -61,3 +64,40 @@ def as_array(vectors: Any) -> np.ndarray:
     if hasattr(vectors, "detach"):
         vectors = vectors.detach().cpu().double().numpy()
     return np.asarray(vectors, dtype=float)
+
+
+def apart_by_layer(given: Any, texts: Any = None) -> pd.DataFrame:
+    """How far the languages lie apart by layer, as far as what is given says it.
+
+    Of `Moments` with their scatter what `geometry.separation` says; of `Directions` and of other
+    moments the mean distance of two languages over their mean length, `gap_ratio`.
+    """
+    if getattr(given, "within", None) is not None:
+        return separation(given, texts)
+    vectors, langs, layers = by_layer(given)
+    return geometry.by_layer(vectors, langs, layers=layers)[["layer", "gap_ratio"]]
+
+
+def depth_table(given: Any) -> pd.DataFrame:
+    """What `figures.depth` draws: `geometry.by_layer`, and the share of languages whose neighbour
+    is of their family, NaN where none has a relative."""
+    vectors, langs, layers = by_layer(given)
+    table = geometry.by_layer(vectors, langs, layers=layers).assign(accuracy=np.nan, null=np.nan)
+    if geometry.have_relatives(langs):
+        kin = geometry.family_neighbours(vectors, langs, layers=layers)
+        table = table.assign(accuracy=kin.accuracy, null=kin.null)
+    made = getattr(given, "provenance", {}).get("model", {})
+    table.insert(0, "model", str(made.get("name", "model")))
+    return table
+
+
+def families_table(given: Any) -> pd.DataFrame:
+    """What `figures.families` draws: the share by layer, and what permuted labels reach."""
+    vectors, langs, layers = by_layer(given)
+    kin = geometry.family_neighbours(vectors, langs, layers=layers, within=geometry.scripts(langs))
+    rows = [
+        {"layer": layer, "value": value, "series": "language vectors"}
+        for layer, value in zip(kin.layers, kin.accuracy, strict=True)
+    ]
+    null = "null: 95 % of labels permuted in scripts"
+    return pd.DataFrame([*rows, {"layer": -1, "value": kin.null, "series": null}])

@@ -1,13 +1,14 @@
 """Panels over layers: how alike the languages are, and what explains it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.figures.given import depth_table, is_held
 from steerlab.figures.panels import heading
 from steerlab.figures.style import DASHES, GREY, PALETTE, SYMBOLS, check, finish, sentence_of
 
@@ -31,16 +32,18 @@ _DEPTH = (
 _DEPTH_COLUMNS = 3
 
 
-def depth(table: pd.DataFrame, *, note: str = "") -> go.Figure:
+def depth(table: Any, *, note: str = "") -> go.Figure:
     """Six statistics of the language means by layer, a line for each model.
 
     Raises `SteerlabError` for a missing column or no rows.
 
     Args:
-        table: columns model, layer, n, those of `geometry.by_layer`, accuracy, and null (the
-            accuracy that 5 % of permutations of the family labels exceed).
+        table: `Directions` or `Moments`; or columns model, layer, n, those of `geometry.by_layer`,
+            accuracy, and null (the accuracy that 5 % of permutations of the family labels exceed).
         note: a last sentence of the caption.
     """
+    if is_held(table):
+        table = depth_table(table)
     columns = [name for panel in _DEPTH for name in panel.lines]
     check(table, ("model", "layer", "n", *columns), "depth")
     figure = _grid([panel.heading for panel in _DEPTH], columns=_DEPTH_COLUMNS)

@@ -1,27 +1,30 @@
 """The cosines between languages raw and centred, side by side, a slider for the layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from steerlab.analysis.geometry import cosine_matrices
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
+from steerlab.figures.given import by_layer, is_held
 from steerlab.figures.maps import slide
 from steerlab.figures.panels import heading
 from steerlab.figures.style import DIVERGING, SEQUENTIAL, family_style, finish, sentence_of
+from steerlab.figures.trees import leaf_order, linkage_of
 
 
 def cosine_layers(
-    raw: Float[np.ndarray, "layer lang lang"],
-    centred: Float[np.ndarray, "layer lang lang"],
-    langs: Sequence[str],
+    raw: Any,
+    centred: Any = None,
+    langs: Sequence[str] | None = None,
     *,
-    layers: Sequence[int],
-    layer: int,
-    order: Sequence[int],
+    layers: Sequence[int] | None = None,
+    layer: int | None = None,
+    order: Sequence[int] | None = None,
     note: str = "",
 ) -> go.Figure:
     """Cosines of language means at a layer, as they are and less the mean of all; the slider goes
@@ -31,18 +34,33 @@ def cosine_layers(
     for an order of other languages.
 
     Args:
-        raw: the cosines of the means as they are.
+        raw: `Directions` or `Moments`; or the cosines of the means as they are [layer lang lang],
+            with the four that follow.
         centred: the cosines less the mean of all.
         langs: the languages, in the order of the matrices.
         layers: the numbers of the layers.
-        layer: the one that is shown first, and that the caption is about.
-        order: the indices of the languages from top to bottom, such as the leaf order of a tree.
+        layer: the one that is shown first, and that the caption is about; by default the middle
+            one.
+        order: the indices of the languages from top to bottom; by default the leaf order of the
+            tree at that layer.
         note: a last sentence of the caption.
     """
+    if is_held(raw):
+        vectors, langs, layers = by_layer(raw)
+        layer = layers[len(layers) // 2] if layer is None else layer
+        raw, centred = cosine_matrices(vectors, centre=False), cosine_matrices(vectors)
+        if order is None and layer in layers:
+            order = leaf_order(linkage_of(vectors[layers.index(layer)], langs))
+    if centred is None or langs is None or layers is None or layer is None:
+        raise SteerlabError(
+            "cosine_layers takes Directions or Moments, or the cosines raw and centred with langs, "
+            "layers, layer and order"
+        )
     if layer not in layers:
         raise SteerlabError(
             f"no layer {layer} here; there are layers {', '.join(map(str, layers))}"
         )
+    order = list(range(len(langs))) if order is None else order
     if sorted(order) != list(range(len(langs))):
         raise SteerlabError(
             f"the order names the languages {', '.join(map(str, order))}; name each of the "

@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlab.analysis.effects.matrix import effect_matrix
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.grids import BAR, name_families
@@ -30,11 +31,14 @@ def selectivity(matrix: pd.DataFrame, *, unit: str = "nats per token", note: str
     language of the index.
 
     Args:
-        matrix: what `effects.effect_matrix` gives: index languages, columns edits by language;
-            columns that are no language, such as `control`, stand beside the others.
+        matrix: rows of `effects.language_effects`; or what `effects.effect_matrix` gives: index
+            languages, columns edits by language; columns that are no language, such as `control`,
+            stand beside the others.
         unit: what the values are in.
         note: a last sentence of the caption.
     """
+    if {"edit", "language", "rise"} <= set(matrix.columns):
+        matrix = effect_matrix(matrix)
     with_edit = [lang for lang in matrix.index if lang in matrix.columns]
     if not with_edit or not all(map(is_plainly_language, matrix.index)):
         rows = ", ".join(map(str, matrix.index[:6])) or "none"

@@ -1,13 +1,18 @@
 """Two trees of the same languages face to face."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from scipy.cluster.hierarchy import cophenet
 
+from steerlab.analysis.geometry import entanglement, untangle
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import families, language
+from steerlab.figures.given import at_layer, is_held
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
+from steerlab.figures.trees import leaf_order, linkage_of
 
 # The left tree stands between x = 0 and 1, the right one between 1 + _GAP and 2 + _GAP: the room
 # for names and lines between them, in widths of a tree.
@@ -16,13 +21,13 @@ _PLAIN = "#9aa5b1"  # of branches of several families, and of families of one la
 
 
 def tanglegram(
-    left: np.ndarray,
-    right: np.ndarray,
-    langs: Sequence[str],
+    left: Any,
+    right: Any,
+    langs: Sequence[str] | None = None,
     *,
-    orders: tuple[Sequence[int], Sequence[int]],
-    headings: tuple[str, str],
-    statistic: str,
+    orders: tuple[Sequence[int], Sequence[int]] | None = None,
+    headings: tuple[str, str] | None = None,
+    statistic: str = "",
     layer: int | None = None,
     note: str = "",
 ) -> go.Figure:
@@ -33,8 +38,9 @@ def tanglegram(
     languages.
 
     Args:
-        left: a linkage matrix, whose root is drawn at the left edge.
-        right: another one, whose root is drawn at the right edge.
+        left: `Directions` or `Moments` of one layer, such as `directions.at(5)`; or a linkage
+            matrix, with langs, orders, headings and statistic. Its root is drawn at the left edge.
+        right: another one of the same languages, whose root is drawn at the right edge.
         langs: the languages.
         orders: the leaf order of each tree, as `geometry.untangle` gives them.
         headings: what each tree is of.
@@ -42,7 +48,35 @@ def tanglegram(
         layer: the layer that the left tree is of, for the caption.
         note: a last sentence of the caption.
     """
-    trees = (left, right)
+    if is_held(left) and is_held(right):
+        return _of_two(left, right, headings, note)
+    if langs is None or orders is None or headings is None:
+        raise SteerlabError(
+            "tanglegram takes Directions or Moments of one layer each, or two linkage matrices "
+            "with langs, orders, headings and statistic"
+        )
+    return _facing(
+        (left, right),
+        langs,
+        orders,
+        headings,
+        of_right=f"{headings[1]}, whose height counts shared nodes",
+        says=(statistic, note),
+        layer=layer,
+    )
+
+
+def _facing(
+    trees: tuple[np.ndarray, np.ndarray],
+    langs: Sequence[str],
+    orders: tuple[Sequence[int], Sequence[int]],
+    headings: tuple[str, str],
+    *,
+    of_right: str,
+    says: Sequence[str],
+    layer: int | None = None,
+) -> go.Figure:
+    """The figure of two trees; `of_right` is what the caption calls the right one."""
     for tree, order in zip(trees, orders, strict=True):
         if len(tree) != len(langs) - 1 or sorted(order) != list(range(len(langs))):
             raise SteerlabError(
@@ -73,11 +107,9 @@ def tanglegram(
         scope += f"; layer {layer}"
     caption = sentence_of(
         f"Left: {headings[0]}, average linkage on the cosine distance of centred language means. "
-        f"Right: {headings[1]}, whose height counts shared nodes. Branches are turned so that few "
-        "lines cross",
+        f"Right: {of_right}. Branches are turned so that few lines cross",
         scope,
-        statistic,
-        note,
+        *says,
     )
     return finish(
         figure,
@@ -85,6 +117,28 @@ def tanglegram(
         caption=caption,
         height=150 + 20 * len(langs),
     )
+
+
+def _of_two(left: Any, right: Any, headings: tuple[str, str] | None, note: str) -> go.Figure:
+    """The figure of two objects of one layer each, with how alike their trees are."""
+    (first, langs, a), (second, others, b) = (
+        at_layer(each, None, None, "tanglegram") for each in (left, right)
+    )
+    if langs != others:
+        raise SteerlabError(
+            f"the two sides are of {' '.join(langs)} and of {' '.join(others)}; give the same "
+            "languages, in one order"
+        )
+    trees = (linkage_of(first, langs), linkage_of(second, langs))
+    orders = untangle(trees[0], trees[1], start=leaf_order(trees[0]))
+    r = float(np.corrcoef(cophenet(trees[0]), cophenet(trees[1]))[0, 1])
+    headings = headings or (f"one side, layer {a}", f"the other, layer {b}")
+    alike = (
+        f"Correlation of the cophenetic distances of the two trees r = {r:.2f}; entanglement "
+        f"{entanglement(*orders):.2f}"
+    )
+    says = (alike, note)
+    return _facing(trees, langs, orders, headings, of_right=f"{headings[1]}, the same", says=says)
 
 
 def _branches(

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import NO_LANGUAGE, code_of, is_language, language
+from steerlab.core.sources import Source
 
 NONE = "none"
 
@@ -28,6 +29,21 @@ _COUNTED_AS = {"nn": "no", "yue": "zh"}
 # lid.176 has the codes of Wikipedia's editions, of which this one means another language in ISO
 # 639: Alemannic, not Albanian. A label with a script is ISO's.
 _WIKIPEDIA = {"als": "gsw"}
+
+_FASTTEXT = ("joulin2017bag", "joulin2016fasttext")
+_SOURCES = {  # by how the file's name begins
+    "lid.176": Source(cites=_FASTTEXT),
+    "lid218": Source(cites=("nllb2022language", *_FASTTEXT)),
+    "lingua": Source(no_source="software without a paper: lingua-language-detector"),
+}
+
+
+def source_of(name: str) -> Source:
+    """What to cite for an identifier by its name."""
+    for begins, source in _SOURCES.items():
+        if name.startswith(begins):
+            return source
+    return Source(no_source="cite whoever made this identifier", cites=_FASTTEXT)
 
 
 class Identifier(ABC):

@@ -82,6 +82,10 @@ def _repetition(answer: Answer) -> float:
 
 RECORDS = {
     "repetition": Score(
-        label="repetition", compute=_repetition, higher_is_better=False, on_page=False
+        label="repetition",
+        compute=_repetition,
+        higher_is_better=False,
+        on_page=False,
+        cites=("welleck2020neural",),
     ),
 }

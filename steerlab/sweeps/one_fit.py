@@ -27,7 +27,7 @@ def fit(
     """Directions of a method, by its name: what it needs of the model is read in this call, once
     for several methods.
 
-    That is activations for `diffmean`, `lda` and the like; firing of neurons for `lape` and
+    That is activations for `diffmean`, `lda` and the like; how often neurons are on for `lape` and
     `masked`; that of an autoencoder's features, on texts and on noise, for `langfir`; gradients for
     `culnig`. Every line that is given is read: keep apart what you test on, as by
     `corpus.split("estimate")`.
@@ -44,7 +44,7 @@ def fit(
         layers: where directions are wanted; by default all. Methods that compare layers are at all
             of them.
         source: the language that directions lead from, for methods that ask for one.
-        form: the prompt form that lines are put in.
+        form: how a line becomes a prompt, such as line or chat.
         progress: whether to show a bar on stderr; by default in a terminal and in a notebook.
     """
     names = [method] if isinstance(method, str) else list(method)

@@ -274,8 +274,9 @@ Prompt = Annotated[
     check(_need_form),
     AfterValidator(_numbered),
     Field(
-        description="the prompt form, such as line, chat, line+english, chat+de, or echo:5 and "
-        "fewshot:3, which put examples of the corpus first"
+        description="how a sentence becomes a prompt (its form): line, as it is; chat; "
+        "line+english or chat+de, which ask for the language; or echo:5 and fewshot:3, which put "
+        "examples of the corpus first"
     ),
 ]
 Template = Annotated[

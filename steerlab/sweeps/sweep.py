@@ -44,19 +44,25 @@ def sweep(
     progress: bool | None = None,
     **keys: Any,
 ) -> pd.DataFrame:
-    """Steer every (estimator, operator, layer, strength, source → target) and score every sentence
-    of a split.
+    """Try every way of steering in a grid on every sentence of a split: a table with a row for each
+    output and its scores.
 
-    The grid is a `Grid`, or its keys: `sweep(model, corpus, layers=[3, 5], targets=["es"])`.
-    Directions come from the corpus' `estimate` split; your own function from Moments to Directions
-    stands among `estimators` as a name does, and an `Operator` record or a function, from a
-    Direction and a keyword to an Edit, is the value of its name in `operators`.
+    `sweep(model, corpus, layers=[3, 5], targets=["es"])` steers from English to Spanish at two
+    layers, along the difference of means and at four strengths. What varies are ways to find a
+    direction (`estimators`), ways to apply it (`operators`), layers, strengths and languages; each
+    combination is called a cell. Directions come from the corpus' `estimate` split.
 
     With `out`, a folder, every finished batch is kept: a run that was stopped at any moment goes
     on, several processes may work in it at once, and all end with the same table. A cell that fails
-    is left out, with its error in `rows.attrs["failed"]`, and run again with `retry`. Gives one
-    tidy row per output. With the key `race`, when only the best layer and strength are wanted,
-    settings that fall behind stop early; how far each one went is in `rows.attrs["race"]`.
+    is left out, with its error in `rows.attrs["failed"]`, and run again with `retry`. With `race`,
+    when only the best layer and strength are wanted, settings that fall behind stop early; how far
+    each one went is in `rows.attrs["race"]`. What read and judged the rows is in
+    `rows.attrs["made_with"]`, for `sl.cite`.
+
+    Methods of your own need no name: a function from Moments to Directions stands among
+    `estimators`, and an `Operator` record or a function from a Direction and a keyword to an Edit
+    is the value of its name in `operators`. Raises `SteerlabError`, before the work, for keys
+    that are wrong and for what the model or the corpus lacks.
 
     Args:
         model: a loaded model, or the name of one: a Hub id, a folder or polyglot, the default.
@@ -85,11 +91,19 @@ def sweep(
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
     progress = is_shown(progress=progress)
-    if not grid.race:
-        return runner.run(cells, title=title, progress=progress)
-    raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
-    raced.rows.attrs["race"] = raced.settings.to_dict("records")
-    return raced.rows
+    if grid.race:
+        raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
+        rows = raced.rows
+        rows.attrs["race"] = raced.settings.to_dict("records")
+    else:
+        rows = runner.run(cells, title=title, progress=progress)
+    rows.attrs["made_with"] = {  # for `sl.cite`
+        "model": {"name": runner.model.name},
+        "corpus": {"name": runner.corpus.name},
+        "identifier": runner.identifier.name,
+        "judge": grid.judge,
+    }
+    return rows
 
 
 def prepare(

@@ -13,14 +13,14 @@ from steerlab.core.moments import Moments
 
 
 def separation(
-    moments: Moments, texts: Mapping[str, Float[Tensor, "text layer width"]]
+    moments: Moments, texts: Mapping[str, Float[Tensor, "text layer width"]] | None = None
 ) -> pd.DataFrame:
     """How well the languages separate at each layer, by tokens and by whole texts.
 
     One row for each layer, with the columns layer; trace_ratio = Σ nₖ‖meanₖ - mean‖² / Σ‖h -
     meanₖ‖², the scatter of tokens between languages over that within; nearest_mean, the share of
-    texts whose nearest language mean is their own; n, the number of texts. Raises `SteerlabError`
-    where the moments hold no scatter.
+    texts whose nearest language mean is their own; n, the number of texts. Without texts the last
+    two are left out. Raises `SteerlabError` where the moments hold no scatter.
 
     Args:
         moments: of the languages, with scatter; the language means are its.
@@ -32,6 +32,13 @@ def separation(
     between = (share * (moments.mean - grand_mean).square()).sum((0, 2))
     rows = []
     for index, layer in enumerate(moments.layers):
+        row: dict[str, float] = {
+            "layer": layer,
+            "trace_ratio": float(between[index] / within[index]),
+        }
+        rows.append(row)
+        if texts is None:
+            continue
         right = 0
         total = 0
         for lang_index, lang in enumerate(moments.langs):
@@ -39,14 +46,7 @@ def separation(
             nearest = torch.cdist(vectors, moments.mean[:, index]).argmin(1)
             right += int((nearest == lang_index).sum())
             total += len(vectors)
-        rows.append(
-            {
-                "layer": layer,
-                "trace_ratio": float(between[index] / within[index]),
-                "nearest_mean": right / total,
-                "n": total,
-            }
-        )
+        row |= {"nearest_mean": right / total, "n": total}
     return pd.DataFrame(rows)
 
 

@@ -329,6 +329,9 @@ def _sae_diffmean(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> D
 # A dense vector: no chosen features, and so none to clamp.
 RECORDS = {
     "sae diffmean": Method(
-        _sae_diffmean, ("latents", "saes"), ("add", "ablate", "rotate", "affine", "push")
+        _sae_diffmean,
+        ("latents", "saes"),
+        ("add", "ablate", "rotate", "affine", "push"),
+        cites=("gurgurov2026clas",),
     ),
 }

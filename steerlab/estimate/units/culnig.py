@@ -68,4 +68,11 @@ def _culnig(gradients: Gradients, neurons: Firing, *, source: str) -> Directions
     return masked(culnig(gradients), neurons, source=source)
 
 
-RECORDS = {"culnig": Method(_culnig, ("gradients", "neurons"), NEURONS)}
+RECORDS = {
+    "culnig": Method(
+        _culnig,
+        ("gradients", "neurons"),
+        NEURONS,
+        cites=("yamamoto2025neuron",),
+    )
+}

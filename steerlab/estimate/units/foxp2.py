@@ -56,7 +56,7 @@ def candidates(firing: Firing, *, source: str = "en", pool: int = 64) -> Selecti
     source itself.
 
     Args:
-        firing: what the units do on the texts.
+        firing: how often the units are on in the texts.
         source: the language that the others are compared with.
         pool: how many units of each language and layer are chosen at most.
     """
@@ -80,7 +80,7 @@ def foxp2_features(
     fixed K.
 
     Args:
-        firing: what the latents do on the texts.
+        firing: how often the latents are on in the texts.
         lift: what switching them on does to the language's probability.
         saturation: the share of the sum of scores that the chosen latents hold.
         largest: how many latents of a language and layer are chosen at most.
@@ -337,6 +337,9 @@ def _foxp2(
 
 RECORDS = {
     "foxp2": Method(
-        _foxp2, ("latents", "lift", "pairs", "saes"), (*FEATURES, "signed_shift", "push_pull")
+        _foxp2,
+        ("latents", "lift", "pairs", "saes"),
+        (*FEATURES, "signed_shift", "push_pull"),
+        cites=("saha2026neural",),
     ),
 }

@@ -48,7 +48,7 @@ def langfir(
     thresholds.
 
     Args:
-        firing: what the features do on the texts.
+        firing: how often the features are on in the texts.
         random: what they do on sequences of uniformly random tokens, as many and as long as the
             texts. In a large vocabulary random tokens are mixed-language text themselves, and a
             feature of a common script or a frequent token is lost with the agnostic ones.
@@ -94,7 +94,7 @@ def langfir_counts(
     Columns: language, layer, consistency, noise, count.
 
     Args:
-        firing: what the features do on the texts.
+        firing: how often the features are on in the texts.
         random: what they do on random tokens.
         shuffled: what they do on the language's own tokens in another order, if that is read.
         consistency: the thresholds of the texts.
@@ -132,7 +132,7 @@ def langfir_stability(
     three columns are NaN where all draws are.
 
     Args:
-        firing: what the features do on the texts, collected with `keep`.
+        firing: how often the features are on in the texts, collected with `keep`.
         random: what they do on random tokens, collected with `keep`; sequence k belongs to text k
             and is drawn with it.
         samples: how many texts a draw takes, without replacement.
@@ -328,6 +328,14 @@ def _langfir_shuffled(
 
 
 RECORDS = {
-    "langfir": Method(_langfir, ("latents", "random", "saes")),
-    "langfir shuffled": Method(_langfir_shuffled, ("latents", "random", "shuffled", "saes")),
+    "langfir": Method(
+        _langfir,
+        ("latents", "random", "saes"),
+        cites=("wong2026langfir",),
+    ),
+    "langfir shuffled": Method(
+        _langfir_shuffled,
+        ("latents", "random", "shuffled", "saes"),
+        cites=("wong2026langfir",),
+    ),
 }

@@ -60,7 +60,7 @@ def lape(firing: Firing, *, share: float = 0.01, percentile: float = 95) -> Sele
     of its code are `percentile`.
 
     Args:
-        firing: what the units do on the texts.
+        firing: how often the units are on in the texts.
         share: the share of all units that is chosen.
         percentile: of all rates, dead units' too; the bar.
     """
@@ -77,7 +77,7 @@ def sae_lape(
     its texts too. Source: Andrylie et al. 2025 (arXiv 2507.11230), who set .98.
 
     Args:
-        firing: what the features do on the texts.
+        firing: how often the features are on in the texts.
         active: the least share of a language's texts in which its features are on.
         share: the share of all features that is chosen.
         percentile: of all rates, dead features' too; the bar.
@@ -145,6 +145,15 @@ def _neurons(neurons: Firing, *, source: str) -> Directions:
 
 
 RECORDS = {
-    "sae lape": Method(_sae_lape, ("latents", "saes")),
-    "lape": Method(_neurons, ("neurons",), NEURONS),
+    "sae lape": Method(
+        _sae_lape,
+        ("latents", "saes"),
+        cites=("andrylie2025sparse",),
+    ),
+    "lape": Method(
+        _neurons,
+        ("neurons",),
+        NEURONS,
+        cites=("tang2024language",),
+    ),
 }

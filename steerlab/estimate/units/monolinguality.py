@@ -44,6 +44,15 @@ def _gated(latents: Firing, saes: Mapping[int, SAE], *, source: str) -> Directio
 
 
 RECORDS = {
-    "monolinguality": Method(_monolinguality, ("latents", "saes")),
-    "monolinguality gated": Method(_gated, ("latents", "saes"), ("gate", "add")),
+    "monolinguality": Method(
+        _monolinguality,
+        ("latents", "saes"),
+        cites=("deng2025unveiling",),
+    ),
+    "monolinguality gated": Method(
+        _gated,
+        ("latents", "saes"),
+        ("gate", "add"),
+        cites=("deng2025unveiling",),
+    ),
 }

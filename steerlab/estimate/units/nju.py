@@ -167,7 +167,7 @@ def nju(
     kind. Reading: firing on given texts, where the paper reads the model's own answers.
 
     Args:
-        firing: what the neurons do on the texts.
+        firing: how often the neurons are on in the texts.
         share: the share of all neurons that is selected.
         percentile: of all firing rates; the bar above which a neuron serves a language.
         tolerance: how closely λ is looked for.
@@ -289,4 +289,11 @@ def _nju(neurons: Firing, *, source: str) -> Directions:
     return masked(nju(neurons).selection("both"), neurons, source=source)
 
 
-RECORDS = {"nju": Method(_nju, ("neurons",), NEURONS)}
+RECORDS = {
+    "nju": Method(
+        _nju,
+        ("neurons",),
+        NEURONS,
+        cites=("zhang2025alignment",),
+    )
+}

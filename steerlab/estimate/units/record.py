@@ -49,11 +49,16 @@ class Method:
         make: from the readings in `needs`, in this order, and `source=`, to Directions.
         needs: names of fields of `Readings`.
         operators: those that can take what it makes.
+        cites: where it comes from, for `sl.cite`: keys of steerlab/data/sources.bib, or whole
+            BibTeX entries.
+        no_source: where there is no paper to cite, why.
     """
 
     make: Callable[..., Directions]
     needs: tuple[str, ...]
     operators: tuple[str, ...] = FEATURES
+    cites: tuple[str, ...] = ()
+    no_source: str = ""
 
     def fit(self, readings: Readings) -> Directions:
         """Directions, or an error that names the reading that is missing."""

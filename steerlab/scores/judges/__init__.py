@@ -11,6 +11,7 @@ from steerlab.scores.confusion import columns
 from steerlab.scores.judges.agreement import agreement, rejudge
 from steerlab.scores.judges.answers import Answer, Judge
 from steerlab.scores.judges.choice import JUDGES, judge_from
+from steerlab.scores.judges.choice import source_of as source_of
 from steerlab.scores.judges.embeddings import Embeddings
 from steerlab.scores.judges.endpoint import Endpoint
 from steerlab.scores.judges.instruct import Instruct

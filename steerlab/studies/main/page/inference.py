@@ -170,7 +170,7 @@ def tests(summary: Mapping[str, Any]) -> PairedTests | None:
     ]
     # A control is a common noun, the name of a method is its own.
     names = [readable(name).lower() if name in CONTROLS else readable(name) for name in others]
-    columns = ["Method", *(f"less {name}" for name in names)]
+    columns = ["Method", *(f"minus {name}" for name in names)]
     return PairedTests(columns, rows, str(tested["score"]), power(summary))
 
 
