@@ -2,7 +2,7 @@
 
 Five kinds of things, each made from the one before:
 
-- load: `load` a model, `corpus` or `texts` to read with it;
+- load: `load` a model, `corpus`, `texts` or `contrast` to read with it;
 - collect: `collect`, `collect_units` read the texts once and give statistics, such as `Moments`;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
   `estimate`, and in `units` of latents and neurons; `fit` takes any method by its name and reads
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from steerlab.api import mass as mass
     from steerlab.api import stats as stats
     from steerlab.api import units as units
+    from steerlab.core.contrast import contrast
     from steerlab.core.corpus import Corpus, corpus, texts
     from steerlab.core.directions import Direction, Directions
     from steerlab.core.errors import SteerlabError
@@ -82,6 +83,7 @@ _HOME = {  # where each name lives, imported at its first use
     "clamp": "edits.latents",
     "collect": "engine.collect",
     "collect_units": "engine.collect_units",
+    "contrast": "core.contrast",
     "corpus": "core.corpus",
     "cross_entropy": "engine.cross_entropy",
     "diffmean": "estimate.diffmean",
