@@ -11,7 +11,8 @@ Five kinds of things, each made from the one before:
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own;
 - judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
   grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
-  `effects`, which measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
+  `effects`, which measure outputs, and `stats` and `geometry`, which compare; `concepts` has
+  contrasts across languages; `figures` draws.
 """
 
 import importlib
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from steerlab import scores as scores
     from steerlab.analysis import geometry as geometry
     from steerlab.analysis.written import table
+    from steerlab.api import concepts as concepts
     from steerlab.api import effects as effects
     from steerlab.api import mass as mass
     from steerlab.api import stats as stats
@@ -108,6 +110,7 @@ _HOME = {  # where each name lives, imported at its first use
 }
 _GROUPS = {  # and each group of names
     "clas": "studies.clas",
+    "concepts": "api.concepts",
     "controls": "estimate.controls",
     "edits": "edits",
     "effects": "api.effects",

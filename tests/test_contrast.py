@@ -281,9 +281,9 @@ def test_keys_without_a_scorer_are_what_they_were(polyglot, code):
         ({"a/b": braces}, "is no name for rows and files"),
     ],
 )
-def test_what_is_no_scorer_is_refused_before_any_work(polyglot, code, scorers, told):
+def test_what_is_no_scorer_is_refused_before_any_work(scorers, told):
     with refused(told):
-        sl.sweep(polyglot, code, source="python", targets=["rust"], scorers=scorers)
+        sl.Grid(source="python", targets=["rust"], scorers=scorers)
 
 
 def test_a_scorer_that_fails_is_named(polyglot, code):

@@ -14,8 +14,6 @@ from steerlab.core.languages import UNKNOWN, Language, code_of, language
 
 AT = "@"  # between a concept and its language
 _CONCEPT = re.compile(r"\w(?:[\w .+#-]*[\w.+#-])?")
-# A code with the script or the region behind it, as eng_Latn and pt-BR: "no-op" is no Norwegian.
-_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z]{4})?([-_]([A-Za-z]{2}|[0-9]{3}))?")
 # One or two small letters are meant as a language's code, so that a mistyped one is told.
 _CODE = re.compile(r"[a-z]{1,2}")
 
@@ -41,8 +39,8 @@ def label(name: object) -> str:
 
 def _alone(name: str) -> str:
     """A label without `@`: a language by the code that it goes by, or the name of a concept."""
-    code = code_of(name)
-    if code is not None and _TAG.fullmatch(name):
+    code = _code(name)
+    if code is not None:
         return code
     if _CODE.fullmatch(name) or not _CONCEPT.fullmatch(name):
         return language(name).iso  # raises, as it is none, and lists those that there are
@@ -72,7 +70,7 @@ def language_of(name: str) -> str | None:
     _, at, lang = name.partition(AT)
     if at:
         return lang
-    return code_of(name) if _TAG.fullmatch(name) else None
+    return _code(name)
 
 
 def languages_of(names: Iterable[str]) -> list[str]:
@@ -91,6 +89,18 @@ def spoken(name: str, purpose: str) -> Language:
             f"'{name}@de'"
         )
     return language(lang)
+
+
+@cache
+def _code(name: str) -> str | None:
+    """The code that a language goes by, from any code of it with a script or region that there
+    is: eng_Latn and pt-BR are languages, and "no-op" is no Norwegian."""
+    code = code_of(name)
+    if code is None or code == name or re.fullmatch(r"[A-Za-z]+", name):
+        return code
+    import langcodes
+
+    return code if langcodes.tag_is_valid(name.replace("_", "-")) else None
 
 
 @cache
