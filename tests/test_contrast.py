@@ -331,3 +331,61 @@ def test_figures_draw_labels(read, polyglot):
     named = linkage_of(vectors, LABELS)
     np.testing.assert_array_equal(named, linkage_of(vectors, [as_langs[one] for one in LABELS]))
     assert torch.isfinite(made.vectors).all()
+
+
+# ------------------------------------------------------------------ every method, and a whole sweep
+
+
+@pytest.fixture(scope="module")
+def register():
+    return sl.concepts.register(langs=["de", "fr"])
+
+
+def test_every_estimator_reads_crossed_labels(polyglot, register):
+    part = register.split("estimate").take(40)
+    names = list(sl.estimate.__all__)
+    assert len(names) > 6
+    made = sl.fit(names, polyglot, part, layers=[5], source="informal@de")
+    for name in names:
+        direction = made[name].at(5).between("informal@de", "formal@de")
+        assert torch.isfinite(direction.unit).all(), name
+        assert direction.target == "formal@de"
+
+
+def test_units_are_chosen_for_labels(polyglot, register):
+    saes = sl.units.saes()
+    firing = sl.collect_units(polyglot, register.split("dev").take(12), saes={5: saes[5]})
+    chosen = sl.units.monolinguality(firing)
+    assert chosen.langs == register.langs
+    assert chosen.of("formal@fr", 5)
+
+
+def test_a_sweep_over_a_concept_in_a_language(polyglot, register):
+    read = sl.collect(polyglot, register.split("estimate").take(24), layers=[5], also=[])
+    parts = sl.concepts.crossed(read)
+    rows = sl.sweep(
+        polyglot,
+        register,
+        directions={"crossed": parts.directions(langs=["de", "fr"])},
+        estimators=["diffmean"],
+        source="informal@de",
+        targets=["formal@de"],
+        layers=[5],
+        strengths=[0.0, 2.0],
+        limit=3,
+        new_tokens=6,
+        scorers={"formal": sl.concepts.formal_share},
+    )
+    assert set(rows["method"]) == {"crossed", "diffmean"}
+    assert not rows["script_mixing"].isna().all()  # German has a script
+    expected = sl.concepts.formal_share(rows["output"].tolist(), rows["target"].tolist())
+    np.testing.assert_array_equal(rows["formal"], expected)
+    # At strength 0 both say what the model says, and are judged by the language in the label.
+    plain = rows[rows["strength"] == 0].groupby("sentence")["output"].nunique()
+    assert (plain == 1).all()
+    named = sl.scores.identifier().identify(rows["output"].tolist())
+    assert rows["in_language"].tolist() == [lang == "de" for lang in named]
+    with refused("has no 'formal@es'"):
+        sl.sweep(polyglot, register, source="informal@de", targets=["formal@es"])
+    with refused("targets: unknown language code 'xx'"):
+        sl.sweep(polyglot, register, source="informal@de", targets=["formal@xx"])
