@@ -2,7 +2,7 @@
 
 Five kinds of things, each made from the one before:
 
-- load: `load` a model, `corpus` or `texts` to read with it;
+- load: `load` a model, `corpus`, `texts` or `contrast` to read with it;
 - collect: `collect`, `collect_units` read the texts once and give statistics, such as `Moments`;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
   `estimate`, and in `units` of latents and neurons; `fit` takes any method by its name and reads
@@ -11,7 +11,8 @@ Five kinds of things, each made from the one before:
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own;
 - judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
   grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
-  `effects`, which measure outputs, and `stats` and `geometry`, which compare; `figures` draws.
+  `effects`, which measure outputs, and `stats` and `geometry`, which compare; `concepts` has
+  contrasts across languages; `figures` draws.
 """
 
 import importlib
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from steerlab import scores as scores
     from steerlab.analysis import geometry as geometry
     from steerlab.analysis.written import table
+    from steerlab.api import concepts as concepts
     from steerlab.api import effects as effects
     from steerlab.api import mass as mass
     from steerlab.api import stats as stats
     from steerlab.api import units as units
+    from steerlab.core.contrast import contrast
     from steerlab.core.corpus import Corpus, corpus, texts
     from steerlab.core.directions import Direction, Directions
     from steerlab.core.errors import SteerlabError
@@ -85,6 +88,7 @@ _HOME = {  # where each name lives, imported at its first use
     "clamp": "edits.latents",
     "collect": "engine.collect",
     "collect_units": "engine.collect_units",
+    "contrast": "core.contrast",
     "corpus": "core.corpus",
     "cross_entropy": "engine.cross_entropy",
     "diffmean": "estimate.diffmean",
@@ -110,6 +114,7 @@ _HOME = {  # where each name lives, imported at its first use
 }
 _GROUPS = {  # and each group of names
     "clas": "studies.clas",
+    "concepts": "api.concepts",
     "controls": "estimate.controls",
     "edits": "edits",
     "effects": "api.effects",

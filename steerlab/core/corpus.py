@@ -15,6 +15,7 @@ from typing import Any
 from steerlab.core.display import Shown, View, bars, counted, listed
 from steerlab.core.errors import SteerlabError, note
 from steerlab.core.files import read_bytes
+from steerlab.core.labels import label, labelled
 from steerlab.core.languages import code_of, language
 
 PACKAGED = Path(__file__).parents[1] / "data" / "parallel"
@@ -45,7 +46,8 @@ class Corpus(Shown):
 
     Args:
         name: what the corpus is called in results.
-        lines: each language's lines, by the code that it goes by (`core.languages`).
+        lines: each language's lines, by the code that it goes by (`core.languages`), or by another
+            label (`core.labels`).
         numbers: for aligned lines, `numbers[i]` is the line of the file, from 0, that each
             language's i-th line stands on.
         aligned: whether the i-th lines of all languages are translations of one another.
@@ -84,7 +86,7 @@ class Corpus(Shown):
             f"{'aligned' if self.aligned else 'not aligned'}",
             head=("language", "lines", "the first"),
             rows=[
-                (language(lang).name, len(lines), (lines[0] if lines else "")[:80])
+                (labelled(lang).name, len(lines), (lines[0] if lines else "")[:80])
                 for lang, lines in self.lines.items()
             ],
             picture=lambda: bars(letters),
@@ -96,7 +98,7 @@ class Corpus(Shown):
         if iso in self.lines:
             return iso
         # A typing error deserves the list of all codes, a missing file that of the corpus.
-        code = language(iso).iso  # raises first where there is no such language at all
+        code = label(iso)  # raises first where there is no such language at all
         if code not in self.lines:
             raise SteerlabError(
                 f"corpus {self.name!r} has no {iso!r}; it has {' '.join(self.langs)}"
@@ -161,7 +163,8 @@ class Corpus(Shown):
         if not self.aligned:
             raise SteerlabError(
                 f"{what} needs sentences aligned by line, but {self.name!r} was read as unaligned "
-                "text; read a folder of parallel <iso>.txt files with corpus(folder)"
+                "text; read a folder of parallel <iso>.txt files with corpus(folder), or give "
+                "contrast as many texts under each label"
             )
 
     def _keep(self, indices: list[int], name: str) -> "Corpus":

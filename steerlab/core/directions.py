@@ -20,7 +20,7 @@ from steerlab.core.display import Shown, View, bars, counted, heat, layers, list
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, replacing
-from steerlab.core.languages import language
+from steerlab.core.labels import label
 from steerlab.core.sites import hook_name
 from steerlab.core.tensor_file import digest_of
 from steerlab.core.tensors import object_in, read_safetensors, whole_in, word_in
@@ -284,7 +284,7 @@ class Directions(Shown):
 
     def _lang_index(self, lang: str) -> int:
         if lang not in self.langs:
-            given, lang = lang, language(lang).iso  # raises first where there is no such language
+            given, lang = lang, label(lang)  # raises first where there is no such language
             if lang not in self.langs:
                 raise SteerlabError(f"no direction for {given!r}; there are {' '.join(self.langs)}")
         return self.langs.index(lang)

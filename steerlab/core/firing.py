@@ -14,7 +14,7 @@ from steerlab.core.display import Shown, View, counted, heat, layers, listed
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import weights_of
-from steerlab.core.languages import language
+from steerlab.core.labels import label
 from steerlab.core.sites import hook_name
 from steerlab.core.tensor_file import Content, load_tensors, save_tensors
 
@@ -43,7 +43,7 @@ class Firing(Shown):
     Raises `SteerlabError` for an unknown language or site.
 
     Args:
-        langs: the languages, as ISO 639-1 codes.
+        langs: the languages, as ISO 639-1 codes, or other labels (`core.labels`).
         layers: the layers that are read.
         units: how many units each layer has.
         width: of the activations that the units are read from.
@@ -68,7 +68,7 @@ class Firing(Shown):
     ):
         # Unknown languages and sites raise here, before anything is read.
         for lang in langs:
-            language(lang)
+            label(lang)
         for layer in layers:
             hook_name(site, layer)
         # Copies of the caller's lists: languages and layers must not change under the sums.

@@ -14,7 +14,7 @@ from torch import Tensor
 from steerlab.core.display import Shown, View, counted, heat, layers, listed
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import weights_of
-from steerlab.core.languages import language
+from steerlab.core.labels import label
 from steerlab.core.moments_file import load_moments, save_moments
 from steerlab.core.samples import Paired, Reservoir
 from steerlab.core.sites import hook_name
@@ -45,10 +45,10 @@ class Moments(Shown):
     - `clouds` [lang layer width width], with `clouds`: the same, of each language.
     - `sample`, a `Reservoir` of tokens; `pairs`, a `Paired`. What was not asked for is None.
 
-    Raises `SteerlabError` for an unknown language or site.
+    Raises `SteerlabError` for an unknown language, what is no label, and an unknown site.
 
     Args:
-        langs: the languages, as ISO 639-1 codes.
+        langs: the languages, as ISO 639-1 codes, or other labels (`core.labels`).
         layers: the layers that are read.
         width: of the activations.
         site: where the activations are read.
@@ -74,7 +74,7 @@ class Moments(Shown):
     ):
         # Unknown languages and sites raise here, before anything is read.
         for lang in langs:
-            language(lang)
+            label(lang)
         for layer in layers:
             hook_name(site, layer)
         for what, names in (("language", langs), ("layer", layers)):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Gradients
-from steerlab.core.languages import language
+from steerlab.core.labels import label
 from steerlab.engine.batching import InOrder
 from steerlab.engine.inputs import chosen_layers, need_room
 from steerlab.engine.prompts import encode, pad
@@ -82,7 +82,7 @@ def collect_gradients(
 def _need_items(items: Items, control: Items | None) -> None:
     """Raise for an unknown language, one without items, and a control of other languages."""
     for lang in items:
-        language(lang)
+        label(lang)
     if not items or not all(items.values()):
         raise SteerlabError(
             "give (prompt, answer) items for each language, one at least; some have none"

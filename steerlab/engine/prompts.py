@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
+from steerlab.core.labels import spoken
 from steerlab.core.languages import code_of, language
 from steerlab.core.tokens import beginning, specials
 from steerlab.engine.shots import SHOT_FORMS, Shot, read_shots, with_shots
@@ -77,7 +78,10 @@ def prompt(
             raise SteerlabError(
                 "the prompt form 'instructed' names the target language; give target="
             )
-        return f"{language(source).name}: {text}\n{language(target).name}:"
+        asker, asked = (
+            spoken(lang, "the prompt form 'instructed'").name for lang in (source, target)
+        )
+        return f"{asker}: {text}\n{asked}:"
     if not getattr(tokenizer, "chat_template", None):
         raise SteerlabError(
             "this tokenizer has no chat template; use the prompt form 'line' or 'instructed'"
@@ -136,9 +140,7 @@ def instruction(asking: str, target: str) -> str:
     the packaged instructions have it. An unknown language, and one that has no instruction to ask
     in, raise `SteerlabError`.
     """
-    for lang in (asking, target):
-        language(lang)  # raises for an unknown one
-    asking, target = language(asking).iso, language(target).iso
+    asking, target = (spoken(lang, "an instruction").iso for lang in (asking, target))
     if asking not in _instructions():
         raise SteerlabError(
             f"there is no instruction in {language(asking).name} ({asking}); there are those of "

@@ -14,7 +14,7 @@ import regex  # type: ignore[import-untyped]
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
+from steerlab.core.labels import spoken
 
 SHOT_FORMS = {"echo": 5, "fewshot": 3}  # and how many examples each has unless it says so
 SPLIT = "estimate"  # that examples are of, so that no sentence that is reported on is one
@@ -75,7 +75,8 @@ def with_shots(
         return "".join(f"{said}\n{again}\n\n" for said, again in shots) + f"{text}\n"
     if target is None:
         raise SteerlabError("the prompt form 'fewshot' names the target language; give target=")
-    ask = f"{language(source).name}: {{}}\n{language(target).name}:"
+    said_in, asked_in = (spoken(lang, "the form 'fewshot'").name for lang in (source, target))
+    ask = f"{said_in}: {{}}\n{asked_in}:"
     return "".join(f"{ask.format(said)} {answer}\n\n" for said, answer in shots) + ask.format(text)
 
 

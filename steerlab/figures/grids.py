@@ -12,6 +12,7 @@ from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import SEED
 from steerlab.analysis.sentences import Interval
 from steerlab.core.columns import is_share
+from steerlab.core.labels import labelled
 from steerlab.core.languages import is_plainly_language, language
 from steerlab.figures.given import at_layer
 from steerlab.figures.style import (
@@ -153,7 +154,7 @@ def cosines(
     # Rounding can carry a cosine just beyond 1.
     matrix = np.clip(unit @ unit.T, -1, 1)[np.ix_(order, order)]
     codes = [langs[index] for index in order]
-    names = [language(code).name for code in codes]
+    names = [labelled(code).name for code in codes]
     pairs = []
     for a in names:
         pairs.append([f"{a} – {b}" for b in names])

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from steerlab.analysis.geometry.maps import layout
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import families, language
+from steerlab.core.labels import families_of, labelled
 from steerlab.figures.given import by_layer, is_held
 from steerlab.figures.style import GREY, INK, family_order, family_style, finish, sentence_of
 
@@ -110,13 +110,13 @@ def _traces(
     """
     sides = _sides(points[:, :2], reach)
     traces = []
-    for family in dict.fromkeys(families(family_order(langs))):
-        members = [index for index, lang in enumerate(langs) if language(lang).family == family]
+    for family in dict.fromkeys(families_of(family_order(langs))):
+        members = [index for index, lang in enumerate(langs) if labelled(lang).family == family]
         color, symbol = family_style(family)
         look = {
             "mode": "markers+text",
             "text": [langs[index] for index in members],
-            "customdata": [language(langs[index]).name for index in members],
+            "customdata": [labelled(langs[index]).name for index in members],
             "hovertemplate": "%{customdata}<extra>" + family + "</extra>",
             "name": family,
         }

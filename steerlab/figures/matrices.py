@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from steerlab.analysis.geometry import cosine_matrices
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
+from steerlab.core.labels import labelled
 from steerlab.figures.given import by_layer, is_held
 from steerlab.figures.maps import slide
 from steerlab.figures.panels import heading
@@ -95,7 +95,7 @@ def cosine_layers(
 
 def _pair(raw: np.ndarray, centred: np.ndarray, codes: list[str]) -> list[go.Heatmap]:
     """The two heatmaps of one layer; the codes are those of the languages, in their order."""
-    names = [language(code).name for code in codes]
+    names = [labelled(code).name for code in codes]
     pairs = []
     for a in names:
         pairs.append([f"{a} – {b}" for b in names])
@@ -128,7 +128,7 @@ def _label(figure: go.Figure, codes: list[str]) -> None:
     """Write the codes in the colours of their families, and the headings."""
     colored = []
     for code in codes:
-        color, _ = family_style(language(code).family)
+        color, _ = family_style(labelled(code).family)
         colored.append(f'<span style="color:{color}">{code}</span>')
     axis = {
         "type": "category",

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from steerlab.core.columns import score_records
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES, all_families, language
+from steerlab.core.labels import labelled
+from steerlab.core.languages import LANGUAGES, all_families
 
 INK = "#1f2933"  # of letters and main lines
 GREY = "#6b7785"  # of labels and controls
@@ -96,7 +97,7 @@ def family_order(isos: Sequence[str]) -> list[str]:
     listed = {lang: index for index, lang in enumerate(LANGUAGES)}
     return sorted(
         isos,
-        key=lambda lang: (family[language(lang).family], listed.get(lang, len(listed)), lang),
+        key=lambda lang: (family[labelled(lang).family], listed.get(lang, len(listed)), lang),
     )
 
 

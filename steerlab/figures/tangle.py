@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import cophenet
 
 from steerlab.analysis.geometry import entanglement, untangle
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import families, language
+from steerlab.core.labels import families_of, labelled
 from steerlab.figures.given import at_layer, is_held
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
 from steerlab.figures.trees import leaf_order, linkage_of
@@ -153,7 +153,7 @@ def _branches(
         langs: the languages.
         side: 0 for the left tree, 1 for the right one.
     """
-    family_of = families(langs)
+    family_of = families_of(langs)
     shown = _shared(langs)
     top = float(tree[-1, 2])
     # Of every node, the leaves first: its y, its height as a share of the tree's, and the families
@@ -196,7 +196,7 @@ def _x(height: float, side: int) -> float:
 def _shared(langs: Sequence[str]) -> set[str]:
     """The families with two or more of the languages: only these have a colour, since colours
     are few."""
-    family_of = families(langs)
+    family_of = families_of(langs)
     return {family for family in family_of if family_of.count(family) > 1}
 
 
@@ -210,7 +210,7 @@ def _threads(
     """Draw a line from each leaf of the left tree to the same leaf of the right one, by family."""
     shown = _shared(langs)
     alone = "alone in its family"
-    groups = [family if family in shown else alone for family in families(langs)]
+    groups = [family if family in shown else alone for family in families_of(langs)]
     # In the legend families stand in the order of the languages, those alone at the end.
     names = sorted(set(groups), key=lambda name: (name == alone, groups.index(name)))
     for name in names:
@@ -242,7 +242,7 @@ def _names(
             x=[x] * len(langs),
             y=list(range(len(langs))),
             mode="text",
-            text=[language(langs[leaf]).name for leaf in order],
+            text=[labelled(langs[leaf]).name for leaf in order],
             textposition=position,
             textfont={"size": 10, "color": "#1f2933"},
             hoverinfo="skip",

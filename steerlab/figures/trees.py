@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import dendrogram as layout_of
 from scipy.spatial.distance import pdist
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import families, language
+from steerlab.core.labels import families_of, labelled
 from steerlab.figures.given import as_array, at_layer
 from steerlab.figures.style import GREY, family_style, finish, sentence_of
 
@@ -31,7 +31,7 @@ def linkage_of(vectors: Float[Any, "lang width"], langs: Sequence[str]) -> np.nd
             f"{len(vectors)} vectors for the languages {' '.join(langs)!r}; "
             "a tree needs two or more different languages and one vector each"
         )
-    families(langs)  # raises for an unknown language
+    families_of(langs)  # raises for an unknown language
     return linkage(_distances(vectors), method="average", optimal_ordering=True)
 
 
@@ -177,7 +177,7 @@ def _row(place: float) -> float:
 
 def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> None:
     leaves_under = _leaves_under(tree, len(langs))
-    family_of = families(langs)
+    family_of = families_of(langs)
     for node, places, heights in _brackets(tree):
         leaves = leaves_under[node]
         inside = {family_of[leaf] for leaf in leaves}
@@ -187,7 +187,7 @@ def _draw_branches(figure: go.Figure, tree: np.ndarray, langs: list[str]) -> Non
             y=[_row(place) for place in places],
             mode="lines",
             line={"color": color, "width": 2},
-            text=", ".join(language(langs[leaf]).name for leaf in leaves),
+            text=", ".join(labelled(langs[leaf]).name for leaf in leaves),
             hovertemplate="distance %{x:.3f}<br>%{text}<extra></extra>",
             showlegend=False,
         )
@@ -230,8 +230,8 @@ def _draw_marks(figure: go.Figure, tree: np.ndarray, marks: Sequence[str]) -> No
 def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
     places = {lang: place for place, lang in enumerate(order)}
     # A trace for each family, so that each stands in the legend once.
-    for family in dict.fromkeys(families(order)):
-        inside = [lang for lang in order if language(lang).family == family]
+    for family in dict.fromkeys(families_of(order)):
+        inside = [lang for lang in order if labelled(lang).family == family]
         color, symbol = family_style(family)
         figure.add_scatter(
             x=[0] * len(inside),
@@ -245,12 +245,12 @@ def _draw_leaves(figure: go.Figure, order: list[str]) -> None:
             },
             cliponaxis=False,
             name=family,
-            text=[language(lang).name for lang in inside],
+            text=[labelled(lang).name for lang in inside],
             hovertemplate="%{text}<extra>" + family + "</extra>",
         )
     figure.update_yaxes(
         tickvals=list(places.values()),
-        ticktext=[language(lang).name + "  " for lang in order],
+        ticktext=[labelled(lang).name + "  " for lang in order],
         range=[len(order) - 0.5, -0.5],  # the first leaf at the top
         showgrid=False,
         tickfont_color=GREY if len(order) > 40 else None,

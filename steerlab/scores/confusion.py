@@ -23,7 +23,8 @@ from steerlab.analysis.results import column_mean
 from steerlab.analysis.tables import need_columns
 from steerlab.core.corpus import need_texts, split_lines
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import LANGUAGES, UNKNOWN, language
+from steerlab.core.labels import labelled, language_of, languages_of
+from steerlab.core.languages import LANGUAGES, UNKNOWN
 from steerlab.scores.langid import Identifier
 from steerlab.scores.text import compression
 
@@ -113,7 +114,7 @@ def script_mixing(text: str, target: str) -> float:
     letters = _matched_letters(_letters(), text)
     if not letters:
         return math.nan
-    script = language(target).script
+    script = labelled(target).script
     if script == UNKNOWN:
         return math.nan
     return _matched_letters(_outside(script), text) / letters
@@ -171,7 +172,7 @@ def columns(
             for length, ideal in zip(scores["length"], ideal_lengths, strict=True)
         ]
     if languages is not None:
-        named = LANGUAGES.keys() | set(targets)
+        named = LANGUAGES.keys() | set(languages_of(targets))
         scores["unidentified"] = [lang not in named for lang in languages]
     return scores
 
@@ -216,7 +217,7 @@ def line_pass(
     passed = np.full(len(outputs), np.nan)
     for index, (lines, target) in enumerate(zip(lines_of_outputs, targets, strict=True)):
         if lines:
-            passed[index] = all(identified[line] == target for line in lines)
+            passed[index] = all(identified[line] == language_of(target) for line in lines)
     return passed
 
 
@@ -227,7 +228,7 @@ def _lines_that_count(output: str, target: str, least: int) -> list[str]:
 
 def _word_count(line: str, target: str) -> int:
     """How many words of letters a line has, as the target's script divides words."""
-    if language(target).script in _SPACELESS:
+    if labelled(target).script in _SPACELESS:
         return _matched_letters(_letters(), line) // _LETTERS_OF_A_WORD
     # Between spaces, a number or a dash alone is no word.
     return sum(any(map(str.isalpha, word)) for word in line.split())
@@ -246,7 +247,7 @@ def word_pass(outputs: Sequence[str], targets: Sequence[str]) -> Float[np.ndarra
     _need_pairs(outputs, targets)
     passed = np.zeros(len(outputs))
     for index, (output, target) in enumerate(zip(outputs, targets, strict=True)):
-        script = language(target).script
+        script = labelled(target).script
         if script == UNKNOWN:
             passed[index] = math.nan
         else:

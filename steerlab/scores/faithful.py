@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.labels import language_of
 from steerlab.scores.chrf import ChrfIndex
 from steerlab.scores.chrf_pairs import chrf_pairs
 from steerlab.scores.endings import is_loop
@@ -130,11 +131,11 @@ def _first_failed(outputs: Outputs, row: int, *, nearest: bool, overlap: float) 
         return "length"
     if order(words(text), words(reference)) < ORDER:
         return "order"
-    source, lang = outputs.sources[row], outputs.langs[row]
+    source, lang = outputs.sources[row], language_of(outputs.langs[row]) or ""
     if not negation_kept(
         text=is_negated(text, lang),
         reference=is_negated(reference, lang),
-        source=is_negated(source, outputs.source_langs[row]),
+        source=is_negated(source, language_of(outputs.source_langs[row]) or ""),
     ):
         return "negation"
     if not numbers_kept(text, reference):

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from steerlab.core.corpus import need_texts
 from steerlab.core.errors import SteerlabError
+from steerlab.core.labels import languages_of
 from steerlab.core.languages import NO_LANGUAGE, code_of, is_language, language
 from steerlab.core.sources import Source
 
@@ -221,7 +222,7 @@ def _first(ranking: Sequence[Any]) -> tuple[str, float]:
 def need_named(identifier: Identifier, targets: Iterable[str]) -> None:
     """Raise `SteerlabError` for a target that an identifier cannot name; to be asked before a
     run."""
-    unnamed = [target for target in targets if target not in identifier.languages]
+    unnamed = [lang for lang in languages_of(targets) if lang not in identifier.languages]
     if unnamed:
         raise SteerlabError(
             f"the language identifier {identifier.name} cannot name {language(unnamed[0]).name}, "

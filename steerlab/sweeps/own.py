@@ -21,12 +21,13 @@ _NAME = re.compile(r"\w[\w .+-]*")  # of a file, and of a word in a list with co
 
 @dataclass(frozen=True)
 class Own:
-    """A user's `Directions`, `Estimator` and `Operator` records, by the names that rows call
-    them."""
+    """A user's `Directions`, `Estimator` and `Operator` records and scorers, by the names that rows
+    call them."""
 
     directions: Mapping[str, Any] = field(default_factory=dict)
     estimators: Mapping[str, Any] = field(default_factory=dict)
     operators: Mapping[str, Any] = field(default_factory=dict)
+    scorers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def fits(self) -> tuple[str, ...]:
@@ -49,7 +50,18 @@ class Own:
                     f"what {name!r} does cannot be read ({error}), and so a folder cannot tell it "
                     "from others under that name; leave out= out, or write it as a plain function"
                 ) from error
-        return digests
+        return digests | {name: scorer_digest(name, one) for name, one in self.scorers.items()}
+
+
+def scorer_digest(name: str, scorer: Callable[..., Any]) -> str:
+    """A hash of what a scorer does; its name alone where its source and values cannot be read, as
+    those of a model behind it."""
+    from steerlab.edits.digest import Unreadable, function_digest
+
+    try:
+        return function_digest(scorer)
+    except Unreadable:
+        return f"name {name}"
 
 
 def operator_digest(record: "steerlab.edits.record.Operator", name: str) -> str:
@@ -80,6 +92,7 @@ def take_own(keys: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:
     Directions stand beside the estimators that are asked for, or alone where none are.
     """
     keys = dict(keys)
+    scorers = _read_scorers(keys.pop("scorers", None))
     directions = _read_directions(keys.pop("directions", None))
     estimators: dict[str, Any] = {}
     given = keys.get("estimators")
@@ -94,7 +107,7 @@ def take_own(keys: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:
     operators: dict[str, Any] = {}
     if isinstance(keys.get("operators"), Mapping):
         keys["operators"], operators = _read_operators(keys["operators"], keys.get("strengths"))
-    return keys, Own(directions, estimators, operators)
+    return keys, Own(directions, estimators, operators, scorers)
 
 
 def _read_directions(given: Any) -> dict[str, Any]:
@@ -112,6 +125,24 @@ def _read_directions(given: Any) -> dict[str, Any]:
         if not isinstance(directions, Directions):
             raise SteerlabError(
                 f"directions.{name}: Directions are needed, not {type(directions).__name__}"
+            )
+    return dict(given)
+
+
+def _read_scorers(given: Any) -> dict[str, Callable[..., Any]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise SteerlabError(
+            f"scorers: give them by name, such as {{'polite': function}}, not as "
+            f"{type(given).__name__}"
+        )
+    for name, scorer in given.items():
+        _need_name("scorers", name, _score_names())
+        if not callable(scorer):
+            raise SteerlabError(
+                f"scorers.{name}: a function from a list of outputs to as many numbers is needed, "
+                f"not {type(scorer).__name__}"
             )
     return dict(given)
 
@@ -190,6 +221,18 @@ def _estimator_names() -> tuple[str, ...]:
     from steerlab.estimate.units import METHODS
 
     return (*VARIANTS, *METHODS)
+
+
+def _score_names() -> tuple[str, ...]:
+    """Columns that rows have already."""
+    from dataclasses import fields
+
+    from steerlab.core.columns import score_records
+    from steerlab.sweeps.cell import Cell
+
+    written = ("sentence", "estimator", "seed", "twin", "cell", "prompt", "question", "reference")
+    made = ("output", "tokens", "truncated", "site", "dose", "language", "rating", "unfaithful")
+    return (*score_records(), *(each.name for each in fields(Cell)), *written, *made, "place")
 
 
 def _operator_names() -> tuple[str, ...]:

@@ -30,8 +30,8 @@ from steerlab.sweeps.cell import FORMAT, INDEX, Batch, Cell, Row
 from steerlab.sweeps.decoding import Decoding, decode_rows
 from steerlab.sweeps.inputs import Inputs
 from steerlab.sweeps.ledger import Ledger, Meter
-from steerlab.sweeps.own import operator_digest
-from steerlab.sweeps.scoring import as_json, bits_ratio, score_rows
+from steerlab.sweeps.own import operator_digest, scorer_digest
+from steerlab.sweeps.scoring import Scorer, as_json, bits_ratio, own_scores, score_rows
 from steerlab.sweeps.settings import NEW_TOKENS as NEW_TOKENS
 from steerlab.sweeps.shared import representatives, spread
 
@@ -79,6 +79,7 @@ class Runner:
         retry: run cells again that failed before.
         operators: records of a user's own operators, by the names that cells call them.
         template: options of the chat template (`engine.prompts.prompt`).
+        scorers: a user's own scores, by the names of their columns.
     """
 
     model: Model
@@ -98,6 +99,7 @@ class Runner:
     retry: bool = False
     operators: Mapping[str, Operator] = field(default_factory=dict)
     template: Mapping[str, Any] | None = None
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
     _inputs: Inputs = field(init=False, repr=False, compare=False)
     _hashed: dict[tuple[tuple[str, ...], str], list[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -115,6 +117,7 @@ class Runner:
         object.__setattr__(self, "directions", dict(self.directions))
         object.__setattr__(self, "operators", dict(self.operators))
         object.__setattr__(self, "limits", dict(self.limits))
+        object.__setattr__(self, "scorers", dict(self.scorers))
         inputs = Inputs(self.model, self.corpus, dict(self.limits), self.template)
         object.__setattr__(self, "_inputs", inputs)
 
@@ -164,6 +167,9 @@ class Runner:
                 decoding,
                 self.fluency,
             ]
+            if self.scorers:  # else keys stay what they were
+                own = [scorer_digest(name, one) for name, one in self.scorers.items()]
+                self._hashed[fits, split].append([list(self.scorers), own])
         return self._hashed[fits, split]
 
     def judge_of(self, split: str) -> Judge:
@@ -372,7 +378,7 @@ class Runner:
         table["bits_per_byte_ratio"] = float("nan")
         if self.fluency:
             table["bits_per_byte_ratio"] = self.fluency_of(table)
-        return as_json(table)
+        return as_json(own_scores(table, self.scorers))
 
 
 def _message(error: Exception) -> str:

@@ -4,6 +4,7 @@ Scores that depended on what else was run before (a cache of fluencies that grow
 resumed run differ from one that was never stopped.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from steerlab.core.corpus import Corpus
+from steerlab.core.errors import SteerlabError
+from steerlab.core.labels import language_of
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.models.model import Model
 from steerlab.scores.faithful import Outputs
@@ -21,8 +24,11 @@ from steerlab.scores.langid import Identifier
 
 # Bits per byte of each reference, by split and target.
 ReferenceBits = Callable[[str, str], Mapping[str, float]]
+# A score of a user's own: from outputs, and their targets where it takes them, to numbers.
+Scorer = Callable[..., Any]
 
 
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 BOOLEAN = (
     *("in_language", "relevant", "joint", "joint_all", "faithful", "ceiling"),
     *("echo", "loop", "empty"),
@@ -79,8 +85,14 @@ def _in_language(rows: pd.DataFrame, identifier: Identifier) -> np.ndarray:
     """Whether the reference of each row is in its language by the identifier, `[row]`."""
     references = rows["reference"].drop_duplicates()
     lang_of = dict(zip(references, identifier.identify(references.tolist()), strict=True))
-    found: np.ndarray = (rows["reference"].map(lang_of) == rows["target"]).to_numpy()
+    found: np.ndarray = _named(rows, lang_of).to_numpy()
     return found
+
+
+def _named(rows: pd.DataFrame, lang_of: Mapping[str, str]) -> pd.Series:
+    """Whether the language of each reference is its target's, or none is asked for."""
+    asked = rows["target"].map(language_of)
+    return (rows["reference"].map(lang_of) == asked) | asked.isna()
 
 
 def _answers(rows: pd.DataFrame) -> list[Answer]:
@@ -94,6 +106,41 @@ def _answers(rows: pd.DataFrame) -> list[Answer]:
         strict=True,
     )
     return [Answer(*values) for values in columns]
+
+
+def own_scores(table: pd.DataFrame, scorers: Mapping[str, Scorer]) -> pd.DataFrame:
+    """The table with a column of each scorer.
+
+    Raises `SteerlabError` for a scorer that fails, or does not give a number for each output.
+    """
+    outputs, targets = table["output"].tolist(), table["target"].tolist()
+    for name, scorer in scorers.items():
+        given = (outputs, targets) if _takes_targets(scorer) else (outputs,)
+        try:
+            values = np.asarray(list(scorer(*given)), dtype=float)
+        except Exception as error:
+            raise SteerlabError(
+                f"the scorer {name!r} failed on {len(outputs)} outputs "
+                f"({type(error).__name__}: {error}); it takes a list of strings and gives a number "
+                "for each"
+            ) from error
+        if values.shape != (len(outputs),):
+            raise SteerlabError(
+                f"the scorer {name!r} gave numbers of shape {values.shape} for {len(outputs)} "
+                "outputs; give one for each"
+            )
+        table[name] = values
+    return table
+
+
+def _takes_targets(scorer: Scorer) -> bool:
+    """Whether a second argument may be given to a function by its place, and has no default."""
+    try:
+        parameters = list(inspect.signature(scorer).parameters.values())
+    except (TypeError, ValueError):  # of a built-in function nobody knows
+        return False
+    needed = [one for one in parameters if one.default is one.empty and one.kind in _BY_PLACE]
+    return len(needed) > 1
 
 
 def bits_ratio(model: Model, table: pd.DataFrame, reference_bits: ReferenceBits) -> np.ndarray:

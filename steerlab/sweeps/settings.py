@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import code_of, language
+from steerlab.core.labels import AT, label
+from steerlab.core.languages import code_of
 from steerlab.core.settings import check
 
 NEW_TOKENS = 32
@@ -59,7 +60,12 @@ def _codes(value: Any) -> Any:
 def _code(value: Any) -> Any:
     if value is False:
         raise ValueError('false is no language; for Norwegian quote it, as in "no"')
-    return code_of(value) or value if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if AT in value:  # a concept in a language; what is none is left for the check to refuse
+        with suppress(SteerlabError):
+            return label(value)
+    return code_of(value) or value
 
 
 def _all(value: Any) -> Any:
@@ -162,7 +168,7 @@ def _need_some(items: Any) -> None:
 
 def _need_languages(codes: str | Iterable[str] | None) -> None:
     for code in (codes,) if isinstance(codes, str) else codes or ():
-        language(code)
+        label(code)
 
 
 def _need_estimators(names: Iterable[str]) -> None:
@@ -297,8 +303,8 @@ Lid = Annotated[
 ]
 JUDGE = (
     "who judges relevance: retrieval, likelihood (which passes copies, and much of whatever the "
-    "same model wrote), model:ID_OR_FOLDER, embeddings:ID_OR_FOLDER, or the URL of an "
-    "OpenAI-compatible endpoint"
+    "same model wrote), model:ID_OR_FOLDER, embeddings:ID_OR_FOLDER, the URL of an "
+    "OpenAI-compatible endpoint, or none"
 )
 JudgeModel = Annotated[
     Word | None,

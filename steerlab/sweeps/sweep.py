@@ -28,6 +28,7 @@ from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.ledger import Ledger
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import Runner, Workers, run_locally
+from steerlab.sweeps.scoring import Scorer
 from steerlab.sweeps.settings import need_name
 
 
@@ -38,6 +39,7 @@ def sweep(
     *,
     grid: Grid | None = None,
     directions: Mapping[str, Directions] | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
     out: str | Path | None = None,
     workers: Workers = run_locally,
     retry: bool = False,
@@ -71,6 +73,8 @@ def sweep(
         grid: a `Grid` in place of the keys that follow.
         directions: directions that are made already, by the names that rows call them; they are
             run beside the estimators that are asked for, or alone.
+        scorers: your own scores, by the names of their columns: each a function from the outputs
+            of a batch to as many numbers; one with a second parameter is given their targets too.
         out: a folder that keeps what is finished, and from which the same call goes on.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
         retry: run cells again that failed before.
@@ -87,6 +91,8 @@ def sweep(
         need_name(keys)
     if directions is not None:
         keys["directions"] = directions
+    if scorers is not None:
+        keys["scorers"] = scorers
     grid = Grid.either(grid, keys)
     runner, cells = prepare(grid, model, corpus, out=out, workers=workers, retry=retry)
     title = f"{len(cells)} cells"
@@ -322,6 +328,7 @@ def _runner(grid: Grid, model: Model, texts: Corpus, folder: Path | None = None)
         seed=grid.seed,
         operators=grid.own.operators,
         template=grid.template,
+        scorers=grid.own.scorers,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import families, language
+from steerlab.core.labels import families_of, labelled
 
 
 def neighbours(vectors: Float[np.ndarray, "lang width"]) -> Int[np.ndarray, " lang"]:
@@ -82,7 +82,7 @@ def family_neighbours(
     """
     least = max(2, least)
     # Families as numbers: `family [lang]`, and how many members each family has.
-    _, family, members = np.unique(families(langs), return_inverse=True, return_counts=True)
+    _, family, members = np.unique(families_of(langs), return_inverse=True, return_counts=True)
     if members.max() < least:
         count = "two" if least == 2 else least
         raise SteerlabError(f"no {count} of {' '.join(langs)} share a family; add relatives")
@@ -214,14 +214,14 @@ def _dealt(
 
 def have_relatives(langs: Sequence[str]) -> bool:
     """Whether any two of the languages share a family, as `family_neighbours` needs."""
-    return len(set(families(langs))) < len(langs)
+    return len(set(families_of(langs))) < len(langs)
 
 
 def scripts(langs: Sequence[str]) -> list[str]:
     """The script of each language (ISO 15924), as `family_neighbours(within=)` takes groups."""
-    return [language(lang).script for lang in langs]
+    return [labelled(lang).script for lang in langs]
 
 
 def within_script(langs: Sequence[str], script: str = "Latn") -> list[int]:
     """The indices of the languages that are written in one script (ISO 15924)."""
-    return [index for index, lang in enumerate(langs) if language(lang).script == script]
+    return [index for index, lang in enumerate(langs) if labelled(lang).script == script]

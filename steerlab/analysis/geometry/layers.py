@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import families
+from steerlab.core.labels import families_of
 
 
 def cosine_matrices(
@@ -69,7 +69,7 @@ def by_layer(
 
     `layers` are the numbers of the layers, by default from 0.
     """
-    family = np.asarray(families(langs))
+    family = np.asarray(families_of(langs))
     pair = np.triu_indices(len(family), 1)  # every pair once
     related = family[pair[0]] == family[pair[1]]
     raw = cosine_matrices(vectors, centre=False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from steerlab.core.columns import score_records
+from steerlab.core.labels import language_of
 from steerlab.scores.confusion import columns
 from steerlab.scores.judges.agreement import agreement, rejudge
 from steerlab.scores.judges.answers import Answer, Judge
@@ -39,7 +40,8 @@ __all__ = [
 def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) -> dict[str, Any]:
     """Columns of scores, one value for each answer.
 
-    `in_language`: the identified language is the target. `relevant`: the judge gives the full
+    `in_language`: the identified language is the target's; a label without a language asks for
+    none, so that it is true there. `relevant`: the judge gives the full
     rating, 1. `joint`: both, so that the output is in the target language and about its own prompt.
     Beside them stand the judge's own columns, every score whose record computes it from an answer,
     and those of `confusion.columns`.
@@ -56,7 +58,9 @@ def score(answers: Sequence[Answer], *, identifier: Identifier, judge: Judge) ->
         replace(answer, language=lang) for answer, lang in zip(answers, languages, strict=True)
     ]
     judged = dict(judge.rate(identified))
-    in_language = np.array([answer.language == answer.target for answer in identified], dtype=bool)
+    in_language = np.array(
+        [language_of(answer.target) in (answer.language, None) for answer in identified], dtype=bool
+    )
     relevant = np.asarray(judged["rating"], dtype=float) >= 1  # a rating of NaN is not relevant
     computed = {
         name: [record.compute(answer) for answer in identified]

@@ -12,6 +12,7 @@ from steerlab.scores.judges.endpoint import Endpoint
 from steerlab.scores.judges.instruct import Instruct
 from steerlab.scores.judges.likelihood import Likelihood
 from steerlab.scores.judges.retrieval import Retrieval
+from steerlab.scores.judges.unjudged import Unjudged
 
 JUDGES = (
     "retrieval",
@@ -19,6 +20,7 @@ JUDGES = (
     "model:ID_OR_FOLDER",
     "http://HOST/v1 with a model's name",
     "embeddings:ID_OR_FOLDER",
+    "none",
 )
 URLS = ("http", "https")
 _SOURCES = {  # by the word, as far as its colon
@@ -36,8 +38,8 @@ def judge_from(
     judge_model: str | None = None,
     cache: Path | None = None,
 ) -> Judge:
-    """The judge that a word means: `retrieval`, `likelihood`, `model:...`, a URL, or
-    `embeddings:...`.
+    """The judge that a word means: `retrieval`, `likelihood`, `model:...`, a URL,
+    `embeddings:...`, or `none`.
 
     Args:
         word: what the user gave.
@@ -48,6 +50,8 @@ def judge_from(
     """
     check_judge(word, judge_model)
     kind, _, rest = word.partition(":")
+    if word == "none":
+        return Unjudged()
     if kind in URLS:
         return Endpoint(word, judge_model or "", cache=cache)
     if kind == "model":
@@ -72,7 +76,8 @@ def check_judge(word: str, judge_model: str | None = None) -> None:
         raise SteerlabError(
             f"a judge's model, {judge_model!r}, is named for a URL only; the judge is {word!r}"
         )
-    if word not in ("retrieval", "likelihood") and not (kind in ("model", "embeddings") and rest):
+    alone = ("retrieval", "likelihood", "none")
+    if word not in alone and not (kind in ("model", "embeddings") and rest):
         raise SteerlabError(f"there is no judge {word!r}; the judges are {', '.join(JUDGES)}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steerlab.core.corpus import Corpus
+from steerlab.core.labels import language_of
 from steerlab.scores.chrf import relevance
 from steerlab.scores.judges.answers import Answer
 from steerlab.scores.judges.places import places, without_twins
@@ -29,12 +30,18 @@ class Retrieval:
         corpus = f"{self.references.hash}{without_twins(self.references)}"
         return f"retrieval among {DISTRACTORS + 1} of {corpus}"
 
+    def _among(self, answer: Answer) -> str:
+        """Whose references an output is compared with: those of the language that it is in, and
+        of the target's label, where concepts in that language are several piles."""
+        fits = language_of(answer.target) in (answer.language, None)
+        return answer.target if fits else answer.language
+
     def rate(self, answers: Sequence[Answer]) -> Mapping[str, Any]:
         """`rating` [answer] of 0 or 1, and `chrf` [answer], the output's chrF to its own reference,
         from 0 to 100."""
         relevant, chrf = relevance(
             [answer.output for answer in answers],
-            [answer.language for answer in answers],
+            [self._among(answer) for answer in answers],
             places(self.references, answers),
             self.references.lines,
             distractors=DISTRACTORS,

@@ -12,7 +12,7 @@ from steerlab.analysis.effects.asymmetry import asymmetry
 from steerlab.analysis.intervals import by_sentence
 from steerlab.core.columns import is_share, score_records, summary_key
 from steerlab.core.errors import SteerlabError
-from steerlab.core.languages import language
+from steerlab.core.labels import labelled
 from steerlab.figures.style import readable
 from steerlab.scores.judges.agreement import measures
 from steerlab.studies.html.formats import Interval, interval, probability
@@ -148,7 +148,7 @@ def both_ways(parts: Mapping[str, pd.DataFrame]) -> Table:
     except SteerlabError:  # no pair was run both ways
         return table
     for line in found.to_dict("records"):
-        a, b = language(line["a"]).name, language(line["b"]).name
+        a, b = labelled(line["a"]).name, labelled(line["b"]).name
         ends = [
             interval([line[name], line[f"{name}_low"], line[f"{name}_high"]])
             for name in ("forward", "backward", "difference")
