@@ -55,30 +55,29 @@ def test_a_probe_picks_one_vector_for_each_row() -> None:
     """Two edits behind the two verdicts of one probe: each row has the one or the other."""
     h, places = 3 * randn(6, 6, WIDTH), where(6, 6)
     other = direction(7)
-    weights, bias = randn(1, 2, WIDTH, seed=3), torch.zeros(1, 2)
-    kinds = [
-        gates.picked(weights, bias, number, layers=(2,), site="resid_post") for number in (0, 1)
-    ]
+    weights, bias, reads = 0.1 * randn(2, WIDTH, seed=3), torch.zeros(2), ("resid_post", 2)
+    kinds = [gates.picked(weights, bias, number, reads=reads) for number in (0, 1)]
+    # The first edit is large: a probe that read what it makes would say something else.
     selector = EDIT.when(kinds[0]) | add(other).when(kinds[1])
     seen: list[Tensor] = []
     with (fake := Fake()).attached([("resid_post", 2, lambda x, _: seen.append(x))]):
         fake(h, places)
     text = places.text[..., None]
     mean = (seen[0] * text).sum(1) / text.sum(1)
-    chosen = (mean @ weights[0].T).argmax(1)
+    chosen = (mean @ weights.T).argmax(1)
     assert 0 < int(chosen.sum()) < len(h)
     new = steer(selector, h, places)
     for row, kind in enumerate(chosen.tolist()):
         wanted = steer(add(other) if kind else EDIT, h, places)
         assert same_bits(new[row], wanted[row])
-    sure = gates.picked(weights, bias, 0, layers=(2,), site="resid_post", sure=True)
+    sure = gates.picked(weights, bias, 0, reads=reads, sure=True)
     less = steer(EDIT.when(sure), h, places) - steer(Edit(()), h, places)
     whole = steer(EDIT, h, places) - steer(Edit(()), h, places)
     for row in (chosen == 0).nonzero()[:, 0].tolist():
         share = float(less[row, -1].norm() / whole[row, -1].norm())
-        assert share == pytest.approx(float((mean[row] @ weights[0].T).softmax(-1)[0]), rel=1e-4)
+        assert share == pytest.approx(float((mean[row] @ weights.T).softmax(-1)[0]), rel=1e-4)
     with pytest.raises(SteerlabError, match="there is no kind 2; there are 2"):
-        gates.picked(weights, bias, 2, layers=(2,), site="resid_post")
+        gates.picked(weights, bias, 2, reads=reads)
 
 
 def test_a_controller_is_what_its_formula_says() -> None:

@@ -51,9 +51,12 @@ def calibrate(
     Each trial runs at the median of what is likely. Its mean score s of weight w is taken for
     Beta(.5 + w s, .5 + w (1 - s)); p, the chance under it that the score there lies below the
     target, multiplies the density above the strength (below, where scores fall) and 1 - p that on
-    its other side. Source: endogenous steering resistance (arXiv 2602.06941), which runs 10 trials
-    on 10,000 points from a Gaussian prior, with w = 5; how it updates is our reading. Do this on
-    dev: the interval is of the dose curve of these texts, not of others.
+    its other side. That says where the next trial runs. What is reported is of all logistic curves
+    through the trials, every slope alike: bisection's own interval holds the planted strength less
+    often than it says (87 to 89 of 100 runs at 95 %). Source: endogenous steering resistance
+    (arXiv 2602.06941), which runs 10 trials on 10,000 points from a Gaussian prior, with w = 5; how
+    it updates is our reading. Do this on dev: the interval is of the dose curve of these texts, not
+    of others.
 
     Raises `SteerlabError` where scores are none from 0 to 1, and where the target is not reached
     between `low` and `high`.
@@ -78,7 +81,7 @@ def calibrate(
     if prior is not None:
         density = np.exp(-0.5 * ((grid - prior[0]) / prior[1]) ** 2)
         density /= density.sum()
-    rows = []
+    before, rows, weights = density, [], []
     given = None if callable(run) else list(_of_rows(run, value, low, high))
     for number in range(trials if given is None else len(given)):
         if given is None and callable(run):
@@ -94,7 +97,12 @@ def calibrate(
         density = density * np.where(grid > strength, above, 1 - above)
         density /= density.sum()
         rows.append((strength, score, scores.size, above))
+        weights.append(weigh)
     _need_inside(grid, density, target, low, high)
+    density = before * _of_curves(
+        grid, np.array(rows)[:, :2], np.array(weights), target, rising=rising
+    )
+    density = density / density.sum()
     tail = (1 - level) / 2
     return Calibrated(
         _quantile(grid, density, 0.5),
@@ -103,6 +111,26 @@ def calibrate(
         target,
         pd.DataFrame(rows, columns=["strength", "score", "scores", "chance"]),
     )
+
+
+def _of_curves(
+    grid: np.ndarray, trials: np.ndarray, weights: np.ndarray, target: float, *, rising: bool
+) -> np.ndarray:
+    """How likely each strength of the grid is to be where a logistic curve passes the target.
+
+    `trials` [trial 2] has strengths and scores. Slopes are even in their logarithm, from one that
+    hardly rises between the ends to one that is a step.
+    """
+    width = grid[-1] - grid[0]
+    slopes = np.geomspace(1 / width, 200 / width, 40) * (1 if rising else -1)
+    middle = np.log(target / (1 - target))
+    logits = middle + slopes[:, None, None] * (trials[:, 0] - grid[:, None])  # slope grid trial
+    scores = trials[:, 1]
+    # log σ(x) = -log(1 + exp(-x))
+    likely = -scores * np.logaddexp(0, -logits) - (1 - scores) * np.logaddexp(0, logits)
+    total = (weights * likely).sum(-1)
+    density = np.exp(total - total.max()).sum(0)
+    return np.asarray(density / density.sum())
 
 
 def _quantile(grid: np.ndarray, density: np.ndarray, share: float) -> float:

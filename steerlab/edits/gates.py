@@ -329,14 +329,14 @@ def sic(direction: Direction) -> Gate:
 
 
 def _of_row(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
-    table = tensors["factors"][0]
+    table = tensors["factors"][..., 0].expand(len(h), -1)
     last = int(positions.rows.max())
-    if last >= len(table):
+    if last >= table.shape[1]:
         raise SteerlabError(
-            f"the gate rows has {len(table)} factors, and the batch has a row {last} (from 0); "
+            f"the gate rows has {table.shape[1]} factors, and the batch has a row {last} (from 0); "
             "give each row one"
         )
-    return table[positions.rows][:, None], kept
+    return table.gather(1, positions.rows[:, None]), kept
 
 
 def rows(factors: Sequence[float] | Tensor) -> Gate:
@@ -350,54 +350,53 @@ def rows(factors: Sequence[float] | Tensor) -> Gate:
     given = torch.as_tensor(factors, dtype=torch.float32)
     if given.ndim != 1 or not len(given) or not torch.isfinite(given).all():
         raise SteerlabError(f"rows takes a finite number for each row, not {factors!r:.60}")
-    return Gate(_of_row, "rows", {"factors": given[None]}, blind=False)
+    return Gate(_of_row, "rows", {"factors": given[None, :, None]}, blind=False)
 
 
 def _is_picked(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
     mean, there = prompt_mean(h, positions)
-    logits = (mean[:, None] * tensors["weights"]).sum(-1) + tensors["bias"]
-    chance = logits.softmax(-1)
-    number = tensors["number"].long()
-    of_number = chance.gather(1, number[:, None])[:, 0]
-    verdict = (logits.argmax(-1) == number) * torch.where(tensors["sure"] > 0, of_number, 1.0)
-    kept = torch.where(there, verdict, kept)
+    logits = (mean[:, None] * tensors["weights"]).sum(-1) + tensors["bias"][..., 0]
+    number = tensors["number"].long().expand(len(h))
+    chance = logits.softmax(-1).gather(1, number[:, None])[:, 0]
+    factor = torch.where(tensors["sure"] > 0, chance, torch.ones_like(chance))
+    kept = torch.where(there, (logits.argmax(-1) == number) * factor, kept)
     need_prompt(kept, "picked")
     return kept[:, None], kept
 
 
 def picked(
-    weights: Float[Tensor, "layer kind width"],
-    bias: Float[Tensor, "layer kind"],
+    weights: Float[Tensor, "kind width"],
+    bias: Float[Tensor, " kind"],
     number: int,
     *,
-    layers: tuple[int, ...],
-    site: str,
+    reads: tuple[str, int],
     sure: bool = False,
 ) -> Gate:
     """Open for rows of whose prompt a softmax probe says that it is of one kind.
 
-    The probe reads the mean over the prompt's positions where the edit acts; its verdict holds for
-    the whole row. One edit for each kind, each behind its own gate, makes a selector. Source: G-ACT
-    (arXiv 2506.18887), of which neither code nor the kind of probe is published.
+    The probe reads the mean over the prompt's positions before anything is edited there; its
+    verdict holds for the whole row. One edit for each kind, each behind its own gate, makes a
+    selector. Source: G-ACT (arXiv 2506.18887), of which neither code nor the kind of probe is
+    published.
 
     Args:
         weights: of the probe.
         bias: of the probe.
         number: of the kind.
-        layers: of the weights.
-        site: where it reads.
+        reads: (site, layer) where it reads, no later than where the edit acts.
         sure: multiply by the probe's chance of the kind.
     """
-    if not 0 <= number < weights.shape[1]:
-        raise SteerlabError(f"there is no kind {number}; there are {weights.shape[1]}")
-    count = len(layers)
+    if not 0 <= number < len(weights):
+        raise SteerlabError(f"there is no kind {number}; there are {len(weights)}")
+    if not (torch.isfinite(weights).all() and torch.isfinite(bias).all()):
+        raise SteerlabError("the probe holds NaN or infinity")
     tensors = {
-        "weights": weights,
-        "bias": bias,
-        "number": torch.full((count,), float(number)),
-        "sure": torch.full((count,), float(sure)),
+        "weights": weights[None],
+        "bias": bias[None, :, None],
+        "number": torch.tensor([float(number)]),
+        "sure": torch.tensor([float(sure)]),
     }
-    return Gate(_is_picked, "picked", tensors, layers, site, whole=True, blind=False)
+    return Gate(_is_picked, "picked", tensors, whole=True, blind=False, reads=reads)
 
 
 def prompt_mean(h: Tensor, positions: Any) -> tuple[Float[Tensor, "row width"], Tensor]:

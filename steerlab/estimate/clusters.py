@@ -77,14 +77,15 @@ class Clusters:
         """
         if set(where) - {"positions"}:
             raise SteerlabError(f"there is no setting {sorted(where)[0]!r}; give positions=")
-        parts = []
+        if layer not in self.layers:
+            raise SteerlabError(f"no layer {layer} here; there are {self.layers}")
+        index, parts = self.layers.index(layer), []
         for number, direction in enumerate(self.directions):
             gate = picked(
-                self.weights,
-                self.bias,
+                self.weights[index],
+                self.bias[index],
                 number,
-                layers=self.layers,
-                site=direction.site,
+                reads=(direction.site, layer),
                 sure=sure,
             )
             parts.append(add(direction.at(layer), strength=strength, **where).when(gate))

@@ -71,4 +71,4 @@ def chosen_pairs(
         return order[:k, None].expand(-1, layers)
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=-1)
     # Stable, so that ties do not depend on k.
-    return cosine.argsort(0, descending=select == "nearest", stable=True)[:k]
+    return cosine.argsort(dim=0, descending=select == "nearest", stable=True)[:k]

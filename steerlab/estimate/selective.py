@@ -1,7 +1,6 @@
 """One plane for all layers, and the layers whose class means lie on either side of an origin."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,9 +10,6 @@ from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.build import need_two
-
-Origin = Literal["both", "all", "zero"]
-Chosen = Literal["similar", "longest"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,8 @@ def selective(
     target: str,
     *,
     source: str = "en",
-    origin: Origin = "both",
-    chosen: Chosen = "similar",
+    origin: str = "both",
+    chosen: str = "similar",
 ) -> Selective:
     """The global plane of Angular and Selective Steering, and the layers of the latter.
 
@@ -91,6 +87,8 @@ def selective(
     }
     if origin not in origins:
         raise SteerlabError(f"there is no origin {origin!r}; give 'both', 'all' or 'zero'")
+    if chosen not in ("similar", "longest"):
+        raise SteerlabError(f"there is no choice {chosen!r}; give 'similar' or 'longest'")
     step = means[1] - means[0]
     gap = step.norm(dim=-1)
     if not gap.all():
@@ -125,9 +123,9 @@ def selective(
 def _second(units: Float[Tensor, "layer width"], first: Tensor) -> Float[Tensor, " width"]:
     """The first principal component of unit vectors, made orthogonal to one of them."""
     centred = units - units.mean(0)
-    component = torch.linalg.svd(centred, full_matrices=False)[2][0]
-    rest = component - (component @ first) * first
-    if rest.norm() < 1e-6:
+    _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
+    rest = rows[0] - (rows[0] @ first) * first
+    if sizes[0] < 1e-4 or rest.norm() < 1e-4:  # rounding
         raise SteerlabError(
             "the differences of all layers are parallel: they span no plane; rotate a direction of "
             "one layer, whose plane has the source's mean"

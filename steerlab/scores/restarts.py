@@ -15,7 +15,7 @@ from steerlab.core.errors import SteerlabError
 # none: what is counted is an answer that takes itself back.
 _AGAIN = (
     r"wait\b(?=[,.! —-])",
-    r"(?:oh,? |hm+,? |no,? )?(?:i'm |i am )?sorry,? (?:let me|i (?:got|went|was)|that)",
+    r"(?:oh,? |hm+,? |no,? )?(?:i'm |i am )?sorry,? (?:let me|i (?:got|went|was))",
     r"(?:no,? |actually,? |okay,? |ok,? )?let me (?:try|start|begin|rephrase|correct|redo|answer)",
     r"(?:i )?apologi[sz]e\b",
     r"my apologies\b",
