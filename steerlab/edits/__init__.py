@@ -17,7 +17,6 @@ from steerlab.edits.operators import detour as detour
 from steerlab.edits.operators import means_angle as means_angle
 from steerlab.edits.operators import push as push
 from steerlab.edits.operators import rotate as rotate
-from steerlab.edits.part import POSITIONS as POSITIONS
 from steerlab.edits.part import Part as Part
 from steerlab.edits.record import Operator as Operator
 from steerlab.edits.registry import OPERATORS as OPERATORS
@@ -31,6 +30,8 @@ from steerlab.edits.turning import cap as cap
 from steerlab.edits.turning import slerp as slerp
 from steerlab.edits.turning import spherical as spherical
 from steerlab.edits.turning import turn_to as turn_to
+from steerlab.edits.windows import POSITIONS as POSITIONS
+from steerlab.edits.windows import window as window
 
 # The operators by the names of their functions, as the records have them; a record of another
 # operator's function with some knob set has no function of its own. The names above that are no

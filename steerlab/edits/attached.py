@@ -10,9 +10,10 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES
-from steerlab.edits.gates import gate_tensors, own_tensors
+from steerlab.edits.gates import gate_tensors, need_prompt, own_tensors
 from steerlab.edits.part import Part
 from steerlab.edits.stats import EditStats
+from steerlab.edits.windows import touched
 
 # Where what is at a site reaches the residual stream, and how: the site there, and a function of
 # what is at the site before, and of what is added to it, to what is added to the stream.
@@ -38,7 +39,11 @@ def attach(
         places.setdefault((part.layer, part.site), []).append(part)
     landings: list[tuple[str, int, Any]] = []
     attached: list[tuple[str, int, Any]] = []
+    readers: list[tuple[str, int, Any]] = []
     halves = {"prompt": _First(), "generated": _First()}
+    counted = None
+    if len(places) > 1 and any(part.gate or not part.kinds.halves for part in parts):
+        counted = _Counted()
     for layer, site in sorted(places, key=lambda place: (place[0], SITES.index(place[1]))):
         here = places[layer, site]
         counts = {half: first.take(here, half) for half, first in halves.items()}
@@ -47,10 +52,16 @@ def attach(
         if write is not None:
             landing = Landing(stats, write[1])
             landings.append((write[0], layer, landing))
-        place = AttachedPlace(here, stats, edits, counts, landing)
+        place = AttachedPlace(here, stats, edits, counts, landing, counted)
+        for part in place.parts:
+            if part.part.gate is not None and part.part.gate.reads is not None:
+                readers.append((*part.part.gate.reads, part.look))
+        if counted is not None and not attached:
+            place.begins = True
         attached.append((site, layer, place))
-    # Landings first: they have to see the stream before an edit of the same place changes it.
-    return [*landings, *attached]
+    # Landings first: they have to see the stream before an edit of the same place changes it, and
+    # so do gates that read there.
+    return [*landings, *readers, *attached]
 
 
 def in_stream(site: str) -> bool:
@@ -68,13 +79,34 @@ class _First:
     def take(self, parts: Sequence[Part], half: str) -> Callable[[int], bool]:
         """Whether a place of these parts is the first for a row; asked in the order in which the
         places come."""
-        here = [part for part in parts if part.positions in ("all", half)]
+        here = [part for part in parts if getattr(part.kinds, half)]
         before, taken = frozenset(self.rows), self.all
         named = {row for part in here if part.rows is not None for row in part.rows.tolist()}
         everyone = any(part.rows is None for part in here)
         self.rows |= named
         self.all |= everyone
         return lambda row: not taken and row not in before and (everyone or row in named)
+
+
+class _Counted:
+    """Which positions of the pass in flight some place has touched, where whole halves of rows do
+    not tell: of edits behind gates, and of windows."""
+
+    def __init__(self) -> None:
+        self.done = torch.zeros(0, 0, dtype=torch.bool)  # [row's number, pos]
+
+    def begin(self, text: Tensor) -> None:
+        """A pass of so many positions, [row pos], begins."""
+        self.done = torch.zeros(0, text.shape[1], dtype=torch.bool, device=text.device)
+
+    def take(self, names: Tensor, mask: Tensor, rows: int) -> Tensor:
+        """Those of the touched positions [row pos] that none has touched before, of rows with
+        numbers below `rows`; more may join during a pass."""
+        if rows > len(self.done):
+            self.done = torch.nn.functional.pad(self.done, (0, 0, 0, rows - len(self.done)))
+        new = mask & ~self.done[names]
+        self.done = self.done.index_copy(0, names, self.done[names] | mask)
+        return new
 
 
 @dataclass(frozen=True)
@@ -114,6 +146,7 @@ class AttachedPlace:
         counts: of each half of the positions, whether this place is the first that a row's edit
             touches them at.
         landing: where what is added here reaches the stream, if the place lies outside of it.
+        counted: what the places of the edit have touched, where the halves do not tell.
     """
 
     def __init__(
@@ -123,12 +156,15 @@ class AttachedPlace:
         edits: int | None,
         counts: dict[str, Callable[[int], bool]],
         landing: "Landing | None",
+        counted: "_Counted | None" = None,
     ):
         self.parts = [AttachedPart(part, stats, edits) for part in parts]
         self.layer, self.site = parts[0].layer, parts[0].site
         self.stats = stats
         self.counts = counts
         self.landing = landing
+        self.counted = counted
+        self.begins = False  # whether it is the first place of a pass
         self.apart = _apart(parts)
         # The rows of the batch for which `first` was looked up.
         self.rows: Tensor | None = None
@@ -139,6 +175,8 @@ class AttachedPlace:
             self.landing.waiting = []
         if self.rows is not positions.rows:
             self._look_up(positions.rows, h.device)
+        if self.counted is not None and self.begins:
+            self.counted.begin(positions.text)
         moves, start = [], h
         for part in self.parts:
             move, h = part(h, positions)
@@ -154,7 +192,7 @@ class AttachedPlace:
     def _look_up(self, rows: Tensor, device: torch.device) -> None:
         """Of which rows of the batch this place is the first."""
         names = rows.tolist()
-        self.rows = rows
+        self.rows, self.most = rows, max(0, *names) + 1
         prompt, generated = (
             [name >= 0 and self.counts[half](name) for name in names]
             for half in ("prompt", "generated")
@@ -167,6 +205,9 @@ class AttachedPlace:
         generated = positions.generated[move.pick]
         first = self.first[move.pick]
         counts = torch.where(generated, first[:, 1:], first[:, :1])
+        if self.counted is not None:
+            every = torch.ones_like(generated) if move.mask is None else move.mask
+            counts = self.counted.take(names, every, self.most)
         self.stats.touch(self.layer, names, move.mask, generated, counts)
         if in_stream(self.site):
             self.stats.moved(names, move.mask, move.ratio())
@@ -221,6 +262,7 @@ class AttachedPart:
         self.part = part
         self.stats = stats
         self.edits = edits
+        self.kinds, self.generated = part.kinds, part.kinds.generated
         # The rows of the batch for which `pick`, `names` and `tensors` were looked up. A model
         # gives the same tensor in every step of decoding, so that this is done once.
         self.rows: Tensor | None = None
@@ -231,17 +273,18 @@ class AttachedPart:
         changes)."""
         if self.rows is not positions.rows:
             self._look_up(positions.rows, h.device)
-        if not len(self.names) or (positions.step and self.part.positions == "prompt"):
+        if not len(self.names) or (positions.step and not self.generated):
             return None, h
         edited = positions if self.whole else self._picked(positions)
-        mask = None if positions.step else self._mask(edited)
+        mask = touched(self.kinds, edited)
         old = h[self.pick]
         x = old.float()
         delta = self.part.change(x, self.own, edited)
         if self.part.gate is not None:
-            factors, kept = self.part.gate.factors(x, self.of_gate, edited, self.memory[self.names])
-            # Not in place: passes may be in inference mode and not.
-            self.memory = self.memory.index_copy(0, self.names, kept.to(self.memory.dtype))
+            if self.part.gate.reads is None:
+                factors = self._decide(x, edited)
+            else:
+                factors = self._verdicts(edited)
             delta = factors[..., None] * delta
             mask = factors != 0 if mask is None else mask & (factors != 0)
         counted = mask
@@ -259,6 +302,31 @@ class AttachedPart:
         new = h.clone()
         new[self.pick] = changed
         return move, new
+
+    def look(self, h: Tensor, positions: Any) -> None:
+        """See h at another place, where the part's gate reads: its verdict on the prompt holds for
+        what is generated."""
+        if self.rows is not positions.rows:
+            self._look_up(positions.rows, h.device)
+        prompt = positions.text & ~positions.generated
+        if len(self.names) and not positions.step and bool(prompt.any()):
+            edited = positions if self.whole else self._picked(positions)
+            self._decide(h[self.pick].float(), edited)
+
+    def _decide(self, x: Tensor, edited: Any) -> Tensor:
+        """The factors [row pos] of the part's rows; what the gate keeps of them is kept."""
+        gate = self.part.gate
+        assert gate is not None
+        factors, kept = gate.factors(x, self.of_gate, edited, self.memory[self.names])
+        # Not in place: passes may be in inference mode and not.
+        self.memory = self.memory.index_copy(0, self.names, kept.to(self.memory.dtype))
+        return factors
+
+    def _verdicts(self, edited: Any) -> Tensor:
+        """The factors of what a gate has decided at another place."""
+        kept = self.memory[self.names]
+        need_prompt(kept, self.part.gate.name if self.part.gate else "")
+        return torch.where(edited.real, kept[:, None], torch.zeros_like(kept[:, None]))
 
     def _look_up(self, rows: Tensor, device: torch.device) -> None:
         """Where this part's rows are in a batch of the rows `rows`, and the tensors of each."""
@@ -302,14 +370,10 @@ class AttachedPart:
             generated=positions.generated[self.pick],
             rows=self.names,
             again=None if positions.again is None else positions.again[self.pick],
+            begins=None if positions.begins is None else positions.begins[self.pick],
+            before=None if positions.before is None else positions.before[self.pick],
+            chunk=positions.chunk and tuple(each[self.pick] for each in positions.chunk),
         )
-
-    def _mask(self, positions: Any) -> Tensor:
-        if self.part.positions == "prompt":
-            return positions.text & ~positions.generated
-        if self.part.positions == "generated":
-            return positions.text & positions.generated
-        return positions.text
 
 
 def _apart(parts: Sequence[Part]) -> bool:

@@ -19,12 +19,13 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
 from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
 from steerlab.edits.attached import Writes, attach, in_stream
-from steerlab.edits.gates import as_gate
+from steerlab.edits.gates import as_gate, is_gates
 from steerlab.edits.own_function import OwnFunction
-from steerlab.edits.part import POSITIONS, ChangeFn, Part, Tensors
+from steerlab.edits.part import ChangeFn, Part, Tensors
 from steerlab.edits.plain import plain_hook, spares_first
 from steerlab.edits.stats import EditStats
 from steerlab.edits.view import view_of
+from steerlab.edits.windows import Window, shortened, window
 
 
 @runtime_checkable
@@ -111,6 +112,8 @@ class Edit(Shown):
         that is always shut makes the edit raise, as one that touched nothing.
         """
         made = as_gate(gate)
+        # Its tensors become the part's, each layer's with its part.
+        bare = replace(made, tensors={}, layers=None, site=None)
         if not self.parts:
             raise SteerlabError("there is nothing to put a gate before: the edit has no parts")
         parts = []
@@ -124,7 +127,7 @@ class Edit(Shown):
                     f"the edit has the gate {part.gate.name} already; give one function of both"
                 )
             tensors = {**part.tensors, **made.at(part.layer, part.site)}
-            parts.append(replace(part, gate=made, tensors=tensors))
+            parts.append(replace(part, gate=bare, tensors=tensors))
         return replace(self, parts=tuple(parts))
 
     @contextmanager
@@ -140,7 +143,7 @@ class Edit(Shown):
     def where(self) -> tuple[list[str], list[str]]:
         """The kinds of positions of its parts, and the names of the gates before them."""
         gates = [part.gate.name for part in self.parts if part.gate is not None]
-        return [part.positions for part in self.parts], gates
+        return [shortened(part.positions) for part in self.parts], gates
 
     def changes(self, model: _Attachable) -> tuple[EditStats, list[tuple[str, int, Any]]]:
         """What `on` attaches, for one who attaches it by `model.attached` at each of several
@@ -152,14 +155,10 @@ class Edit(Shown):
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
         """The depth above which each row of a prompt's pass is as if unedited: a block's number,
         or `end` after all."""
-        shared = [
-            _depth(part)
-            for part in self.parts
-            if part.rows is None and part.positions != "generated"
-        ]
+        shared = [_depth(part) for part in self.parts if part.rows is None and part.kinds.prompt]
         first: dict[int, int] = {}
         for part in self.parts:
-            if part.rows is not None and part.positions != "generated":
+            if part.rows is not None and part.kinds.prompt:
                 for row in part.rows.tolist():
                     first[row] = min(first.get(row, end), _depth(part))
         return [min(first.get(row, end), *shared, end) for row in rows]
@@ -169,16 +168,17 @@ class Edit(Shown):
         edits this half of the positions."""
         touched: set[int] = set()
         for part in self.parts:
-            if half is None or part.positions in ("all", half):
+            if half is None or getattr(part.kinds, half):
                 touched.update(range(count) if part.rows is None else part.rows.tolist())
         return touched
 
     def hooks(self, model: Any = None, *, bos: bool | None = None) -> list[tuple[str, Callable]]:
         """`(name, function)` pairs for TransformerLens' `run_with_hooks` and `hooks`.
 
-        Such a hook does not see the tokens. It takes no other positions than `all`, a stack's edit
-        i meets row i of the batch, and padding is edited like text. With `bos` the first position
-        of every pass of two or more is spared: BOS, or the first token of a text that has none.
+        Such a hook does not see the tokens. It takes the positions `all` and `everywhere`, a
+        stack's edit i meets row i of the batch, and padding is edited like text. With `bos` the
+        first position of every pass of two or more is spared: BOS, or the first token of a text
+        that has none.
         `edit.on(load(your_model))` sees all of this for itself.
 
         Args:
@@ -189,7 +189,7 @@ class Edit(Shown):
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
             self._need_width(lambda site: lens_width(model.cfg, site), "the model")
-        if blind := sorted({part.positions for part in self.parts} - {"all"}):
+        if blind := sorted({part.positions for part in self.parts} - {"all", "everywhere"}):
             raise SteerlabError(
                 f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'"
             )
@@ -240,6 +240,8 @@ class Edit(Shown):
             if width is None or isinstance(part.change, OwnFunction):
                 continue
             for key, tensor in part.tensors.items():
+                if part.gate is not None and part.gate.reads is not None and is_gates(key):
+                    continue  # it reads elsewhere, and has a shape of its own
                 # A width of 1 is a number for each unit, not a vector.
                 if tensor.ndim > 1 and tensor.shape[-1] not in (1, width):
                     where = "" if part.site.startswith("resid_") else f" at {part.site}"
@@ -360,7 +362,7 @@ def edit_along(
     tensors: Tensors,
     *,
     operator: str,
-    positions: str,
+    positions: Window,
     identity: bool,
 ) -> Edit:
     """The edit of an operator: one function at each layer of a direction.
@@ -372,10 +374,10 @@ def edit_along(
             stack, one of three axes is filled up with rows of zeros to the largest rank: these must
             change nothing.
         operator: what messages call it.
-        positions: one of POSITIONS.
+        positions: what `window` takes.
         identity: whether the operator is set to change nothing.
     """
-    _need_positions(positions)
+    where = window(positions)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise SteerlabError(f"{operator}: {name} holds NaN or infinity")
@@ -383,7 +385,7 @@ def edit_along(
     for number, layer in enumerate(direction.layers):
         # Cut and not indexed: the leading axis stays, as that of the rows.
         of_layer = {name: tensor[number : number + 1].float() for name, tensor in tensors.items()}
-        parts.append(Part(change, operator, direction.site, layer, positions, of_layer, identity))
+        parts.append(Part(change, operator, direction.site, layer, where, of_layer, identity))
     return Edit(tuple(parts), direction.model)
 
 
@@ -394,7 +396,7 @@ def edit(
     layer: int | None = None,
     layers: Sequence[int] | None = None,
     tensors: Mapping[str, Tensor | float] | None = None,
-    positions: str = "all",
+    positions: Window = "all",
     name: str | None = None,
     identity: bool = False,
 ) -> Edit:
@@ -418,7 +420,8 @@ def edit(
         layer: the layer; or
         layers: several, at each of which the function does the same.
         tensors: numbers and tensors that the function gets, by name.
-        positions: "all", "prompt" or "generated"; BOS and padding are never edited.
+        positions: what `sl.edits.window` takes; BOS is edited only "everywhere" or by its number,
+            and padding never.
         name: what messages call the function. The digest is of its source, and of the defaults,
             closure and global values that it uses; where these cannot be read, as at a prompt, it
             is of the name, which must then be another one for each function.
@@ -437,10 +440,10 @@ def edit(
             f"the edit of {change.name} takes layer= or, for several, layers=; give one of the two"
         )
     hook_name(site, 0)  # an unknown site raises
-    _need_positions(positions)
+    where = window(positions)
     for_rows = {key: _for_rows(change.name, key, value) for key, value in given.items()}
     parts = [
-        Part(change, change.name, site, number, positions, for_rows, identity) for number in numbers
+        Part(change, change.name, site, number, where, for_rows, identity) for number in numbers
     ]
     return Edit(tuple(parts))
 
@@ -458,12 +461,10 @@ def _for_rows(function: str, name: str, value: Tensor | float) -> Tensor:
     return tensor[(None,) * max(1, 3 - tensor.ndim)]
 
 
-def _need_positions(positions: str) -> None:
-    if positions not in POSITIONS:
-        raise SteerlabError(f"there are no positions {positions!r}; use {', '.join(POSITIONS)}")
-
-
 def _depth(part: Part) -> int:
-    """The depth below which a part changes nothing: all sites but one lie in their block or before
-    it, and a row that differs inside a block must run the block itself."""
-    return part.layer + (part.site == "resid_post")
+    """The depth below which a part neither changes nor reads anything: all sites but one lie in
+    their block or before it, and a row that differs inside a block must run the block itself."""
+    places = [(part.site, part.layer)]
+    if part.gate is not None and part.gate.reads is not None:
+        places.append(part.gate.reads)
+    return min(layer + (site == "resid_post") for site, layer in places)

@@ -11,7 +11,9 @@ from steerlab.core.sites import hook_name
 from steerlab.core.tensor_file import Content, load_tensors, save_tensors
 from steerlab.core.tensors import object_in, truth_in, whole_in, word_in
 from steerlab.edits.edit import Edit
-from steerlab.edits.part import POSITIONS, ChangeFn, Part
+from steerlab.edits.gates import Gate, named, restored
+from steerlab.edits.part import ChangeFn, Part
+from steerlab.edits.windows import kinds_of
 
 FORMAT = "steerlab edit 1"
 
@@ -48,6 +50,8 @@ def save_edit(edit: Edit, file: str | Path, *, force: bool) -> Path:
                 "tensors": list(part.tensors),
             }
         )
+        if part.gate is not None:
+            parts[-1]["gate"] = [named(part.gate), part.gate.name, part.gate.reads]
         for key, value in part.tensors.items():
             tensors[f"{number}.{key}"] = value
     about = {"parts": parts, "rows": edit.rows, "model": dict(edit.model)}
@@ -77,8 +81,7 @@ def _part(content: Content, number: int, told: dict[str, Any], edits: int | None
     if name not in known:
         raise SteerlabError(f"there is no operator with the function {name!r} here")
     positions = word_in(told.get("positions"), "positions")
-    if positions not in POSITIONS:
-        raise SteerlabError(f"there are no positions {positions!r}")
+    kinds_of(positions)  # raises for unknown ones
     site, layer = word_in(told.get("site"), "site"), whole_in(told.get("layer"), "layer", least=0)
     hook_name(site, layer)
     rows = None
@@ -95,6 +98,9 @@ def _part(content: Content, number: int, told: dict[str, Any], edits: int | None
         if len(given) != (1 if rows is None else len(rows)):
             raise SteerlabError(f"{key} of part {number} has {len(given)} rows")
         tensors[key] = content.take(f"{number}.{key}", *given.shape, dtype=torch.float32)
+    gate = told.get("gate")
+    if gate is not None:
+        gate = _gate(gate)
     return Part(
         known[name],
         word_in(told.get("operator"), "operator"),
@@ -104,7 +110,20 @@ def _part(content: Content, number: int, told: dict[str, Any], edits: int | None
         tensors,
         truth_in(told.get("identity"), "identity"),
         rows,
+        gate,
     )
+
+
+def _gate(told: Any) -> Gate:
+    """The gate of a part."""
+    if not isinstance(told, list) or len(told) != 3:
+        raise SteerlabError(f"gate is {repr(told)[:60]}, not two names and a place")
+    function, name, reads = told
+    if reads is not None:
+        site, layer = reads
+        hook_name(word_in(site, "site"), whole_in(layer, "layer", least=0))
+        reads = site, layer
+    return restored(word_in(function, "gate"), word_in(name, "gate"), reads)
 
 
 def _name_of(change: Any) -> str:

@@ -9,7 +9,7 @@ open. It reads h at the place of the part that it stands before.
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import SITES
 from steerlab.edits.digest import Unreadable, function_digest
 from steerlab.edits.requirements import need_finite, source_extra_of
 
@@ -44,6 +45,8 @@ class Gate:
         whole: whether the function looks at a row's positions together or counts them, so that a
             common beginning of several rows cannot run by itself.
         blind: whether it works without positions, as in a plain hook.
+        reads: (site, layer) of another place, at which the function sees h; its factors are then of
+            whole rows, [row 1], kept from the prompt on. None reads where the edit acts.
     """
 
     function: Callable[[Tensor, Tensors, Any, Tensor], tuple[Any, Tensor]]
@@ -53,6 +56,7 @@ class Gate:
     site: str | None = None
     whole: bool = False
     blind: bool = True
+    reads: tuple[str, int] | None = None
 
     __eq__ = by_content
 
@@ -60,11 +64,18 @@ class Gate:
     def digest(self) -> str:
         """SHA-256 of what the gate does, without its tensors, which are the part's."""
         own = self.function.digest if isinstance(self.function, _Own) else None
-        hashed = [own or function_digest(self.function), self.name]
+        hashed: list[Any] = [own or function_digest(self.function), self.name]
+        if self.reads is not None:
+            hashed.append(self.reads)
         return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
 
     def at(self, layer: int, site: str) -> dict[str, Tensor]:
         """Its tensors at a layer, by the names that they have in a part, with an axis of rows."""
+        if self.reads is not None and not _before(self.reads, (site, layer)):
+            raise SteerlabError(
+                f"the gate {self.name} reads {self.reads[0]} of layer {self.reads[1]}, which comes "
+                f"behind the edit at {site} of layer {layer}; read an earlier layer"
+            )
         if self.site not in (None, site):
             raise SteerlabError(
                 f"the gate {self.name} reads {self.site}, and the edit acts at {site}; collect and "
@@ -111,10 +122,20 @@ class Gate:
             )
         factors = factors.to(h.dtype).expand(shape)
         if positions is not None:  # padding may hold anything
-            factors = torch.where(positions.text, factors, torch.zeros_like(factors))
+            factors = torch.where(positions.real, factors, torch.zeros_like(factors))
         if not bool(torch.isfinite(factors).all()):
             raise SteerlabError(f"the gate {self.name} gave NaN or infinity; return finite factors")
         return factors, kept
+
+
+def _before(place: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether a place of a model comes before another, or is the same."""
+    return (place[1], SITES.index(place[0])) <= (other[1], SITES.index(other[0]))
+
+
+def is_gates(name: str) -> bool:
+    """Whether a tensor of a part is its gate's, by its name."""
+    return name.startswith(_MARK)
 
 
 def own_tensors(tensors: Tensors) -> dict[str, Tensor]:
@@ -174,6 +195,14 @@ class _Own:
         return self.function(*(h, positions)[: self.takes]), kept
 
 
+def restored(function: str, name: str, reads: tuple[str, int] | None) -> Gate:
+    """The gate of a part that comes from a file, by the name of its function."""
+    for known, (whole, blind) in _FLAGS.items():
+        if known.__name__ == function:
+            return Gate(known, name, whole=whole, blind=blind, reads=reads)
+    raise SteerlabError(f"there is no gate with the function {function!r} here")
+
+
 # ------------------------------------------------------------------------------------- the gates
 
 
@@ -202,22 +231,14 @@ def positive(direction: Direction, *, level: float | None = None) -> Gate:
 
 
 def _is_like(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
-    prompt = positions.text & ~positions.generated
-    count = prompt.sum(1, keepdim=True)
-    # A choice and no product: padding may hold NaN.
-    of_prompt = torch.where(prompt[..., None], h, torch.zeros_like(h))
-    mean = of_prompt.sum(1) / count.clamp(min=1)
+    mean, there = prompt_mean(h, positions)
     unit = tensors["unit"]
     projected = torch.tanh((mean * unit).sum(-1, keepdim=True) * unit)
     similar = torch.nn.functional.cosine_similarity(mean, projected, dim=-1)
     over = similar > tensors["threshold"]
     verdict = torch.where(tensors["above"] > 0, over, ~over).float()
-    kept = torch.where(count[:, 0] > 0, verdict, kept)
-    if bool(kept.isnan().any()):
-        raise SteerlabError(
-            "the gate like decides on the prompt, and has seen none of a row; run its prompt under "
-            "the edit too"
-        )
+    kept = torch.where(there, verdict, kept)
+    need_prompt(kept, "like")
     return kept[:, None], kept
 
 
@@ -305,3 +326,139 @@ def sic(direction: Direction) -> Gate:
         direction: v.
     """
     return Gate(_intensity, "sic", {"unit": direction.unit}, direction.layers, direction.site)
+
+
+def _of_row(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
+    table = tensors["factors"][..., 0].expand(len(h), -1)
+    last = int(positions.rows.max())
+    if last >= table.shape[1]:
+        raise SteerlabError(
+            f"the gate rows has {table.shape[1]} factors, and the batch has a row {last} (from 0); "
+            "give each row one"
+        )
+    return table.gather(1, positions.rows[:, None]), kept
+
+
+def rows(factors: Sequence[float] | Tensor) -> Gate:
+    """Each row of a batch has a factor of its own: what a rule of yours says of each prompt.
+
+    With `stack` rows may carry different edits; this is one edit that some of the rows get.
+
+    Args:
+        factors: one for each row, true and false among them.
+    """
+    given = torch.as_tensor(factors, dtype=torch.float32)
+    if given.ndim != 1 or not len(given) or not torch.isfinite(given).all():
+        raise SteerlabError(f"rows takes a finite number for each row, not {factors!r:.60}")
+    return Gate(_of_row, "rows", {"factors": given[None, :, None]}, blind=False)
+
+
+def _is_picked(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
+    mean, there = prompt_mean(h, positions)
+    logits = (mean[:, None] * tensors["weights"]).sum(-1) + tensors["bias"][..., 0]
+    number = tensors["number"].long().expand(len(h))
+    chance = logits.softmax(-1).gather(1, number[:, None])[:, 0]
+    factor = torch.where(tensors["sure"] > 0, chance, torch.ones_like(chance))
+    kept = torch.where(there, (logits.argmax(-1) == number) * factor, kept)
+    need_prompt(kept, "picked")
+    return kept[:, None], kept
+
+
+def picked(
+    weights: Float[Tensor, "kind width"],
+    bias: Float[Tensor, " kind"],
+    number: int,
+    *,
+    reads: tuple[str, int],
+    sure: bool = False,
+) -> Gate:
+    """Open for rows of whose prompt a softmax probe says that it is of one kind.
+
+    The probe reads the mean over the prompt's positions before anything is edited there; its
+    verdict holds for the whole row. One edit for each kind, each behind its own gate, makes a
+    selector. Source: G-ACT (arXiv 2506.18887), of which neither code nor the kind of probe is
+    published.
+
+    Args:
+        weights: of the probe.
+        bias: of the probe.
+        number: of the kind.
+        reads: (site, layer) where it reads, no later than where the edit acts.
+        sure: multiply by the probe's chance of the kind.
+    """
+    if not 0 <= number < len(weights):
+        raise SteerlabError(f"there is no kind {number}; there are {len(weights)}")
+    if not (torch.isfinite(weights).all() and torch.isfinite(bias).all()):
+        raise SteerlabError("the probe holds NaN or infinity")
+    tensors = {
+        "weights": weights[None],
+        "bias": bias[None, :, None],
+        "number": torch.tensor([float(number)]),
+        "sure": torch.tensor([float(sure)]),
+    }
+    return Gate(_is_picked, "picked", tensors, whole=True, blind=False, reads=reads)
+
+
+def prompt_mean(h: Tensor, positions: Any) -> tuple[Float[Tensor, "row width"], Tensor]:
+    """The mean of h over each row's prompt, and whether this pass has any of it, [row]."""
+    prompt = positions.text & ~positions.generated
+    count = prompt.sum(1, keepdim=True)
+    # A choice and no product: padding may hold NaN.
+    of_prompt = torch.where(prompt[..., None], h, torch.zeros_like(h))
+    return of_prompt.sum(1) / count.clamp(min=1), count[:, 0] > 0
+
+
+def need_prompt(kept: Tensor, name: str) -> None:
+    """Raise where a gate that decides on the prompt has seen none of a row."""
+    if bool(kept.isnan().any()):
+        raise SteerlabError(
+            f"the gate {name} decides on the prompt, and has seen none of a row; run its prompt "
+            "under the edit too"
+        )
+
+
+def controls(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """What a controller (`engine.controller`) says of each row: a bounded strength, times the
+    weight of the layer; 0 where it does not act.
+
+    It reads h at the last position of the prompt, standardised, through one hidden layer.
+    """
+    prompt = positions.text & ~positions.generated
+    number = prompt.long().cumsum(1) * prompt
+    last = number.argmax(1)
+    there = prompt.any(1)
+    x = h[torch.arange(len(h), device=h.device), last]
+    x = torch.where(there[:, None], x, torch.zeros_like(x))
+    x = (x - tensors["centre"]) / tensors["scale"]
+    hidden = torch.relu((x[:, None] * tensors["first"]).sum(-1) + tensors["first_bias"])
+    logit = (hidden * tensors["act"]).sum(-1) + tensors["act_bias"]
+    weight = torch.sigmoid((hidden * tensors["layer"]).sum(-1) + tensors["layer_bias"])
+    acts = (logit > 0).to(h.dtype) if bool((tensors["soft"] == 0).all()) else 1.0
+    factor = tensors["most"] * torch.sigmoid(logit) * weight * acts
+    kept = torch.where(there, factor, kept)
+    need_prompt(kept, "controller")
+    return kept[:, None], kept
+
+
+# What a file names, and whether it is whole and blind.
+_FLAGS: dict[Callable[..., Any], tuple[bool, bool]] = {
+    _is_positive: (False, True),
+    _is_like: (True, False),
+    _any_latent: (False, True),
+    _is_after: (True, False),
+    _intensity: (False, True),
+    _of_row: (False, False),
+    _is_picked: (True, False),
+    controls: (True, False),
+}
+
+
+def named(gate: Gate) -> str:
+    """The name of a gate's function in a file; raises for a user's own, since a file holds no
+    code."""
+    if gate.function not in _FLAGS:
+        raise SteerlabError(
+            f"the edit has a gate of your own, {gate.name}, and a file holds no code; save the "
+            "edit without it, and put the gate before it again by edit.when"
+        )
+    return str(gate.function.__name__)

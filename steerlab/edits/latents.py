@@ -20,6 +20,7 @@ from steerlab.edits.operators import every_layer, random_shift
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
 from steerlab.edits.requirements import extra_of, need_finite, need_units, source_extra_of
+from steerlab.edits.windows import Window
 
 READ = ("encoder", "bias", "threshold")
 TINY = 1e-12  # of a squared norm
@@ -43,7 +44,7 @@ def random_decoder(tensors: Tensors, random: torch.Generator, scale: float) -> T
 
 
 def clamp(
-    direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: str = "all"
+    direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: Window = "all"
 ) -> Edit:
     """Set the target's latents z to `level` times their mean z̄ on its text: h + fraction · (level
     · z̄ - z) W_dec.
@@ -56,7 +57,7 @@ def clamp(
         direction: to the target, of latents.
         level: how many times its own mean value each latent is set to.
         fraction: how much of the way there it goes.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     units = extra_of(direction, "clamp", "decoded", *READ, "decoder", "level")
     need_units(direction, "clamp", units["decoder"])
@@ -79,7 +80,7 @@ def shift_where_on(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     return is_on * tensors["shift"][:, None]
 
 
-def gate(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
+def gate(direction: Direction, *, strength: float = 1.0, positions: Window = "all") -> Edit:
     """Shift along the direction only where a latent of the source is on: h + [any z > 0] · strength
     · gap · unit.
 
@@ -119,7 +120,7 @@ def random_signed(tensors: Tensors, random: torch.Generator, scale: float) -> Te
 
 
 def signed_shift(
-    direction: Direction, *, push: float = 1.0, pull: float = 0.0, positions: str = "all"
+    direction: Direction, *, push: float = 1.0, pull: float = 0.0, positions: Window = "all"
 ) -> Edit:
     """Push the target's latents along their subspace and pull the source's prototype out, over the
     window's layers.
@@ -135,7 +136,7 @@ def signed_shift(
         direction: from the source to the target, of latents.
         push: λ, how many of the target's mean differences are added.
         pull: β, how much of the source's prototype is taken away.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     window = extra_of(direction, "signed_shift", "signed", "window")["window"].bool().tolist()
     layers = [layer for layer, is_in in zip(direction.layers, window, strict=True) if is_in]

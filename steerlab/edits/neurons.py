@@ -17,6 +17,7 @@ from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
 from steerlab.edits.requirements import extra_of, need_finite, source_extra_of
+from steerlab.edits.windows import Window
 
 SITE, FIT = "mlp_post", "masked"
 
@@ -38,7 +39,7 @@ def neuron_add(
     strength: float = 1.0,
     against: str | None = None,
     silence: bool = False,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Add to the target's neurons their mean values on its text: h + strength · mask ∘ values.
 
@@ -52,7 +53,7 @@ def neuron_add(
         strength: how many times the neurons' mean values are added.
         against: None, or "rest" to add only what is above the other languages' mean.
         silence: whether the source's neurons are set to 0 first.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     if against not in (None, "rest"):
         raise SteerlabError(
@@ -72,7 +73,7 @@ def neuron_set(
     scale: float = 1.0,
     fraction: float = 1.0,
     silence: bool = False,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Set the target's neurons to their mean values on its text: h + fraction · mask ∘ (scale ·
     values - h).
@@ -86,7 +87,7 @@ def neuron_set(
         scale: how many times its mean value each neuron is set to.
         fraction: how much of the way there it goes.
         silence: whether the source's neurons are set to 0 too.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     units = _neurons(direction, "neuron_set")
     mask, size = units["mask"], need_finite("fraction", fraction)
@@ -95,7 +96,7 @@ def neuron_set(
     return _where_busy("neuron_set", direction, positions, shift, size * weight, identity=size == 0)
 
 
-def neuron_zero(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
+def neuron_zero(direction: Direction, *, fraction: float = 1.0, positions: Window = "all") -> Edit:
     """Take the target's neurons away: h - fraction · mask ∘ h.
 
     Fraction 1 sets them to 0, 0 is the identity. Needs what `masked` makes of a selection of
@@ -142,7 +143,7 @@ def _silenced(direction: Direction, operator: str, kept: Tensor) -> Tensor:
 def _where_busy(
     operator: str,
     direction: Direction,
-    positions: str,
+    positions: Window,
     shift: Tensor,
     weight: Tensor,
     *,

@@ -19,6 +19,7 @@ from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
 from steerlab.edits.requirements import need_direction, need_finite, warn_of_every_layer
+from steerlab.edits.windows import Window
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back
 
@@ -50,7 +51,7 @@ def add(
     *,
     strength: float = 1.0,
     keep_norm: bool = False,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Shift along the direction: h + strength · gap · unit.
 
@@ -63,7 +64,7 @@ def add(
         keep_norm: give each position its length back, ‖h‖ (h + s)/‖h + s‖, as FlexAC does (arXiv
             2510.11190): what is left of the shift is a turn towards the direction. A sweep calls it
             `add_keep_norm`.
-        positions: which positions are edited (see `sl.edits.POSITIONS`).
+        positions: which positions are edited (see `sl.edits.window`).
     """
     need_direction(direction)
     step = need_finite("strength", strength) * direction.gap[:, None] * direction.unit
@@ -98,7 +99,7 @@ def random_subspace(tensors: Tensors, random: torch.Generator, scale: float) -> 
     return {"basis": basis, "fraction": scale * tensors["fraction"]}
 
 
-def ablate(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
+def ablate(direction: Direction, *, fraction: float = 1.0, positions: Window = "all") -> Edit:
     """Remove what lies in the target's subspace: h - fraction · Bᵀ B h.
 
     Fraction 1 removes it, 0 is the identity, a negative one puts more of it in. B has orthonormal
@@ -138,7 +139,7 @@ def rotate(
     *,
     degrees: float | None = None,
     share: float | None = None,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Turn every position's part in the plane of source mean and target by an angle; norms stay.
 
@@ -150,7 +151,7 @@ def rotate(
         direction: from the source to the target.
         degrees: the angle; give it or `share`.
         share: the angle as a share of that between the two means.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     if (degrees is None) == (share is None):
         raise SteerlabError(
@@ -181,9 +182,12 @@ def plane_of(
 
     The first is along the source's mean and the second what of the direction is across it; or, with
     `along="direction"`, the second is the direction and the first what of the mean is across it.
-    Raises where the two are parallel.
+    Raises where the two are parallel. A direction that brings a second axis of its plane along
+    (`selective`) has that in the place of the mean.
     """
     need_direction(direction)
+    if "plane" in direction.extra:
+        return direction.extra["plane"].double(), direction.unit.double()
     start, unit = direction.start.double(), direction.unit.double()
     mean = start / start.norm(dim=-1, keepdim=True).clamp(min=1e-30)
     kept, other = (mean, unit) if along == "source" else (unit, mean)
@@ -221,7 +225,7 @@ def random_level(tensors: Tensors, random: torch.Generator, scale: float) -> Ten
 
 
 def affine(
-    direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: str = "all"
+    direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: Window = "all"
 ) -> Edit:
     """Set every position's part along the direction: h + fraction · (l - u·h) u, l = u·((1 - level)
     μ_s + level μ_t).
@@ -235,7 +239,7 @@ def affine(
         direction: from the source to the target.
         level: where to, 0 being the source's mean and 1 the target's.
         fraction: how much of the way there each position goes.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     need_direction(direction)
     warn_of_every_layer(direction, "affine")
@@ -281,7 +285,7 @@ def random_push(tensors: Tensors, random: torch.Generator, scale: float) -> Tens
     return {"basis": draw_basis(tensors["basis"], random), "step": scale * tensors["step"]}
 
 
-def push(direction: Direction, *, strength: float = 1.0, positions: str = "all") -> Edit:
+def push(direction: Direction, *, strength: float = 1.0, positions: Window = "all") -> Edit:
     """Lengthen what lies in the target's subspace: h + strength · gap · BᵀBh / ‖BᵀBh‖.
 
     Every position moves equally far, towards where it leans already; 0 is the identity. Source:
@@ -313,7 +317,7 @@ def detour(
     remove: float = 0.3,
     restore: float = 0.1,
     depth: int | None = None,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Remove the subspace in the middle layers and put some back at the top, so that the answer
     keeps its language.
@@ -328,7 +332,7 @@ def detour(
         remove: how much of the subspace is taken away in the middle layers.
         restore: how much is put back above.
         depth: how many blocks the model has; by default up to the last of the direction's layers.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     blocks = max(direction.layers) + 1 if depth is None else depth
     first, last = round(MIDDLE * blocks), round(TOP * blocks)

@@ -12,8 +12,7 @@ from steerlab.core.equality import by_content
 from steerlab.edits.digest import function_digest, tensor_digest
 from steerlab.edits.gates import Gate
 from steerlab.edits.own_function import OwnFunction
-
-POSITIONS = ("all", "prompt", "generated")
+from steerlab.edits.windows import Kinds, kinds_of
 
 Tensors = Mapping[str, Tensor]
 
@@ -37,6 +36,7 @@ class Part:
 
     `operator` is what messages call the function; nothing is looked up by it. A part whose
     `identity` is true changes nothing and only counts the dose that it would have had.
+    `positions` is what `window` calls them.
     """
 
     change: ChangeFn
@@ -50,6 +50,11 @@ class Part:
     gate: Gate | None = None  # its tensors are among those of the part
 
     __eq__ = by_content
+
+    @property
+    def kinds(self) -> Kinds:
+        """Which positions it is of."""
+        return kinds_of(self.positions)
 
     @property
     def digest(self) -> str:

@@ -16,6 +16,8 @@ def plain_hook(part: Part, edits: int | None, *, bos: bool) -> Callable[..., Ten
     """A hook for TransformerLens, which sees no tokens: with `bos` it spares the first position of
     each pass of two or more."""
 
+    spares = bos and part.positions != "everywhere"
+
     def hook(h: Tensor, hook: Any = None) -> Tensor | None:
         if part.identity:
             return None
@@ -27,7 +29,7 @@ def plain_hook(part: Part, edits: int | None, *, bos: bool) -> Callable[..., Ten
                 raise SteerlabError(
                     f"the batch has {len(h)} rows and the stack {edits} edits; give each row one"
                 )
-        new, first = h.clone(), 1 if bos and h.shape[1] > 1 else 0
+        new, first = h.clone(), 1 if spares and h.shape[1] > 1 else 0
         x = h[rows, first:].float()
         added = part.change(x, own_tensors(tensors), None)
         if part.gate is not None:

@@ -15,6 +15,7 @@ from steerlab.edits.operators import every_layer, inside
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
 from steerlab.edits.requirements import extra_of, need_finite
+from steerlab.edits.windows import Window
 
 
 def remove_readable(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
@@ -30,7 +31,7 @@ def random_projection(tensors: Tensors, random: torch.Generator, scale: float) -
     return {"read": axes, "write": axes, "fraction": scale * tensors["fraction"]}
 
 
-def erase(direction: Direction, *, fraction: float = 1.0, positions: str = "all") -> Edit:
+def erase(direction: Direction, *, fraction: float = 1.0, positions: Window = "all") -> Edit:
     """Remove what tells a linear probe the language: h - fraction · Wᵀ R (h - μ), R what is read
     and W what is written.
 
@@ -76,7 +77,7 @@ def conceptor(
     quota: float | None = None,
     beta: float | None = None,
     fraction: float = 1.0,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Project softly onto the target's ellipsoid: h + fraction · (β C h - h), C = R (R + aperture⁻²
     I)⁻¹.
@@ -93,7 +94,7 @@ def conceptor(
         quota: the mean share that is kept of an axis.
         beta: what the result is multiplied by; by default what keeps the target's own length.
         fraction: how much of the way there each position goes.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     extra = extra_of(direction, "conceptor", "ellipsoid", "axes", "spectrum")
     if (aperture is None) == (quota is None):
@@ -148,7 +149,7 @@ def random_dimensions(tensors: Tensors, random: torch.Generator, scale: float) -
 
 
 def overwrite(
-    direction: Direction, *, scale: float = 1.0, fraction: float = 1.0, positions: str = "all"
+    direction: Direction, *, scale: float = 1.0, fraction: float = 1.0, positions: Window = "all"
 ) -> Edit:
     """Set the target's own dimensions to `scale` times its values there, and bring h back to its
     length.
@@ -162,7 +163,7 @@ def overwrite(
         direction: to the target, of `sparse`.
         scale: how many times their own values the dimensions are set to.
         fraction: how much of the way there they go.
-        positions: which positions are edited: all, prompt or generated.
+        positions: which positions are edited (see `sl.edits.window`).
     """
     extra = extra_of(direction, "overwrite", "sparse", "mask", "values")
     if not extra["mask"].any(-1).all():

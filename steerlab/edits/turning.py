@@ -25,6 +25,7 @@ from steerlab.edits.operators import (
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
 from steerlab.edits.requirements import need_direction, need_finite
+from steerlab.edits.windows import Window
 
 _NEAR = 1e-6  # of a vector's length: what lies across a direction is then rounding
 
@@ -62,7 +63,7 @@ def turn_to(
     degrees: float = 60.0,
     adaptive: bool = False,
     fraction: float = 1.0,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Turn every position's part in a plane to one angle from the direction; norms stay.
 
@@ -80,7 +81,7 @@ def turn_to(
             which positions these are depends on what all texts share.
         fraction: how much of the way to the angle each position goes, the shorter way round; 0 is
             the identity, 1 the published form.
-        positions: which positions are edited (see `sl.edits.POSITIONS`).
+        positions: which positions are edited (see `sl.edits.window`).
     """
     turn = torch.deg2rad(torch.tensor(need_finite("degrees", degrees)))
     across, first = plane_of(direction, along="direction")
@@ -130,7 +131,7 @@ def random_goal(tensors: Tensors, random: torch.Generator, scale: float) -> Tens
     return {"unit": unit, "across": _across(unit), knob: scale * tensors[knob]}
 
 
-def slerp(direction: Direction, *, share: float = 0.2, positions: str = "all") -> Edit:
+def slerp(direction: Direction, *, share: float = 0.2, positions: Window = "all") -> Edit:
     """Turn each position by a share of its own angle to the direction; norms stay.
 
     ‖h‖ (sin((1-t) ω) ĥ + sin(t ω) û) / sin ω, ω the angle between h and the direction û, t the
@@ -142,7 +143,7 @@ def slerp(direction: Direction, *, share: float = 0.2, positions: str = "all") -
     Args:
         direction: to the target.
         share: of the angle, t.
-        positions: which positions are edited (see `sl.edits.POSITIONS`).
+        positions: which positions are edited (see `sl.edits.window`).
     """
     unit = _unit_of(direction)
     size = every_layer(direction, need_finite("share", share))
@@ -176,7 +177,7 @@ def spherical(
     strength: float = 0.7,
     threshold: float = -0.15,
     kappa: float = 20.0,
-    positions: str = "all",
+    positions: Window = "all",
 ) -> Edit:
     """Turn each position towards the direction, the further the less it lies there already; norms
     stay.
@@ -192,7 +193,7 @@ def spherical(
         strength: α, the largest share of its angle to the direction that a position turns by.
         threshold: β, of -1 to 1: below 0 positions turn that lean towards the direction a little.
         kappa: κ, how sharply a cosine decides.
-        positions: which positions are edited (see `sl.edits.POSITIONS`).
+        positions: which positions are edited (see `sl.edits.window`).
     """
     if not -1 <= need_finite("threshold", threshold) < 1:
         raise SteerlabError(f"threshold is {threshold}; give a number from -1 to below 1")
@@ -251,7 +252,7 @@ def random_floor(tensors: Tensors, random: torch.Generator, scale: float) -> Ten
 
 
 def cap(
-    direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: str = "all"
+    direction: Direction, *, level: float = 1.0, fraction: float = 1.0, positions: Window = "all"
 ) -> Edit:
     """Keep every position's part along the direction from falling below a level: h + fraction ·
     max(l - u·h, 0) u.
@@ -266,7 +267,7 @@ def cap(
         direction: from the source to the target.
         level: the least part along the direction, 0 being the source's mean and 1 the target's.
         fraction: how much of what is missing each position gets.
-        positions: which positions are edited (see `sl.edits.POSITIONS`).
+        positions: which positions are edited (see `sl.edits.window`).
     """
     unit, levels = levels_of(direction, need_finite("level", level))
     size = every_layer(direction, need_finite("fraction", fraction))

@@ -5,6 +5,7 @@ from typing import Any
 
 from steerlab.core.display import View, bars, counted, layers
 from steerlab.edits.part import Part
+from steerlab.edits.windows import shortened
 
 
 def view_of(parts: Sequence[Part], rows: int | None, model: Mapping[str, Any]) -> View:
@@ -19,7 +20,13 @@ def view_of(parts: Sequence[Part], rows: int | None, model: Mapping[str, Any]) -
     for part in parts:
         groups.setdefault((part.operator, part.site, part.positions), []).append(part)
     table = [
-        (operator, site, layers([part.layer for part in here]), positions, _rows_of(here, rows))
+        (
+            operator,
+            site,
+            layers([part.layer for part in here]),
+            shortened(positions),
+            _rows_of(here, rows),
+        )
         for (operator, site, positions), here in groups.items()
     ]
     words = [f"{operator} at {where} of {site}" for operator, site, where, *_ in table]

@@ -124,7 +124,7 @@ def _mean_terms(
         lengths = [len(answers[row]) for row in chosen]
         return _item_terms(model, [ids[row] for row in chosen], lengths, site, layers)
 
-    with model.turns.taken(), _differentiable(model):
+    with model.turns.taken(), differentiable(model):
         # In float64: thousands of small terms are added up.
         total = torch.zeros(len(layers), model.width_of(site), dtype=torch.float64)
         for start in range(0, len(ids), batch):
@@ -209,7 +209,7 @@ def _chance(
 
 
 @contextmanager
-def _differentiable(model: Model) -> Iterator[None]:
+def differentiable(model: Model) -> Iterator[None]:
     """Switch on gradients of activations, whatever was switched off around, and none of the
     weights: those would cost as much memory as the model."""
     trainable = [weight for weight in model.hf.parameters() if weight.requires_grad]

@@ -131,7 +131,7 @@ def need_rows(
             "an edit is on the model already, so that it cannot be read as it is; leave the edit's "
             "`with` first"
         )
-    if edit is not None and not new and any(part.positions == "generated" for part in edit.parts):
+    if edit is not None and not new and any(not part.kinds.prompt for part in edit.parts):
         raise SteerlabError(
             "nothing is generated when texts are read; give edits of the positions 'all' or "
             "'prompt'"
@@ -366,7 +366,7 @@ class Pass:
     ) -> Float[Tensor, "row vocab"]:
         """The logits after one more token in each row; edits leave alone what is not `live`."""
         new = rearrange(tokens, "row -> row 1")
-        positions = step_positions(self.carries, live)
+        positions = step_positions(self.carries, live, self._before())
         return self._more(new, torch.ones_like(new, dtype=torch.bool), positions, last=True)[:, -1]
 
     def read(
@@ -375,7 +375,7 @@ class Pass:
         """The logits after the last of several more tokens of each row's prompt, which are padding
         where not `real`."""
         self.tokens = torch.cat([self.tokens, tokens], 1)
-        positions = Positions(real, torch.zeros_like(real), self.carries)
+        positions = Positions(real, torch.zeros_like(real), self.carries, before=self._before())
         return self._more(tokens, real, positions, last=True)
 
     def follow(
@@ -383,8 +383,12 @@ class Pass:
     ) -> Float[Tensor, "row new vocab"]:
         """The logits after each of several more tokens in each row, which are padding where not
         `real`."""
-        positions = Positions(real, torch.ones_like(real), self.carries)
+        positions = Positions(real, torch.ones_like(real), self.carries, before=self._before())
         return self._more(tokens, real, positions, last=False)
+
+    def _before(self) -> Int[Tensor, " row"] | None:
+        """How many tokens each row has, for edits: none asks where nothing is attached."""
+        return self.mask.sum(1) if self.model.attachments else None
 
     def _more(self, tokens: Tensor, real: Tensor, positions: Positions, *, last: bool) -> Tensor:
         """One pass of new tokens behind the cache, which grows by them."""

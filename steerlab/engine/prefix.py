@@ -30,7 +30,7 @@ def alike(edit: Edit | None, carries: Sequence[int]) -> list[int] | None:
     """For each row a number, which rows of equal edits share; None where that is not known.
 
     A user's own function may look at all positions of a row together, and would see a part of them;
-    so may a gate.
+    so may a gate. A window that counts would count from the wrong beginning or end.
 
     Args:
         edit: the edit of all rows, or a stack.
@@ -41,6 +41,8 @@ def alike(edit: Edit | None, carries: Sequence[int]) -> list[int] | None:
     if any(isinstance(part.change, OwnFunction) for part in edit.parts):
         return None
     if any(part.gate is not None and part.gate.whole for part in edit.parts):
+        return None
+    if any(not part.kinds.halves for part in edit.parts):
         return None
     kinds: dict[int, list[tuple[int, bytes]]] = {}
     for number, part in enumerate(edit.parts):

@@ -3,14 +3,23 @@
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
+from steerlab.core.text_vectors import TextVectors
 from steerlab.estimate.build import Contrast, build, named, need_moments, source_of, weights_of
+from steerlab.estimate.instances import of_instances
 from steerlab.estimate.record import Estimator
 
 READS = {"tokens": "mean", "texts": "pooled", "last": "last"}
 
 
 def diffmean(
-    moments: Moments, *, read: str = "tokens", contrast: Contrast = None, source: str = "en"
+    moments: Moments | TextVectors,
+    *,
+    read: str = "tokens",
+    contrast: Contrast = None,
+    source: str = "en",
+    select: str | None = None,
+    k: int = 50,
+    seed: int = 0,
 ) -> Directions:
     """Language means; their differences are the directions (DiffMean).
 
@@ -23,12 +32,30 @@ def diffmean(
     "clas" (ru, de, zh) or several codes. Source: CLaS-Bench (Gurgurov et al. 2026), where target
     less source is the strongest method on average.
 
+    With `select` the means are of `k` pairs alone, the same sentences in the source and in the
+    target, at each layer: those whose two vectors have the largest cosine distance, `farthest`
+    (FlexAC's instance selection, arXiv 2510.11190, whose K is not published), the smallest,
+    `nearest`, or any, `random`, its control. It needs single texts (`collect_texts`), and fits for
+    one `source`.
+
     Args:
-        moments: what was read.
+        moments: what was read; or the vectors of single texts.
         read: `tokens`, `texts` or `last`: what is averaged.
         contrast: the languages that every target is set against; by default the steered source.
-        source: the source that a fit with a contrast is for.
+        source: the source that a fit with a contrast, or of single texts, is for.
+        select: which pairs of single texts; by default all.
+        k: how many of them.
+        seed: of `random`.
     """
+    if isinstance(moments, TextVectors):
+        if contrast is not None or read != "tokens":
+            raise SteerlabError("of single texts there is no contrast and no read; leave them out")
+        return of_instances(moments, source=source, select=select, k=k, seed=seed)
+    if select is not None:
+        raise SteerlabError(
+            f"select={select!r} chooses among single texts, which Moments do not keep; give "
+            "collect_texts(model, corpus)"
+        )
     if read not in READS:
         raise SteerlabError(f"diffmean reads 'tokens', 'texts' or 'last', not {read!r}")
     need_moments(moments)

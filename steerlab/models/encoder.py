@@ -129,11 +129,12 @@ class Encoder(Model):
     def positions(
         self, ids: Tensor, mask: Tensor | None, *, past: int = 0, rows: Tensor | None = None
     ) -> Positions:
-        text = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().clone()
-        text &= ~torch.isin(ids, torch.tensor(sorted(self._around), device=ids.device))
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        begins = real & torch.isin(ids, torch.tensor(sorted(self._around), device=ids.device))
+        text = real & ~begins
         if rows is None:
             rows = torch.arange(len(ids), device=ids.device)
-        return Positions(text, torch.zeros_like(text), rows)
+        return Positions(text, torch.zeros_like(text), rows, begins=begins)
 
     @cached_property
     def _around(self) -> frozenset[int]:

@@ -39,13 +39,26 @@ class Followed:
                 f"generate runs {len(ids)} rows for {len(self.prompt.text)} prompts, so an edit "
                 "cannot tell which is which; use steerlab's generate"
             )
-        text = self.prompt.text.repeat_interleave(copies, 0)[:, start : start + new]
+        whole = self.prompt.text.repeat_interleave(copies, 0)
+        text = whole[:, start : start + new]
         behind = torch.ones(len(ids), new - text.shape[1], dtype=torch.bool, device=ids.device)
         place = torch.arange(start, start + new, device=ids.device)
+        every = self.prompt.real.repeat_interleave(copies, 0)
+        begins = (every & ~whole)[:, start : start + new]
+        more = torch.zeros_like(behind)
+        before = every[:, :start].sum(1) + max(0, start - read)
+        pieces = None
+        if (start and start < read) or start + new < read:
+            pieces = whole[:, :start].sum(1), every[:, start + new :].sum(1)
         generated = (place >= read).expand(len(ids), -1)
         self.done = start + new
         return Positions(
-            torch.cat([text, behind], 1), generated, torch.arange(len(ids), device=ids.device)
+            torch.cat([text, behind], 1),
+            generated,
+            torch.arange(len(ids), device=ids.device),
+            begins=torch.cat([begins, more], 1),
+            before=before,
+            chunk=pieces,
         )
 
     def _length(self, past: Any) -> int:

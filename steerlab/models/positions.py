@@ -27,6 +27,13 @@ class Positions:
             that an edit need not look.
         again: which positions an earlier pass has run already, where there is no cache; None for
             none.
+        begins: which positions are how their row begins, such as BOS, and so are no text; None
+            where there are none.
+        before: how many tokens of each row are in the cache, padding not counted, `[row]`; None for
+            none.
+        chunk: of a prompt that is read in pieces, how many positions that count came before this
+            pass, and how many of the prompt's tokens come after it, `[row]` each; None for a whole
+            one.
     """
 
     text: Bool[Tensor, "row pos"]
@@ -34,10 +41,26 @@ class Positions:
     rows: Int[Tensor, " row"]
     step: bool = False
     again: Bool[Tensor, "row pos"] | None = None
+    begins: Bool[Tensor, "row pos"] | None = None
+    before: Int[Tensor, " row"] | None = None
+    chunk: tuple[Int[Tensor, " row"], Int[Tensor, " row"]] | None = None
+
+    @property
+    def real(self) -> Bool[Tensor, "row pos"]:
+        """Which positions are no padding."""
+        return self.text if self.begins is None else self.text | self.begins
 
     def of(self, rows: Int[Tensor, " kept"]) -> "Positions":
         """Those of some of the rows, in this order."""
-        return Positions(self.text[rows], self.generated[rows], self.rows[rows], self.step)
+        return Positions(
+            self.text[rows],
+            self.generated[rows],
+            self.rows[rows],
+            self.step,
+            begins=None if self.begins is None else self.begins[rows],
+            before=None if self.before is None else self.before[rows],
+            chunk=None if self.chunk is None else (self.chunk[0][rows], self.chunk[1][rows]),
+        )
 
     def followed_by(self, new: "Positions") -> "Positions":
         """These and, behind them in the same rows, new ones."""
@@ -45,7 +68,10 @@ class Positions:
         again = torch.zeros_like(text)
         again[:, : self.text.shape[1]] = True
         generated = torch.cat([self.generated, new.generated], 1)
-        return Positions(text, generated, new.rows, again=again)
+        begins = None
+        if self.begins is not None:
+            begins = torch.cat([self.begins, torch.zeros_like(new.text)], 1)
+        return Positions(text, generated, new.rows, again=again, begins=begins)
 
 
 # What is attached to a site: takes the activations there, and returns them changed, or None to
@@ -82,13 +108,17 @@ def positions_of(
     if mask is not None:
         text = _visible(mask, ids.shape[1], past)
     generated = torch.full_like(text, past > 0)
+    begins = before = None
     if not past:
-        text &= ~_beginning(
-            ids, text, (bos,) if isinstance(bos, int) else tuple(bos or ()), special
-        )
+        bos = (bos,) if isinstance(bos, int) else tuple(bos or ())
+        begins = _beginning(ids, text, bos, special)
+        text &= ~begins
+    else:
+        seen = past if mask is None or mask.shape[1] == ids.shape[1] else mask[:, :past].sum(1)
+        before = torch.zeros(len(ids), dtype=torch.long, device=ids.device) + seen
     if rows is None:
         rows = torch.arange(len(ids), device=ids.device)
-    return Positions(text, generated, rows)
+    return Positions(text, generated, rows, begins=begins, before=before)
 
 
 def _visible(mask: Tensor, new: int, past: int) -> Bool[Tensor, "row pos"]:
@@ -124,7 +154,9 @@ def _beginning(
 
 
 def step_positions(
-    rows: Int[Tensor, " row"], live: Bool[Tensor, " row"] | None = None
+    rows: Int[Tensor, " row"],
+    live: Bool[Tensor, " row"] | None = None,
+    before: Int[Tensor, " row"] | None = None,
 ) -> Positions:
     """The positions of a step of decoding, one new token in each row.
 
@@ -134,8 +166,9 @@ def step_positions(
     Args:
         rows: the number by which an edit knows each row.
         live: which rows have not ended; None for all.
+        before: how many tokens each row has already.
     """
     new = torch.ones(len(rows), 1, dtype=torch.bool, device=rows.device)
     if live is None:
-        return Positions(new, new, rows, step=True)
-    return Positions(rearrange(live, "row -> row 1"), new, rows)
+        return Positions(new, new, rows, step=True, before=before)
+    return Positions(rearrange(live, "row -> row 1"), new, rows, before=before)

@@ -73,6 +73,7 @@ def _content(edit: Edit, some: int | None) -> Hashable:
             part.layer,
             part.positions,
             part.identity,
+            None if part.gate is None else part.gate.digest,
             tuple(
                 (name, tensor.shape, tensor_digest(tensor.flatten()[:some]))
                 for name, tensor in sorted(part.tensors.items())
