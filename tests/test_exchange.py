@@ -118,11 +118,15 @@ def test_steering_vectors_steers_by_the_file(
     file = export(direction, tmp_path / "v.pt", format="steering-vectors")
     theirs = package.SteeringVector(**torch.load(file, weights_only=True))
     ids = polyglot.tokenizer(PROMPTS[0], return_tensors="pt").input_ids
-    with theirs.apply(polyglot.hf, min_token_index=1):
-        wanted = polyglot.hf(ids).logits
-    with sl.add(direction).on(polyglot):
-        ours = polyglot.hf(ids, attention_mask=torch.ones_like(ids)).logits
-    assert torch.allclose(ours, wanted, atol=1e-4)
+    found = {}
+    # Every position, the first too, is what other tools mean; without it, what is usual here.
+    for first, positions in ((0, "everywhere"), (1, "all")):
+        with theirs.apply(polyglot.hf, min_token_index=first):
+            wanted = polyglot.hf(ids).logits
+        with sl.add(direction, positions=positions).on(polyglot):
+            found[positions] = polyglot.hf(ids, attention_mask=torch.ones_like(ids)).logits
+        assert torch.allclose(found[positions], wanted, atol=1e-4)
+    assert not torch.allclose(found["all"], found["everywhere"], atol=1e-2)
     assert torch.equal(steps(read(theirs).between("off", "on")), steps(direction))
 
 
