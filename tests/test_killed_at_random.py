@@ -19,6 +19,7 @@ from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.langfir import langfir
 from steerlab.estimate.units.selection import Selection
 from steerlab.scores.confusion import label_agreement
+from steerlab.scores.lexicon import Lexicon
 from steerlab.scores.words import matches
 
 
@@ -116,3 +117,9 @@ def test_with_one_label_in_all_there_is_no_kappa_and_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert math.isnan(label_agreement(["a", "a"], ["a", "a"]).kappa)
+
+
+def test_a_strangers_word_may_be_as_short_as_four_letters() -> None:
+    known = Lexicon(["the dog sleeps", "a fish swims"], ["der Hund schläft", "ein Fisch schwimmt"])
+    strange = known.strangers("der Hund", "ein Fisch schwimmt", "a fish swims")
+    assert strange == ["hund"]  # "der", of three letters, says nothing
