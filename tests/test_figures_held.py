@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.io
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.units.selection import Selection
+from steerlab.figures import printed
 
 
 def drawn(figure: Any) -> list[list[float]]:
@@ -136,3 +138,12 @@ class Aligned:
 def test_kinds_of_aligned_neurons() -> None:
     table = pd.DataFrame({"layer": [0, 0], "kind": ["specific", "other"], "share": [0.1, 0.9]})
     assert drawn(figures.kinds_by_layer(Aligned(table))) == drawn(figures.kinds_by_layer(table))
+
+
+def test_a_figure_that_was_read_from_json_is_printed_too(directions: Directions) -> None:
+    """As those in a run's folder are; its arrays are text until they are unpacked."""
+    whole = figures.language_map(directions)
+    read = plotly.io.from_json(whole.to_json())
+    assert isinstance(read.data[0].x, dict)
+    made = [printed._prepared(each, 85.0, None) for each in (whole, read)]
+    assert made[0].to_json() == made[1].to_json()

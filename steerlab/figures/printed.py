@@ -1,10 +1,12 @@
 """A figure for print that nothing is cut off from: what reaches the edge gets more room, and is
 looked at again."""
 
+import base64
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -90,6 +92,7 @@ def fit(
 
 def _prepared(figure: go.Figure, width: float, height: float | None) -> go.Figure:
     """A copy in the size and letters of print, with room for its legend."""
+    figure = go.Figure(_unpacked(figure.to_dict()))
     across = width * PIXELS
     legend = _legend_pixels(figure, across)
     if height is None:
@@ -103,6 +106,18 @@ def _prepared(figure: go.Figure, width: float, height: float | None) -> go.Figur
     copy.update_layout(legend_maxheight=max(1.01, legend + 2 * _LINE))
     place_codes(copy, min(across, down) - 2 * _STEP)
     return copy
+
+
+def _unpacked(value: Any) -> Any:
+    """The parts of a figure with arrays as arrays: one that was read from JSON, as those in the
+    folder of a run are, has them as text in base64."""
+    if isinstance(value, Mapping):
+        if {"dtype", "bdata"} <= set(value):
+            array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+            shape = str(value["shape"]).split(",") if "shape" in value else ["-1"]
+            return array.reshape([int(size) for size in shape])
+        return {key: _unpacked(part) for key, part in value.items()}
+    return [_unpacked(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _rows_of(figure: go.Figure) -> int:
