@@ -140,6 +140,28 @@ def test_kinds_of_aligned_neurons() -> None:
     assert drawn(figures.kinds_by_layer(Aligned(table))) == drawn(figures.kinds_by_layer(table))
 
 
+def test_a_column_has_codes_and_headings_in_lines(directions: Directions) -> None:
+    """What stands side by side on a page would lie on one another at 85 mm."""
+    trees = figures.tanglegram(directions.at(2), directions.at(5))
+    names = [
+        {text for trace in printed._prepared(trees, width, None).data for text in trace.text or ()}
+        for width in (180.0, 85.0)
+    ]
+    assert "German" in names[0]
+    assert "German" not in names[1]
+    assert "de" in names[1]
+    depth = figures.depth(directions)
+    page, column = (printed._prepared(depth, width, None) for width in (180.0, 85.0))
+    assert not any("<br>" in note.text for note in page.layout.annotations)
+    assert "<b>a</b>  cosine of<br>the means,<br>raw" in [n.text for n in column.layout.annotations]
+    assert column.layout.margin.t > page.layout.margin.t + 20
+    bars = [
+        trace.colorbar
+        for trace in printed._prepared(figures.cosine_layers(directions), 85.0, None).data
+    ]
+    assert [bar.orientation for bar in bars] == ["h", "h"]
+
+
 def test_a_figure_that_was_read_from_json_is_printed_too(directions: Directions) -> None:
     """As those in a run's folder are; its arrays are text until they are unpacked."""
     whole = figures.language_map(directions)
