@@ -1,6 +1,8 @@
 """A figure takes what one holds: Directions, Moments, a Selection, or rows."""
 
+import html
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +140,17 @@ class Aligned:
 def test_kinds_of_aligned_neurons() -> None:
     table = pd.DataFrame({"layer": [0, 0], "kind": ["specific", "other"], "share": [0.1, 0.9]})
     assert drawn(figures.kinds_by_layer(Aligned(table))) == drawn(figures.kinds_by_layer(table))
+
+
+def test_an_exported_page_is_as_wide_as_a_phone(directions: Directions, tmp_path: Path) -> None:
+    """Without the tag a phone draws 980 pixels and shrinks them; title and caption are text."""
+    figure = figures.depth(directions)
+    page, _ = figures.write(figure, tmp_path / "depth", data=pd.DataFrame({"a": [1]}))
+    text = page.read_text("utf-8")
+    assert '<meta name="viewport" content="width=device-width' in text
+    assert f"<p>{html.escape(figure.layout.meta['caption'])}</p>" in text
+    assert '"responsive": true' in text
+    assert figure.layout.title.text == "Languages by depth"  # the caller's keeps its own
 
 
 def test_a_column_has_codes_and_headings_in_lines(directions: Directions) -> None:
