@@ -1,10 +1,13 @@
 """A figure takes what one holds: Directions, Moments, a Selection, or rows."""
 
+import html
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.io
 import pytest
 import torch
 
@@ -16,6 +19,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.estimate.units.selection import Selection
+from steerlab.figures import printed
 
 
 def drawn(figure: Any) -> list[list[float]]:
@@ -136,3 +140,45 @@ class Aligned:
 def test_kinds_of_aligned_neurons() -> None:
     table = pd.DataFrame({"layer": [0, 0], "kind": ["specific", "other"], "share": [0.1, 0.9]})
     assert drawn(figures.kinds_by_layer(Aligned(table))) == drawn(figures.kinds_by_layer(table))
+
+
+def test_an_exported_page_is_as_wide_as_a_phone(directions: Directions, tmp_path: Path) -> None:
+    """Without the tag a phone draws 980 pixels and shrinks them; title and caption are text."""
+    figure = figures.depth(directions)
+    page, _ = figures.write(figure, tmp_path / "depth", data=pd.DataFrame({"a": [1]}))
+    text = page.read_text("utf-8")
+    assert '<meta name="viewport" content="width=device-width' in text
+    assert f"<p>{html.escape(figure.layout.meta['caption'])}</p>" in text
+    assert '"responsive": true' in text
+    assert figure.layout.title.text == "Languages by depth"  # the caller's keeps its own
+
+
+def test_a_column_has_codes_and_headings_in_lines(directions: Directions) -> None:
+    """What stands side by side on a page would lie on one another at 85 mm."""
+    trees = figures.tanglegram(directions.at(2), directions.at(5))
+    names = [
+        {text for trace in printed._prepared(trees, width, None).data for text in trace.text or ()}
+        for width in (180.0, 85.0)
+    ]
+    assert "German" in names[0]
+    assert "German" not in names[1]
+    assert "de" in names[1]
+    depth = figures.depth(directions)
+    page, column = (printed._prepared(depth, width, None) for width in (180.0, 85.0))
+    assert not any("<br>" in note.text for note in page.layout.annotations)
+    assert "<b>a</b>  cosine of<br>the means,<br>raw" in [n.text for n in column.layout.annotations]
+    assert column.layout.margin.t > page.layout.margin.t + 20
+    bars = [
+        trace.colorbar
+        for trace in printed._prepared(figures.cosine_layers(directions), 85.0, None).data
+    ]
+    assert [bar.orientation for bar in bars] == ["h", "h"]
+
+
+def test_a_figure_that_was_read_from_json_is_printed_too(directions: Directions) -> None:
+    """As those in a run's folder are; its arrays are text until they are unpacked."""
+    whole = figures.language_map(directions)
+    read = plotly.io.from_json(whole.to_json())
+    assert isinstance(read.data[0].x, dict)
+    made = [printed._prepared(each, 85.0, None) for each in (whole, read)]
+    assert made[0].to_json() == made[1].to_json()

@@ -84,6 +84,8 @@ def test_one_text_is_taken_where_several_are(polyglot: Model, directions: Direct
     assert torch.equal(one.mass, many.mass)
     assert len(mass_shift(polyglot, PROMPTS[0], {"es": edit}, words)) == 16
     assert sl.effects.random_like(polyglot, PROMPTS[0], edit).parts
+    alone = sl.cross_entropy(polyglot, PROMPTS[0])  # without an edit: the model as it is
+    assert float(alone) == pytest.approx(float(sl.cross_entropy(polyglot, PROMPTS[0], sl.Edit(()))))
 
 
 # ------------------------------------------------------------------------------ strength and layers

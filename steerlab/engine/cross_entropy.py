@@ -24,7 +24,7 @@ from steerlab.models.model import Model
 def cross_entropy(
     model: Any,
     texts: str | Sequence[str],
-    edits: Edit | Sequence[Edit],
+    edits: Edit | Sequence[Edit] | None = None,
     *,
     batch: int | None = None,
 ) -> Float[Tensor, "..."]:
@@ -38,10 +38,11 @@ def cross_entropy(
     Args:
         model: what `load` takes.
         texts: the texts to predict, or one text.
-        edits: the edits, each of which is on for all texts, or one edit; `Edit(())` is the model as
-            it is.
+        edits: the edits, each of which is on for all texts, or one edit; by default the model is
+            as it is, which `Edit(())` says too.
         batch: the most rows that run together; by default as many as memory advises.
     """
+    edits = Edit(()) if edits is None else edits
     if isinstance(texts, str):
         return cross_entropy(model, [texts], edits, batch=batch)[..., 0]
     if isinstance(edits, Edit):

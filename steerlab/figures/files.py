@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,12 @@ from steerlab.core.targets import mark, marked_page
 
 PIXELS = 96 / 25.4  # of a millimetre; plotly writes 0.75 pt for a pixel
 _FONT = '"Liberation Sans", Arial, Helvetica, sans-serif'
+_TOP = 40  # pixels above a figure without its title
+_HEAD = (
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><style>body{margin:12px;'
+    "font:14px/1.45 system-ui,sans-serif;color:#1f2933;background:#fff}h1{font-size:17px;"
+    "margin:0 0 4px}p{margin:0;color:#6b7785;max-width:60em}</style>"
+)
 _FORMATS = (".pdf", ".svg", ".png")
 
 
@@ -81,13 +88,30 @@ def write(
             files.append(Path(f"{stem}.csv"))
         # A table has no place for a mark: its page has the checksum.
         with replacing(*files, force=force) as fresh:
-            text = figure.to_html(include_plotlyjs="directory", auto_play=False)
+            text = _page(figure)
             table = None
             if data is not None:
                 table = csv_of(data, digits="%.6g")
                 fresh[1].write_bytes(table)
             fresh[0].write_text(marked_page(text, table), "utf-8")
     return files
+
+
+def _page(figure: go.Figure) -> str:
+    """A page of a figure that a phone shows in its own width, with title and caption as text that
+    breaks where the window ends."""
+    copy = go.Figure(figure)
+    meta = copy.layout.meta if isinstance(copy.layout.meta, Mapping) else {}
+    told = ""
+    if "caption" in meta:
+        # What the title and the caption took of the figure is not needed any more.
+        headroom = max(0, (copy.layout.margin.t or _TOP) - _TOP)
+        copy.update_layout(title=None, margin_t=_TOP, height=(copy.layout.height or 450) - headroom)
+        told = f"<h1>{escape(str(meta['title']))}</h1><p>{escape(str(meta['caption']))}</p>"
+    text = copy.to_html(include_plotlyjs="directory", auto_play=False, config={"responsive": True})
+    # In this order: the head has no mark yet, which goes behind its beginning.
+    text = text.replace("</head>", f"{_HEAD}</head>", 1)
+    return str(text.replace("<body>", f"<body>{told}", 1))
 
 
 def draw(pictures: Mapping[Path, go.Figure], *, force: bool = False) -> None:

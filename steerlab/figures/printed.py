@@ -1,10 +1,14 @@
 """A figure for print that nothing is cut off from: what reaches the edge gets more room, and is
 looked at again."""
 
+import base64
+import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,6 +24,10 @@ _EDGE = 2  # pixels along each side that stay white
 _STEP = 10  # pixels that a side gets more of, the first times
 _ROUNDS = 8
 _INK = 250  # of 255: darker is ink
+_NARROW = 450  # pixels: below them a figure is a column's
+_WIDTH_OF_LETTER = 0.52  # of its size
+_AXIS = re.compile(r"x(\d*)(?: domain)?$")
+_BOLD = re.compile(r"<b>\w</b>\s+")  # the letter of a panel
 _ENTRY, _LETTER, _LINE = 44, 5.6, 17  # pixels of a legend: beside a name, of a letter, of a line
 
 
@@ -90,6 +98,7 @@ def fit(
 
 def _prepared(figure: go.Figure, width: float, height: float | None) -> go.Figure:
     """A copy in the size and letters of print, with room for its legend."""
+    figure = go.Figure(_unpacked(figure.to_dict()))
     across = width * PIXELS
     legend = _legend_pixels(figure, across)
     if height is None:
@@ -102,7 +111,60 @@ def _prepared(figure: go.Figure, width: float, height: float | None) -> go.Figur
     copy = paper(figure, width=width, height=down / PIXELS)
     copy.update_layout(legend_maxheight=max(1.01, legend + 2 * _LINE))
     place_codes(copy, min(across, down) - 2 * _STEP)
+    _wrap_headings(copy)
+    if across < _NARROW:
+        _narrow(copy)
     return copy
+
+
+def _wrap_headings(figure: go.Figure) -> None:
+    """Break what stands over panels, or in them, into lines as wide as its panel, in place."""
+    more = 0  # lines over the uppermost panels
+    for note in figure.layout.annotations:
+        axis = _AXIS.match(str(note.xref))
+        if axis is None or not note.text or "<br>" in note.text:
+            continue
+        left, right = figure.layout[f"xaxis{axis[1]}"].domain or (0, 1)
+        size = note.font.size or 10
+        letters = int((right - left) * figure.layout.width / (_WIDTH_OF_LETTER * size))
+        bold = _BOLD.match(note.text)
+        start, rest = (bold[0], note.text[bold.end() :]) if bold else ("", note.text)
+        lines = wrap(rest, max(8, letters - (3 if bold else 0)), break_long_words=False)
+        if len(lines) > 1 and "<" not in rest:
+            note.text = start + "<br>".join(lines)
+            note.align = "left" if bold else "center"
+            below = str(note.yref).removesuffix(" domain").removeprefix("y")
+            top = (figure.layout[f"yaxis{below}"].domain or (0, 1))[1]
+            more = max(more, len(lines) - 1) if bold and top > 0.98 else more
+    figure.layout.margin.t = (figure.layout.margin.t or 0) + _LINE * more
+    figure.layout.height += _LINE * more
+
+
+def _narrow(figure: go.Figure) -> None:
+    """What a column has no room for, in place: names become codes, and bars beside panels lie
+    below them."""
+    for trace in figure.data:
+        if trace.meta and "short" in trace.meta:
+            trace.text = trace.meta["short"]
+        if trace.type == "heatmap" and trace.colorbar.x is not None:
+            axis = _AXIS.match(trace.xaxis or "x")
+            left, right = figure.layout[f"xaxis{axis[1] if axis else ''}"].domain or (0, 1)
+            trace.colorbar.update(
+                orientation="h", x=(left + right) / 2, xanchor="center", y=-0.1, yanchor="top"
+            )
+            trace.colorbar.len = 0.8 * (right - left)
+
+
+def _unpacked(value: Any) -> Any:
+    """The parts of a figure with arrays as arrays: one that was read from JSON, as those in the
+    folder of a run are, has them as text in base64."""
+    if isinstance(value, Mapping):
+        if {"dtype", "bdata"} <= set(value):
+            array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+            shape = str(value["shape"]).split(",") if "shape" in value else ["-1"]
+            return array.reshape([int(size) for size in shape])
+        return {key: _unpacked(part) for key, part in value.items()}
+    return [_unpacked(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _rows_of(figure: go.Figure) -> int:

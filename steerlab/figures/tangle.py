@@ -243,6 +243,7 @@ def _names(
             y=list(range(len(langs))),
             mode="text",
             text=[labelled(langs[leaf]).name for leaf in order],
+            meta={"short": [langs[leaf] for leaf in order]},  # where names do not fit
             textposition=position,
             textfont={"size": 10, "color": "#1f2933"},
             hoverinfo="skip",
