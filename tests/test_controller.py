@@ -57,8 +57,8 @@ def fitted(
     positive = [f"{line}\n" for line in some["en"][:24]]
     negative = [f"{line}\n" for line in some["fr"][:24]]
     made = fit_controller(polyglot, edit, positive, negative, layer=1, steps=4, new=6)
-    later = [[f"{line}\n" for line in some[lang][30:38]] for lang in ("en", "fr")]
-    return made, edit, *later
+    english, french = ([f"{line}\n" for line in some[lang][30:38]] for lang in ("en", "fr"))
+    return made, edit, english, french
 
 
 def test_a_controller_of_languages_acts_on_one_and_not_on_the_other(
