@@ -56,11 +56,12 @@ def selective(
 
     d_l = μ_t - μ_s at each layer l; b₁ is the unit d_l with the highest mean cosine to those of the
     other layers, b₂ the first principal component of all unit d_l, less what lies along b₁, with
-    the sign of the means on it. A layer is *apart* where (μ_s - o)·b₁ and (μ_t - o)·b₁ have opposite signs. Source: Angular Steering
-    (arXiv 2510.26243) and Selective Steering (arXiv 2601.19375), where o is the activations' own
-    origin; what all texts share then decides the signs, and of two languages nearly every layer, or
-    none, may pass. Compare with `at("last")`: in most published models the layers that pass are
-    nearly the last ones. `rotate(degrees=θ)` turns from b₂ to b₁, the paper's by -θ.
+    the sign of the means on it. A layer is *apart* where (μ_s - o)·b₁ and (μ_t - o)·b₁ have
+    opposite signs. Source: Angular Steering (arXiv 2510.26243) and Selective Steering (arXiv
+    2601.19375), where o is the activations' own origin; what all texts share then decides the
+    signs, and of two languages nearly every layer, or none, may pass. Compare with `at("last")`: in
+    most published models the layers that pass are nearly the last ones. `rotate(degrees=θ)` turns
+    from b₂ to b₁, the paper's by -θ.
 
     Args:
         moments: what was read, at two layers or more.
