@@ -4,11 +4,13 @@ Five kinds of things, each made from the one before:
 
 - load: `load` a model, `corpus`, `texts` or `contrast` to read with it;
 - collect: `collect`, `collect_units` read the texts once and give statistics, such as `Moments`;
+  `collect_texts` and `collect_words` keep a vector for each text, or word;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
   `estimate`, and in `units` of latents and neurons; `fit` takes any method by its name and reads
   what it needs; what a direction has to beat in `controls`;
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
-  `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own;
+  `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own,
+  and `fit_controller` a network that says when and how far one acts;
 - judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
   grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
   `effects`, which measure outputs, and `stats` and `geometry`, which compare; `concepts` has
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
     from steerlab.edits.latents import clamp
     from steerlab.edits.operators import ablate, add, affine, rotate
     from steerlab.engine.collect import collect
+    from steerlab.engine.collect_texts import collect_texts
     from steerlab.engine.collect_units import collect_units
+    from steerlab.engine.collect_words import collect_words
+    from steerlab.engine.controller import Controller, fit_controller
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
     from steerlab.engine.lens import lens
@@ -69,6 +74,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {  # where each name lives, imported at its first use
+    "Controller": "engine.controller",
     "Corpus": "core.corpus",
     "Direction": "core.directions",
     "Directions": "core.directions",
@@ -87,7 +93,9 @@ _HOME = {  # where each name lives, imported at its first use
     "cite": "studies.citing",
     "clamp": "edits.latents",
     "collect": "engine.collect",
+    "collect_texts": "engine.collect_texts",
     "collect_units": "engine.collect_units",
+    "collect_words": "engine.collect_words",
     "contrast": "core.contrast",
     "corpus": "core.corpus",
     "cross_entropy": "engine.cross_entropy",
@@ -96,6 +104,7 @@ _HOME = {  # where each name lives, imported at its first use
     "eigengap": "estimate.eigengap",
     "explore": "studies.explore.explorer",
     "fit": "sweeps.one_fit",
+    "fit_controller": "engine.controller",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",
     "lens": "engine.lens",

@@ -201,15 +201,18 @@ def test_a_difference_that_is_all_cost_vanishes_at_equal_cost() -> None:
     rows["follows"] = rows["bits"] + 0.1 * random.normal(size=160)
     rows["own"] = (rows["group"] == "high") + 0.1 * random.normal(size=160)
     near = rows[rows["bits"].between(0.3, 1.2)]
-    followed = matched_by(near, by="bits", group="group", value="follows")
+    followed = matched_by(near, by="bits", group="group", value="follows", within=0.2)
     assert abs(followed["gap"]) < 0.1
+    assert 10 < followed["pairs"] < near["group"].value_counts().min()
     assert abs(followed["difference"]) < 0.2
     plain = rows.groupby("group")["follows"].mean()
     assert plain["high"] - plain["low"] > 1
     own = matched_by(near, by="bits", group="group", value="own")
     assert own["high"] < 0 < -own["difference"], "the second group by name less the first"
     assert own["pairs"] == near["group"].value_counts().min()
-    with pytest.raises(SteerlabError, match="has no column 'nats'"):
+    with pytest.raises(SteerlabError, match="no two outputs are within 0.0 in bits"):
+        matched_by(near, by="bits", group="group", value="own", within=0.0)
+    with pytest.raises(SteerlabError, match="have no column 'nats'"):
         matched_by(rows, by="nats", group="group", value="own")
     with pytest.raises(SteerlabError, match="group has 1 groups"):
         matched_by(rows[:80], by="bits", group="group", value="own")

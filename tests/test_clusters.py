@@ -11,7 +11,7 @@ from torch import Tensor
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.text_vectors import TextVectors
-from steerlab.edits import Edit
+from steerlab.edits import Edit, add
 from steerlab.engine.collect_texts import collect_texts
 from steerlab.engine.decoding import decode
 from steerlab.estimate.clusters import Clusters, clustered
@@ -24,7 +24,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def texts(*, apart: float) -> tuple[TextVectors, Tensor]:
-    """Pairs of three kinds, which their sources show, and whose differences lie apart by so much."""
+    """Pairs of three kinds, which their sources show, whose differences lie apart by so much."""
     kind = torch.arange(PAIRS) % K
     of_kind, steps = 3 * randn(K, WIDTH, seed=1), apart * randn(K, WIDTH, seed=2)
     start = (of_kind[kind] + 0.3 * randn(PAIRS, WIDTH, seed=3))[:, None].expand(-1, 2, -1)
@@ -95,21 +95,18 @@ def test_too_many_and_too_few_clusters_are_told(k: int) -> None:
 
 def test_each_prompt_gets_the_vector_of_its_cluster(polyglot: Any, lines: Corpus) -> None:
     """On polyglot: languages have no clusters, and each row is as under the one edit picked."""
-    made = collect_texts(
-        polyglot, lines.select(["en", "de"]).split("estimate").take(40), layers=[4]
-    )
+    some = lines.select(["en", "de"]).split("estimate").take(40)
+    made = collect_texts(polyglot, some, layers=[4])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = clustered(made, "de", k=2)
     assert found.silhouette[4] < 0.1
-    prompts = [f"{line}\n" for line in lines.split("estimate").take(12)["en"]]
+    prompts = [f"{line}\n" for line in some["en"][:12]]
     said = decode(polyglot, prompts, edit=found.edit(4), max_new_tokens=5).texts
     x = made.of("en")[: len(prompts), 0].float()
     picked = (x @ found.weights[0].T + found.bias[0]).argmax(1).tolist()
     assert set(picked) == {0, 1}
     for number in (0, 1):
-        from steerlab.edits import add
-
         alone = decode(
             polyglot, prompts, edit=add(found.directions[number]), max_new_tokens=5
         ).texts

@@ -116,6 +116,20 @@ def test_open_is_the_edit_to_the_last_bit_and_shut_raises() -> None:
         steer(shut.before(EDIT), h, places)
 
 
+def test_rows_of_a_stack_read_where_their_own_controllers_do() -> None:
+    """Two that differ in nothing but the layer that they read: each row is as alone."""
+    h, places = 3 * randn(6, 6, WIDTH), where(6, 6)
+    edits = [controller(WIDTH, (2,), reads=number % 2, on=0.3).before(EDIT) for number in range(6)]
+    together = steer(stack(edits), h, places)
+    alone = []
+    for row, edit in enumerate(edits):
+        new = steer(edit, h, places)
+        assert same_bits(together[row], new[row])
+        other = steer(edits[row - 1], h, places)
+        alone.append(not same_bits(new[row], other[row]))
+    assert any(alone), "where they read matters"
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [

@@ -134,7 +134,8 @@ def _of_curves(
 
 
 def _quantile(grid: np.ndarray, density: np.ndarray, share: float) -> float:
-    return float(grid[min(np.searchsorted(density.cumsum(), share), len(grid) - 1)])
+    place = int(np.searchsorted(density.cumsum(), share))
+    return float(grid[min(place, len(grid) - 1)])
 
 
 def _scores(given: Any) -> np.ndarray:

@@ -9,7 +9,9 @@ from scipy.stats import t
 from steerlab.core.errors import SteerlabError
 
 
-def matched_by(rows: pd.DataFrame, *, by: str, group: str, value: str) -> dict[str, Any]:
+def matched_by(
+    rows: pd.DataFrame, *, by: str, group: str, value: str, within: float = np.inf
+) -> dict[str, Any]:
     """The difference of two groups of outputs of nearest cost: does a value differ at equal bits
     per byte?
 
@@ -23,6 +25,7 @@ def matched_by(rows: pd.DataFrame, *, by: str, group: str, value: str) -> dict[s
         by: the column that is made equal.
         group: the column of two groups.
         value: the column that is compared.
+        within: the largest difference of `by` in a pair; outputs without one are left out.
     """
     for column in (by, group, value):
         if column not in rows:
@@ -37,12 +40,16 @@ def matched_by(rows: pd.DataFrame, *, by: str, group: str, value: str) -> dict[s
     for flat in cost.argsort(axis=None, kind="stable"):
         a, b = divmod(int(flat), len(other))
         if np.isinf(cost[a, b]):
-            continue
+            continue  # one of them is in a pair already
+        if cost[a, b] > within:
+            break
         differences.append(other[value].iloc[b] - one[value].iloc[a])
         gaps.append(other[by].iloc[b] - one[by].iloc[a])
         cost[a, :] = cost[:, b] = np.inf
         if len(differences) == min(len(one), len(other)):
             break
+    if not differences:
+        raise SteerlabError(f"no two outputs are within {within} in {by}; give a larger one")
     d = np.array(differences, float)
     half = float("inf")
     if len(d) > 1:

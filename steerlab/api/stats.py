@@ -1,18 +1,24 @@
-"""Statistics of rows: intervals, paired tests, choices made on dev, scores against the dose."""
+"""Statistics of rows: intervals, paired tests, choices made on dev, scores against the dose, a
+strength that is found."""
 
+from steerlab.analysis.calibration import Calibrated, calibrate
 from steerlab.analysis.choices import choice_stability, choose, choose_each
 from steerlab.analysis.dose import dose_curve, equal
 from steerlab.analysis.intervals import by_sentence, paired_difference
+from steerlab.analysis.matched_pairs import matched_by
 from steerlab.analysis.tests import holm, paired_test, sentences_needed
 
 __all__ = [
+    "Calibrated",
     "by_sentence",
+    "calibrate",
     "choice_stability",
     "choose",
     "choose_each",
     "dose_curve",
     "equal",
     "holm",
+    "matched_by",
     "paired_difference",
     "paired_test",
     "sentences_needed",

@@ -7,6 +7,7 @@ from steerlab.engine.collect_gradients import collect_gradients
 from steerlab.engine.collect_units import collect_units
 from steerlab.engine.latent_pairs import latent_pairs
 from steerlab.engine.least_kl import least_kl
+from steerlab.engine.static_neuron import StaticNeuron, static_neuron
 from steerlab.engine.trace import trace
 from steerlab.estimate.units.as_directions import decoded, gated, masked, sae_diffmean
 from steerlab.estimate.units.controls import matched
@@ -16,6 +17,7 @@ from steerlab.estimate.units.langfir import langfir, langfir_counts, langfir_sta
 from steerlab.estimate.units.lape import lape, sae_lape
 from steerlab.estimate.units.monolinguality import monolinguality
 from steerlab.estimate.units.nju import nju
+from steerlab.estimate.units.off_topic import deranged_pairs, off_topic
 from steerlab.estimate.units.selection import Selection
 from steerlab.sae.autoencoder import saes
 from steerlab.studies.feature_card.page import feature_card
@@ -23,12 +25,14 @@ from steerlab.studies.feature_card.page import feature_card
 __all__ = [
     "Firing",
     "Selection",
+    "StaticNeuron",
     "candidates",
     "causal_lift",
     "collect_gradients",
     "collect_units",
     "culnig",
     "decoded",
+    "deranged_pairs",
     "feature_card",
     "foxp2_features",
     "gated",
@@ -42,9 +46,11 @@ __all__ = [
     "matched",
     "monolinguality",
     "nju",
+    "off_topic",
     "sae_diffmean",
     "sae_lape",
     "saes",
     "signed",
+    "static_neuron",
     "trace",
 ]

@@ -53,9 +53,9 @@ def attach(
             landing = Landing(stats, write[1])
             landings.append((write[0], layer, landing))
         place = AttachedPlace(here, stats, edits, counts, landing, counted)
-        for part in place.parts:
-            if part.part.gate is not None and part.part.gate.reads is not None:
-                readers.append((*part.part.gate.reads, part.look))
+        for each in place.parts:
+            if each.part.gate is not None and each.part.gate.reads is not None:
+                readers.append((*each.part.gate.reads, each.look))
         if counted is not None and not attached:
             place.begins = True
         attached.append((site, layer, place))

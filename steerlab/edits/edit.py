@@ -314,7 +314,7 @@ def _function_of(part: Part) -> tuple:
         shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]
         change = part.change
         own = change.identity if isinstance(change, OwnFunction) else change
-        return (own, whose, tuple(shapes))
+        return (own, whose, part.gate.reads, tuple(shapes))
     if not isinstance(part.change, OwnFunction):
         return (part.change,)
     shapes = [(name, tuple(part.tensors[name].shape)) for name in sorted(part.tensors)]

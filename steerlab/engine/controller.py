@@ -1,6 +1,7 @@
 """A small network that reads one layer of a prompt once, and says whether and how far an edit
 acts."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,11 +165,11 @@ def fit_controller(
         positive: prompts on which it shall act.
         negative: prompts on which it shall not.
         answers: of the positives, what shall come; by default what the edit itself makes of them.
-        layer: where it reads; by default a third of the way to the edit's first layer's end.
+        layer: where it reads; by default halfway to the edit's first layer.
         site: where in that layer.
         hidden: the width of its hidden layer.
         most: the largest factor.
-        steps: of the weights by layer; 0 leaves them at 1/2 and more... see `most`.
+        steps: of training the weights by layer; 0 leaves them alike, at σ(2) = .88.
         kl: the weight of the divergence.
         held_out: the share of each kind of prompts that only the rates read.
         new: tokens of a continuation.
@@ -180,18 +181,7 @@ def fit_controller(
     negative = need_texts(negative, "what fits a controller")
     need_count("hidden", hidden)
     need_count("steps", steps, 0)
-    if not 0 < held_out < 1:
-        raise SteerlabError(f"held_out is {held_out}; give a share between 0 and 1")
-    for name, given in (("positive", positive), ("negative", negative)):
-        if len(given) < 2 * FOLDS:
-            raise SteerlabError(
-                f"there are {len(given)} {name} prompts; give {2 * FOLDS} or more, some of which "
-                "are held out"
-            )
-    if answers is not None and len(answers) != len(positive):
-        raise SteerlabError(
-            f"there are {len(answers)} answers to {len(positive)} positive prompts; give each one"
-        )
+    _need_prompts(positive, negative, answers, held_out)
     layers = tuple(sorted({part.layer for part in edit.parts}))
     if not layers:
         raise SteerlabError("there is nothing to control: the edit has no parts")
@@ -222,6 +212,24 @@ def fit_controller(
         "negatives": float(len(opened)),
     }
     return replace(made, rates=rates)
+
+
+def _need_prompts(
+    positive: Sequence[str], negative: Sequence[str], answers: Sequence[str] | None, held_out: float
+) -> None:
+    """Raise for too few prompts, and for answers that are not theirs."""
+    if not 0 < held_out < 1:
+        raise SteerlabError(f"held_out is {held_out}; give a share between 0 and 1")
+    for name, given in (("positive", positive), ("negative", negative)):
+        if len(given) < 2 * FOLDS:
+            raise SteerlabError(
+                f"there are {len(given)} {name} prompts; give {2 * FOLDS} or more, some of which "
+                "are held out"
+            )
+    if answers is not None and len(answers) != len(positive):
+        raise SteerlabError(
+            f"there are {len(answers)} answers to {len(positive)} positive prompts; give each one"
+        )
 
 
 def features(
@@ -322,8 +330,8 @@ def _learn_layers(
         *(_Row(prompt, answer, False) for prompt, answer in zip(prompts[1], own, strict=True)),
     ]
     rows = [row for row in rows if row.answer.strip()]
-    # By turns, so that each step has both kinds.
-    rows = sorted(rows, key=lambda row: hash_of(row.prompt))
+    # Mixed, so that each step has both kinds, and the same in every process.
+    rows = sorted(rows, key=lambda row: zlib.crc32(row.prompt.encode()))
     size = min(8, len(rows))
     with differentiable(model):
         learnt = {
@@ -348,13 +356,6 @@ class _Row:
     prompt: str
     answer: str
     positive: bool
-
-
-def hash_of(text: str) -> int:
-    """A number of a text that is the same in every process."""
-    import zlib
-
-    return zlib.crc32(text.encode())
 
 
 def _loss(model: Model, edit: Edit, rows: Sequence[_Row], kl: float) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import regex
+import regex  # type: ignore[import-untyped]
 import torch
 from sklearn.decomposition import FastICA
 from sklearn.linear_model import RidgeCV

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from steerlab.core.text_vectors import TextVectors
 from steerlab.edits.edit import Edit
 from steerlab.edits.gates import picked
 from steerlab.edits.operators import add
+from steerlab.edits.windows import Window
 
 LEAST = 0.1  # a silhouette below which differences are one cloud
 
@@ -66,17 +66,22 @@ class Clusters:
             }
         )
 
-    def edit(self, layer: int, *, strength: float = 1.0, sure: bool = False, **where: Any) -> Edit:
+    def edit(
+        self,
+        layer: int,
+        *,
+        strength: float = 1.0,
+        sure: bool = False,
+        positions: Window = "all",
+    ) -> Edit:
         """Add, in each row, the vector that the probe picks from its prompt at a layer.
 
         Args:
             layer: where it reads and adds.
             strength: in gaps: the median length of the differences.
             sure: multiply by the probe's chance of the cluster.
-            where: `positions=`, as `add` takes them.
+            positions: which positions are edited (see `sl.edits.window`).
         """
-        if set(where) - {"positions"}:
-            raise SteerlabError(f"there is no setting {sorted(where)[0]!r}; give positions=")
         if layer not in self.layers:
             raise SteerlabError(f"no layer {layer} here; there are {self.layers}")
         index, parts = self.layers.index(layer), []
@@ -88,7 +93,8 @@ class Clusters:
                 reads=(direction.site, layer),
                 sure=sure,
             )
-            parts.append(add(direction.at(layer), strength=strength, **where).when(gate))
+            step = add(direction.at(layer), strength=strength, positions=positions)
+            parts.append(step.when(gate))
         return reduce(or_, parts)
 
     def refined(

@@ -17,7 +17,15 @@ SELECTIONS = ("farthest", "nearest", "random")
 def of_instances(
     texts: TextVectors, *, source: str, select: str | None, k: int, seed: int
 ) -> Directions:
-    """`diffmean` of single texts; see there."""
+    """`diffmean` of single texts.
+
+    Args:
+        texts: the vectors of single texts.
+        source: the language that all lead from.
+        select: of SELECTIONS; None for all pairs.
+        k: how many pairs.
+        seed: of `random`.
+    """
     if select is not None and select not in SELECTIONS:
         raise SteerlabError(f"there is no selection {select!r}; give {', '.join(SELECTIONS)}")
     given: Any = k

@@ -55,12 +55,13 @@ def selective(
     """The global plane of Angular and Selective Steering, and the layers of the latter.
 
     d_l = μ_t - μ_s at each layer l; b₁ is the unit d_l with the highest mean cosine to those of the
-    other layers, b₂ the first principal component of all unit d_l, less what lies along b₁. A layer
-    is *apart* where (μ_s - o)·b₁ and (μ_t - o)·b₁ have opposite signs. Source: Angular Steering
-    (arXiv 2510.26243) and Selective Steering (arXiv 2601.19375), where o is the activations' own
-    origin; what all texts share then decides the signs, and of two languages nearly every layer, or
-    none, may pass. Compare with `at("last")`: in most published models the layers that pass are
-    nearly the last ones. `rotate(degrees=θ)` turns from b₂ to b₁, the paper's by -θ.
+    other layers, b₂ the first principal component of all unit d_l, less what lies along b₁, with
+    the sign of the means on it. A layer is *apart* where (μ_s - o)·b₁ and (μ_t - o)·b₁ have
+    opposite signs. Source: Angular Steering (arXiv 2510.26243) and Selective Steering (arXiv
+    2601.19375), where o is the activations' own origin; what all texts share then decides the
+    signs, and of two languages nearly every layer, or none, may pass. Compare with `at("last")`: in
+    most published models the layers that pass are nearly the last ones. `rotate(degrees=θ)` turns
+    from b₂ to b₁, the paper's by -θ.
 
     Args:
         moments: what was read, at two layers or more.
@@ -99,6 +100,8 @@ def selective(
     best = int((others if chosen == "similar" else gap).argmax())
     first = units[best]
     second = _second(units, first)
+    # A component has no sign: a positive angle shall turn what texts share towards b₁.
+    second = second if (means.mean(0) @ second).mean() >= 0 else -second
     along = torch.stack([((mean - origins[origin]) * first).sum(-1) for mean in means], 1)
     apart = (along[:, 0] * along[:, 1] < 0).tolist()
     every = len(moments.layers)
