@@ -10,6 +10,7 @@ import torch
 
 from steerlab.core.errors import SteerlabError
 from steerlab.models.loading import PACKAGED
+from steerlab.scores.hard_negatives import hard_negatives
 from steerlab.scores.judges import Answer, Embeddings
 
 
@@ -120,3 +121,19 @@ def test_what_cannot_be_judged(encoder, dev, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(SteerlabError, match=r"not installed: pip install 'steerlab\[judges\]'"):
         Embeddings(dev, str(tmp_path / "other")).rate(answers(dev, dev["de"]))
+
+
+def test_the_unrelated_sentence_of_a_hard_negative_is_another_line(encoder, dev):
+    """What says a word of its own and then the line above is one of them, and so rated 0."""
+    lines, sources = dev["de"], dev["en"]
+    mixed = []
+    for index, line in enumerate(lines):
+        of_line = {"source": sources[index], "lang": "de"}
+        mixtures = hard_negatives(line, other=lines[index - 1], **of_line)
+        alone = hard_negatives(line, other=line, **of_line)
+        mixed.append(next(text for text in mixtures if text not in alone))
+    hard = Embeddings(dev, encoder, distractors=len(dev) - 1, hard=True)
+    assert hard.rate(answers(dev, mixed))["rating"].tolist() == [0] * len(dev)
+    # The control: without hard negatives some of these pass.
+    plain = Embeddings(dev, encoder, distractors=len(dev) - 1)
+    assert plain.rate(answers(dev, mixed))["rating"].any()

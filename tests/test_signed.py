@@ -255,6 +255,21 @@ def test_the_push_is_the_mean_difference_in_its_leading_subspace(
     assert made.extra["window"].tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]], "layer 1 is noise"
 
 
+def test_languages_may_have_different_ranks(
+    selection: Selection, firing: Firing, saes: dict[int, SAE]
+) -> None:
+    pairs = paired(selection)
+    size = len(pairs.units["de", LAYERS[-1]])
+    left = torch.linalg.qr(randn(40, size, seed=1))[0]
+    right = torch.linalg.qr(randn(size, size, seed=2))[0]
+    values = torch.full((size,), 0.01)
+    values[:2] = torch.tensor([6.0, 5.0])
+    pairs.differences["de", LAYERS[-1]] = (left * values) @ right.T
+    basis = signed(selection, pairs, firing, saes, widths=(2,), bootstraps=4).basis[:, -1]
+    used = {iso: int(basis[LANGS.index(iso)].any(-1).sum()) for iso in OWN if iso != "en"}
+    assert used == dict.fromkeys(used, 1) | {"de": 2}
+
+
 @pytest.mark.parametrize(("push", "pull"), [(1.5, 0.0), (0.0, 0.7), (2.0, 1.0)])
 def test_a_signed_shift_is_done_among_all_latents(
     push: float, pull: float, made: Directions, selection: Selection, saes: dict[int, SAE]
