@@ -3,7 +3,7 @@ on a phone, and in the dark.
 
 `python experiments/screens.py [--run FOLDER] [--site site] [--out build/screens]` takes a finished run
 (`steerlab run --quick --no-open --out FOLDER`), the site of `make docs`, and the Chromium that is
-there. `--docs` takes docs/images/report.png alone. It prints what is wider than its window, and what
+there. `--docs` takes docs/images/report.png alone, of a whole `make run`. It prints what is wider than its window, and what
 the scripts of a page complain of; both end in status 1.
 """
 
@@ -68,6 +68,7 @@ def taken(browser: Any, url: str, file: Path, *, ready: str = "", **view: Any) -
 def report_for_docs(browser: Any, run: Path) -> None:
     """docs/images/report.png: the top of the report as a laptop shows it."""
     page = opened(browser, write(run).resolve().as_uri(), width=1366)
+    page.set_viewport_size({"width": 1366, "height": 1500})
     page.wait_for_timeout(3000)
     page.screenshot(path=ROOT / "docs" / "images" / "report.png")
     page.context.close()
@@ -87,9 +88,10 @@ def main() -> int:
         return 1
     wrong: list[str] = []
     with chromium() as browser:
-        report_for_docs(browser, run)
         if options.docs:
+            report_for_docs(browser, run)
             return 0
+        write(run)  # today's page of it
         urls = {"report": ((run / "report.html").resolve().as_uri(), "")}
         for name, place in PAGES.items():
             if (options.site / place).is_file():
