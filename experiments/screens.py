@@ -74,11 +74,35 @@ def report_for_docs(browser: Any, run: Path) -> None:
     page.context.close()
 
 
+@contextmanager
+def places(
+    run: Path, site: Path, wanted: set[str], wrong: list[str]
+) -> Iterator[dict[str, tuple[str, str]]]:
+    """The address of each page, and what is there when it is ready; a page of the site that is not
+    there is added to `wrong`. The explorer is served as long as the addresses are used."""
+    urls: dict[str, tuple[str, str]] = {}
+    if "report" in wanted:
+        urls["report"] = (write(run).resolve().as_uri(), "")  # today's page of the run
+    for name in PAGES.keys() & wanted:
+        if (site / PAGES[name]).is_file():
+            urls[name] = ((site / PAGES[name]).resolve().as_uri(), "")
+        else:
+            wrong.append(f"{name}: no {PAGES[name]} in {site}; run `make notebooks docs`")
+    if "explorer" not in wanted:
+        yield urls
+        return
+    server = Server(*prepared(run=run))
+    server.start()
+    yield urls | {"explorer": (server.url, "body[data-state=done]")}
+    server.close()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="the folder of a finished run")
     parser.add_argument("--site", type=Path, default=ROOT / "site")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "screens")
+    parser.add_argument("--only", nargs="+", choices=("report", "explorer", *PAGES))
     parser.add_argument("--docs", action="store_true", help="take docs/images/report.png alone")
     options = parser.parse_args()
     runs = sorted(ROOT.glob("runs/*/report.html"), key=lambda file: file.stat().st_mtime)
@@ -86,28 +110,18 @@ def main() -> int:
     if run is None:
         print("screens: no run under runs/; `steerlab run --quick` makes one", file=sys.stderr)
         return 1
+    wanted = set(options.only or ("report", "explorer", *PAGES))
     wrong: list[str] = []
     with chromium() as browser:
         if options.docs:
             report_for_docs(browser, run)
             return 0
-        write(run)  # today's page of it
-        urls = {"report": ((run / "report.html").resolve().as_uri(), "")}
-        for name, place in PAGES.items():
-            if (options.site / place).is_file():
-                urls[name] = ((options.site / place).resolve().as_uri(), "")
-            else:
-                wrong.append(f"{name}: no {place} in {options.site}; run `make notebooks docs`")
-        session, page = prepared(run=run)
-        server = Server(session, page)
-        server.start()
-        urls["explorer"] = (server.url, "body[data-state=done]")
-        for name, (url, ready) in urls.items():
-            for view, how in VIEWS.items():
-                file = options.out / f"{name}-{view}.png"
-                wrong += taken(browser, url, file, ready=ready, **how)
-                print(file, flush=True)
-        server.close()
+        with places(run, options.site, wanted, wrong) as urls:
+            for name, (url, ready) in urls.items():
+                for view, how in VIEWS.items():
+                    file = options.out / f"{name}-{view}.png"
+                    wrong += taken(browser, url, file, ready=ready, **how)
+                    print(file, flush=True)
     print("\n".join(wrong), file=sys.stderr)
     return 1 if wrong else 0
 
