@@ -259,7 +259,7 @@ def _units_of(table: pd.DataFrame) -> str:
     """How many units a layer has, where the table counts them and all layers have as many."""
     column = next((name for name in ("all", "count") if name in table), None)
     sizes = set() if column is None else set(table.groupby("layer")[column].sum())
-    return f" of {sizes.pop():,} units" if len(sizes) == 1 else ""
+    return f" of {int(sizes.pop()):,} units" if len(sizes) == 1 else ""
 
 
 FIGURES = {"units_by_layer": units_by_layer, "kinds_by_layer": kinds_by_layer}
