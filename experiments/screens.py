@@ -3,7 +3,7 @@ on a phone, and in the dark.
 
 `python experiments/screens.py [--run FOLDER] [--site site] [--out build/screens]` takes a finished run
 (`steerlab run --quick --no-open --out FOLDER`), the site of `make docs`, and the Chromium that is
-there. `--docs` takes docs/images/report.png alone. It prints what is wider than its window, and what
+there. `--docs` takes docs/images/report.png alone, of a whole `make run`. It prints what is wider than its window, and what
 the scripts of a page complain of; both end in status 1.
 """
 
@@ -68,9 +68,33 @@ def taken(browser: Any, url: str, file: Path, *, ready: str = "", **view: Any) -
 def report_for_docs(browser: Any, run: Path) -> None:
     """docs/images/report.png: the top of the report as a laptop shows it."""
     page = opened(browser, write(run).resolve().as_uri(), width=1366)
+    page.set_viewport_size({"width": 1366, "height": 1500})
     page.wait_for_timeout(3000)
     page.screenshot(path=ROOT / "docs" / "images" / "report.png")
     page.context.close()
+
+
+@contextmanager
+def places(
+    run: Path, site: Path, wanted: set[str], wrong: list[str]
+) -> Iterator[dict[str, tuple[str, str]]]:
+    """The address of each page, and what is there when it is ready; a page of the site that is not
+    there is added to `wrong`. The explorer is served as long as the addresses are used."""
+    urls: dict[str, tuple[str, str]] = {}
+    if "report" in wanted:
+        urls["report"] = (write(run).resolve().as_uri(), "")  # today's page of the run
+    for name in PAGES.keys() & wanted:
+        if (site / PAGES[name]).is_file():
+            urls[name] = ((site / PAGES[name]).resolve().as_uri(), "")
+        else:
+            wrong.append(f"{name}: no {PAGES[name]} in {site}; run `make notebooks docs`")
+    if "explorer" not in wanted:
+        yield urls
+        return
+    server = Server(*prepared(run=run))
+    server.start()
+    yield urls | {"explorer": (server.url, "body[data-state=done]")}
+    server.close()
 
 
 def main() -> int:
@@ -78,6 +102,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, help="the folder of a finished run")
     parser.add_argument("--site", type=Path, default=ROOT / "site")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "screens")
+    parser.add_argument("--only", nargs="+", choices=("report", "explorer", *PAGES))
     parser.add_argument("--docs", action="store_true", help="take docs/images/report.png alone")
     options = parser.parse_args()
     runs = sorted(ROOT.glob("runs/*/report.html"), key=lambda file: file.stat().st_mtime)
@@ -85,27 +110,18 @@ def main() -> int:
     if run is None:
         print("screens: no run under runs/; `steerlab run --quick` makes one", file=sys.stderr)
         return 1
+    wanted = set(options.only or ("report", "explorer", *PAGES))
     wrong: list[str] = []
     with chromium() as browser:
-        report_for_docs(browser, run)
         if options.docs:
+            report_for_docs(browser, run)
             return 0
-        urls = {"report": ((run / "report.html").resolve().as_uri(), "")}
-        for name, place in PAGES.items():
-            if (options.site / place).is_file():
-                urls[name] = ((options.site / place).resolve().as_uri(), "")
-            else:
-                wrong.append(f"{name}: no {place} in {options.site}; run `make notebooks docs`")
-        session, page = prepared(run=run)
-        server = Server(session, page)
-        server.start()
-        urls["explorer"] = (server.url, "body[data-state=done]")
-        for name, (url, ready) in urls.items():
-            for view, how in VIEWS.items():
-                file = options.out / f"{name}-{view}.png"
-                wrong += taken(browser, url, file, ready=ready, **how)
-                print(file, flush=True)
-        server.close()
+        with places(run, options.site, wanted, wrong) as urls:
+            for name, (url, ready) in urls.items():
+                for view, how in VIEWS.items():
+                    file = options.out / f"{name}-{view}.png"
+                    wrong += taken(browser, url, file, ready=ready, **how)
+                    print(file, flush=True)
     print("\n".join(wrong), file=sys.stderr)
     return 1 if wrong else 0
 

@@ -125,6 +125,8 @@ def test_what_shows_the_keys_can_fail() -> None:
     assert "word" not in inspect.signature(call).parameters
     shown = takes(One)(call)
     assert str(inspect.signature(shown)) == "(*, other: int = 1, word: str = 'a') -> None"
+    assert "(\n    model: Any = None,\n" in str(inspect.signature(sl.sweep))
+    assert max(map(len, str(inspect.signature(sl.sweep)).splitlines())) < 100
 
 
 def test_the_page_of_settings_is_that_of_the_classes() -> None:

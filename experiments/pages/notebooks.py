@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES, EXECUTED = ROOT / "notebooks", ROOT / "build" / "notebooks"
 PLOTLY = "application/vnd.plotly.v1+json"
 SCRIPT = "assets/plotly.min.js"
+_TOP = 40  # pixels above a figure without its title
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -53,7 +54,7 @@ def as_markdown(notebook: dict[str, Any]) -> str:
 _DRAW = """<script>
 for (const place of document.querySelectorAll("[data-plotly]")) {
   const figure = JSON.parse(place.querySelector("script").textContent);
-  Plotly.newPlot(place, figure.data, figure.layout, {responsive: true});
+  Plotly.newPlot(place, {...figure, config: {responsive: true}});
 }
 </script>"""
 
@@ -68,15 +69,34 @@ def _output(output: dict[str, Any]) -> str:
     if "application/vnd.jupyter.widget-view+json" in data:
         return ""  # a bar of progress or a slider: nothing without a kernel
     if PLOTLY in data:
-        # "</" would end the script that holds the figure.
-        figure = json.dumps(data[PLOTLY]).replace("</", "<\\/")
-        return f'<div data-plotly><script type="application/json">{figure}</script></div>'
+        return _figure(data[PLOTLY])
     for kind in ("text/html", "image/svg+xml"):
         if kind in data:
             return f'<div class="output">{_one_block("".join(data[kind]))}</div>'
     if "image/png" in data:
         return f'<img alt="" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
     return _text("".join(data.get("text/plain", "")))
+
+
+def _figure(figure: dict[str, Any]) -> str:
+    """A figure for the script to draw; its title and caption are text, which a phone breaks."""
+    layout = dict(figure["layout"])
+    meta = layout.get("meta") if isinstance(layout.get("meta"), dict) else {}
+    words = ""
+    if "caption" in meta:
+        words = f"<p><b>{escape(str(meta['title']))}.</b> {escape(str(meta['caption']))}</p>"
+        margin = dict(layout.get("margin") or {})
+        headroom = max(0, int(margin.get("t", _TOP)) - _TOP)
+        layout |= {"margin": margin | {"t": _TOP}, "height": layout.get("height", 450) - headroom}
+        layout.pop("title", None)
+    # "</" would end the script that holds the figure.
+    drawn = json.dumps({"data": figure["data"], "layout": layout} | _frames(figure))
+    drawn = drawn.replace("</", "<\\/")
+    return f'{words}<div data-plotly><script type="application/json">{drawn}</script></div>'
+
+
+def _frames(figure: dict[str, Any]) -> dict[str, Any]:
+    return {"frames": figure["frames"]} if figure.get("frames") else {}
 
 
 def _links(text: str) -> str:

@@ -123,10 +123,12 @@ def default_of(settings: type[Checked], key: str) -> Any:
 
 
 class Listed(inspect.Signature):
-    """A signature that is written with a parameter on each line, and types without their modules:
-    that of many keys would else be a line of two thousand letters."""
+    """A signature that is written with a parameter on each line, and types without their modules,
+    where it does not fit one line: that of many keys would be a line of two thousand letters."""
 
     def __str__(self) -> str:
+        if len(plain := super().__str__()) <= 96:
+            return plain
         lines, starred = [], False
         for parameter in self.parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and not starred:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -147,6 +148,7 @@ def kinds_by_layer(table: Any, *, parts: Parts | None = None, note: str = "") ->
     shaded = [f"{name} ({_span(inside)})" for name, inside in (parts or {}).items()]
     caption = sentence_of(
         "Share of each kind among the units of a layer",
+        f"n = {len(layers)} layers{_units_of(table)}",
         f"Shaded: {', '.join(shaded)}" if shaded else "",
         note,
     )
@@ -251,6 +253,13 @@ def _span(layers: Sequence[int]) -> str:
     if len(layers) > 1:
         return f"{min(layers)}–{max(layers)}"
     return ", ".join(map(str, layers))
+
+
+def _units_of(table: pd.DataFrame) -> str:
+    """How many units a layer has, where the table counts them and all layers have as many."""
+    column = next((name for name in ("all", "count") if name in table), None)
+    sizes = set() if column is None else set(table.groupby("layer")[column].sum())
+    return f" of {int(sizes.pop()):,} units" if len(sizes) == 1 else ""
 
 
 FIGURES = {"units_by_layer": units_by_layer, "kinds_by_layer": kinds_by_layer}

@@ -292,7 +292,7 @@ function showMap() {
   const value = new Map(cells.map(([layer, strength, mean, count]) => [`${layer} ${strength}`, [mean, count]]));
   const most = Math.max(0.01, ...cells.map((cell) => cell[2]));
   const whose = own ? names.get(setting.target) || setting.target : "all languages";
-  at("scores-note").textContent = `Joint (right language, own sentence recognised) to ${whose} on ${found.split}, ${cells[0][3]} outputs a cell. A click sets layer and strength.`;
+  at("scores-note").textContent = `Joint (right language, own sentence recognised) to ${whose} on ${found.split}, ${cells[0][3]} outputs in each. A click sets layer and strength.`;
   const key = `${found.method} ${own ? setting.target : ""}`;
   if (table.dataset.key !== key) {
     table.dataset.key = key;

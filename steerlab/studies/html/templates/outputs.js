@@ -76,7 +76,7 @@ function drawMap(cells) {
   const layers = distinct(cells.map((cell) => cell.layer)).sort((a, b) => a - b);
   const strengths = distinct(cells.map((cell) => cell.strength)).sort((a, b) => a - b);
   const most = Math.max(0.01, ...cells.map((cell) => cell.joint));
-  by("map-note").textContent = `Joint of ${labelOf(by("first").value)} from ${langOf(by("from").value)} to ${langOf(by("lang").value)} on ${by("split").value} lines, n = ${Math.max(...cells.map((cell) => cell.n))} outputs a cell; layers down, strengths across.`;
+  by("map-note").textContent = `Joint of ${labelOf(by("first").value)} from ${langOf(by("from").value)} to ${langOf(by("lang").value)} on ${by("split").value} lines, n = ${Math.max(...cells.map((cell) => cell.n))} outputs in each; layers down, strengths across.`;
   const head = element("tr");
   head.append(element("th", "layer"), ...strengths.map((strength) => element("th", String(strength))));
   const rows = layers.map((layer) => {

@@ -68,7 +68,7 @@ def chances(summary: Mapping[str, Any]) -> list[Chance]:
     return [
         Chance(
             control=readable(name),
-            chance=chance,
+            chance=chance.replace("cell", "setting"),
             setting=setting(result),
             dose=interval(result.get("dose")),
             displacement=interval(result.get("displacement")),

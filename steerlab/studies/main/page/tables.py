@@ -113,7 +113,7 @@ def headline(summary: Mapping[str, Any]) -> Headline:
         read = interval(result.get("joint"))
         return Row(
             name=readable(name),
-            variant=str(result.get("variant") or ""),
+            variant=str(result.get("variant") or "").replace("cell", "setting"),
             run=bool(result),
             joint=read,
             best=joint(summary, name) == best,
