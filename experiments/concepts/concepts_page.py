@@ -7,9 +7,10 @@ are kept there: the same command goes on after a stop.
 """
 
 import argparse
-import shutil
 import sys
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -17,63 +18,69 @@ import numpy as np
 import pandas as pd
 import tables
 from cases import DEV_LINES, SETUPS, TEST_LINES, Case, Setup, gender_case, register_case
-from fits import CONTROLS, METHODS, TOP, fitted, from_language
-from running import NEUTRAL, Point, costs, possible, run
+from fits import Fits, fitted, from_language, shared
+from running import Point, costs, possible, run
+from sections import write
 
 import steerlab as sl
-from steerlab.analysis.tables import markdown
-
-HEAD = """# Concepts across languages
-
-Register (a person is addressed familiarly or politely) and gender (of the pronoun after an occupation) as directions
-of {model}, found in each language and across them, applied by `add`, and counted without a judge by short lists
-of words (`sl.concepts`). Layer ({layers}) and strength ({strengths} gaps of the concept) are chosen on dev, for each
-method and direction of steering over all languages at once; all numbers below are of test unless they say dev. Every
-method and control has the true gaps, so that equal strength is an equal step. Brackets are 95 % intervals over
-sentences. Written by `python experiments/concepts/concepts_page.py{options}`.
-
-`reached`: the output is in its language, and of the counted words more are of the goal than of the other side; an output
-that addresses nobody, or names nobody, counts as missed. *Bits per byte elsewhere*: what {neutral} sentences of the
-parallel corpus in the language cost under the edit, over what they cost without it, teacher-forced. *Repetition*: the
-share of repeated character 4-grams.
-
-"""
-REGISTER = """## Register
-
-English sentences with `you`, which says nothing of register, are said in {langs}: {how} Informal to formal and back,
-from {estimate} pairs of our own (`steerlab/data/register`) to estimate,
-{dev} to choose and {test} to report.
-
-"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=SETUPS, default="polyglot")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument(
+        "--cases", nargs="+", choices=("register", "gender"), default=["register", "gender"]
+    )
+    parser.add_argument("--page", action="store_true", help="write the page of what is there alone")
     given = parser.parse_args()
     setup, start = SETUPS[given.model], time.monotonic()
-    model = sl.load(setup.model)
-    cases = [register_case(setup, model), gender_case(setup, model)]
-    parts = []
-    for case, other in (cases, cases[::-1]):
-        parts.append(section(setup, case, other))
-        print(f"{case.name} after {time.monotonic() - start:.0f} s", flush=True)
-    head = HEAD.format(
-        model="the packaged model" if setup.by_vector else setup.model,
-        layers=" and ".join(map(str, cases[0].layers)),
-        strengths=", ".join(f"{strength:g}" for strength in setup.strengths),
-        neutral=NEUTRAL,
-        options="" if setup.by_vector else f" --model {setup.model}",
-    )
-    setup.page.write_text(head + "\n".join(parts), "utf-8")
+    setup.out.mkdir(parents=True, exist_ok=True)
+    if not given.page:
+        model = sl.load(setup.model)
+        cases = {"register": register_case(setup, model), "gender": gender_case(setup, model)}
+        for name, other in (("register", "gender"), ("gender", "register")):
+            bench = Bench(setup, cases[name], cases[other])
+            for step in given.only if name in given.cases else ():
+                if not (setup.out / f"{name}-{step}.done").exists():
+                    STEPS[step](bench)
+                    (setup.out / f"{name}-{step}.done").touch()
+                    print(f"{name}, {step} after {time.monotonic() - start:.0f} s", flush=True)
+    write(setup)
     print(setup.page)
     return 0
 
 
-def section(setup: Setup, case: Case, other: Case) -> str:
-    """All that the page has of one case."""
-    fits, shared = fitted(case, other)
-    folder = setup.out / "rows"
+@dataclass
+class Bench:
+    """A case with its directions, fitted when they are first asked for."""
+
+    setup: Setup
+    case: Case
+    other: Case
+
+    @cached_property
+    def fits(self) -> Fits:
+        return fitted(self.case, self.other)
+
+    @property
+    def rows(self) -> Path:
+        return self.setup.out / "rows"
+
+    @property
+    def limit(self) -> int | None:
+        return self.setup.limit or TEST_LINES
+
+    def keep(self, name: str, table: pd.DataFrame) -> None:
+        table.to_csv(self.setup.out / f"{self.case.name}-{name}.csv", index=False)
+
+    def kept(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.setup.out / f"{self.case.name}-{name}.csv", keep_default_na=True)
+
+
+def steer(bench: Bench) -> None:
+    """The rows of dev, the choice made on them, the rows of test, and what the edits cost."""
+    setup, case, fits = bench.setup, bench.case, bench.fits
     plain = [
         Point("unsteered", lang, goal, -1, 0.0) for lang in case.langs for goal in case.concepts
     ]
@@ -85,215 +92,86 @@ def section(setup: Setup, case: Case, other: Case) -> str:
         )
         if possible(fits, point := Point(method, lang, goal, layer, strength))
     ]
-    dev = run(case, fits, [*grid, *plain], "dev", DEV_LINES, folder)
+    dev = run(case, fits, [*grid, *plain], "dev", DEV_LINES, bench.rows)
     choice = tables.chosen(dev[dev["strength"] > 0])
     best = [
         Point(method, lang, goal, *setting)
         for (method, goal), setting in choice.items()
         for lang in case.langs
     ]
-    limit = setup.limit or TEST_LINES
-    test = run(case, fits, [*best, *plain, *hinted], "test", limit, folder)
-    cost = costs(case, fits, best, "test", folder)
-    dose_cost = costs(case, fits, grid, "dev", folder)
-    for name, table in {"dev": dev, "test": test, "cost": cost}.items():
-        table.to_csv(setup.out / f"{case.name}-{name}.csv", index=False)
-    parts = [introduction(setup, case, test), tables.headline(case, test, cost, choice)]
-    shown = ("own language", "other languages", "shuffled", "unsteered")
-    parts += ["By language:\n", tables.by_language(case, test, shown)]
-    parts.append(dose(setup, case, tables.dose_table(dev, dose_cost)))
-    parts.append(transfer(setup, case, fits, test, choice, folder, limit))
-    parts.append(shares(case))
-    if shared is not None:
-        parts.append(features(case, shared))
-    parts.append(probe(case))
-    failed = tables.failures(case, test, cost)
-    said = "\n".join(f"- {line}" for line in failed) or "Everything passed the criteria below."
-    parts.append(
-        f"### What did not work: {case.name}\n\nNamed are methods whose `reached` is not beyond that of the strongest "
-        "control (the interval of the difference holds 0), that lose the language by more than .10, and whose cost "
-        f"is more than a tenth.\n\n{said}\n"
-    )
-    return "\n".join(parts)
+    test = run(case, fits, [*best, *plain, *hinted], "test", bench.limit, bench.rows)
+    bench.keep("dev", dev)
+    bench.keep("test", test)
+    bench.keep("cost", costs(case, fits, best, "test"))
+    bench.keep("dose", tables.dose_table(dev, costs(case, fits, grid, "dev")))
 
 
-def introduction(setup: Setup, case: Case, test: pd.DataFrame) -> str:
-    sizes = {name: len(case.corpus.split(name)) for name in ("estimate", "dev", "test")}
-    dev = len(case.corpus.split("dev").take(DEV_LINES))
-    lines = test["sentence"].nunique()
-    if case.name == "register":
-        how = (
-            f"the language is reached by its own direction (DiffMean of the parallel corpus, layer {case.layers[0]}, one "
-            "gap), which is on in every row, also the unsteered ones."
-            if setup.by_vector
-            else f"by the prompt form `{setup.form}`."
-        )
-        return REGISTER.format(
-            langs=", ".join(case.langs), how=how, estimate=sizes["estimate"], dev=dev, test=lines
-        )
-    return (
-        "## Gender\n\nThe model goes on with sentences such as *The nurse said that*, in English and Swedish, for "
-        f"{case.new_tokens} tokens. Twelve templates; the occupations of estimate ({sizes['estimate']} sentences of each "
-        f"side), dev ({dev} lines) and test ({lines}) are different ones. Unsteered, the pronouns for a woman are "
-        f"{women(test)} of those counted.\n"
-    )
-
-
-def women(test: pd.DataFrame) -> str:
-    """The share of she unsteered, by language."""
-    plain = test[(test["method"] == "unsteered") & (test["goal"] == "she")]
-    said = []
-    for lang, rows in plain.groupby("lang", sort=False):
-        share, count = tables.goal_share(rows)
-        said.append(f"{share:.2f} of {count} ({lang})" if count else f"none of 0 ({lang})")
-    return ", ".join(said)
-
-
-def dose(setup: Setup, case: Case, table: pd.DataFrame) -> str:
-    """Effect and cost along the strength, on dev, with its figure and CSV."""
-    parts = [f"### Effect and cost by dose: {case.name}\n"]
-    for goal in case.concepts[::-1]:
-        own = table[table["goal"] == goal]
-        stem = f"concepts-{case.name}-{goal}"
-        figure = sl.figures.dose_curves(
-            own,
-            x="strength",
-            by="method",
-            x_label="strength (gaps of the concept)",
-            value_label=f"reached, towards {goal}",
-            note=f"n = {own['n'].min()} outputs a point, on dev, each method at its better layer.",
-        )
-        name = picture(setup, figure, stem, own)
-        parts.append(f"![Share that reached {goal}, by strength](images/{name})\n")
-    wide = table.assign(
-        cell=[
-            f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]; {row.in_language:.2f}; {row.cost:.2f}"
-            for row in table.itertuples()
-        ]
-    ).pivot(index=["goal", "method", "layer"], columns="strength", values="cell")
-    order = [*METHODS, *CONTROLS]
-    wide = wide.reset_index().sort_values(
-        ["goal", "method"],
-        key=lambda column: column.map({m: i for i, m in enumerate(order)}).fillna(0),
-    )
-    wide["method"] = wide["method"].map(tables.NAMES)
-    wide.columns = [
-        f"{name:g} gaps" if isinstance(name, float) else str(name) for name in wide.columns
-    ]
-    parts.append(
-        f"On dev (n = {table['n'].min()} a cell): reached; in the language; bits per byte elsewhere.\n"
-    )
-    parts.append(markdown(wide) + "\n")
-    return "\n".join(parts)
-
-
-def transfer(
-    setup: Setup,
-    case: Case,
-    fits: dict,
-    test: pd.DataFrame,
-    choice: tables.Choice,
-    folder: Path,
-    limit: int | None,
-) -> str:
+def transfer(bench: Bench) -> None:
     """Fitted in one language, steering another, at the setting that dev chose for a language's own
     direction."""
-    goal = case.concepts[1]
-    layer, strength = choice["own language", goal]
+    case, goal = bench.case, bench.case.concepts[1]
+    dev = bench.kept("dev")
+    layer, strength = tables.chosen(dev[dev["strength"] > 0])["own language", goal]
     points, more = [], {}
     for source, lang in product(case.langs, case.langs):
         name = f"from {source}"
         more.setdefault(name, {})[lang] = [from_language(case, source, lang)]
         points.append(Point(name, lang, goal, layer, strength))
-    rows = run(case, more, points, "test", limit, folder)
+    rows = run(case, more, points, "test", bench.limit, bench.rows)
     rows["fitted"] = rows["method"].str.removeprefix("from ")
-    table = tables.matrix(rows, test[test["method"] == "unsteered"])
-    table.to_csv(setup.out / f"{case.name}-transfer.csv", index=False)
-    drawn = sl.figures.heatmap(
-        table.rename(columns={"rise": "rise of reached"}),
-        x="steered",
-        y="fitted",
-        value="rise of reached",
-    )
-    name = picture(setup, drawn, f"concepts-{case.name}-transfer", table)
-    own = table[table["fitted"] == table["steered"]]["rise"].mean()
-    away = table[table["fitted"] != table["steered"]]["rise"].mean()
-    return (
-        f"### Transfer: {case.name}\n\nThe rise of `reached` over unsteered, towards {goal}, by the language that the direction "
-        f"was fitted in (down) and the one that is steered (across), at layer {layer} and {strength:g} gaps; n = "
-        f"{table['n'].min()} sentences a cell. The mean of the diagonal is {own:.2f}, that of the rest {away:.2f}.\n\n"
-        f"![Transfer](images/{name})\n\n{tables.matrix_page(table)}"
-    )
+    test = bench.kept("test")
+    bench.keep("transfer", tables.matrix(rows, test[test["method"] == "unsteered"]))
 
 
-def shares(case: Case) -> str:
+def shares(bench: Bench) -> None:
     """The shared share by layer, beside that of shuffled labels."""
-    dealt = [one.shares() for one in case.dealt]
-    return (
-        f"### What languages share: {case.name}\n\nShares of the variance between the means of the "
-        f"{len(case.concepts)} × {len(case.langs)} cells, from the split *estimate*. `shared` is concept / (concept + "
-        "interaction); where there is nothing, it tends to one over the number of languages.\n\n"
-        + tables.share_of_shuffled(case, dealt, case.everywhere.shares())
-    )
+    table = bench.case.everywhere.shares()
+    dealt = [one.shares()["shared"].to_numpy() for one in bench.case.dealt]
+    bench.keep("shares", table.assign(shuffled=np.mean(dealt, axis=0)))
 
 
-def features(case: Case, shared: sl.concepts.SharedFeatures) -> str:
-    frame = shared.table.assign(
-        expected=shared.table["expected"].map("{:.2f}".format),
-        p=shared.table["p"].map("{:.3f}".format),
-        whole_sae=shared.table["whole_sae"].map("{:.3g}".format),
-        pools=[" ".join(map(str, sizes)) for sizes in shared.table["pools"]],
-        tops=[" ".join(map(str, sizes)) for sizes in shared.table["tops"]],
-    )
-    frame = frame.rename(columns={"whole_sae": "expected, from the whole SAE"})
-    return (
-        f"### Features that all languages share: {case.name}\n\nThe {TOP} features of *{shared.concept}* in each language by how "
-        f"much oftener they are on than in *{shared.against}*, of those on in 5 % of its texts and in ten, intersected over "
-        f"{len(case.langs)} languages. `expected` and `p`: if each language drew as many from its own pool.\n\n"
-        + markdown(frame)
-        + "\n"
-    )
+def features(bench: Bench) -> None:
+    """The features that all languages share."""
+    found = shared(bench.case)
+    if found is not None:
+        table = found[0].table
+        for name in ("pools", "tops"):
+            table[name] = [" ".join(map(str, sizes)) for sizes in table[name]]
+        bench.keep("features", table)
 
 
-def probe(case: Case) -> str:
+def probe(bench: Bench) -> None:
     """Held-out accuracy of a linear probe on means over a text's tokens."""
+    case = bench.case
     part = case.corpus.split("estimate")
     means = sl.concepts.text_means(case.model, part, layers=case.layers)
     vectors = {
         concept: np.concatenate([means[f"{concept}@{lang}"].numpy() for lang in case.langs])
         for concept in case.concepts
     }
-    count = len(part)
-    groups = {"language": np.repeat(case.langs, count).tolist()}
+    groups = {"language": np.repeat(case.langs, len(part)).tolist()}
     if case.name == "gender":
-        groups |= {
-            name: column * len(case.langs)
-            for name, column in sl.concepts.occupation_groups(part.numbers).items()
-        }
+        made = sl.concepts.occupation_groups(part.numbers)
+        groups |= {name: column * len(case.langs) for name, column in made.items()}
     else:
-        groups["pair"] = [f"{number}" for number in range(count)] * len(case.langs)
-    found = {}
+        groups["pair"] = [f"{number}" for number in part.numbers] * len(case.langs)
+    found = []
     for name in (None, *groups):
         folds = min(5, len(set(groups[name]))) if name else 5
-        found["single texts, at random" if name is None else name] = sl.concepts.held_out_probe(
+        table = sl.concepts.held_out_probe(
             vectors, groups, by=name, layers=case.layers, folds=folds, shuffles=1
         )
-    return (
-        f"### What a probe knows: {case.name}\n\nThe accuracy of a logistic probe for {' or '.join(case.concepts)} on texts whose "
-        "group it was not fitted on; chance is .50.\n\n" + tables.probes(found)
-    )
+        found.append(table.assign(held="single texts, at random" if name is None else name))
+    bench.keep("probe", pd.concat(found))
 
 
-def picture(setup: Setup, figure: object, stem: str, data: pd.DataFrame) -> str:
-    """Draw a figure beside the page, with its numbers; the name of the picture."""
-    suffix = "" if setup.by_vector else f"-{setup.model}"
-    images = setup.page.parent / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    [*_, table] = sl.figures.write(figure, setup.out / f"{stem}{suffix}", data=data, force=True)
-    shutil.copyfile(table, images / f"{stem}{suffix}.csv")
-    name = f"{stem}{suffix}.svg"
-    sl.save(figure, images / name, width="page", force=True)
-    return name
+STEPS = {
+    "steer": steer,
+    "transfer": transfer,
+    "shares": shares,
+    "features": features,
+    "probe": probe,
+}
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ CONTROLS = ("random isotropic", "shuffled", "wrong")
 Fits = dict[str, dict[str, list[Directions]]]  # method, language, seeds
 
 
-def fitted(case: Case, other: Case) -> tuple[Fits, SharedFeatures | None]:
-    """Directions by method and language, and the features that languages share, where the model has
-    autoencoders; `other` is the case whose concept is the wrong one."""
+def fitted(case: Case, other: Case) -> Fits:
+    """Directions by method and language; `other` is the case whose concept is the wrong one."""
     own = {lang: case.cross.within(lang) for lang in case.langs}
     fits: Fits = {
         "own language": {lang: [own[lang]] for lang in case.langs},
@@ -32,9 +31,9 @@ def fitted(case: Case, other: Case) -> tuple[Fits, SharedFeatures | None]:
         "lda": _of_labels(case, sl.lda(case.at)),
         "probe": _of_labels(case, sl.probe(case.at)),
     }
-    shared = _features(case)
-    if shared is not None:
-        found, firing, saes = shared
+    features = shared(case)
+    if features is not None:
+        found, firing, saes = features
         made = found.directions(firing, saes)
         fits["shared features"] = {lang: [made] for lang in case.langs}
     fits["random isotropic"] = {
@@ -46,14 +45,13 @@ def fitted(case: Case, other: Case) -> tuple[Fits, SharedFeatures | None]:
     }
     wrong = replace(other.cross.directions(), langs=case.concepts)
     fits["wrong"] = {lang: [wrong] for lang in case.langs}
-    equal = {
+    return {
         name: {
             lang: [replace(one, means=own[lang].means, source=None) for one in some]
             for lang, some in by_lang.items()
         }
         for name, by_lang in fits.items()
     }
-    return equal, None if shared is None else shared[0]
 
 
 def _without(case: Case, lang: str) -> Directions:
@@ -88,7 +86,9 @@ def _of_labels(case: Case, fit: Directions) -> dict[str, list[Directions]]:
     return made
 
 
-def _features(case: Case) -> tuple[SharedFeatures, Any, Mapping[int, Any]] | None:
+def shared(case: Case) -> tuple[SharedFeatures, Any, Mapping[int, Any]] | None:
+    """The features that languages share, and what they were chosen from; None where the model has no
+    autoencoders here."""
     if case.model.name != "polyglot":
         return None  # autoencoders of other models come from elsewhere
     saes = {layer: sae for layer, sae in sl.units.saes().items() if layer in case.layers}

@@ -140,9 +140,7 @@ def _decoded(
     return rows
 
 
-def costs(
-    case: Case, fits: Fits, points: Iterable[Point], split: str, folder: Path
-) -> pd.DataFrame:
+def costs(case: Case, fits: Fits, points: Iterable[Point], split: str) -> pd.DataFrame:
     """Bits per byte of other sentences under each point's edit, over those without it, a row a
     sentence."""
     by_lang: dict[str, list[Point]] = {}
@@ -158,5 +156,4 @@ def costs(
         for point, values in zip(some, ratios, strict=True):
             for number, ratio in zip(corpus.numbers, values, strict=True):
                 rows.append({**asdict(point), "sentence": number, "cost": ratio})
-    folder.mkdir(parents=True, exist_ok=True)
     return pd.DataFrame(rows)

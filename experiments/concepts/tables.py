@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cases import Case
 from fits import CONTROLS, METHODS
 
 from steerlab.analysis.intervals import by_sentence, paired_difference
@@ -80,7 +79,7 @@ def beyond(test: pd.DataFrame, method: str, control: str, goal: str) -> tuple[fl
     )
 
 
-def headline(case: Case, test: pd.DataFrame, cost: pd.DataFrame, choice: Choice) -> str:
+def headline(case: Any, test: pd.DataFrame, cost: pd.DataFrame, choice: Choice) -> str:
     """A row for each method and goal at the setting chosen on dev."""
     lines = []
     for goal in case.concepts[::-1]:
@@ -125,7 +124,7 @@ def headline(case: Case, test: pd.DataFrame, cost: pd.DataFrame, choice: Choice)
     return markdown(frame.drop(columns=named)) + f"\n\nThe strongest control {controls}.\n"
 
 
-def by_language(case: Case, test: pd.DataFrame, methods: Sequence[str]) -> str:
+def by_language(case: Any, test: pd.DataFrame, methods: Sequence[str]) -> str:
     """`reached` in each language, for some methods."""
     lines = []
     for goal in case.concepts[::-1]:
@@ -212,7 +211,7 @@ def matrix_page(table: pd.DataFrame) -> str:
     return markdown(wide.reset_index().rename(columns={"fitted": "fitted \\ steered"})) + "\n"
 
 
-def failures(case: Case, test: pd.DataFrame, cost: pd.DataFrame) -> list[str]:
+def failures(case: Any, test: pd.DataFrame, cost: pd.DataFrame) -> list[str]:
     """What did not work, by criteria that were written before the run."""
     said = []
     for goal in case.concepts[::-1]:
@@ -239,24 +238,6 @@ def failures(case: Case, test: pd.DataFrame, cost: pd.DataFrame) -> list[str]:
             if paid > 1.1:
                 said.append(f"{name}: other text takes {paid:.2f} times the bits per byte.")
     return said
-
-
-def share_of_shuffled(case: Case, dealt: Sequence[pd.DataFrame], shares: pd.DataFrame) -> str:
-    """The shared share of a case by layer, beside that of shuffled labels."""
-    random = np.mean([table["shared"].to_numpy() for table in dealt], axis=0)
-    chance = 1 / len(case.langs)
-    frame = pd.DataFrame(
-        {
-            "layer": shares["layer"],
-            "concept": shares["concept"].map("{:.4f}".format),
-            "language": shares["language"].map("{:.4f}".format),
-            "interaction": shares["interaction"].map("{:.4f}".format),
-            "shared": shares["shared"].map("{:.2f}".format),
-            "shared, shuffled labels": [f"{value:.2f}" for value in random],
-            "by degrees of freedom": f"{chance:.2f}",
-        }
-    )
-    return markdown(frame) + "\n"
 
 
 def probes(tables: Mapping[str, pd.DataFrame]) -> str:
