@@ -14,6 +14,7 @@ from steerlab.analysis.geometry.matrices import mantel
 from steerlab.analysis.geometry.tokens import separation
 from steerlab.analysis.tests import detectable
 from steerlab.core.errors import SteerlabError
+from steerlab.edits import add
 from steerlab.estimate import diffmean
 from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.langfir import langfir
@@ -123,3 +124,12 @@ def test_a_strangers_word_may_be_as_short_as_four_letters() -> None:
     known = Lexicon(["the dog sleeps", "a fish swims"], ["der Hund schläft", "ein Fisch schwimmt"])
     strange = known.strangers("der Hund", "ein Fisch schwimmt", "a fish swims")
     assert strange == ["hund"]  # "der", of three letters, says nothing
+
+
+def test_a_plain_hook_edits_the_one_token_of_a_step_of_decoding() -> None:
+    """Of a pass of several tokens the first is spared; a pass of one is a step behind a cache."""
+    fit = diffmean(moments(texts(0.0)))
+    [(_, hook)] = add(fit.between("en", "de").at(0)).hooks(bos=True)
+    h = torch.zeros(2, 3, 24)
+    assert hook(h).any(-1).tolist() == [[False, True, True]] * 2
+    assert hook(h[:, :1]).any(-1).tolist() == [[True]] * 2
