@@ -75,11 +75,12 @@ without it: below that layer nothing can differ.
 def _english(plain: pd.DataFrame, layer: int, others: list[str]) -> tuple[int, int]:
     """In how many languages of text English has more mass than the text's own, and less, with
     intervals that do not meet."""
-    more = less = 0
-    for lang in others:
-        part = plain[(plain["spoken"] == lang) & (plain["layer"] == layer)].set_index("language")
-        more += part.loc[PIVOT, "mass_low"] > part.loc[lang, "mass_high"]
-        less += part.loc[PIVOT, "mass_high"] < part.loc[lang, "mass_low"]
+    ends: dict[tuple[str, str], Any] = {
+        (row["spoken"], row["language"]): (row["mass_low"], row["mass_high"])
+        for row in plain[plain["layer"] == layer].to_dict("records")
+    }
+    more = sum(ends[lang, PIVOT][0] > ends[lang, lang][1] for lang in others)
+    less = sum(ends[lang, PIVOT][1] < ends[lang, lang][0] for lang in others)
     return int(more), int(less)
 
 
