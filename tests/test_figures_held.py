@@ -95,12 +95,13 @@ def rows() -> pd.DataFrame:
 
 
 def test_dose_curves_take_rows_of_one_layer() -> None:
-    one = rows()[lambda table: table["layer"] == 4]
+    both = rows()
+    one = both[both["layer"] == 4]
     table = curve(one, x="strength", value="joint", by="method")
     assert drawn(figures.dose_curves(one)) == drawn(figures.dose_curves(table))
     with pytest.raises(SteerlabError, match="rows of layers 2, 4, whose mean is of no setting"):
-        figures.dose_curves(rows())
-    lines = figures.dose_curves(rows()[lambda table: table["method"] == "lda"], by="layer").data
+        figures.dose_curves(both)
+    lines = figures.dose_curves(both[both["method"] == "lda"], by="layer").data
     assert len(lines) == 2
 
 

@@ -19,11 +19,11 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 @pytest.fixture(scope="module")
 def redraw() -> Iterator[ModuleType]:
     """experiments/figures/redraw.py."""
-    sys.path.insert(0, str(ROOT / "experiments" / "figures"))
-    import redraw
+    sys.path.insert(0, str(ROOT / "experiments"))
+    from figures import redraw
 
     yield redraw
-    sys.path.pop(0)
+    sys.path.remove(str(ROOT / "experiments"))
 
 
 def test_every_picture_has_a_record_or_a_command(redraw: ModuleType) -> None:

@@ -31,7 +31,8 @@ IMAGES = ROOT / "docs" / "images"
 TABLES = Path(__file__).parent / "recorded"
 GEMMA = ROOT / "experiments" / "gemma" / "recorded"
 SHOWN = re.compile(r"\]\((?:docs/)?images/([\w.-]+)\)")
-AYA = {"layer": 14, "note": "Aya-Expanse-8B"}  # where its families are most distinct
+AYA = "Aya-Expanse-8B"
+LAYER = 14  # where its families are most distinct
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def _map(table: pd.DataFrame) -> go.Figure:
     langs = table["language"].drop_duplicates().tolist()
     places = table[["x", "y"]].to_numpy(float).reshape(-1, len(langs), 2)
     shares = table[["share_x", "share_y"]].to_numpy(float)[:: len(langs)]
-    return figures.language_map(places, shares, langs, layers=range(len(places)), **AYA)
+    return figures.language_map(
+        places, shares, langs, layers=range(len(places)), layer=LAYER, note=AYA
+    )
 
 
 DRAWN: dict[str, Picture] = {

@@ -1,6 +1,7 @@
 """Does it think in English? Language mass through the logit lens at a few layers: text of six
 languages as it is, and English text under an edit towards Spanish, beside the same text unsteered."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,17 +52,25 @@ def section(record: Mapping[str, Any]) -> str:
     )
     middle = [counts[layer][0] for layer in layers[1:-1]]
     says = (
-        "By this reading it does: in the middle of the network"
+        "By this reading it does: in the middle of the network the words that the stream is nearest "
+        "to are English for text in most other languages."
         if min(middle) > len(others) / 2
-        else "By this reading it does not: at no layer in the middle, or not at each of them,"
+        else "By this reading it does not: for text in most other languages, the words that the "
+        "stream in the middle of the network is nearest to are not plainly English."
+    )
+    answer = textwrap.fill(
+        f"{says} Mass is the probability of the next token that lies on a language's own tokens, if "
+        f"the layer were the last ([logit lens](methods.md#scores)); {record['lines']} test "
+        f"sentences of each language. With intervals that do not meet, {told}. The lens says what a "
+        "layer's words are nearest to, not what it computes.",
+        120,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     name = language(record["target"]).name
     return f"""## Does it think in English?
 
-{says} the words that the stream is nearest to are English for text in most other languages. Mass is the
-probability of the next token that lies on a language's own tokens, if the layer were the last
-([logit lens](methods.md#scores)); {record["lines"]} test sentences of each language. With both intervals apart, {told}.
-The lens says what a layer's words are nearest to, not what it computes.
+{answer}
 
 {_table(plain, layers, [(lang, [lang, PIVOT]) for lang in plain["spoken"].unique()], "mass")}
 
@@ -75,11 +84,12 @@ without it: below that layer nothing can differ.
 def _english(plain: pd.DataFrame, layer: int, others: list[str]) -> tuple[int, int]:
     """In how many languages of text English has more mass than the text's own, and less, with
     intervals that do not meet."""
-    more = less = 0
-    for lang in others:
-        part = plain[(plain["spoken"] == lang) & (plain["layer"] == layer)].set_index("language")
-        more += part.loc[PIVOT, "mass_low"] > part.loc[lang, "mass_high"]
-        less += part.loc[PIVOT, "mass_high"] < part.loc[lang, "mass_low"]
+    ends: dict[tuple[str, str], Any] = {
+        (row["spoken"], row["language"]): (row["mass_low"], row["mass_high"])
+        for row in plain[plain["layer"] == layer].to_dict("records")
+    }
+    more = sum(ends[lang, PIVOT][0] > ends[lang, lang][1] for lang in others)
+    less = sum(ends[lang, PIVOT][1] < ends[lang, lang][0] for lang in others)
     return int(more), int(less)
 
 

@@ -81,7 +81,8 @@ def _output(output: dict[str, Any]) -> str:
 def _figure(figure: dict[str, Any]) -> str:
     """A figure for the script to draw; its title and caption are text, which a phone breaks."""
     layout = dict(figure["layout"])
-    meta = layout.get("meta") if isinstance(layout.get("meta"), dict) else {}
+    given = layout.get("meta")
+    meta: dict[str, Any] = given if isinstance(given, dict) else {}
     words = ""
     if "caption" in meta:
         words = f"<p><b>{escape(str(meta['title']))}.</b> {escape(str(meta['caption']))}</p>"
