@@ -23,7 +23,7 @@ def reading(text: str) -> str:
     )
     widths = sorted((float(each["high"]) - float(each["low"])) / 2 for each in less)
     add = next(match for line in lines if (match := _JOINT.match(line)))
-    controls = [match.groups() for line in lines if (match := _CONTROL.match(line))]
+    controls = [match.groups() for line in lines if (match := _CONTROL.match(line))][:3]
     overlapping = [name for name, _, _, high in controls if float(high) >= float(add["low"])]
     apart = [
         float(each)
@@ -45,7 +45,7 @@ def reading(text: str) -> str:
         "lines make the choice of layer and strength itself a matter of luck.",
         f"- `add` at its choice has a joint of {add['value']} ({add['low']} to {add['high']}). "
         + (
-            f"The intervals of {', '.join(overlapping)} overlap it: the task is at its floor here."
+            f"The intervals of {', '.join(overlapping)} overlap it: so few outputs do not tell it from them."
             if overlapping
             else "No control reaches it."
         ),
