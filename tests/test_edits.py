@@ -198,8 +198,8 @@ def test_rotate_takes_degrees_or_a_share() -> None:
 
 
 def test_unknown_positions_are_refused() -> None:
-    with pytest.raises(SteerlabError, match="no positions 'last'; use all, prompt, generated"):
-        add(direction(), positions="last")
+    with pytest.raises(SteerlabError, match="no positions 'latest'; use all, prompt, generated"):
+        add(direction(), positions="latest")
 
 
 @pytest.mark.parametrize("sign", [1, -1, 0])

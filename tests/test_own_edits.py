@@ -520,7 +520,7 @@ def test_what_an_own_edit_is_made_of_is_checked() -> None:
         (lambda: edit(halve, layer=1, layers=[2]), "the edit of halve takes layer= or"),
         (lambda: edit(halve, layers=[]), "the edit of halve takes layer= or"),
         (lambda: edit(halve, layer=1, site="attention"), "there is no site 'attention'; the sites"),
-        (lambda: edit(halve, layer=1, positions="last"), "there are no positions 'last'; use all"),
+        (lambda: edit(halve, layer=1, positions="lats"), "there are no positions 'lats'; use all"),
         (
             lambda: edit(halve, layer=1, tensors={"v": VECTOR}),
             "halve takes h alone and would never see the tensors v; let it take",

@@ -26,12 +26,12 @@ from steerlab.models.model import Model
 from steerlab.scores.restarts import exact
 
 sys.path.insert(0, str(Path(__file__).parent))
+from reading import reading
 from ways import BUILT_IN, ways
 
 PAGE = Path(__file__).parents[2] / "docs" / "gates.md"
 TARGETS, NEW = ("de", "es", "ru"), 24
 DEV, TEST = 8, 24
-CONTROLS = ("random", "shuffled")
 
 
 class Bed:
@@ -249,7 +249,7 @@ def controlled(bed: Bed, chosen: dict[str, Setting]) -> list[str]:
         "none": (edit, 0),
         f"controller, reads layer {reads}": (made.before(edit), made.size),
         "controller of shuffled prompts": (noise.before(edit), noise.size),
-        "`like`, threshold of dev": (edit.when(like), bed.model.width + 1),
+        "`like`, threshold of `estimate`": (edit.when(like), bed.model.width + 1),
     }
     for name, (gated, size) in ways_of.items():
         opens = {lang: _opens(bed, gated, test[lang]) for lang in ("en", "fr")}
@@ -403,7 +403,7 @@ def page(bed: Bed, name: str) -> str:
         "",
     ]
     print(f"{time.process_time() - begun:.0f} s of processor time", file=sys.stderr)
-    return "\n".join(text)
+    return reading("\n".join(text))
 
 
 def main() -> None:
