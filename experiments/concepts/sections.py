@@ -155,12 +155,14 @@ def doses(of: Section) -> str:
         for point in part.to_dict("records"):
             line[f"{point['strength']:g} gaps"] = (
                 f"{point['value']:.2f} [{point['low']:.2f}, {point['high']:.2f}]; "
-                f"{point['in_language']:.2f}; {point['cost']:.2f}"
+                f"{point['in_language']:.2f}"
+                + (f"; {point['cost']:.2f}" if point["cost"] == point["cost"] else "")
             )
         rows.append(([*METHODS, *CONTROLS].index(str(method)), goal, line))
     lines = [line for _, _, line in sorted(rows, key=lambda row: (row[1], row[0]))]
     parts.append(
-        f"On dev (n = {table['n'].min()} a cell): reached; in the language; bits per byte elsewhere.\n"
+        f"On dev (n = {table['n'].min()} a cell): reached; in the language"
+        + ("; bits per byte elsewhere.\n" if table["cost"].notna().any() else ".\n")
     )
     parts.append(markdown(pd.DataFrame(lines)) + "\n")
     return "\n".join(parts)
