@@ -9,7 +9,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments" / "concepts"))
 
-import tables
+import concept_tables as tables
 from cases import SETUPS, gender_case, register_case, shuffled_sides
 from fits import CONTROLS, METHODS
 

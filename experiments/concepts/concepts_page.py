@@ -14,13 +14,13 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 
+import concept_tables as tables
 import numpy as np
 import pandas as pd
-import tables
 from cases import DEV_LINES, SETUPS, TEST_LINES, Case, Setup, gender_case, register_case
+from concept_sections import write
 from fits import Fits, fitted, from_language, shared
 from running import Point, costs, possible, run
-from sections import write
 
 import steerlab as sl
 

@@ -2,8 +2,8 @@
 
 import shutil
 
+import concept_tables as tables
 import pandas as pd
-import tables
 from cases import DEV_LINES, Setup
 from fits import CONTROLS, METHODS, TOP
 from running import NEUTRAL
