@@ -1,6 +1,8 @@
 """A concept across languages: what is shared is found, what is not does not transfer, and what has
 no concept in it is at chance."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +28,7 @@ CONCEPTS, LANGS, LAYERS, WIDTH = ("informal", "formal"), ("de", "fr", "ru"), (1,
 LABELS = tuple(f"{concept}@{lang}" for concept in CONCEPTS for lang in LANGS)
 
 
-def refused(told: str):
+def refused(told: str) -> Any:
     return pytest.raises(sl.SteerlabError, match=told)
 
 
@@ -51,7 +53,7 @@ def axis(place: int, size: float = 2.0) -> torch.Tensor:
     return vector
 
 
-def unit(directions, layer: int = 0) -> torch.Tensor:
+def unit(directions: Any, layer: int = 0) -> torch.Tensor:
     return directions.between("informal", "formal").unit[layer]
 
 

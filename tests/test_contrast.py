@@ -1,5 +1,7 @@
 """Piles of any kind as a corpus, and what reads them: the same calls as for languages."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ PILES = {
 LABELS = ("informal@de", "informal@fr", "formal@de", "formal@fr")
 
 
-def refused(told: str):
+def refused(told: str) -> Any:
     return pytest.raises(sl.SteerlabError, match=told)
 
 
@@ -233,7 +235,7 @@ def same_target(outputs, targets):
 
 
 def test_a_sweep_scores_with_a_users_function(polyglot, code, tmp_path):
-    options = {
+    options: dict[str, Any] = {
         "source": "python",
         "targets": ["rust"],
         "layers": [5],

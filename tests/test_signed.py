@@ -264,7 +264,8 @@ def test_languages_may_have_different_ranks(
     right = torch.linalg.qr(randn(size, size, seed=2))[0]
     values = torch.full((size,), 0.01)
     values[:2] = torch.tensor([6.0, 5.0])
-    pairs.differences["de", LAYERS[-1]] = (left * values) @ right.T
+    differences = {**pairs.differences, ("de", LAYERS[-1]): (left * values) @ right.T}
+    pairs = replace(pairs, differences=differences)
     basis = signed(selection, pairs, firing, saes, widths=(2,), bootstraps=4).basis[:, -1]
     used = {iso: int(basis[LANGS.index(iso)].any(-1).sum()) for iso in OWN if iso != "en"}
     assert used == dict.fromkeys(used, 1) | {"de": 2}

@@ -1,6 +1,7 @@
 """The page, made of the tables that the steps kept; without the model."""
 
 import shutil
+from typing import Any
 
 import concept_tables as tables
 import pandas as pd
@@ -150,8 +151,12 @@ def doses(of: Section) -> str:
         name = of.picture(figure, goal, own)
         parts.append(f"![Share that reached {goal}, by strength](images/{name})\n")
     rows = []
-    for (goal, method, layer), part in table.groupby(["goal", "method", "layer"], sort=False):
-        line = {"towards": goal, "method": tables.NAMES[str(method)], "layer": layer}
+    for (aim, method, layer), part in table.groupby(["goal", "method", "layer"], sort=False):
+        line: dict[str, Any] = {
+            "towards": aim,
+            "method": tables.NAMES[str(method)],
+            "layer": layer,
+        }
         for point in part.to_dict("records"):
             line[f"{point['strength']:g} gaps"] = (
                 f"{point['value']:.2f} [{point['low']:.2f}, {point['high']:.2f}]; "

@@ -204,7 +204,7 @@ def matrix(rows: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
 def matrix_page(table: pd.DataFrame) -> str:
     """The matrix as Markdown."""
     cells = table.assign(
-        cell=[spelled(values) for values in table[["rise", "low", "high"]].to_numpy()]
+        cell=[spelled(values.tolist()) for values in table[["rise", "low", "high"]].to_numpy()]
     )
     order = list(dict.fromkeys(table["steered"]))
     wide = cells.pivot(index="fitted", columns="steered", values="cell").loc[order, order]

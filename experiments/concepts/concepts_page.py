@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import concept_tables as tables
 import numpy as np
@@ -112,7 +113,8 @@ def transfer(bench: Bench) -> None:
     case, goal = bench.case, bench.case.concepts[1]
     dev = bench.kept("dev")
     layer, strength = tables.chosen(dev[dev["strength"] > 0])["own language", goal]
-    points, more = [], {}
+    points: list[Any] = []
+    more: dict[str, Any] = {}
     for source, lang in product(case.langs, case.langs):
         name = f"from {source}"
         more.setdefault(name, {})[lang] = [from_language(case, source, lang)]

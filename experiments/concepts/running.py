@@ -75,7 +75,7 @@ def _kept(
     folder: Path, case: Case, part: Sequence[tuple[Point, int]], numbers: Sequence[int], make: Any
 ) -> pd.DataFrame:
     """What a file of the folder holds, or what is made, and then kept there."""
-    decisive = [case.name, case.model.fingerprint, [asdict(point) for point, _ in part]]
+    decisive: list[Any] = [case.name, case.model.fingerprint, [asdict(point) for point, _ in part]]
     decisive += [
         [numbers[index] for _, index in part],
         case.layers,
@@ -99,7 +99,7 @@ def _decoded(
     edits: dict[Any, Any] = {}
     prompts, chosen = [], []
     for point, index in part:
-        seeds = fits.get(point.method, {}).get(point.lang, [None])  # type: ignore[list-item]
+        seeds = fits.get(point.method, {}).get(point.lang, [None])
         seed = index % len(seeds)
         if (point, seed) not in edits:
             edits[point, seed] = case.base(point.lang) | edit_of(case, seeds[seed], point)

@@ -164,8 +164,8 @@ def compared(bed: Bed) -> tuple[list[str], dict[str, Setting], pd.DataFrame]:
     said += ["Controls, added where and as far as `add` was chosen to be:", ""]
     for name, part in beside.groupby("method", sort=False):
         value, low, high = result(part)["joint"]
-        word = "unsteered" if name == "none" else str(name)
-        said.append(f"- {word}: joint {value:.2f} ({low:.2f} to {high:.2f}), n {len(part)}")
+        word = "unsteered" if str(name) == "none" else str(name)
+        said.append(f"- {word!s}: joint {value:.2f} ({low:.2f} to {high:.2f}), n {len(part)}")
     layers = {name: setting[0] for name, setting in chosen.items()}
     for cost, title in (("dose", "dose"), ("bits_per_byte_ratio", "bits per byte")):
         level = float(at(dev, "add", chosen["add"])[cost].replace([np.inf, -np.inf], np.nan).mean())
