@@ -67,14 +67,15 @@ def strongest_control(test: pd.DataFrame, goal: str) -> str:
 
 
 def beyond(test: pd.DataFrame, method: str, control: str, goal: str) -> tuple[float, float, float]:
-    """`reached` of a method less a control's on the same sentences and languages."""
+    """`reached` of a method minus a control's on the same sentences; a sentence stands in every
+    language, and is one cluster."""
     a = test[(test["method"] == method) & (test["goal"] == goal)]
     b = test[(test["method"] == control) & (test["goal"] == goal)]
     return paired_difference(
         a["reached"].to_numpy(float),
-        (a["lang"] + a["sentence"].astype(str)).to_numpy(),
+        a["sentence"].to_numpy(),
         b["reached"].to_numpy(float),
-        (b["lang"] + b["sentence"].astype(str)).to_numpy(),
+        b["sentence"].to_numpy(),
         share=True,
     )
 
