@@ -44,7 +44,6 @@ MISTAKES = {
     "sl.generate(model, np.array([['No.']]))": "a ndarray; give strings, such as one column of it",
     "sl.generate(model, pd.Series(['No.', None]))": "number 1 is a",
     "sl.generate(model, bytearray(b'No.'))": "takes a list of texts, and was given a bytearray",
-    "sl.cross_entropy(model, ['No.'], None)": "an edit is needed, not a NoneType",
     "sl.cross_entropy(model, ['No.'], 5)": "an edit is needed, not a int",
     "sl.cross_entropy(model, ['No.'], directions)": "an edit is needed, not a Directions",
     "sl.diffmean(texts)": "moments are needed, not a Corpus; give collect(model, corpus)",

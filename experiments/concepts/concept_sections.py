@@ -1,6 +1,6 @@
 """The page, made of the tables that the steps kept; without the model."""
 
-import shutil
+from pathlib import Path
 from typing import Any
 
 import concept_tables as tables
@@ -64,6 +64,10 @@ def write(setup: Setup) -> None:
     setup.page.write_text("\n".join(parts), "utf-8")
 
 
+# What `make figures` draws the documentation's pictures from.
+RECORDED = Path(__file__).resolve().parents[1] / "figures" / "recorded"
+
+
 class Section:
     """What one case kept."""
 
@@ -89,8 +93,9 @@ class Section:
         stem = f"concepts-{self.name}-{what}{suffix}"
         images = self.setup.page.parent / "images"
         images.mkdir(parents=True, exist_ok=True)
-        [*_, table] = sl.figures.write(figure, self.setup.out / stem, data=data, force=True)
-        shutil.copyfile(table, images / f"{stem}.csv")
+        sl.figures.write(figure, self.setup.out / stem, data=data, force=True)
+        if self.setup.by_vector:  # of the packaged model, whose page is the documentation's
+            data.to_csv(RECORDED / f"{stem}.csv", index=False, float_format="%.6g")
         sl.save(figure, images / f"{stem}.svg", width="page", force=True)
         return f"{stem}.svg"
 

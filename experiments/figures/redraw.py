@@ -76,6 +76,29 @@ def _map(table: pd.DataFrame) -> go.Figure:
     )
 
 
+def _concept(name: str) -> Callable[[pd.DataFrame], go.Figure]:
+    """A picture of docs/concepts.md: what reached a goal by strength, or the transfer between
+    languages."""
+    _, case, what = name.split("-")
+
+    def transfer(table: pd.DataFrame) -> go.Figure:
+        named = table.rename(columns={"rise": "rise of reached"})
+        return figures.heatmap(named, x="steered", y="fitted", value="rise of reached")
+
+    def doses(table: pd.DataFrame) -> go.Figure:
+        return figures.dose_curves(
+            table,
+            x="strength",
+            by="method",
+            x_label="strength (gaps of the concept)",
+            value_label=f"reached, towards {what}",
+            note=f"{case}; n = {table['n'].min()} outputs a point, on dev, each method at its better "
+            "layer.",
+        )
+
+    return transfer if what == "transfer" else doses
+
+
 DRAWN: dict[str, Picture] = {
     "atlas-depth": _table("atlas-depth", figures.depth, 180, 105),
     "atlas-aya": _table("atlas-aya", _map, 140, 160),
@@ -109,6 +132,11 @@ DRAWN: dict[str, Picture] = {
     "gemma-depth": Picture(
         GEMMA / "depth.json", lambda file: gemma_figures.depth(read_json(file)), 180, 105
     ),
+}
+
+DRAWN |= {
+    file.stem: _table(file.stem, _concept(file.stem), 180, 105)
+    for file in sorted(TABLES.glob("concepts-*.csv"))
 }
 
 # Pictures of a screen, by the command that takes them.

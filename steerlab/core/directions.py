@@ -87,8 +87,17 @@ class Direction(Shown):
         format: str | None = None,
         force: bool = False,
     ) -> Path:
-        """Write what `add` of it adds as a file of another tool, by its ending; `exchange.export`
-        says more."""
+        """Write what `add` of it adds, as a file of another tool.
+
+        A file with room for it says what made it; beside another kind lies `<file>.json`, which
+        does. Raises `SteerlabError` for what a format cannot say, before anything is written.
+
+        Args:
+            file: its ending decides the format: .gguf, .svec, .npz, .pt or .json (Neuronpedia).
+            strength: in natural gaps; it is multiplied in.
+            format: "steering-vectors" or "lm-eval", for a .pt of that tool.
+            force: replace a file that steerlab did not write.
+        """
         from steerlab.core.exchange import export  # which itself needs this module
 
         return export(self, file, strength=strength, format=format, force=force)
