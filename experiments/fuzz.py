@@ -178,6 +178,18 @@ def other_json(value: Any, rng: random.Random) -> Any:
 # ------------------------------------------------------------------------------------------ inputs
 
 
+# Formats of other tools' vectors, and the endings of their files.
+EXCHANGED = (
+    ("gguf", ".gguf"),
+    ("svec", ".svec"),
+    ("npz", ".npz"),
+    ("pt", ".pt"),
+    ("steering-vectors", ".pt"),
+    ("lm-eval", ".pt"),
+    ("neuronpedia", ".json"),
+)
+
+
 class Bench:
     """The sound files that are damaged, and what reads them.
 
@@ -190,6 +202,7 @@ class Bench:
         from safetensors.torch import save_file
 
         import steerlab as sl
+        from steerlab.core.exchange import export
 
         self.folder = folder
         self.sound = folder / "sound"
@@ -199,6 +212,10 @@ class Bench:
         means = torch.randn(2, 2, 8)
         fits = sl.Directions(means, basis, means, ("en", "de"), (0, 1), "resid_post")
         fits.save(self.sound / "fits.safetensors")
+        (self.sound / "exchanged").mkdir()
+        direction = fits.between("en", "de").at(1)
+        for name, ending in EXCHANGED:
+            export(direction, self.sound / "exchanged" / f"{name}{ending}", format=name)
         weights = torch.randn(8, 16)
         sl.SAE(weights, torch.zeros(16), weights.T, torch.zeros(8), "relu", 0, "resid_post").save(
             self.sound / "sae"
@@ -217,6 +234,7 @@ class Bench:
             "autoencoder": self.autoencoder,
             "configuration": self.configuration,
             "means": self.means,
+            "exchanged": self.exchanged,
             "corpus": self.corpus,
             "grid": self.grid,
             "manifest": self.manifest,
@@ -260,6 +278,20 @@ class Bench:
         file = folder / "means.safetensors"
         file.write_bytes(damaged((self.sound / file.name).read_bytes(), rng))
         language_means(file)
+
+    def exchanged(self, rng: random.Random, folder: Path) -> None:
+        """These have no checksum, so that other numbers may be read; numbers they are."""
+        import torch
+
+        from steerlab.core.exchange import read
+
+        name, ending = rng.choice(EXCHANGED)
+        copy = Path(shutil.copytree(self.sound / "exchanged", folder / "exchanged"))
+        file = copy / f"{name}{ending}"
+        damage = file if rng.random() < 0.8 else rng.choice(sorted(copy.iterdir()))
+        damage.write_bytes(damaged(damage.read_bytes(), rng))
+        found = read(file, format=name)
+        assert torch.isfinite(found.vectors).all(), "vectors that are no numbers were read"
 
     def corpus(self, rng: random.Random, folder: Path) -> None:
         import steerlab as sl

@@ -166,6 +166,14 @@ def test_a_summary_that_was_altered_is_told(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("0.25", "0.95"))
     with pytest.raises(SteerlabError, match="does not agree with its checksum"):
         read_json(file)
+    # The checksum's name and a number at once.
+    write_json(file, {"joint": 0.25, "method": "lda"})
+    text = file.read_text("utf-8").replace("0.25", "0.35").replace('"steerlab"', '"steerNab"')
+    file.write_text(text, "utf-8")
+    with pytest.raises(SteerlabError, match="does not agree with its checksum"):
+        read_json(file)
+    file.write_text('{"joint": 0.25, "method": "lda"}', "utf-8")  # of before there were checksums
+    assert read_json(file) == {"joint": 0.25, "method": "lda"}
 
 
 # ---------------------------------------------------------------------------- one folder, two grids

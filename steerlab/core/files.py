@@ -185,7 +185,8 @@ def read_json(file: Path) -> dict[str, Any]:
     # Files of before the checksum stood in them have none; unless its own name was damaged.
     told = content.pop(_SUM, None)
     odd = told is not None and told != _sum(content)
-    if odd or (told is None and any(_is_sum(content, key) for key in content)):
+    lost = told is None and (any(_is_sum(content, key) for key in content) or _ends_in_sum(content))
+    if odd or lost:
         raise SteerlabError(f"{file} does not agree with its checksum; {with_advice}")
     return content
 
@@ -248,6 +249,13 @@ _SUM = "steerlab"  # the key of a file's checksum, which says too who wrote it
 def _sum(value: Mapping[str, Any]) -> str:
     """The checksum of an object, whatever the order of its keys."""
     return checksum(json.dumps(value, sort_keys=True).encode())[:16]
+
+
+def _ends_in_sum(value: Mapping[str, Any]) -> bool:
+    """Whether the last that stands there looks as `write_json` leaves a checksum: then its name was
+    damaged, and something else may be too."""
+    last = next(reversed(list(value.values())), None)
+    return isinstance(last, str) and re.fullmatch(r"[0-9a-f]{16}", last) is not None
 
 
 def _is_sum(value: Mapping[str, Any], key: str) -> bool:
