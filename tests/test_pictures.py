@@ -1,7 +1,6 @@
 """Every picture of the documentation is drawn from a record, or is a screenshot with a command."""
 
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType
 
 import plotly.graph_objects as go
 import pytest
+from browsers import found
 
 from steerlab import figures
 
@@ -65,8 +65,7 @@ def test_each_record_makes_its_figure(redraw: ModuleType) -> None:
 def test_a_picture_drawn_again_has_the_same_names_and_words(
     redraw: ModuleType, tmp_path: Path
 ) -> None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    if not any(map(shutil.which, names)):
+    if found() is None:
         pytest.skip("there is no Chrome or Chromium here, and nothing else draws")
     made = []
     for _ in range(2):
