@@ -10,7 +10,7 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.samples import derangement
 from steerlab.edits import add
-from steerlab.estimate import controls
+from steerlab.estimate import controls, merged
 
 LANGS, LAYERS, WIDTH = ("en", "de", "es", "fr", "ja"), (1, 4), 64
 
@@ -255,3 +255,24 @@ def test_dealt_labels_deal_subspaces_and_the_rest_too() -> None:
         )
         for name, value in control.extra.items():
             assert torch.equal(value, fitted.extra[name][order])
+
+
+def test_merged_gives_relatives_one_vector() -> None:
+    fitted = directions()
+    found = merged(fitted)  # families: en de | es fr | ja
+    v = fitted.vectors
+    assert torch.allclose(found.vectors[0], (v[0] + v[1]) / 2)
+    assert torch.allclose(found.vectors[3], (v[2] + v[3]) / 2)
+    assert torch.allclose(found.vectors[4], v[4])
+    assert torch.equal(found.means, fitted.means)
+    with pytest.raises(SteerlabError, match="is zero at layers"):
+        found.between("en", "de")
+    alone = merged(fitted, dict.fromkeys(LANGS, "all"), without_own=True)
+    assert torch.allclose(alone.vectors[2], (v.sum(0) - v[2]) / 4)
+
+
+def test_merged_needs_a_group_for_everyone_and_company() -> None:
+    with pytest.raises(SteerlabError, match="no group is named for ja"):
+        merged(directions(), {"en": "a", "de": "a", "es": "b", "fr": "b"})
+    with pytest.raises(SteerlabError, match="ja is alone in its group"):
+        merged(directions(), without_own=True)

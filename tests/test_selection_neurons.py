@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from steerlab.estimate.units import (
     nju,
     sae_lape,
 )
+from steerlab.estimate.units.nju import kinds_moved
 
 # LAPE
 
@@ -279,3 +282,32 @@ def test_culnig_says_why_nothing_is_left() -> None:
         culnig(Gradients(LANGS, (0, 3), "mlp_post", same, same * 0, ABOUT))
     with pytest.raises(SteerlabError, match="is none; give 0.005 or more"):
         culnig(gradients, share=0.001)
+
+
+def test_kinds_moved_counts_what_came_and_what_stayed() -> None:
+    before = nju(exact(aligned()), share=0.06)
+    same: Any = kinds_moved(before, before)
+    assert (same["change"] == 0).all()
+    assert same["stayed"].tolist() == same["before"].tolist()
+    # Two specific neurons of English become related: German joins them.
+    rate = aligned()
+    rate[1, 0, :2] = 0.85
+    after = nju(exact(rate), share=0.06)
+    table: Any = kinds_moved(before, after).set_index(["language", "kind"])
+    counts = {
+        kind: int((before.above[0] & before.selected & before._kind(kind)).sum())
+        for kind in ("specific", "related")
+    }
+    assert table.loc[("en", "specific"), "before"] == counts["specific"]
+    assert table.loc[("en", "specific"), "change"] <= -2
+    assert table.loc[("de", "related"), "change"] >= 2
+    stayed = before.above[0] & before.selected & before._kind("related")
+    stayed &= after.above[0] & after.selected & after._kind("related")
+    assert table.loc[("en", "related"), "stayed"] == int(stayed.sum())
+
+
+def test_kinds_of_two_corpora_cannot_be_compared() -> None:
+    firing = exact(aligned())
+    found = nju(firing, share=0.06)
+    with pytest.raises(SteerlabError, match="read both with the same corpus"):
+        kinds_moved(found, replace(found, langs=("en", "de", "es", "it")))

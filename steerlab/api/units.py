@@ -16,7 +16,7 @@ from steerlab.estimate.units.foxp2 import candidates, foxp2_features, signed
 from steerlab.estimate.units.langfir import langfir, langfir_counts, langfir_stability
 from steerlab.estimate.units.lape import lape, sae_lape
 from steerlab.estimate.units.monolinguality import monolinguality
-from steerlab.estimate.units.nju import nju
+from steerlab.estimate.units.nju import kinds_moved, nju
 from steerlab.estimate.units.off_topic import deranged_pairs, off_topic
 from steerlab.estimate.units.selection import Selection
 from steerlab.sae.autoencoder import saes
@@ -36,6 +36,7 @@ __all__ = [
     "feature_card",
     "foxp2_features",
     "gated",
+    "kinds_moved",
     "langfir",
     "langfir_counts",
     "langfir_stability",

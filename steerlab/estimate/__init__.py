@@ -12,6 +12,7 @@ from steerlab.estimate.eigengap import eigengap as eigengap
 from steerlab.estimate.lda_and_probe import lda as lda
 from steerlab.estimate.lda_and_probe import probe as probe
 from steerlab.estimate.leace import leace as leace
+from steerlab.estimate.merged import merged as merged
 from steerlab.estimate.pca import disentangle as disentangle
 from steerlab.estimate.pca import ellipsoid as ellipsoid
 from steerlab.estimate.pca import pca as pca

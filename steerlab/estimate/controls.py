@@ -72,7 +72,7 @@ def random(
     # A basis of one row is the vector itself, which `_replace` computes.
     one_row = directions.basis.shape[2] == 1
     basis = None if one_row else _orthonormal(directions.basis, rng)
-    return _replace(
+    return with_vectors(
         directions,
         vectors,
         f"random {kind} {seed}",
@@ -113,7 +113,7 @@ def _reordered(directions: Directions, order: Int[Tensor, " lang"], estimator: s
     # A tensor of one row is for all languages alike: there is nothing to exchange, and it is left
     # out.
     extra = {name: value[order] for name, value in directions.extra.items() if len(value) > 1}
-    return _replace(
+    return with_vectors(
         directions,
         directions.vectors[order],
         estimator,
@@ -152,7 +152,7 @@ def _orthonormal(
     return torch.linalg.qr(drawn)[0].mT * like.any(-1, keepdim=True)
 
 
-def _replace(
+def with_vectors(
     directions: Directions,
     vectors: Tensor,
     estimator: str,
