@@ -66,11 +66,10 @@ def selective_turn(
     )
     if which == "apart":
         return rotate(found.at("apart"), degrees=strength)
-    count = len(found.apart)
     layers = found.direction.layers
-    return rotate(
-        found.direction.at(*(layers if which == "all" else layers[-count:])), degrees=strength
-    )
+    # For languages nearly every layer tells the two apart: the last as many would be all of them.
+    some = layers if which == "all" else layers[len(layers) // 2 :]
+    return rotate(found.direction.at(*some), degrees=strength)
 
 
 def record(
@@ -94,7 +93,7 @@ def ways(moments: Moments) -> Mapping[str, Any]:
         name = "add at " + positions.replace(":", " ")
         make = partial(windowed, positions=positions)
         made[name] = record(make, "natural gaps", GAPS)
-    for which in ("apart", "all", "last"):
+    for which in ("apart", "all", "last half"):
         make = partial(selective_turn, moments=moments, which=which, origin="zero")
         made[f"selective {which}"] = record(make, "degrees", LAYERWISE, whole=True)
     return made
