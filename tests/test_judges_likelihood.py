@@ -9,10 +9,10 @@ import torch
 
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import add
+from steerlab.engine.conditional import conditional
 from steerlab.engine.prompts import encode
 from steerlab.scores.chrf import rivals
 from steerlab.scores.judges import Answer, Likelihood
-from steerlab.scores.judges.likelihood import conditional
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_nats_are_those_of_the_text_alone(shaped, shape, dev):
     pairs = [(dev["en"][i] + "\n", dev["de"][j]) for i in (0, 1) for j in (0, 2, 3)] + [
         ("No:", "Nein.")
     ]
-    nats, lengths = conditional(model, pairs)
+    [nats], lengths = conditional(model, pairs)
     wanted = [by_hand(model, prompt, output) for prompt, output in pairs[:-1]]
     wanted.append(
         by_hand(model, "No:", " Nein.")

@@ -10,7 +10,7 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import language
 
-_DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "data"
 _REGISTER = ("de", "es", "fr", "it", "nl", "ru")
 _CHOICE = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
 
@@ -124,5 +124,5 @@ def _nouns(lang: str) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _table(name: str) -> list[list[str]]:
-    lines = (_DATA / name).read_text("utf-8").splitlines()
+    lines = (DATA / name).read_text("utf-8").splitlines()
     return [line.split("\t") for line in lines]

@@ -1,6 +1,7 @@
 """What learning one language does to the others: gained, forgotten, in conflict."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from steerlab.analysis.sentences import Interval
 from steerlab.analysis.tables import need_columns
 from steerlab.analysis.tests import holm, paired_test
 from steerlab.core.errors import SteerlabError
+
+UNSTEERED = "none"  # the edit of rows without one
 
 
 def few_shot_curve(
@@ -118,6 +121,46 @@ def forgetting(
             }
         )
     return _with_holm(pd.DataFrame(results))
+
+
+def abilities_changed(
+    rows: pd.DataFrame, *, by: str = "language", value: str = "correct", seed: int = 0
+) -> pd.DataFrame:
+    """What each edit does to each task in each language: the side-effect matrix, as a table.
+
+    One row for each edit, task and language, with the columns edit, task, `by`, before, after,
+    change = after - before with its 95 % interval over items, p of a paired test, p_holm over the
+    edit's table, chance and n items. Raises `SteerlabError` for rows without an edit.
+
+    Args:
+        rows: of `abilities`.
+        by: the column that tells languages apart: "language", "answer" or "instruction".
+        value: the column of the score.
+        seed: decides the resampling.
+    """
+    need_columns(rows, "abilities_changed", "edit", "task", by, "sentence", value, "chance")
+    before = rows[rows["edit"] == UNSTEERED]
+    names = [name for name in rows["edit"].unique() if name != UNSTEERED]
+    if before.empty or not names:
+        raise SteerlabError(
+            "a change needs the rows without an edit ('none') and those of one or more edits; give "
+            "abilities() the edits"
+        )
+    chance = rows.groupby(["task", by])["chance"].mean().to_dict()
+    pairs: Any = [tuple(pair) for pair in rows[["task", by]].to_numpy()]
+    cells = rows.assign(cell=pairs)
+    parts = []
+    for name in names:
+        sides = [cells[cells["edit"] == which] for which in (UNSTEERED, name)]
+        found = forgetting(*sides, value=value, language="cell", seed=seed)
+        places = list(found.pop("language"))
+        found = found.drop(columns=["learned", "relative"])
+        found.insert(0, "edit", name)
+        found.insert(1, "task", [task for task, _ in places])
+        found.insert(2, by, [lang for _, lang in places])
+        found["chance"] = [chance[place] for place in places]
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
 
 
 def conflict(

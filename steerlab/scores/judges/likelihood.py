@@ -4,21 +4,15 @@ own prompt than after others."""
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
-import steerlab.engine.batching as batches
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.engine.forward import Rows, rows_on
-from steerlab.engine.inputs import need_room
-from steerlab.engine.prompts import encode
+from steerlab.engine.conditional import conditional
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.scores.chrf import rivals, twins
@@ -76,7 +70,7 @@ class Likelihood:
             pairs += [(prompt, answer.output) for prompt in prompts]
         # Edits of a sweep often give the same output to the same prompt: it is read once.
         distinct = list(dict.fromkeys(pairs))
-        nats, lengths = conditional(model, distinct, batch=self.batch)
+        [nats], lengths = conditional(model, distinct, batch=self.batch)
         # Per token, as outputs are compared in one scale; the same output has the same length.
         nats_per_token = dict(zip(distinct, (nats / lengths).tolist(), strict=True))
         flat = np.array([nats_per_token[pair] for pair in pairs])
@@ -117,81 +111,3 @@ def loaded(model: Any) -> Model:
 @lru_cache(maxsize=2)
 def _load(source: str | Path | None) -> Model:
     return load(source)
-
-
-@torch.inference_mode()
-def conditional(
-    model: Model, pairs: Sequence[tuple[str, str]], *, batch: int | None = None
-) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """How many nats each output costs after its prompt, `[pair]`, and how many tokens it has,
-    `[pair]`.
-
-    The output's tokens are the same after every prompt, so that costs can be compared. A prompt
-    that several outputs follow runs once in a batch. Raises `SteerlabError` while an edit is on the
-    model, and where prompt and output are longer than the model was made for.
-
-    Args:
-        model: what runs the pairs.
-        pairs: (prompt, output).
-        batch: the most rows that run together; by default as many as speed and memory advise.
-    """
-    prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-    prompt_ids = dict(zip(prompts, encode(model.tokenizer, prompts), strict=True))
-    ids = [prompt_ids[prompt] for prompt, _ in pairs]
-    outputs = _output_ids(model, pairs)
-    whole = [[*prompt, *output] for prompt, output in zip(ids, outputs, strict=True)]
-    need_room(model, whole)
-    lengths = [len(output) for output in outputs]
-    nats = torch.zeros(len(pairs))
-    with rows_on(model, ids, unsteered=True) as rows:
-
-        def work(chosen: Sequence[int]) -> None:
-            nats[list(chosen)] = _after(rows, chosen, [outputs[row] for row in chosen]).cpu()
-
-        longest = max(map(len, whole), default=1)
-        # Rows of one prompt come beside each other, the shorter outputs first.
-        plan = batches.plan(model, ids, lengths, longest=longest, every=True, batch=batch)
-        rows.run(work, plan)
-    return nats, torch.tensor(lengths, dtype=torch.float32)
-
-
-def _output_ids(model: Model, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
-    """The tokens of the output of each (prompt, output)."""
-
-    @cache  # an output follows many prompts
-    def tokens(text: str) -> list[int]:
-        return list(model.tokenizer(text, add_special_tokens=False).input_ids)
-
-    ids = []
-    for prompt, output in pairs:
-        # A word after a prompt begins with a space, unless the prompt ends in one or in a line
-        # break.
-        after_space = prompt[-1:].isspace()
-        ids.append(tokens(output if after_space else f" {output}"))
-    return ids
-
-
-def _after(
-    rows: Rows, chosen: Sequence[int], outputs: Sequence[Sequence[int]]
-) -> Float[Tensor, " row"]:
-    """The nats of an output after each of some rows' prompts, `[row]`, summed over its tokens."""
-    device = rows.model.device
-    longest = max(map(len, outputs))
-    # All prompts run first; of each, the last position predicts the output's first token.
-    logits, batch = rows.forward(chosen, room=longest - 1)
-    tokens = torch.zeros(len(outputs), longest, dtype=torch.long)
-    real = torch.zeros(len(outputs), longest, dtype=torch.bool)  # false for padding on the right
-    for row, output in enumerate(outputs):
-        tokens[row, : len(output)] = torch.tensor(output)
-        real[row, : len(output)] = True
-    tokens = tokens.to(device)
-    real = real.to(device)
-    # All tokens of the output but its last predict the others.
-    if longest > 1:
-        more = batch.follow(tokens[:, :-1], real[:, :-1])
-        logits = torch.cat([logits[:, -1:], more], 1)
-    nats = torch.zeros(real.shape, device=device)
-    nats[real] = torch.nn.functional.cross_entropy(
-        logits[real].float(), tokens[real], reduction="none"
-    )
-    return nats.sum(1)
