@@ -160,7 +160,11 @@ def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Directi
             .float()
             .index_fill(1, torch.tensor([0]), 1)
         )
-        return found | {"mask": mask, "values": numbers(width), "rest": numbers(width)}
+        return (
+            found
+            | {"mask": mask, "values": numbers(width), "rest": numbers(width)}
+            | {"rates": mask * numbers(width)}
+        )
 
     return replace(direction, extra={**direction.extra, **units()}, source_extra=units())
 

@@ -322,7 +322,7 @@ def test_rows_of_every_operator_go_together_through_a_model(shaped: Callable[[st
     """Each at its site and rank, some at the same place; and at their zeros not one bit moves."""
     model = shaped("llama")
     base = [name for name in UNITS if name in edits.__all__]
-    for names in (base[:4], base[2:]):
+    for names in (base[:4], base[2:6], base[-4:]):
         each = [
             OPERATORS[name].make(wide(model, name, layers=(1, 2), seed=row))
             for row, name in enumerate(names)
@@ -476,7 +476,7 @@ def test_a_pull_of_nothing_is_no_division_by_zero() -> None:
 def test_every_operator_of_units_says_so_and_no_other() -> None:
     neurons = {name for name in UNITS if OPERATORS[name].units == "neurons"}
     assert {name for name in edits.__all__ if name in UNITS} == {
-        *("neuron_add", "neuron_set", "neuron_zero"),
+        *("neuron_add", "neuron_set", "neuron_zero", "scale_units"),
         *("clamp", "gate", "signed_shift"),
     }
     for name in UNITS:

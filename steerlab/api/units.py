@@ -10,6 +10,7 @@ from steerlab.engine.least_kl import least_kl
 from steerlab.engine.static_neuron import StaticNeuron, static_neuron
 from steerlab.engine.trace import trace
 from steerlab.estimate.units.as_directions import decoded, gated, masked, sae_diffmean
+from steerlab.estimate.units.austeer import austeer, momenta, random_atoms
 from steerlab.estimate.units.controls import matched
 from steerlab.estimate.units.culnig import culnig
 from steerlab.estimate.units.foxp2 import candidates, foxp2_features, signed
@@ -26,6 +27,7 @@ __all__ = [
     "Firing",
     "Selection",
     "StaticNeuron",
+    "austeer",
     "candidates",
     "causal_lift",
     "collect_gradients",
@@ -45,9 +47,11 @@ __all__ = [
     "least_kl",
     "masked",
     "matched",
+    "momenta",
     "monolinguality",
     "nju",
     "off_topic",
+    "random_atoms",
     "sae_diffmean",
     "sae_lape",
     "saes",

@@ -22,10 +22,12 @@ from steerlab.edits.record import Operator as Operator
 from steerlab.edits.registry import OPERATORS as OPERATORS
 from steerlab.edits.registry import record_of as record_of
 from steerlab.edits.registry import steer as steer
+from steerlab.edits.scaling import scale_units as scale_units
 from steerlab.edits.single_fit import conceptor as conceptor
 from steerlab.edits.single_fit import erase as erase
 from steerlab.edits.single_fit import overwrite as overwrite
 from steerlab.edits.stats import EditStats as EditStats
+from steerlab.edits.stream import ablate_stream as ablate_stream
 from steerlab.edits.turning import cap as cap
 from steerlab.edits.turning import slerp as slerp
 from steerlab.edits.turning import spherical as spherical
