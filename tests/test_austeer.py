@@ -165,13 +165,14 @@ def test_the_last_token_is_read(polyglot, lines):
 
 def test_what_cannot_be_chosen_from_is_refused():
     vectors = planted()
-    for given, refused in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"number": 0}, "number is 0; give a whole number of units"),
         ({"number": 151}, "151 units are asked for, and there are 150"),
         ({"number": 51, "layers": [1]}, "51 units are asked for, and there are 50"),
         ({"layers": [9]}, "no layer 9 here; there are layers 0, 1, 2"),
         ({"source": "fr"}, "there is no text of 'fr'"),
-    ):
+    ]
+    for given, refused in cases:
         with pytest.raises(SteerlabError, match=refused):
             sl.units.austeer(vectors, **{"source": "en", "number": 2, **given})
     chosen = sl.units.austeer(vectors, source="en", number=2)

@@ -181,7 +181,7 @@ def _among(vectors: TextVectors, layers: Sequence[int] | None) -> Bool[Tensor, "
 
 
 def _need_number(number: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    if number < 1:
         raise SteerlabError(f"number is {number!r}; give a whole number of units, 1 or more")
 
 
