@@ -50,10 +50,14 @@ def reading(text: str) -> str:
             else "No control reaches it."
         ),
     ]
-    same = [line.split("|")[2:7] for line in lines if line.startswith("| `selective ")]
-    if same and all(same[number] == same[number - number % 3] for number in range(len(same))):
+    found = {
+        line.split("`")[1]: line.split("|")[2:7]
+        for line in reversed(lines)  # the first of several tables is kept
+        if line.startswith("| `selective ")
+    }
+    if found and found.get("selective apart") == found.get("selective all"):
         told.append(
-            "- The test of Selective Steering picks every layer, so that `selective apart`, `all` and `last` are one edit."
+            "- The test of Selective Steering picks every layer, so that `selective apart` and `all` are one edit."
         )
     if apart and max(apart) < 0.1:
         told.append(
