@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import NEURONS, need_site
+from steerlab.core.sites import NEURONS, ROUTER, need_site
 from steerlab.models.model import Head, Writes, as_it_is
+from steerlab.models.routers import Router, routers
 from steerlab.models.stream import Candidates, Stream, adds_up, run, running, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -67,11 +68,13 @@ class Anatomy:
 
     def width_of(self, site: str, stream: int) -> int:
         """How wide activations are at a site, where the residual stream is `stream` wide; raises
-        unless every block has the site."""
+        unless every block has the site, or, of routers, some block."""
         need_site(site)
         if site in ("resid_pre", "resid_post"):  # every block has an input and an output
             return stream
-        if site in NEURONS:
+        if site == ROUTER:
+            widths = {router.experts for router in self.routers if router is not None}
+        elif site in NEURONS:
             widths = {projections(block).width for block in self.blocks}
         else:
             modules = [self.module(layer, site) for layer in range(len(self.blocks))]
@@ -82,6 +85,22 @@ class Anatomy:
             )
         return widths.pop()
 
+    def router(self, layer: int) -> Router:
+        """The router of a block; a block without one raises."""
+        router = self.routers[layer]
+        if router is None:
+            having = [number for number, each in enumerate(self.routers) if each is not None]
+            raise SteerlabError(
+                f"the block of layer {layer} has no experts, so it has no site 'router'; the "
+                f"layers {', '.join(map(str, having))} have"
+            )
+        return router
+
+    @cached_property
+    def routers(self) -> list[Router | None]:
+        """The router of each block, None for one without."""
+        return routers(self._hf, self.blocks)
+
     def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
         """What each neuron of a block's MLP writes, before any norm of it."""
         last: Any = projections(self.blocks[layer]).last
@@ -90,6 +109,8 @@ class Anatomy:
 
     def writes(self, site: str, layer: int, dtype: torch.dtype) -> Writes | None:
         """How what is at a site of a block reaches the residual stream; see `Model.writes`."""
+        if site == ROUTER:  # the experts lie between
+            return None
         stream, block = self.streams[layer], self.blocks[layer]
         of_attention = site in ("attn_z", "attn_out")
         out = stream.attn_out if of_attention else stream.mlp_out

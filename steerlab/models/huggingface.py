@@ -196,6 +196,14 @@ class HuggingFaceModel(Model):
     def width_of(self, site: str) -> int:
         return self.anatomy.width_of(site, self.width)
 
+    @property
+    def routed(self) -> tuple[int, ...]:
+        routers = self.anatomy.routers
+        return tuple(layer for layer, router in enumerate(routers) if router is not None)
+
+    def experts_per_token(self) -> int:
+        return self.anatomy.router(self.routed[0]).per_token
+
     def writes(self, site: str, layer: int) -> Writes | None:
         return self.anatomy.writes(site, layer, self.dtype)
 

@@ -211,6 +211,16 @@ class Model(Shown, ABC):
         None where that is not known, and where more lies between, such as a non-linearity.
         """
 
+    @property
+    def routed(self) -> tuple[int, ...]:
+        """The layers whose blocks have a router, which are those with the site `router`; raises for
+        a model without experts."""
+        raise SteerlabError(f"{self.name} has no routers, so it has no site 'router'")
+
+    def experts_per_token(self) -> int:
+        """How many experts a token meets at a layer; raises for a model without experts."""
+        raise SteerlabError(f"{self.name} has no routers, so no experts of a token")
+
     def need_layer(self, layer: int) -> None:
         """Raise for a layer that the model does not have."""
         if not 0 <= layer < self.n_layers:
