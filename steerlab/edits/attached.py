@@ -375,6 +375,7 @@ class AttachedPart:
             again=None if positions.again is None else positions.again[self.pick],
             begins=None if positions.begins is None else positions.begins[self.pick],
             before=None if positions.before is None else positions.before[self.pick],
+            image=None if positions.image is None else positions.image[self.pick],
             chunk=positions.chunk and tuple(each[self.pick] for each in positions.chunk),
         )
 

@@ -19,6 +19,7 @@ from steerlab.models.routers import Router, routers
 from steerlab.models.stream import Candidates, Stream, adds_up, run, running, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
+_WRITERS = ("language_model", "text_model")  # of a model that also sees, the part that writes
 _OUTPUTS = ("o_proj", "c_proj", "out_proj", "dense")  # of an attention: takes what its heads give
 _MLPS = ("mlp", "feed_forward", "ffn", "ff")  # some blocks hold their projections themselves
 _PROJECTIONS = (  # what goes into the non-linearity, and what comes after it
@@ -156,15 +157,19 @@ def blocks(hf: Any, count: int | None) -> torch.nn.ModuleList:
     """The decoder's blocks: the outermost list of modules that run one after the other on a text,
     as long as the configuration says that the model is deep.
 
-    A model that also sees or hears has such a list of each kind, and some configurations count
-    other things: where the length does not tell, a pass of two tokens does. Raises for a model
-    whose blocks cannot be told.
+    Of a model that also sees they are those of the part that writes, by its name: a vision tower
+    may be as deep. Some configurations count other things: where the length does not tell, a pass
+    of two tokens does. Raises for a model whose blocks cannot be told.
     """
+    writer = _writer(hf)
     lists = {
         name: module
         for name, module in hf.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module)
+        if isinstance(module, torch.nn.ModuleList) and len(module) and name.startswith(writer)
     }
+    own = [name for name in lists if writer and "." not in name.removeprefix(writer)]
+    if len(own) == 1:
+        return lists[own[0]]
     fitting = [name for name, each in lists.items() if len(each) == count]
     if len(fitting) == 1:
         return lists[fitting[0]]
@@ -180,6 +185,16 @@ def blocks(hf: Any, count: int | None) -> torch.nn.ModuleList:
             "is no decoder that steerlab knows"
         )
     return lists[chosen[0]]
+
+
+def _writer(hf: Any) -> str:
+    """How the names of what is in the part of a model begin that writes, where it also sees or
+    hears; "" where it does neither."""
+    config = hf.config
+    if not any(getattr(config, f"{sense}_config", None) for sense in ("vision", "audio")):
+        return ""
+    names = [name for name, _ in hf.named_modules() if name.rpartition(".")[2] in _WRITERS]
+    return f"{min(names, key=lambda name: name.count('.'))}." if names else ""
 
 
 def size_of(config: Any, name: str) -> int | None:

@@ -197,6 +197,12 @@ class HuggingFaceModel(Model):
         return self.anatomy.width_of(site, self.width)
 
     @property
+    def images(self) -> tuple[int, ...]:
+        # Some configurations call it an index, and give the same by the name of others.
+        found = (size_of(self.hf.config, f"{kind}_token_id") for kind in ("image", "video"))
+        return tuple(token for token in found if token is not None)
+
+    @property
     def routed(self) -> tuple[int, ...]:
         routers = self.anatomy.routers
         return tuple(layer for layer, router in enumerate(routers) if router is not None)

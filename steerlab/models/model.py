@@ -212,6 +212,12 @@ class Model(Shown, ABC):
         """
 
     @property
+    def images(self) -> tuple[int, ...]:
+        """The tokens in whose places the model puts the parts of a picture; of one that does not
+        see, none."""
+        return ()
+
+    @property
     def routed(self) -> tuple[int, ...]:
         """The layers whose blocks have a router, which are those with the site `router`; raises for
         a model without experts."""
@@ -376,9 +382,14 @@ class Model(Shown, ABC):
 
     @property
     def begins(self) -> dict[str, tuple[int, ...]]:
-        """The tokens at the beginning of a text that do not count, as `positions_of` takes them."""
+        """The tokens that do not count, at the beginning of a text and in a picture's places, as
+        `positions_of` takes them."""
         if self._begins is None:
-            self._begins = {"bos": beginning(self.tokenizer), "special": specials(self.tokenizer)}
+            self._begins = {
+                "bos": beginning(self.tokenizer),
+                "special": specials(self.tokenizer),
+                "image": self.images,
+            }
         return self._begins
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:
