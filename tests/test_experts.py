@@ -361,7 +361,7 @@ def test_a_planted_language_is_found_where_it_is_and_an_equal_one_nowhere() -> N
         "es": drawn(60, 4, 8, 3, by=content),
     }
     found = sl.units.routing_divergence(routing_of(weights), draws=199)
-    rows: list[dict[str, Any]] = found.table.to_dict("records")
+    rows: list[Any] = found.table.to_dict("records")
     here = {(row["lang"], row["layer"]): row for row in rows}
     there = here.pop(("de", 2))
     assert there["p"] == 1 / 200
