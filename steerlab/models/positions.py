@@ -129,12 +129,12 @@ def positions_of(
         read = text if pictures is None or not bos else text & ~pictures
         begins = _beginning(ids, read, bos, special)
         text &= ~begins
-    if pictures is not None:
-        begins = None if begins is None else begins & ~pictures
-        text &= ~pictures
     else:
         seen = past if mask is None or mask.shape[1] == ids.shape[1] else mask[:, :past].sum(1)
         before = torch.zeros(len(ids), dtype=torch.long, device=ids.device) + seen
+    if pictures is not None:
+        begins = None if begins is None else begins & ~pictures
+        text &= ~pictures
     if rows is None:
         rows = torch.arange(len(ids), device=ids.device)
     return Positions(text, generated, rows, begins=begins, before=before, image=pictures)
