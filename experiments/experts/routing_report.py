@@ -75,15 +75,16 @@ def pushed(model: Any) -> pd.DataFrame:
     test, rows = corpus.split("test").take(LINES), []
     for lang in (lang for lang in chosen.langs if chosen.where(lang)):
         lines = list(test[lang])
-        row = {"language": lang, "experts": int(chosen.counts.loc[lang].sum())}
-        row["unsteered"] = float(sl.cross_entropy(model, lines).mean())
+        plain = float(sl.cross_entropy(model, lines).mean())
+        count = int(chosen.chosen[chosen.langs.index(lang)].sum())
+        row: dict[str, Any] = {"language": lang, "experts": count, "unsteered": plain}
         for name, each in kinds.items():
             directions = sl.units.masked(each, read.firing)
             try:
                 edit = steer("route", directions, STRENGTH, source=SOURCE, target=lang)
             except SteerlabError:
                 continue
-            row[name] = float(sl.cross_entropy(model, lines, edit).mean()) - row["unsteered"]
+            row[name] = float(sl.cross_entropy(model, lines, edit).mean()) - plain
         rows.append(row)
     return pd.DataFrame(rows).round(4)
 

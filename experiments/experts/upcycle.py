@@ -44,7 +44,7 @@ def upcycled(seed: int = 0, *, noise: float = NOISE) -> Any:
         intermediate_size=old.intermediate_size,
         num_hidden_layers=old.num_hidden_layers,
         num_attention_heads=old.num_attention_heads,
-        num_key_value_heads=old.num_key_value_heads,
+        num_key_value_heads=old.num_key_value_heads or old.num_attention_heads,
         head_dim=old.head_dim,
         max_position_embeddings=old.max_position_embeddings,
         rms_norm_eps=old.rms_norm_eps,
