@@ -80,7 +80,7 @@ def until(condition: Any) -> None:
     raise AssertionError("it did not come to that in a minute")
 
 
-# ------------------------------------------------------------------------- what is said, and proof
+# -------------------------------------------------------------------------- what is said, and proof
 
 
 def test_an_answer_is_what_generate_says_and_shows_that_it_was_steered(
@@ -151,7 +151,7 @@ def test_the_models_are_listed(server: Server) -> None:
     assert [each["id"] for each in listed["data"]] == ["polyglot", "polyglot:german"]
 
 
-# ------------------------------------------------------------------------------- OpenAI's own client
+# ------------------------------------------------------------------------------ OpenAI's own client
 
 
 def test_the_client_of_openai(server: Server, polyglot: Model, directions: Directions) -> None:
@@ -280,7 +280,7 @@ def test_who_leaves_leaves_the_batch(server: Server, line: Batches, *, streamed:
     assert threading.active_count() <= before + 2
 
 
-# ------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_a_row_without_numbers_does_not_break_the_others(
     steps = []
 
     def broken(self: Walk, tokens: Any) -> torch.Tensor:
-        logits = step(self, tokens)
+        logits = step(self, tokens).clone()
         steps.append(len(tokens))
         if len(steps) == 3:
             logits[0, 5] = float("nan")
@@ -414,7 +414,7 @@ def test_edits_that_cannot_be_served(
     assert "--rows is 0" in capsys.readouterr().err
 
 
-# ----------------------------------------------------------------------------------- texts to stop at
+# --------------------------------------------------------------------------------- texts to stop at
 
 
 def test_a_text_to_stop_at_is_found_however_it_is_cut() -> None:

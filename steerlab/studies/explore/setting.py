@@ -28,7 +28,7 @@ def _need_text(text: str) -> None:
 
 
 class Steering(Checked):
-    """How a model is steered: from where to where, along what, by what, at which layers and how far.
+    """How a model is steered: from where to where, along what, by what, where and how far.
 
     It is frozen and checked, so that the page, the endpoint, the command and a line of Python mean
     the same.
