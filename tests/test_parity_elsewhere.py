@@ -18,7 +18,7 @@ import as_gguf
 import others
 import parity
 import parity_page
-import vllm_lens
+import with_vllm
 from parity import Found, compared
 
 import steerlab as sl
@@ -165,12 +165,12 @@ def test_the_page_has_a_row_for_each_format() -> None:
 def test_what_vllm_lens_is_given(directions: Directions, tmp_path: Path) -> None:
     """The layers, the numbers and the keys; vLLM itself does not run here."""
     direction = directions.between("en", "es").at(2, 5)
-    given = vllm_lens.steering(direction.export(tmp_path / "v.npz", strength=1.5), 2.0)
+    given = with_vllm.steering(direction.export(tmp_path / "v.npz", strength=1.5), 2.0)
     steps = 3.0 * direction.gap[:, None] * direction.unit
     assert given["layer_indices"] == [2, 5]
     assert np.allclose(given["activations"], steps.numpy(), rtol=1e-6)
     assert given["activations"].dtype == np.float32
     assert (given["scale"], given["norm_match"], given["position_indices"]) == (1.0, False, None)
-    vllm_lens.need_changed(["a", "b"], ["a", "c"])
+    with_vllm.need_changed(["a", "b"], ["a", "c"])
     with pytest.raises(SystemExit, match="it was not applied"):
-        vllm_lens.need_changed(["a", "b"], ["a", "b"])
+        with_vllm.need_changed(["a", "b"], ["a", "b"])

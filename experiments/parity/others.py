@@ -25,7 +25,7 @@ def run(folder: Path, tool: str, logits: Callable[[Ids], Logits], on: Callable[[
     rows = json.loads((folder / "rows.json").read_text("utf-8"))
     for name, around in ((tool, on), (f"{tool}-plain", nullcontext)):
         with around():
-            found = {
+            found: dict[str, Any] = {
                 f"logits{number}": np.asarray(logits(row["ids"]), np.float32)
                 for number, row in enumerate(rows)
             }

@@ -3,6 +3,7 @@ alone: between two of them the model may do something else."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,7 +43,8 @@ class Walk:
         self.ids = ids
         self.edit = edit
         self.room = room
-        self.touched, changes = EditStats(), []
+        self.touched = EditStats()
+        changes: list[tuple[str, int, Any]] = []
         if edit is not None:
             self.touched, changes = edit.changes(model)
         self._on = [*changes, *looks]

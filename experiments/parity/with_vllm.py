@@ -1,4 +1,4 @@
-"""Steer vLLM by a file of `direction.export`, with the plug-in vllm-lens: `python vllm_lens.py MODEL
+"""Steer vLLM by a file of `direction.export`, with the plug-in vllm-lens: `python with_vllm.py MODEL
 vector.npz PROMPT ...`. It needs a GPU, vllm and vllm-lens 1.2, and nothing of steerlab.
 
 It was not run where it was written. A driver has to prove that it steered: each prompt is said with
