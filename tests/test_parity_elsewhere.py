@@ -24,6 +24,7 @@ from parity import Found, compared
 import steerlab as sl
 from steerlab.core.directions import Directions
 from steerlab.core.exchange import FORMATS, table
+from steerlab.engine.prompts import encode
 from steerlab.models.model import Model
 
 # Of logits; llama.cpp's GELU, which Gemma has, is a table in float16.
@@ -121,8 +122,8 @@ def test_the_gguf_is_the_model(kind: str, tmp_path: Path) -> None:
             ]
             wanted = wanted[order]
         assert np.array_equal(held[name], wanted), name
+    model.config.model_type = "gpt2"
     with pytest.raises(SystemExit, match="gpt2 is not written; these are: llama, gemma3_text"):
-        model.config.model_type = "gpt2"
         as_gguf.write(tmp_path / "other.gguf", model)
 
 
@@ -134,7 +135,7 @@ def test_our_views_agree_and_the_comparison_sees_what_differs(
     bed.name, bed.model = "polyglot", polyglot
     bed.direction = directions.between("en", "es").at(5)
     bed.edit = sl.add(bed.direction, positions="everywhere")
-    bed.prompts = parity.encode(polyglot.tokenizer, parity.TEXTS[:1])
+    bed.prompts = encode(polyglot.tokenizer, parity.TEXTS[:1])
     rows, steered = parity.reference(bed)
     [row], [prompt] = rows, bed.prompts
     assert row[: len(prompt)] == prompt

@@ -101,7 +101,7 @@ def test_an_answer_is_what_generate_says_and_shows_that_it_was_steered(
 
 
 def test_sampling_is_by_the_seed_that_is_told(server: Server, polyglot: Model) -> None:
-    hot = {"prompt": TEXTS[0], "temperature": 0.9}
+    hot: dict[str, Any] = {"prompt": TEXTS[0], "temperature": 0.9}
     first = said(asked(server, **hot))
     seed = first["steering"]["seed"]
     wanted = alone(polyglot, TEXTS[0], None, temperature=0.9, seed=seed)
@@ -155,10 +155,10 @@ def test_the_models_are_listed(server: Server) -> None:
 
 
 def test_the_client_of_openai(server: Server, polyglot: Model, directions: Directions) -> None:
-    openai = pytest.importorskip("openai")
+    openai: Any = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{server.url}v1", api_key="none", max_retries=0) as client:
         assert [each.id for each in client.models.list()] == ["polyglot", "polyglot:german"]
-        keys = {"model": "polyglot", "prompt": TEXTS[0], "max_tokens": 12}
+        keys: dict[str, Any] = {"model": "polyglot", "prompt": TEXTS[0], "max_tokens": 12}
         steer = {"steer": SPANISH}
         whole = client.completions.create(**keys, extra_body=steer)
         wanted = alone(polyglot, TEXTS[0], edit_of(directions, SPANISH))
@@ -201,7 +201,7 @@ def test_a_talk_goes_through_the_chat_template(chatty: Server, polyglot: Model) 
     told = pieces(asked(chatty, "chat/completions", messages=TURNS, stream=True))
     assert told[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert "".join(each["choices"][0]["delta"].get("content", "") for each in told) == wanted
-    openai = pytest.importorskip("openai")
+    openai: Any = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{chatty.url}v1", api_key="none", max_retries=0) as client:
         answer = client.chat.completions.create(
             model="polyglot:german", messages=TURNS, max_completion_tokens=12, temperature=0
