@@ -128,7 +128,7 @@ def test_the_gguf_is_the_model(kind: str, tmp_path: Path) -> None:
 
 
 def test_our_views_agree_and_the_comparison_sees_what_differs(
-    polyglot: Model, directions: Directions, monkeypatch: pytest.MonkeyPatch
+    polyglot: Model, directions: Directions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(parity, "NEW", 4)
     bed = parity.Bed.__new__(parity.Bed)
@@ -140,11 +140,14 @@ def test_our_views_agree_and_the_comparison_sees_what_differs(
     [row], [prompt] = rows, bed.prompts
     assert row[: len(prompt)] == prompt
     assert len(row) == len(prompt) + 4
+    bed.folder = tmp_path
     bridge = parity.found(bed, parity.bridge, rows, steered=True)
+    baked = parity.found(bed, parity.baked, rows, steered=True)
     plain = parity.found(bed, parity.hook, rows, steered=False)
     same, other = compared(steered, bridge), compared(steered, plain)
-    assert same["logits"] < 1e-3
-    assert (same["likeliest"], same["said"]) == (1, 1)
+    for each in (same, compared(steered, baked)):
+        assert each["logits"] < 1e-3
+        assert (each["likeliest"], each["said"]) == (1, 1)
     assert other["logits"] > 1
     assert other["likeliest"] < 1
 
@@ -157,7 +160,7 @@ def test_what_is_compared() -> None:
 
 
 def test_the_page_has_a_row_for_each_format() -> None:
-    made = parity_page.text("| a |", ["polyglot: layer 5"], table(), 16)
+    made = parity_page.text("| a |", ["polyglot: layer 5"], ["repeng==0.4.0"], table(), 16)
     for kind in FORMATS:
         assert f"| {kind.name} | {kind.ending} |" in made
     assert "{" not in made

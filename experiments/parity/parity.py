@@ -24,12 +24,13 @@ import steerlab as sl
 from steerlab.core.directions import Direction
 from steerlab.core.exchange import table
 from steerlab.engine.prompts import encode
+from steerlab.engine.weights.bake import bake
 from steerlab.models.model import Model
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import as_gguf
-from environments import NotMeasured, python_of
+from environments import PINS, NotMeasured, python_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "parity.md"
@@ -164,7 +165,26 @@ def hooked_transformer(bed: Bed) -> Any:
     return _HOOKED[bed.name]
 
 
-VIEWS = {"hook": hook, "bridge": bridge, "HookedTransformer": hooked}
+def baked(bed: Bed, *, steered: bool) -> Any:
+    """No hook: the weights that `bake` writes, read from disk by transformers."""
+    if not steered:
+        return hook(bed, steered=False)
+    from transformers import AutoModelForCausalLM
+
+    folder = bed.folder / "baked"
+    if not folder.is_dir():
+        bake(bed.model, bed.edit).save(folder)
+    make: Any = AutoModelForCausalLM.from_pretrained
+    model = make(folder, dtype=torch.float32).eval()
+    return nullcontext(), lambda ids: model(ids).logits
+
+
+VIEWS = {
+    "hook": hook,
+    "bridge": bridge,
+    "HookedTransformer": hooked,
+    "weights of `bake`, reloaded by transformers": baked,
+}
 
 
 @torch.inference_mode()
@@ -258,7 +278,7 @@ def rows_of(bed: Bed, pythons: dict[str, str], tools: Sequence[str]) -> Iterator
                 True: found(bed, view, rows, steered=True),
                 False: found(bed, view, rows, steered=False, says=False),
             }
-        except (ValueError, KeyError, NotImplementedError) as error:
+        except (ValueError, KeyError, NotImplementedError, sl.SteerlabError) as error:
             yield [bed.name, name, "–", "–", "–", f"not made: {str(error).splitlines()[0][:80]}"]
             continue
         yield _row(bed, name, compared(plain, ours[False]), compared(steered, ours[True]))
@@ -350,7 +370,9 @@ def main() -> None:
         )
     from parity_page import text
 
-    options.out.write_text(text(markdown(HEAD, made), settings, table(), NEW), "utf-8")
+    pins = [", ".join(PINS[tool]) for tool in ("steering-vectors", "repeng")]
+    written = text(markdown(HEAD, made), settings, [*pins, LLAMA[0]], table(), NEW)
+    options.out.write_text(written, "utf-8")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ first row of each model is the size of the edit itself: what a tool that did not
 
 The float32 file is written from the very weights that steerlab runs, and llama.cpp keeps its cache in float32 there. Of the
 packed file (Q4_K_M) steerlab runs the unpacked weights, and llama.cpp the packed ones, multiplied by activations of 8 bits:
-its difference without a vector says how much that is.
+its difference without a vector says how much that is. Gemma's GELU is a table in float16 in llama.cpp, which is where its
+hundredths come from. Weights of `bake` need a bias in the MLP's last map: an architecture without a place for one refuses.
+
+The environments hold: {pins}; and, but for llama.cpp, the torch of steerlab.
 
 To make this page: `python experiments/parity/parity.py`. It makes an environment for each tool in `build/bench` and compiles
 llama.cpp there (the control vector is set by `llama_set_adapter_cvec`); a Python that has the tool already is named by
@@ -40,7 +43,13 @@ adds, and adds everywhere.
 """
 
 
-def text(parity: str, settings: Sequence[str], formats: Sequence[dict[str, Any]], new: int) -> str:
+def text(
+    parity: str,
+    settings: Sequence[str],
+    pins: Sequence[str],
+    formats: Sequence[dict[str, Any]],
+    new: int,
+) -> str:
     """The page."""
     head = list(formats[0])
     lines = [head, ["---"] * len(head), *[[str(row[key]) for key in head] for row in formats]]
@@ -48,5 +57,6 @@ def text(parity: str, settings: Sequence[str], formats: Sequence[dict[str, Any]]
         new=new,
         settings="Of " + "; of ".join(settings) + ".",
         table=parity,
+        pins="; ".join(pins),
         formats="\n".join(f"| {' | '.join(line)} |" for line in lines),
     )
