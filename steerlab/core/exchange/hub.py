@@ -28,7 +28,16 @@ def push_to_hub(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """See `Directions.push_to_hub`."""
+    """Write a repository of the Hub; `Directions.push_to_hub` says more.
+
+    Args:
+        directions: what is written.
+        repo: owner/name.
+        license: of the file, as the Hub names licences.
+        private: whether a new repository is.
+        token: of the Hub.
+        endpoint: another address than the Hub's.
+    """
     from huggingface_hub import HfApi
 
     _need_repo(repo)
@@ -57,7 +66,14 @@ def from_hub(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> Directions:
-    """See `Directions.from_hub`."""
+    """Read a repository of the Hub, or a folder; `Directions.from_hub` says more.
+
+    Args:
+        repo: owner/name, or a folder.
+        revision: a branch, tag or commit.
+        token: of the Hub.
+        endpoint: another address than the Hub's.
+    """
     if isinstance(repo, Path) or Path(repo).is_dir():
         return Directions.load(Path(repo) / FILE)
     from huggingface_hub import hf_hub_download
@@ -135,7 +151,18 @@ def card(directions: Directions, *, repo: str = "OWNER/NAME", license: str | Non
         if directions.strength_unit == "gap"
         else "a step of length 1 in the residual stream"
     )
-    loaded = repr(model or "MODEL")
+    pair = f"directions.between({source!r}, {target!r}).at({layer})"
+    code = "\n".join(
+        [
+            "import steerlab as sl",
+            "",
+            f"directions = sl.Directions.from_hub({repo!r})",
+            f"model = sl.load({(model or 'MODEL')!r})",
+            f"direction = {pair}",
+            'print(sl.generate(model, "...", edit=sl.add(direction, strength=1.0)))',
+            'direction.export("vector.gguf")  # for llama.cpp and repeng',
+        ]
+    )
     return f"""{_front(directions, license)}
 # Directions of {_base(model) or "a model"} by {directions.estimator}
 
@@ -147,14 +174,7 @@ are of one model: added in another they mean nothing, and steerlab refuses it.
 {told}
 
 ```python
-import steerlab as sl
-
-directions = sl.Directions.from_hub({repo!r})
-model = sl.load({loaded})
-edit = sl.add(directions.between({source!r}, {target!r}).at({layer}), strength=1.0)
-print(sl.generate(model, "...", edit=edit))
-direction = directions.between({source!r}, {target!r}).at({layer})
-direction.export("vector.gguf")  # for llama.cpp and repeng
+{code}
 ```
 
 Strength 1 is {unit}.

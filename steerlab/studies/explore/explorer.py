@@ -90,7 +90,15 @@ def opened(
     corpus: Corpus | str | os.PathLike[str] | None = None,
     options: Mapping[str, str] | None = None,
 ) -> tuple[Session, Run | None]:
-    """A session, and the run that it is of, if any; `prepared` says what goes in."""
+    """A session, and the run that it is of, if any.
+
+    Args:
+        model: what `load` takes; by default the run's.
+        directions: fitted ones, by name or in a file; by default the run's.
+        run: the folder of a run, whose model, corpus and directions are taken.
+        corpus: what directions are fitted on; by default the run's, else the package's.
+        options: of `load`, such as a dtype.
+    """
     folder = None if run is None else read_run(Path(run))
     if folder is not None:
         model = folder.model if model is None else model
