@@ -10,7 +10,8 @@ Five kinds of things, each made from the one before:
   what it needs; what a direction has to beat in `controls`;
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own,
-  and `fit_controller` a network that says when and how far one acts;
+  and `fit_controller` a network that says when and how far one acts; `bake` writes one into the
+  weights;
 - judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
   grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
   `effects`, which measure outputs, and `stats` and `geometry`, which compare; `concepts` has
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from steerlab.engine.decoding import generate
     from steerlab.engine.lens import lens
     from steerlab.engine.token_stream import stream
+    from steerlab.engine.weights.bake import bake
+    from steerlab.engine.weights.weight_edit import WeightEdit
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
     from steerlab.estimate.eigengap import eigengap
@@ -86,10 +89,12 @@ _HOME = {  # where each name lives, imported at its first use
     "SAE": "sae.autoencoder",
     "Selection": "estimate.units.selection",
     "SteerlabError": "core.errors",
+    "WeightEdit": "engine.weights.weight_edit",
     "ablate": "edits.operators",
     "add": "edits.operators",
     "add_language": "core.languages",
     "affine": "edits.operators",
+    "bake": "engine.weights.bake",
     "cite": "studies.citing",
     "clamp": "edits.latents",
     "collect": "engine.collect",

@@ -141,6 +141,14 @@ def equipped(direction: Direction, seed: int = 0) -> Direction:
     return replace(direction, end=direction.start + direction.gap[:, None] * away, extra=extra)
 
 
+SITE_OF = {  # where operators act, by the units that they take
+    None: "resid_post",
+    "latents": "resid_post",
+    "neurons": "mlp_post",
+    "experts": "router",
+}
+
+
 def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Direction:
     """The same with random latents and neurons of both languages; a latent is on at a quarter of
     places, or so."""
@@ -160,7 +168,11 @@ def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Directi
             .float()
             .index_fill(1, torch.tensor([0]), 1)
         )
-        return found | {"mask": mask, "values": numbers(width), "rest": numbers(width)}
+        return (
+            found
+            | {"mask": mask, "values": numbers(width), "rest": numbers(width)}
+            | {"rates": mask * numbers(width)}
+        )
 
     return replace(direction, extra={**direction.extra, **units()}, source_extra=units())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import with_units
+from by_hand import SITE_OF, with_units
 from conftest import PROMPTS
 from torch import Tensor
 
@@ -52,9 +52,7 @@ def direction(
 
 
 def of(name: str, seed: int = 0, **other: Any) -> Direction:
-    return direction(
-        seed, site="mlp_post" if OPERATORS[name].units == "neurons" else "resid_post", **other
-    )
+    return direction(seed, site=SITE_OF[OPERATORS[name].units], **other)
 
 
 def done(edit: Edit, h: Tensor) -> Tensor:
@@ -278,7 +276,7 @@ def test_steer_takes_the_window_of_the_target() -> None:
 
 def wide(model: Model, name: str, *, layers: tuple[int, ...], seed: int = 0) -> Direction:
     """With units of the width that a model has where an operator acts."""
-    site = "mlp_post" if OPERATORS[name].units == "neurons" else "resid_post"
+    site = SITE_OF[OPERATORS[name].units]
     start, step = (
         randn(len(layers), model.width_of(site), seed=seed + number) for number in range(2)
     )
@@ -321,8 +319,9 @@ def test_an_mlp_of_zeroed_neurons_writes_nothing_but_its_bias(
 def test_rows_of_every_operator_go_together_through_a_model(shaped: Callable[[str], Model]) -> None:
     """Each at its site and rank, some at the same place; and at their zeros not one bit moves."""
     model = shaped("llama")
-    base = [name for name in UNITS if name in edits.__all__]
-    for names in (base[:4], base[2:]):
+    # Those of experts need a model of experts (test_experts.py).
+    base = [name for name in UNITS if name in edits.__all__ and OPERATORS[name].units != "experts"]
+    for names in (base[:4], base[2:6], base[-4:]):
         each = [
             OPERATORS[name].make(wide(model, name, layers=(1, 2), seed=row))
             for row, name in enumerate(names)
@@ -474,16 +473,14 @@ def test_a_pull_of_nothing_is_no_division_by_zero() -> None:
 
 
 def test_every_operator_of_units_says_so_and_no_other() -> None:
-    neurons = {name for name in UNITS if OPERATORS[name].units == "neurons"}
     assert {name for name in edits.__all__ if name in UNITS} == {
-        *("neuron_add", "neuron_set", "neuron_zero"),
+        *("neuron_add", "neuron_set", "neuron_zero", "scale_units"),
         *("clamp", "gate", "signed_shift"),
+        "route",
     }
     for name in UNITS:
         edit = OPERATORS[name].make(of(name), **{OPERATORS[name].knob: 1.0})
-        assert {part.site for part in edit.parts} == {
-            "mlp_post" if name in neurons else "resid_post"
-        }
+        assert {part.site for part in edit.parts} == {SITE_OF[OPERATORS[name].units]}
 
 
 def test_a_layer_where_the_source_has_no_neuron_still_gets_the_targets() -> None:

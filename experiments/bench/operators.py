@@ -89,11 +89,19 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
             {**neurons, "shift": 0 * first[None]},
             torch.diag(1 - neurons["weight"][0]),
         ),
+        "scale_units": (
+            {"rates": neurons["weight"], "strength": torch.full((1,), 2.0)},
+            torch.diag(1 + 2 * neurons["weight"][0]),
+        ),
         "clamp": (
             {**reader, "decoder": both["write"], "goal": number(1.0), "fraction": torch.ones(1)},
             None,
         ),
         "gate": ({**reader, "shift": first[None]}, None),
+        "route": (
+            {"soft": neurons["weight"], **dict.fromkeys(("on", "off"), 0 * first[None])},
+            None,
+        ),
         "signed_shift": (
             {**reader, "shift": first[None], "away": second[None], "prototype": number(1.0)},
             None,

@@ -4,6 +4,7 @@ way."""
 from steerlab.edits.edit import Edit as Edit
 from steerlab.edits.edit import edit_along as edit_along
 from steerlab.edits.edit import stack as stack
+from steerlab.edits.experts import route as route
 from steerlab.edits.latents import clamp as clamp
 from steerlab.edits.latents import gate as gate
 from steerlab.edits.latents import signed_shift as signed_shift
@@ -22,10 +23,12 @@ from steerlab.edits.record import Operator as Operator
 from steerlab.edits.registry import OPERATORS as OPERATORS
 from steerlab.edits.registry import record_of as record_of
 from steerlab.edits.registry import steer as steer
+from steerlab.edits.scaling import scale_units as scale_units
 from steerlab.edits.single_fit import conceptor as conceptor
 from steerlab.edits.single_fit import erase as erase
 from steerlab.edits.single_fit import overwrite as overwrite
 from steerlab.edits.stats import EditStats as EditStats
+from steerlab.edits.stream import ablate_stream as ablate_stream
 from steerlab.edits.turning import cap as cap
 from steerlab.edits.turning import slerp as slerp
 from steerlab.edits.turning import spherical as spherical

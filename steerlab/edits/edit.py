@@ -17,7 +17,7 @@ from steerlab.core.display import Shown, View
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
-from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
+from steerlab.core.sites import ORDER, ROUTER, hook_name, lens_hook, lens_width
 from steerlab.edits.attached import Writes, attach, in_stream
 from steerlab.edits.gates import as_gate, is_gates
 from steerlab.edits.own_function import OwnFunction
@@ -41,6 +41,7 @@ class _Attachable(Protocol):
     def attached(self, changes: Any) -> Any: ...
     def need_layer(self, layer: int) -> None: ...
     def writes(self, site: str, layer: int) -> Writes | None: ...
+    def experts_per_token(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,7 +93,7 @@ class Edit(Shown):
     def sites(self) -> tuple[str, ...]:
         """The sites at which it acts, in the order in which a block computes them."""
         here = {part.site for part in self.parts}
-        return tuple(site for site in SITES if site in here)
+        return tuple(site for site in ORDER if site in here)
 
     def __or__(self, other: "Edit") -> "Edit":
         need_edit(other)
@@ -149,7 +150,9 @@ class Edit(Shown):
         """What `on` attaches, for one who attaches it by `model.attached` at each of several
         steps, and what counts over all of them."""
         self._need(model)
-        stats = EditStats([site for site in self.sites if not in_stream(site)])
+        per_token = model.experts_per_token() if ROUTER in self.sites else None
+        outside = [site for site in self.sites if not in_stream(site)]
+        stats = EditStats(outside, experts_per_token=per_token)
         return stats, attach(self.parts, stats, self.rows, model.writes)
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
@@ -189,6 +192,11 @@ class Edit(Shown):
         """
         if model is not None and hasattr(model, "cfg") and self.parts:
             self._need_width(lambda site: lens_width(model.cfg, site), "the model")
+        if any(part.site == ROUTER for part in self.parts):
+            raise SteerlabError(
+                "what a plain hook returns at a router changes the logits that are shown and not "
+                "where tokens go; use edit.on(model)"
+            )
         if blind := sorted({part.positions for part in self.parts} - {"all", "everywhere"}):
             raise SteerlabError(
                 f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'"

@@ -56,7 +56,7 @@ class Operator:
     estimator: str | None = None
     removes: bool = False
     whole: bool = False
-    units: Literal["latents", "neurons"] | None = None
+    units: Literal["latents", "neurons", "experts"] | None = None
     cites: tuple[str, ...] = ()
     no_source: str = ""
 

@@ -211,6 +211,22 @@ class Model(Shown, ABC):
         None where that is not known, and where more lies between, such as a non-linearity.
         """
 
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The tokens in whose places the model puts the parts of a picture; of one that does not
+        see, none."""
+        return ()
+
+    @property
+    def routed(self) -> tuple[int, ...]:
+        """The layers whose blocks have a router, which are those with the site `router`; raises for
+        a model without experts."""
+        raise SteerlabError(f"{self.name} has no routers, so it has no site 'router'")
+
+    def experts_per_token(self) -> int:
+        """How many experts a token meets at a layer; raises for a model without experts."""
+        raise SteerlabError(f"{self.name} has no routers, so no experts of a token")
+
     def need_layer(self, layer: int) -> None:
         """Raise for a layer that the model does not have."""
         if not 0 <= layer < self.n_layers:
@@ -366,9 +382,14 @@ class Model(Shown, ABC):
 
     @property
     def begins(self) -> dict[str, tuple[int, ...]]:
-        """The tokens at the beginning of a text that do not count, as `positions_of` takes them."""
+        """The tokens that do not count, at the beginning of a text and in a picture's places, as
+        `positions_of` takes them."""
         if self._begins is None:
-            self._begins = {"bos": beginning(self.tokenizer), "special": specials(self.tokenizer)}
+            self._begins = {
+                "bos": beginning(self.tokenizer),
+                "special": specials(self.tokenizer),
+                "image": self.images,
+            }
         return self._begins
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:

@@ -52,18 +52,26 @@ class Turns:
             self._lock.release()
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Take the model for a `with`: a user's, unless a piece of work is on."""
         with self.taken():
             users = self._depth == 1
             self._open = self._open or users
+            try:
+                yield
+            finally:
+                if users:
+                    self._open = False
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Take the model for a `with` in which something is attached to it."""
+        with self.held():
             self.attachments += 1
             try:
                 yield
             finally:
                 self.attachments -= 1
-                if users:
-                    self._open = False
 
     def need_own(self) -> None:
         """Raise for a thread that runs the network while another one has attached something."""

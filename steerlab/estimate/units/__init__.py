@@ -5,6 +5,9 @@ from steerlab.estimate.units.as_directions import decoded as decoded
 from steerlab.estimate.units.as_directions import gated as gated
 from steerlab.estimate.units.as_directions import masked as masked
 from steerlab.estimate.units.as_directions import sae_diffmean as sae_diffmean
+from steerlab.estimate.units.austeer import austeer as austeer
+from steerlab.estimate.units.austeer import momenta as momenta
+from steerlab.estimate.units.austeer import random_atoms as random_atoms
 from steerlab.estimate.units.controls import matched as matched
 from steerlab.estimate.units.controls import random_units as random_units
 from steerlab.estimate.units.culnig import culnig as culnig
