@@ -15,7 +15,6 @@ from steerlab.core.fingerprints import same_weights
 from steerlab.core.moments import Moments
 from steerlab.engine.weights.change import Change
 from steerlab.engine.weights.weight_edit import WeightEdit
-from steerlab.models.anatomy import size_of
 from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import load
 from steerlab.models.writers import need_weights, oriented, writer
@@ -151,7 +150,6 @@ def _read(
     model: HuggingFaceModel, readings: tuple[Moments, ...], source: str, target: str
 ) -> Iterator[_Branch]:
     """What was read, layer by layer; raises for readings of another site, language or model."""
-    heads = size_of(model.config, "num_attention_heads") or size_of(model.config, "n_head")
     for moments in readings:
         if moments.site not in (HEADS, NEURONS):
             raise SteerlabError(
@@ -170,13 +168,7 @@ def _read(
                 )
         size = 1
         if moments.site == HEADS:
-            width = model.width_of(HEADS)
-            if not heads or width % heads:
-                raise SteerlabError(
-                    f"how many heads {model.name} has is not told by its configuration; give the "
-                    f"reading at {NEURONS} alone"
-                )
-            size = width // heads
+            size = model.width_of(HEADS) // model.heads
         start, end = (moments.pooled[moments.langs.index(lang)] for lang in (source, target))
         for number, layer in enumerate(moments.layers):
             name = writer(model, layer, moments.site).name
