@@ -87,7 +87,7 @@ def test_what_is_collected_of_a_head_is_what_the_head_gives(polyglot, hooked, li
         assert squares == pytest.approx(float(whole[layer]) ** 2, rel=1e-4)
 
 
-def test_every_operator_stays_inside(lively: Callable[[str], Path]):
+def test_every_operator_stays_inside(lively: Callable[[str], Path]) -> None:
     model = load(lively("llama"))
     kept = step_of(model, {0: [1], 2: [0, 3]})
     assert kept.layers == (0, 2)

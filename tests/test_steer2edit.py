@@ -11,18 +11,20 @@ import torch
 from scipy.optimize import minimize
 
 import steerlab as sl
+from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.engine.weights.change import changed
 from steerlab.engine.weights.steer2edit import elastic_net
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 SITES = ("attn_z", "mlp_post")
-PAIR = {"source": "en", "target": "de"}
+PAIR: dict[str, Any] = {"source": "en", "target": "de"}
 
 
 @pytest.fixture(scope="module")
-def readings(polyglot, lines) -> tuple[Moments, ...]:
+def readings(polyglot: Model, lines: Corpus) -> tuple[Moments, ...]:
     few = lines.select(["en", "de"]).split("estimate").take(24)
     return tuple(sl.collect(polyglot, few, site=site, also=[]) for site in SITES)
 
@@ -137,7 +139,9 @@ def test_the_control_is_as_large_and_writes_elsewhere(polyglot, readings):
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "gemma3", "llama"])
-def test_every_shape_of_heads(lively: Callable[[str], Path], lines, shape, tmp_path):
+def test_every_shape_of_heads(
+    lively: Callable[[str], Path], lines: Corpus, shape: str, tmp_path: Path
+) -> None:
     """Grouped heads, Conv1D, and a norm behind the projection, before which the step is taken."""
     model = load(lively(shape))
     few = lines.select(["en", "de"]).split("estimate").take(4)
@@ -154,7 +158,7 @@ def test_every_shape_of_heads(lively: Callable[[str], Path], lines, shape, tmp_p
 
 
 def test_what_is_no_reading_of_components_is_refused(polyglot, readings, moments):
-    for given, options, refused in (
+    cases: list[tuple[Any, dict[str, Any], str]] = [
         (
             (moments,),
             {},
@@ -164,6 +168,7 @@ def test_what_is_no_reading_of_components_is_refused(polyglot, readings, moments
         (readings, {"rho_heads": 0.0}, "rho is 0.0; give a number above 0, or None"),
         (readings, {"alpha": 1.0}, "alpha is 1.0; give a share from 0 to below 1"),
         (readings[:1], {"rho_heads": None}, "neither heads nor neurons are left to change"),
-    ):
+    ]
+    for given, options, refused in cases:
         with pytest.raises(SteerlabError, match=refused):
             sl.steer2edit(polyglot, *given, **{**PAIR, **options})
