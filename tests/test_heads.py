@@ -83,7 +83,7 @@ def test_what_is_collected_of_a_head_is_what_the_head_gives(polyglot, hooked, li
     whole = sl.diffmean(moments).between("en", "de").gap
     assert gaps.shape == (8, 4)
     for layer in range(8):
-        squares = float((gaps.loc[layer] ** 2).sum())
+        squares = float((gaps.to_numpy()[layer] ** 2).sum())
         assert squares == pytest.approx(float(whole[layer]) ** 2, rel=1e-4)
 
 

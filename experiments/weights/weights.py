@@ -23,8 +23,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
 SOURCE, TARGET, NEW = "en", "de", 24
 DEV, ROUNDS, SEEDS = 20, 7, 3
 LAYERS, STRENGTHS = (3, 4, 5, 6), (0.5, 1.0, 1.5, 2.0)
-NUMBERS, SCALES = (32, 100, 300), (1.0, 2.0, 4.0, 8.0, 16.0)
-RHOS, ALPHAS = (2.0, 4.0, 8.0), (0.2, 0.5, 0.8)
+NUMBERS, SCALES = (32, 100, 300), (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+RHOS, ALPHAS = (1.0, 2.0, 4.0, 8.0, 16.0), (0.05, 0.2, 0.5, 0.8)
 SITES, READS = ("attn_z", "mlp_post"), ("last", "mean")
 EVERYWHERE = "everywhere"
 
