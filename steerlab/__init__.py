@@ -11,7 +11,7 @@ Five kinds of things, each made from the one before:
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own,
   and `fit_controller` a network that says when and how far one acts; `bake` writes one into the
-  weights;
+  weights, and `steer2edit` finds one there;
 - judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
   grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
   `effects`, which measure outputs, and `stats` and `geometry`, which compare; `concepts` has
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from steerlab.engine.lens import lens
     from steerlab.engine.token_stream import stream
     from steerlab.engine.weights.bake import bake
+    from steerlab.engine.weights.steer2edit import steer2edit
     from steerlab.engine.weights.weight_edit import WeightEdit
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
@@ -121,6 +122,7 @@ _HOME = {  # where each name lives, imported at its first use
     "run": "studies.main.run",
     "save": "figures.printed",
     "stack": "edits.edit",
+    "steer2edit": "engine.weights.steer2edit",
     "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
     "table": "analysis.written",

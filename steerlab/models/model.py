@@ -140,6 +140,16 @@ class Model(Shown, ABC):
         """The longest sequence that the model was made for."""
 
     @property
+    def heads(self) -> int:
+        """How many heads of attention lie side by side at `attn_z`; raises where the configuration
+        does not say, or says another number for each layer."""
+        for name in ("num_attention_heads", "n_head", "n_heads", "num_heads"):
+            count = vars(self.config).get(name, getattr(self.config, name, None))
+            if isinstance(count, int) and count > 0:
+                return count
+        raise SteerlabError(f"the configuration of {self.name} does not say how many heads it has")
+
+    @property
     def vocabulary(self) -> int:
         """How many logits there are."""
         return int(getattr(self.config, "vocab_size", 0) or self.config.d_vocab)
