@@ -269,6 +269,8 @@ def page(test: int) -> str:
             f"- Baked and by hooks at the same positions, {same:.0%} of the outputs are the same text.",
             f"- AUSteer: {told['perfect'][TARGET]} units have the same sign in all pairs; at its last choice {tied} units are tied, of which "
             f"{of_these} were taken by mean over standard deviation. Chance reaches {told['chance'][TARGET]:.2f}.",
+            "- The grids of AUSteer (strength 1) and of Steer2Edit (rho 2, alpha 0.2) were made longer after a first run had chosen "
+            "at their ends; what is at an end now may go further still.",
             f"- Grids: `add` at layers {LAYERS} and strengths {STRENGTHS}; AUSteer {NUMBERS} units at strengths {SCALES} of each of {SITES}, by last tokens and by means; Steer2Edit "
             f"rho {RHOS}, alpha {ALPHAS}, of heads, of neurons, of both. Steer2Edit steers at all layers at once.",
             "",
