@@ -162,6 +162,7 @@ def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Directi
             "threshold": 2 + numbers(rank).abs(),
             "level": 2 + numbers(rank).abs(),
             "window": torch.ones(layers),
+            "code": 1 + found["push"].abs(),
         }
         mask = (
             (torch.rand(layers, width, generator=random) < 0.3)

@@ -17,6 +17,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import (
     OPERATORS,
     Edit,
+    add_code,
     clamp,
     gate,
     neuron_add,
@@ -126,6 +127,20 @@ def test_a_clamp_sets_latents_and_leaves_what_they_do_not_explain() -> None:
     )
 
 
+def test_a_code_is_added_to_latents_and_the_rest_stays() -> None:
+    """Up, and down to 0 and no further; what the dictionary does not explain is as it was."""
+    step = of("add_code")
+    found = step.extra
+    z, decoder, code = latents(found, h), found["decoder"][0], found["code"][0]
+    for strength in (1.5, -1.5):
+        expected = h + ((z + strength * code).clamp(min=0) - z) @ decoder
+        got = done(add_code(step, strength=strength), h)
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(got, h - 1.5 * code @ decoder, atol=1e-2), "down it stops at 0"
+    outside = torch.linalg.svd(decoder)[2][3:]
+    torch.testing.assert_close(got @ outside.T, h @ outside.T, atol=1e-5, rtol=1e-4)
+
+
 def test_a_clamp_of_a_tied_orthonormal_dictionary_is_exact() -> None:
     """There what is written is what is read: the latents become their levels, and doing it twice
     is doing it once."""
@@ -219,11 +234,11 @@ def test_a_stack_of_many_ranks_is_each_row_alone(name: str) -> None:
 
 
 def test_units_of_zeros_are_never_on_and_write_nothing() -> None:
-    for name in ("clamp", "gate", "signed_shift"):
+    for name in ("clamp", "gate", "signed_shift", "add_code"):
         step = of(name, rank=2)
         pad = lambda units: {  # noqa: E731
             key: torch.nn.functional.pad(value, (0, 0, 0, 3) if value.ndim == 3 else (0, 3))
-            if key in ("encoder", "decoder", "bias", "threshold", "level", "push", "pull")
+            if key in ("encoder", "decoder", "bias", "threshold", "level", "push", "pull", "code")
             else value
             for key, value in units.items()
         }
@@ -475,7 +490,7 @@ def test_a_pull_of_nothing_is_no_division_by_zero() -> None:
 def test_every_operator_of_units_says_so_and_no_other() -> None:
     assert {name for name in edits.__all__ if name in UNITS} == {
         *("neuron_add", "neuron_set", "neuron_zero", "scale_units"),
-        *("clamp", "gate", "signed_shift"),
+        *("clamp", "gate", "signed_shift", "add_code"),
         "route",
     }
     for name in UNITS:

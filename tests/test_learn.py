@@ -12,13 +12,15 @@ from torch import Tensor
 
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
+from steerlab.edits import add_code
 from steerlab.engine.answers import answer_log_probs, answered
 from steerlab.engine.collect_gradients import differentiable
 from steerlab.engine.cross_entropy import cross_entropy
-from steerlab.engine.learn import _Pairs, _Settings, learn, losses
+from steerlab.engine.learn import learn
 from steerlab.engine.learned_parts import Code, Vector
 from steerlab.engine.preferences import Preferences, preferences
-from steerlab.estimate import diffmean
+from steerlab.engine.training import Knobs, Pairs, losses
+from steerlab.estimate.controls import dictionary
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 
@@ -39,8 +41,9 @@ def planted(tiny: Callable[[str], Path], pairs: Preferences) -> tuple[Model, Ten
     unit = torch.nn.functional.normalize(
         torch.randn(model.width, generator=torch.Generator().manual_seed(1)), dim=0
     )
-    rows = answered(model, pairs.prompts(model), pairs.chosen), answered(
-        model, pairs.prompts(model), pairs.answers(model)
+    rows = (
+        answered(model, pairs.prompts(model), pairs.chosen),
+        answered(model, pairs.prompts(model), pairs.answers(model)),
     )
     german, english = (
         {token for ids, n in zip(one.ids, one.lengths, strict=True) for token in ids[-n:]}
@@ -67,7 +70,9 @@ def test_a_planted_direction_is_found(
     cosine = torch.cosine_similarity(made.between("en", "de").unit[0], unit, dim=0)
     assert cosine > 0.85
     curve = made.provenance["curve"]
-    assert min(loss for _, _, loss in curve[1:]) < curve[0][2] - (0.001 if how == "reft_r1" else 0.1)
+    assert min(loss for _, _, loss in curve[1:]) < curve[0][2] - (
+        0.001 if how == "reft_r1" else 0.1
+    )
 
 
 def test_weights_stay_and_take_no_gradient(planted: Any, pairs: Preferences) -> None:
@@ -95,19 +100,23 @@ def test_no_step_gives_the_start_and_one_seed_one_vector(
     runs = [learn(model, pairs, layer=LAYER, steps=4, every=2, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(runs[0].vectors, runs[1].vectors)
     assert not torch.equal(runs[0].vectors, runs[2].vectors)
-    assert runs[0].provenance["seed"] == 0 and runs[0].source == "en"
+    assert runs[0].provenance["seed"] == 0
+    assert runs[0].source == "en"
     cost = runs[0].provenance["cost"]
-    assert cost["seconds"] > 0 and cost["tokens"] > 100
+    assert cost["seconds"] > 0
+    assert cost["tokens"] > 100
 
 
 def test_the_loss_is_that_of_its_formula_in_any_batch(planted: Any, pairs: Preferences) -> None:
     """log 2 without a vector; with one, what two plain runs give; a row does not hear of others."""
     model, unit = planted
-    settings = _Settings("bipo", 0.1, 4, 1, 0.1, 1, 1, 0)
-    rows = _Pairs.of(model, pairs, settings)
+    settings = Knobs("bipo", 0.1, 4, 1, 0.1, 1, 1, 0)
+    rows = Pairs.of(model, pairs, settings)
     signs = torch.tensor([1.0, -1.0] * 6)
     place = ("resid_post", LAYER)
-    still = losses(model, rows, Vector(torch.zeros(model.width)), place, signs, how="bipo", beta=0.1)
+    still = losses(
+        model, rows, Vector(torch.zeros(model.width)), place, signs, how="bipo", beta=0.1
+    )
     torch.testing.assert_close(still, torch.full((12,), 2.0).log(), atol=1e-5, rtol=0)
     with differentiable(model):
         grads, values = [], []
@@ -167,7 +176,31 @@ def test_the_models_own_answers_are_left_out_where_they_are_the_chosen_ones(
     with pytest.raises(SteerlabError, match="there is nothing to prefer"):
         learn(model, nothing, layer=LAYER, steps=1)
     own = replace(pairs.take(3), rejected=None, new=4)
-    assert own.answers(model) == own.answers(model) and len(own.answers(model)) == 3
+    assert own.answers(model) == own.answers(model)
+    assert len(own.answers(model)) == 3
+
+
+def test_a_code_is_trained_and_added_as_it_was(planted: Any, pairs: Preferences) -> None:
+    """On an orthonormal dictionary too, which finds the planted direction as a vector does."""
+    model, unit = planted
+    sae = dictionary(model.width, 2 * model.width, layer=LAYER, seed=0)
+    h = torch.randn(2, 3, model.width, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(sae.decode(sae.encode(h)), h, atol=1e-5, rtol=1e-5)
+    made = learn(model, pairs, how="yapo", sae=sae, layer=LAYER, steps=40, rate=0.5)
+    step = made.between("en", "de")
+    assert torch.cosine_similarity(step.unit[0], unit, dim=0) > 0.8
+    curve = made.provenance["curve"]
+    assert curve[0][2] == pytest.approx(0.6931, abs=1e-4)
+    assert curve[-1][2] < 0.5
+    # The operator does what was trained under.
+    units = [int(each) for each in made.extra["code"][1, 0].nonzero()[:, 0]]
+    assert len(units) == made.extra["code"].shape[-1]
+    value = made.extra["code"][1, 0]
+    [part] = add_code(step, strength=-0.7).parts
+    whole = Code(value, sae=sae).added(h, None, torch.full((2,), -0.7))
+    torch.testing.assert_close(part.change(h, part.tensors, None), whole, atol=1e-5, rtol=1e-4)
+    with pytest.raises(SteerlabError, match="the SAE is of layer 1"):
+        learn(model, pairs, how="yapo", sae=replace(sae, layer=1), layer=LAYER, steps=1)
 
 
 @pytest.mark.parametrize(
@@ -200,5 +233,6 @@ def test_preferences_ask_for_two_languages_and_an_answer_each(lines: Corpus) -> 
     with pytest.raises(SteerlabError, match="no prompt form"):
         preferences(some, "en", "de", form="lines")
     echo = preferences(lines, "en", "de", split="dev", form="echo:2")
-    assert echo.shots and echo.prompts.__name__ == "prompts"
+    assert echo.shots
+    assert echo.prompts.__name__ == "prompts"
     assert preferences(some, "en", "de", form="chat").chosen == list(some["de"])

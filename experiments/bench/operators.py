@@ -102,6 +102,7 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
             {"soft": neurons["weight"], **dict.fromkeys(("on", "off"), 0 * first[None])},
             None,
         ),
+        "add_code": ({**reader, "decoder": both["write"], "code": number(1.0)}, None),
         "signed_shift": (
             {**reader, "shift": first[None], "away": second[None], "prototype": number(1.0)},
             None,

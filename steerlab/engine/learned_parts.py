@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import final
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor

@@ -67,4 +67,5 @@ def _holds(record: Operator, given: Directions) -> bool:
     if record.units is None:
         return True
     needed = {"neurons": "mask", "experts": "mask", "latents": "decoder"}[record.units]
-    return needed in given.extra and (given.site == ROUTER) == (record.units == "experts")
+    here = (given.site == ROUTER) == (record.units == "experts")
+    return here and needed in given.extra and record.needs in ("", *given.extra)
