@@ -23,6 +23,7 @@ from steerlab.engine.training import Knobs, Pairs, losses
 from steerlab.estimate.controls import dictionary
 from steerlab.models.loading import load
 from steerlab.models.model import Model
+from steerlab.models.positions import Positions
 
 LAYER = 2
 
@@ -197,7 +198,9 @@ def test_a_code_is_trained_and_added_as_it_was(planted: Any, pairs: Preferences)
     assert len(units) == made.extra["code"].shape[-1]
     value = made.extra["code"][1, 0]
     [part] = add_code(step, strength=-0.7).parts
-    whole = Code(value, sae=sae).added(h, None, torch.full((2,), -0.7))
+    text = torch.ones(2, 3, dtype=torch.bool)
+    places = Positions(text, text, torch.arange(2))
+    whole = Code(value, sae=sae).added(h, places, torch.full((2,), -0.7))
     torch.testing.assert_close(part.change(h, part.tensors, None), whole, atol=1e-5, rtol=1e-4)
     with pytest.raises(SteerlabError, match="the SAE is of layer 1"):
         learn(model, pairs, how="yapo", sae=replace(sae, layer=1), layer=LAYER, steps=1)
