@@ -90,7 +90,7 @@ def test_two_rows_of_one_batch_are_two_runs(polyglot: Any, directions: Any) -> N
     assert small.texts == got.texts
     assert small.plan.rows == 1
     ids = list(polyglot.tokenizer(PROMPTS[0]).input_ids)
-    said = []
+    said: list[int] = []
     for _ in range(8):
         tokens = torch.tensor([ids + said])
         with torch.inference_mode():

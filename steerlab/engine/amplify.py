@@ -35,9 +35,10 @@ def amplify(
 
     δ = -p (r - E_p[r]), r = log p - log q, of the edited model's p and the plain one's q, is the
     negative gradient of KL(p ‖ q) in z. Without a strength, μ is what gives the `dev` answers the
-    least loss, of either sign: the loss is convex in μ. It points back to the plain model, so that
-    μ is mostly negative. Where p = q nothing changes. Source: SVDecode (arXiv 2509.15888), whose μ
-    is the mean over tokens of one Gauss-Newton step (`amplifying_strengths` has both).
+    least loss, of either sign: the loss is convex in μ. δ points back to the plain model, so that
+    μ is below 0 where the edit serves the answers. Where p = q nothing changes. Source: SVDecode
+    (arXiv 2509.15888), whose μ is the mean over tokens of one Gauss-Newton step
+    (`amplifying_strengths` has both).
     `rule="difference"` has δ = r: proxy tuning, its control.
 
     It is for `generate`, `decode` and sweeps, where both of a row run in one batch; what reads

@@ -12,6 +12,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.core.random import generator
 from steerlab.core.settings import shortened
+from steerlab.core.sources import Source
 from steerlab.engine.collect import collect
 from steerlab.engine.inputs import need_count
 from steerlab.engine.learned_parts import Code, Learnt, Rank1, Vector
@@ -21,7 +22,12 @@ from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.sae import SAE
 
-HOW = ("bipo", "lm", "yapo", "reft_r1")
+HOW = {  # what can be trained, and where it comes from
+    "bipo": Source(cites=("cao2024bipo",)),
+    "lm": Source(no_source="the plain loss of the answers"),
+    "yapo": Source(cites=("bounhar2026yapo",)),
+    "reft_r1": Source(cites=("wu2025axbench",)),
+}
 
 
 def learn(
