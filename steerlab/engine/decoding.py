@@ -19,6 +19,7 @@ from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
+from steerlab.edits.edit import need_edit
 from steerlab.engine.doubled import Doubled, doubled
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.inputs import need_count
@@ -150,6 +151,8 @@ def decode(
             f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each "
             "prompt"
         )
+    if edit is not None:
+        need_edit(edit)  # raises, and says what makes one of it
     stops = Stops.of(model, one_line=one_line)
     runs, single, plain = doubled(ids, edit)
     with rows_on(model, runs, single, new=max_new_tokens, displacement=displacement) as rows:
