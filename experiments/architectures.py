@@ -115,6 +115,13 @@ Where a model is not listed (one with its own code, a new architecture), the sam
 are told by sums in a pass of two tokens (see [Design](design.md)) and refused where nothing adds up, whatever this table
 says.
 
+**Models that also see** (LLaVA, Qwen2-VL and Qwen2.5-VL, Gemma 3, PaliGemma, Idefics 3 and SmolVLM in
+`tests/test_vision.py`; other image-text-to-text classes by the same way) load by name or folder. Read and steered is the part
+that writes, which is found by its name: a vision tower may be as deep. On text it gives the numbers of its own text model.
+An edit that was fitted on text steers captions too: `with edit.on(model): model.hf.generate(**processor_inputs)`. The
+places of a picture's parts are no text: no position of `all`, `prompt` or `last`, but `positions="image"`, `everywhere` and
+numbers. PaliGemma's text is read from left to right, and its prompts in both directions where `token_type_ids` say so.
+
 | architecture | | |
 |---|---|---|
 """

@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from browsers import found, opened, overflow
 
 from steerlab.studies.explore.explorer import prepared
-from steerlab.studies.explore.server import Server
+from steerlab.studies.explore.server import page_server
 from steerlab.studies.report import write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +91,7 @@ def places(
     if "explorer" not in wanted:
         yield urls
         return
-    server = Server(*prepared(run=run))
+    server = page_server(*prepared(run=run))
     server.start()
     yield urls | {"explorer": (server.url, "body[data-state=done]")}
     server.close()

@@ -7,11 +7,12 @@ Five kinds of things, each made from the one before:
   `collect_texts` and `collect_words` keep a vector for each text, or word;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
   `estimate`, and in `units` of latents and neurons; `fit` takes any method by its name and reads
-  what it needs; what a direction has to beat in `controls`;
+  what it needs; `learn` trains a direction on `preferences`; what a direction has to beat in
+  `controls`;
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own,
-  and `fit_controller` a network that says when and how far one acts; `bake` writes one into the
-  weights;
+  `fit_controller` a network that says when and how far one acts, and `amplify` weighs one against
+  the plain model; `bake` writes one into the weights, and `steer2edit` finds one there;
 - judge: `generate`, `stream` and `cross_entropy` run a model under an edit; `sweep` does so for a
   grid, `run` for the main study, `clas` for CLaS-Bench. More in `scores`, `judges`, `mass` and
   `effects`, which measure outputs, and `stats` and `geometry`, which compare; `concepts` has
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from steerlab.edits.edit import Edit, edit, stack
     from steerlab.edits.latents import clamp
     from steerlab.edits.operators import ablate, add, affine, rotate
+    from steerlab.engine.amplify import amplify
     from steerlab.engine.collect import collect
     from steerlab.engine.collect_texts import collect_texts
     from steerlab.engine.collect_units import collect_units
@@ -50,9 +52,12 @@ if TYPE_CHECKING:
     from steerlab.engine.controller import Controller, fit_controller
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
+    from steerlab.engine.learn import learn
     from steerlab.engine.lens import lens
+    from steerlab.engine.preferences import preferences
     from steerlab.engine.token_stream import stream
     from steerlab.engine.weights.bake import bake
+    from steerlab.engine.weights.steer2edit import steer2edit
     from steerlab.engine.weights.weight_edit import WeightEdit
     from steerlab.estimate import controls as controls
     from steerlab.estimate.diffmean import diffmean
@@ -94,6 +99,7 @@ _HOME = {  # where each name lives, imported at its first use
     "add": "edits.operators",
     "add_language": "core.languages",
     "affine": "edits.operators",
+    "amplify": "engine.amplify",
     "bake": "engine.weights.bake",
     "cite": "studies.citing",
     "clamp": "edits.latents",
@@ -112,15 +118,18 @@ _HOME = {  # where each name lives, imported at its first use
     "fit_controller": "engine.controller",
     "generate": "engine.decoding",
     "lda": "estimate.lda_and_probe",
+    "learn": "engine.learn",
     "lens": "engine.lens",
     "load": "models.loading",
     "pca": "estimate.pca",
+    "preferences": "engine.preferences",
     "probe": "estimate.lda_and_probe",
     "read": "core.exchange",
     "rotate": "edits.operators",
     "run": "studies.main.run",
     "save": "figures.printed",
     "stack": "edits.edit",
+    "steer2edit": "engine.weights.steer2edit",
     "stream": "engine.token_stream",
     "sweep": "sweeps.sweep",
     "table": "analysis.written",

@@ -141,6 +141,14 @@ def equipped(direction: Direction, seed: int = 0) -> Direction:
     return replace(direction, end=direction.start + direction.gap[:, None] * away, extra=extra)
 
 
+SITE_OF = {  # where operators act, by the units that they take
+    None: "resid_post",
+    "latents": "resid_post",
+    "neurons": "mlp_post",
+    "experts": "router",
+}
+
+
 def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Direction:
     """The same with random latents and neurons of both languages; a latent is on at a quarter of
     places, or so."""
@@ -154,6 +162,7 @@ def with_units(direction: Direction, seed: int = 0, *, rank: int = 3) -> Directi
             "threshold": 2 + numbers(rank).abs(),
             "level": 2 + numbers(rank).abs(),
             "window": torch.ones(layers),
+            "code": 1 + found["push"].abs(),
         }
         mask = (
             (torch.rand(layers, width, generator=random) < 0.3)

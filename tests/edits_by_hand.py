@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES
+from steerlab.core.sites import ORDER
 from steerlab.edits import (
     Edit,
 )
@@ -40,6 +40,9 @@ class Fake:
         if not 0 <= layer < DEPTH:
             raise SteerlabError(f"no layer {layer}")
 
+    def experts_per_token(self) -> int:
+        return 2
+
     def writes(self, site: str, layer: int) -> None:
         """Its sites are all the stream itself, so that nothing is known of what is inside."""
 
@@ -53,7 +56,7 @@ class Fake:
 
     def __call__(self, h: Tensor, where: Positions) -> Tensor:
         for layer in range(DEPTH):
-            for site in SITES:
+            for site in ORDER:
                 for there, number, change in self.changes:
                     if (there, number) == (site, layer):
                         new = change(h, where)

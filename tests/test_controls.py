@@ -276,3 +276,19 @@ def test_merged_needs_a_group_for_everyone_and_company() -> None:
         merged(directions(), {"en": "a", "de": "a", "es": "b", "fr": "b"})
     with pytest.raises(SteerlabError, match="ja is alone in its group"):
         merged(directions(), without_own=True)
+
+
+@pytest.mark.parametrize("bases", [1, 3])
+def test_a_random_dictionary_reconstructs_exactly(bases: int) -> None:
+    made = controls.dictionary(WIDTH, 2 * WIDTH * bases, layer=1, seed=0)
+    h = 5 * torch.randn(7, WIDTH, generator=torch.Generator().manual_seed(3))
+    latents = made.encode(h)
+    torch.testing.assert_close(made.decode(latents), h, atol=1e-4, rtol=1e-4)
+    assert (latents > 0).float().mean() == 0.5
+    gram = made.W_enc.mT @ made.W_enc
+    torch.testing.assert_close(gram.diagonal(), torch.ones(len(gram)))
+    assert made == controls.dictionary(WIDTH, 2 * WIDTH * bases, layer=1, seed=0)
+    assert made != controls.dictionary(WIDTH, 2 * WIDTH * bases, layer=1, seed=1)
+    for latents_of in (0, WIDTH, 3 * WIDTH, 2 * WIDTH + 1):
+        with pytest.raises(SteerlabError, match="give a multiple of 128"):
+            controls.dictionary(WIDTH, latents_of, layer=1, seed=0)

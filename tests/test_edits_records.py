@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import with_units
+from by_hand import SITE_OF, with_units
 from edits_by_hand import (
     DEPTH,
     WIDTH,
@@ -46,7 +46,7 @@ def test_the_table_lists_every_operator_with_its_knob_and_its_identity() -> None
         name for name, record in OPERATORS.items() if not isinstance(record.make, partial)
     }
     for name, record in OPERATORS.items():
-        step = replace(whole, site="mlp_post") if record.units == "neurons" else whole
+        step = replace(whole, site=SITE_OF[record.units])
         assert isinstance(record.make, partial) or record.make is getattr(edits, name)
         for value in record.grid:
             edit = record.make(step, **{record.knob: value})
@@ -58,11 +58,12 @@ def test_the_table_lists_every_operator_with_its_knob_and_its_identity() -> None
         for value in record.grid:
             with record.make(step, **{record.knob: value}).on(fake := Fake()) as touched:
                 fake(randn(2, 5, WIDTH), where(2, 5))
-            # Of neurons the fake does not say what reaches the stream, only their own share is
-            # known.
+            # Of neurons the fake does not say what reaches the stream, and of experts nobody can:
+            # only their own share is known.
             known = touched.site_doses(2)
-            assert touched.doses(2).isnan().all() == bool(known) == (record.units == "neurons")
-            doses.append(float(known.get("mlp_post", touched.doses(2)).min()))
+            inside = record.units in ("neurons", "experts")
+            assert touched.doses(2).isnan().all() == bool(known) == inside
+            doses.append(float(known.get(SITE_OF[record.units], touched.doses(2)).min()))
         assert min(doses) > 0, f"{name} counts no dose"
 
 
@@ -74,8 +75,7 @@ def test_every_record_says_its_unit_and_has_a_twin_or_a_reason(name: str) -> Non
     assert record.identity
     assert (record.twin is None) == bool(record.no_twin)
     step = with_units(direction(layers=(0, 1, 2, 3), rank=2))
-    if record.units == "neurons":
-        step = replace(step, site="mlp_post")
+    step = replace(step, site=SITE_OF[record.units])
     edit = record.make(step, **{record.knob: record.grid[-1]})
     for part in edit.parts:
         assert part.change is record.change

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import with_units
+from by_hand import SITE_OF, with_units
 from conftest import PROMPTS
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.edits import (
     OPERATORS,
     Edit,
+    add_code,
     clamp,
     gate,
     neuron_add,
@@ -52,9 +53,7 @@ def direction(
 
 
 def of(name: str, seed: int = 0, **other: Any) -> Direction:
-    return direction(
-        seed, site="mlp_post" if OPERATORS[name].units == "neurons" else "resid_post", **other
-    )
+    return direction(seed, site=SITE_OF[OPERATORS[name].units], **other)
 
 
 def done(edit: Edit, h: Tensor) -> Tensor:
@@ -126,6 +125,20 @@ def test_a_clamp_sets_latents_and_leaves_what_they_do_not_explain() -> None:
     torch.testing.assert_close(
         done(clamp(step), h) @ outside.T, h @ outside.T, atol=1e-5, rtol=1e-4
     )
+
+
+def test_a_code_is_added_to_latents_and_the_rest_stays() -> None:
+    """Up, and down to 0 and no further; what the dictionary does not explain is as it was."""
+    step = of("add_code")
+    found = step.extra
+    z, decoder, code = latents(found, h), found["decoder"][0], found["code"][0]
+    for strength in (1.5, -1.5):
+        expected = h + ((z + strength * code).clamp(min=0) - z) @ decoder
+        got = done(add_code(step, strength=strength), h)
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(got, h - 1.5 * code @ decoder, atol=1e-2), "down it stops at 0"
+    outside = torch.linalg.svd(decoder)[2][3:]
+    torch.testing.assert_close(got @ outside.T, h @ outside.T, atol=1e-5, rtol=1e-4)
 
 
 def test_a_clamp_of_a_tied_orthonormal_dictionary_is_exact() -> None:
@@ -221,11 +234,11 @@ def test_a_stack_of_many_ranks_is_each_row_alone(name: str) -> None:
 
 
 def test_units_of_zeros_are_never_on_and_write_nothing() -> None:
-    for name in ("clamp", "gate", "signed_shift"):
+    for name in ("clamp", "gate", "signed_shift", "add_code"):
         step = of(name, rank=2)
         pad = lambda units: {  # noqa: E731
             key: torch.nn.functional.pad(value, (0, 0, 0, 3) if value.ndim == 3 else (0, 3))
-            if key in ("encoder", "decoder", "bias", "threshold", "level", "push", "pull")
+            if key in ("encoder", "decoder", "bias", "threshold", "level", "push", "pull", "code")
             else value
             for key, value in units.items()
         }
@@ -278,7 +291,7 @@ def test_steer_takes_the_window_of_the_target() -> None:
 
 def wide(model: Model, name: str, *, layers: tuple[int, ...], seed: int = 0) -> Direction:
     """With units of the width that a model has where an operator acts."""
-    site = "mlp_post" if OPERATORS[name].units == "neurons" else "resid_post"
+    site = SITE_OF[OPERATORS[name].units]
     start, step = (
         randn(len(layers), model.width_of(site), seed=seed + number) for number in range(2)
     )
@@ -321,7 +334,8 @@ def test_an_mlp_of_zeroed_neurons_writes_nothing_but_its_bias(
 def test_rows_of_every_operator_go_together_through_a_model(shaped: Callable[[str], Model]) -> None:
     """Each at its site and rank, some at the same place; and at their zeros not one bit moves."""
     model = shaped("llama")
-    base = [name for name in UNITS if name in edits.__all__]
+    # Those of experts need a model of experts (test_experts.py).
+    base = [name for name in UNITS if name in edits.__all__ and OPERATORS[name].units != "experts"]
     for names in (base[:4], base[2:6], base[-4:]):
         each = [
             OPERATORS[name].make(wide(model, name, layers=(1, 2), seed=row))
@@ -474,16 +488,14 @@ def test_a_pull_of_nothing_is_no_division_by_zero() -> None:
 
 
 def test_every_operator_of_units_says_so_and_no_other() -> None:
-    neurons = {name for name in UNITS if OPERATORS[name].units == "neurons"}
     assert {name for name in edits.__all__ if name in UNITS} == {
         *("neuron_add", "neuron_set", "neuron_zero", "scale_units"),
-        *("clamp", "gate", "signed_shift"),
+        *("clamp", "gate", "signed_shift", "add_code"),
+        "route",
     }
     for name in UNITS:
         edit = OPERATORS[name].make(of(name), **{OPERATORS[name].knob: 1.0})
-        assert {part.site for part in edit.parts} == {
-            "mlp_post" if name in neurons else "resid_post"
-        }
+        assert {part.site for part in edit.parts} == {SITE_OF[OPERATORS[name].units]}
 
 
 def test_a_layer_where_the_source_has_no_neuron_still_gets_the_targets() -> None:

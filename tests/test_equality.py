@@ -108,7 +108,7 @@ def changed(value: Any) -> Any:
         first = next(iter(value), None)
         return {"new": 1} if first is None else value | {first: changed(value[first])}
     if isinstance(value, tuple):
-        return (*value[:-1], changed(value[-1]))
+        return (*value[:-1], changed(value[-1])) if value else (3,)
     if callable(value):
         return lambda *given: value(*given)
     if isinstance(value, Part):

@@ -25,13 +25,14 @@ from steerlab.models.model import Model
 from steerlab.scores.text import first_line
 from steerlab.studies.explore import explore
 from steerlab.studies.explore.explorer import prepared
-from steerlab.studies.explore.guard import Guard
 from steerlab.studies.explore.recipes import as_command, as_python
 from steerlab.studies.explore.run_folder import EVERY, best, read_run
-from steerlab.studies.explore.server import BODY, Server
+from steerlab.studies.explore.server import BODY, page_server
 from steerlab.studies.explore.session import Done, Event, Said, Session, Told
 from steerlab.studies.explore.setting import LONGEST, Setting
-from steerlab.studies.explore.worker import Failed, Job, Worker
+from steerlab.studies.explore.worker import Worker
+from steerlab.studies.local.guard import Guard
+from steerlab.studies.local.line import Failed, Job
 
 SENTENCE = "The weather is nice today."
 
@@ -360,7 +361,7 @@ def test_another_address_answers_to_its_own_name_alone() -> None:
 @pytest.fixture(scope="module")
 def url(file: Path) -> Iterator[str]:
     session, page = prepared("polyglot", file)
-    server = Server(session, page)
+    server = page_server(session, page)
     server.start()
     yield server.url
     server.close()
@@ -480,9 +481,9 @@ def test_a_port_that_is_taken_and_every_address_are_refused(url: str, file: Path
     page: dict[str, Any] = {}
     port = int(url.rstrip("/").rpartition(":")[2])
     with pytest.raises(SteerlabError, match=f"cannot listen on 127.0.0.1, port {port}"):
-        Server(session, page, port=port)
+        page_server(session, page, port=port)
     with pytest.raises(SteerlabError, match="every address of this machine"):
-        Server(session, page, host="0.0.0.0")
+        page_server(session, page, host="0.0.0.0")
 
 
 # ------------------------------------------------------------------------------- a run, a notebook

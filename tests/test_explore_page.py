@@ -12,7 +12,7 @@ from browsers import launched, opened, overflow
 
 from steerlab.core.directions import Directions
 from steerlab.studies.explore.explorer import prepared
-from steerlab.studies.explore.server import Server
+from steerlab.studies.explore.server import page_server
 
 pytestmark = pytest.mark.timeout(600)  # a busy machine is slow
 
@@ -38,7 +38,7 @@ def url(
     rows.to_parquet(folder / "rows.parquet")
     session, page = prepared(run=folder)
     page["setting"]["new_tokens"] = 10
-    server = Server(session, page)
+    server = page_server(session, page)
     server.start()
     yield server.url
     server.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import with_units
+from by_hand import SITE_OF, with_units
 from conftest import PROMPTS
 from edits_by_hand import WIDTH, Fake, direction, randn, same_bits, steer, where
 from torch import Tensor
@@ -357,7 +357,7 @@ def test_every_operator_takes_a_gate() -> None:
     for name, record in OPERATORS.items():
         if record.units == "neurons":
             continue
-        step = with_units(direction(layers=(0, 1, 2, 3), rank=2))
+        step = with_units(direction(layers=(0, 1, 2, 3), rank=2, site=SITE_OF[record.units]))
         edit = record.make(step, **{record.knob: record.grid[0]})
         assert same_bits(steer(edit.when(always), h, places), steer(edit, h, places)), name
         assert replace(edit.when(always).parts[0], gate=None) == edit.parts[0]

@@ -247,7 +247,8 @@ def test_another_autoencoder_source_or_layer_is_refused(saes: Saes, firing: Firi
     with pytest.raises(SteerlabError, match="the source 'fr' is none of en de es"):
         decoded(selection(FULL), firing, saes, source="fr")
     with pytest.raises(
-        SteerlabError, match="a mask is for neurons, and these are 30 units read at resid_post"
+        SteerlabError,
+        match="for neurons or experts, and these are 30 units read at resid_post",
     ):
         masked(selection(FULL), firing)
 

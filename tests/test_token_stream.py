@@ -15,9 +15,10 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Token
 from steerlab.engine.decoding import decode
 from steerlab.engine.forward import rows_on
+from steerlab.engine.growing_text import GrowingText
 from steerlab.engine.prompts import encode
 from steerlab.engine.token_lexicon import Lexicon, lexicon, packaged_lexicon
-from steerlab.engine.token_stream import LEAST_VOTE, _Text, stream
+from steerlab.engine.token_stream import LEAST_VOTE, stream
 from steerlab.models.model import Model
 
 STRENGTHS = (0.0, 1.0, 1.6)
@@ -329,7 +330,7 @@ class Bytes:
 def test_a_run_of_bytes_is_held_back_to_its_end(end: bytes | str) -> None:
     """The first three bytes are a whole character, and an unfinished one behind it undoes it."""
     pieces = [b"\xe2", b"\x82", b"\xac", end]
-    text = _Text(Bytes(pieces))
+    text = GrowingText(Bytes(pieces))
     given = [text.add(token, last=False) for token in range(len(pieces))] + [text.rest()]
     assert "".join(given) == Bytes(pieces).decode([0, 1, 2, 3], skip_special_tokens=True)
     assert given[:3] == ["", "", ""]

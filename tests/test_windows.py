@@ -147,7 +147,7 @@ def test_a_dose_is_the_mean_over_positions_that_are_touched_anywhere() -> None:
     [
         (
             "lats",
-            "there are no positions 'lats'; use all, prompt, generated, last, everywhere, fir",
+            "there are no positions 'lats'; use all, prompt, generated, last, everywhere, ima",
         ),
         ("first:0", "there are no positions 'first:0'"),
         ("first:-1", "there are no positions"),

@@ -4,6 +4,7 @@ a pin changes."""
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,12 +33,19 @@ def torch_pin() -> str:
     return next(line for line in lines if line.startswith("torch=="))
 
 
-def python_of(peer: str, *, make: bool = True) -> Path:
+def python_of(
+    peer: str, *, pins: Sequence[str] = (), make: bool = True, minutes: int = MINUTES
+) -> Path:
     """The Python of a peer's environment; without `make` only an environment that is there
-    already will do."""
+    already will do.
+
+    It holds what `PINS` says and the torch of constraints.txt, or what `pins` says and nothing
+    else; `minutes` is for its installation.
+    """
+    pins = pins or (torch_pin(), *PINS[peer])
     folder = BUILD / f"env-{peer}"
     python, marker = folder / "bin" / "python", folder / "pins.txt"
-    wanted = "\n".join([sys.version, torch_pin(), *PINS[peer]])
+    wanted = "\n".join([sys.version, *pins])
     if python.exists() and marker.exists() and marker.read_text("utf-8") == wanted:
         return python
     if not make:
@@ -45,16 +53,16 @@ def python_of(peer: str, *, make: bool = True) -> Path:
     print(f"making an environment for {peer} in {folder.relative_to(ROOT)}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _call([sys.executable, "-m", "venv", str(folder)], peer)
+    _call([sys.executable, "-m", "venv", str(folder)], peer, minutes)
     # torch is always named, so that no other version of it comes along.
-    _call([str(python), "-m", "pip", "install", "--quiet", torch_pin(), *PINS[peer]], peer)
+    _call([str(python), "-m", "pip", "install", "--quiet", *pins], peer, minutes)
     marker.write_text(wanted, "utf-8")
     return python
 
 
-def _call(command: list[str], peer: str) -> None:
+def _call(command: list[str], peer: str, minutes: int) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * MINUTES)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * minutes)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotMeasured(f"its environment could not be made ({error})") from error
     if done.returncode:

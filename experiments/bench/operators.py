@@ -98,6 +98,11 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
             None,
         ),
         "gate": ({**reader, "shift": first[None]}, None),
+        "route": (
+            {"soft": neurons["weight"], **dict.fromkeys(("on", "off"), 0 * first[None])},
+            None,
+        ),
+        "add_code": ({**reader, "decoder": both["write"], "code": number(1.0)}, None),
         "signed_shift": (
             {**reader, "shift": first[None], "away": second[None], "prototype": number(1.0)},
             None,

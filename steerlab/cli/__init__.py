@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from steerlab.cli import clas, explore, files, importing, report, run, sweep
+from steerlab.cli import clas, explore, files, importing, report, run, serve, sweep
 from steerlab.cli.options import Verb
 from steerlab.core.errors import SteerlabError, note
 
@@ -60,6 +60,6 @@ def parser() -> argparse.ArgumentParser:
     verbs = steerlab_parser.add_subparsers(
         title="verbs", required=True, metavar="VERB", parser_class=Verb
     )
-    for module in (run, report, explore, files, importing, sweep, clas):
+    for module in (run, report, explore, serve, files, importing, sweep, clas):
         module.add_verbs(verbs)
     return steerlab_parser

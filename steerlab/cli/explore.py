@@ -42,7 +42,7 @@ def _options(explore: argparse.ArgumentParser) -> None:
 
 def _explore(options: argparse.Namespace) -> int:
     from steerlab.studies.explore.explorer import prepared
-    from steerlab.studies.explore.server import Server
+    from steerlab.studies.explore.server import page_server
 
     keys = {name: getattr(options, name) for name in ("dtype", "device", "revision")}
     session, page = prepared(
@@ -52,7 +52,7 @@ def _explore(options: argparse.Namespace) -> int:
         corpus=options.corpus,
         options={key: value for key, value in keys.items() if value},
     )
-    server = Server(session, page, host=options.host, port=options.port)
+    server = page_server(session, page, host=options.host, port=options.port)
     print(f"{server.url}\nCtrl-C ends it.", flush=True)
     if not options.no_open and has_display():
         import webbrowser

@@ -416,6 +416,58 @@ class Directions(Shown):
         except SteerlabError as error:
             raise SteerlabError(f"{file}: {error}; make it again") from error
 
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        license: str | None = None,
+        private: bool = False,
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Put them on the Hub with a card that says what made them, and two pictures; gives the
+        repository's address.
+
+        The file's header goes along as it is, names of folders included. Raises `SteerlabError` for
+        what is no owner/name, and where the Hub refuses.
+
+        Args:
+            repo: owner/name; it is made where it is not there.
+            license: of the file, as the Hub names licences; by default the card names none.
+            private: whether a new repository is.
+            token: of the Hub; by default the one that is logged in.
+            endpoint: another address than the Hub's.
+        """
+        from steerlab.core.exchange.hub import push_to_hub  # which itself needs this module
+
+        return push_to_hub(
+            self, repo, license=license, private=private, token=token, endpoint=endpoint
+        )
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> "Directions":
+        """Those of a repository of the Hub, or of a folder with the same files.
+
+        Nothing but the one .safetensors file is fetched, and nothing is run. Raises as `load` does,
+        and where the repository cannot be reached.
+
+        Args:
+            repo: owner/name, or a folder.
+            revision: a branch, tag or commit.
+            token: of the Hub; by default the one that is logged in.
+            endpoint: another address than the Hub's.
+        """
+        from steerlab.core.exchange.hub import from_hub  # which itself needs this module
+
+        return from_hub(repo, revision=revision, token=token, endpoint=endpoint)
+
 
 def _from_file(
     cls: "type[Directions]", header: Mapping[str, str], tensors: dict[str, Tensor]

@@ -253,19 +253,23 @@ class Firing(Shown):
     def save(self, file: str | Path, *, force: bool = False) -> Path:
         """Write .safetensors whose header says what was read; the file appears whole or not at
         all. With `force` it replaces one that steerlab did not write."""
+        return save_tensors(file, FORMAT, *self.content(), force=force)
+
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and the rest of what a file holds of it, for `from_content`."""
         kept = {} if self.seen is None else {"seen": self.seen}
         sums = {name: getattr(self, name) for name in (*_READ, *_SUMS)}
-        about = {name: getattr(self, name) for name in _ABOUT}
-        return save_tensors(file, FORMAT, {**sums, **kept}, about, force=force)
+        return {**sums, **kept}, {name: getattr(self, name) for name in _ABOUT}
 
     @classmethod
     def load(cls, file: str | Path) -> "Firing":
         """Read what `save` wrote; raises `SteerlabError` for a missing, truncated, altered or
         foreign file."""
-        return load_tensors(file, FORMAT, cls._from_file)
+        return load_tensors(file, FORMAT, cls.from_content)
 
     @classmethod
-    def _from_file(cls, content: Content) -> "Firing":
+    def from_content(cls, content: Content) -> "Firing":
+        """From what a file holds, of which its own tensors are taken."""
         layers = content.numbers("layers")
         seen = content.tensors.get("seen")
         firing = cls(

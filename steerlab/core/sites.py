@@ -15,24 +15,30 @@ Site = Literal[
     "attn_z",
     "attn_out",
     "resid_mid",
+    "router",
     "mlp_pre",
     "mlp_post",
     "mlp_out",
     "resid_post",
 ]
 
-SITES: tuple[str, ...] = get_args(Site)  # in the order in which a block computes them
+ORDER: tuple[str, ...] = get_args(Site)  # in which a block computes them
+# The logits of a router, one for each expert. Only a mixture of experts has them, and it has no
+# neurons that every token meets; all other sites hold activations.
+ROUTER = "router"
+SITES: tuple[str, ...] = tuple(site for site in ORDER if site != ROUTER)
 NEURONS = ("mlp_pre", "mlp_post")  # before and after an MLP's non-linearity
 
-_HOOKS = {site: f"hook_{site}" for site in SITES}
+_HOOKS = {site: f"hook_{site}" for site in ORDER}
 _HOOKS |= {"attn_z": "attn.hook_z", "mlp_pre": "mlp.hook_pre", "mlp_post": "mlp.hook_post"}
+_HOOKS |= {ROUTER: "mlp.gate.hook_out"}
 _SITES = {hook: site for site, hook in _HOOKS.items()}
 
 
 def need_site(site: str) -> None:
     """Raise for a name that is no site."""
-    if site not in SITES:
-        raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(SITES)}")
+    if site not in ORDER:
+        raise SteerlabError(f"there is no site {site!r}; the sites are {', '.join(ORDER)}")
 
 
 def hook_name(site: str, layer: int) -> str:
@@ -61,6 +67,8 @@ def lens_width(cfg: Any, site: str) -> int | None:
                 "the model is a mixture of experts, which has no sites mlp_pre and mlp_post"
             )
         return getattr(cfg, "d_mlp", None)
+    if site == ROUTER:
+        return getattr(cfg, "num_experts", None)
     return int(cfg.n_heads * cfg.d_head) if site == "attn_z" else int(cfg.d_model)
 
 

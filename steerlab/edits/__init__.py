@@ -4,6 +4,8 @@ way."""
 from steerlab.edits.edit import Edit as Edit
 from steerlab.edits.edit import edit_along as edit_along
 from steerlab.edits.edit import stack as stack
+from steerlab.edits.experts import route as route
+from steerlab.edits.latents import add_code as add_code
 from steerlab.edits.latents import clamp as clamp
 from steerlab.edits.latents import gate as gate
 from steerlab.edits.latents import signed_shift as signed_shift

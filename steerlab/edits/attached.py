@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES
+from steerlab.core.sites import ORDER, ROUTER
 from steerlab.edits.gates import gate_tensors, need_prompt, own_tensors
 from steerlab.edits.part import Part
 from steerlab.edits.stats import EditStats
@@ -44,7 +44,7 @@ def attach(
     counted = None
     if len(places) > 1 and any(part.gate or not part.kinds.halves for part in parts):
         counted = _Counted()
-    for layer, site in sorted(places, key=lambda place: (place[0], SITES.index(place[1]))):
+    for layer, site in sorted(places, key=lambda place: (place[0], ORDER.index(place[1]))):
         here = places[layer, site]
         counts = {half: first.take(here, half) for half, first in halves.items()}
         landing = None
@@ -214,6 +214,9 @@ class AttachedPlace:
             return
         ratio = move.ratio()
         self.stats.moved(names, move.mask, ratio, site=self.site)
+        if self.site == ROUTER:
+            after = move.before + move.delta
+            self.stats.reroute(self.layer, names, move.mask, move.before, after)
         if self.landing is None:
             self.stats.moved(names, move.mask, torch.full_like(ratio, torch.nan))
         else:
@@ -372,6 +375,7 @@ class AttachedPart:
             again=None if positions.again is None else positions.again[self.pick],
             begins=None if positions.begins is None else positions.begins[self.pick],
             before=None if positions.before is None else positions.before[self.pick],
+            image=None if positions.image is None else positions.image[self.pick],
             chunk=positions.chunk and tuple(each[self.pick] for each in positions.chunk),
         )
 

@@ -17,7 +17,8 @@ from steerlab.core.display import Shown, View
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights, unlike, weights_of
-from steerlab.core.sites import SITES, hook_name, lens_hook, lens_width
+from steerlab.core.sites import ORDER, ROUTER, hook_name, lens_hook, lens_width
+from steerlab.edits.amplified import Amplification
 from steerlab.edits.attached import Writes, attach, in_stream
 from steerlab.edits.gates import as_gate, is_gates
 from steerlab.edits.own_function import OwnFunction
@@ -41,6 +42,7 @@ class _Attachable(Protocol):
     def attached(self, changes: Any) -> Any: ...
     def need_layer(self, layer: int) -> None: ...
     def writes(self, site: str, layer: int) -> Writes | None: ...
+    def experts_per_token(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,6 +56,9 @@ class Edit(Shown):
     parts: tuple[Part, ...]
     model: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None  # of a stack: how many rows it carries
+    # What decoding makes of its logits and the plain model's (`sl.amplify`): of each row of a
+    # stack, else one; empty for nothing.
+    logits: tuple[Amplification | None, ...] = ()
 
     __eq__ = by_content
 
@@ -67,7 +72,9 @@ class Edit(Shown):
         It is the same in any process. Nothing is kept, since a tensor can change in place.
         """
         parts = [part.digest for part in self.parts]
-        hashed = [parts, self.rows, self.model.get("fingerprint")]
+        hashed: list[Any] = [parts, self.rows, self.model.get("fingerprint")]
+        if self.logits:  # else digests stay what they were
+            hashed.append([repr(each) for each in self.logits])
         return hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
 
     def save(self, file: str | Path, *, force: bool = False) -> Path:
@@ -78,6 +85,7 @@ class Edit(Shown):
         """
         from steerlab.edits.edit_file import save_edit  # it knows all operators, which make edits
 
+        self.need_plain("no file has room for it: save the edit that it amplifies")
         return save_edit(self, file, force=force)
 
     @classmethod
@@ -92,10 +100,12 @@ class Edit(Shown):
     def sites(self) -> tuple[str, ...]:
         """The sites at which it acts, in the order in which a block computes them."""
         here = {part.site for part in self.parts}
-        return tuple(site for site in SITES if site in here)
+        return tuple(site for site in ORDER if site in here)
 
     def __or__(self, other: "Edit") -> "Edit":
         need_edit(other)
+        for each in (self, other):
+            each.need_plain("amplify what (a | b) makes")
         if None not in (self.rows, other.rows) and self.rows != other.rows:
             raise SteerlabError(
                 f"a stack of {self.rows} edits and one of {other.rows} do not go together"
@@ -111,6 +121,7 @@ class Edit(Shown):
         several parts are each at its own place. A gate that is always 1 changes no bit, and one
         that is always shut makes the edit raise, as one that touched nothing.
         """
+        self.need_plain("give the edit its gate first, and amplify it then")
         made = as_gate(gate)
         # Its tensors become the part's, each layer's with its part.
         bare = replace(made, tensors={}, layers=None, site=None)
@@ -148,8 +159,11 @@ class Edit(Shown):
     def changes(self, model: _Attachable) -> tuple[EditStats, list[tuple[str, int, Any]]]:
         """What `on` attaches, for one who attaches it by `model.attached` at each of several
         steps, and what counts over all of them."""
+        self.need_plain("it acts where outputs are decoded, as generate(edit=) does")
         self._need(model)
-        stats = EditStats([site for site in self.sites if not in_stream(site)])
+        per_token = model.experts_per_token() if ROUTER in self.sites else None
+        outside = [site for site in self.sites if not in_stream(site)]
+        stats = EditStats(outside, experts_per_token=per_token)
         return stats, attach(self.parts, stats, self.rows, model.writes)
 
     def joins(self, rows: Sequence[int], end: int) -> list[int]:
@@ -187,8 +201,14 @@ class Edit(Shown):
                 elsewhere or another `prepend_bos`; by default it is. A model that does not say
                 raises where `bos` is not given.
         """
+        self.need_plain("no hook does this: use generate(edit=)")
         if model is not None and hasattr(model, "cfg") and self.parts:
             self._need_width(lambda site: lens_width(model.cfg, site), "the model")
+        if any(part.site == ROUTER for part in self.parts):
+            raise SteerlabError(
+                "what a plain hook returns at a router changes the logits that are shown and not "
+                "where tokens go; use edit.on(model)"
+            )
         if blind := sorted({part.positions for part in self.parts} - {"all", "everywhere"}):
             raise SteerlabError(
                 f"a plain hook cannot know the positions {blind[0]!r}; use edit.on(model), or 'all'"
@@ -207,6 +227,11 @@ class Edit(Shown):
             )
             for part in self.parts
         ]
+
+    def need_plain(self, advice: str) -> None:
+        """Raise for an amplified edit, of whose logits nothing would be made."""
+        if self.logits:
+            raise SteerlabError(f"this edit is amplified, which changes logits; {advice}")
 
     def _need(self, model: _Attachable) -> None:
         if not hasattr(model, "width_of") or not hasattr(model, "attached"):
@@ -293,7 +318,10 @@ def stack(edits: Sequence[Edit]) -> Edit:
     # it is the same in every run, whatever row comes first.
     keys = sorted(groups, key=lambda key: _order(key, groups[key][0][1].operator))
     parts = tuple(_together(groups[key]) for key in keys)
-    return Edit(parts, _maker(edits), len(edits))
+    logits: tuple[Amplification | None, ...] = ()
+    if any(edit.logits for edit in edits):
+        logits = tuple(edit.logits[0] if edit.logits else None for edit in edits)
+    return Edit(parts, _maker(edits), len(edits), logits)
 
 
 def _order(key: tuple, operator: str) -> tuple:

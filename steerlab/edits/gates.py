@@ -21,7 +21,7 @@ from torch import Tensor
 from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import SITES
+from steerlab.core.sites import ORDER
 from steerlab.edits.digest import Unreadable, function_digest
 from steerlab.edits.requirements import need_finite, source_extra_of
 
@@ -130,7 +130,7 @@ class Gate:
 
 def _before(place: tuple[str, int], other: tuple[str, int]) -> bool:
     """Whether a place of a model comes before another, or is the same."""
-    return (place[1], SITES.index(place[0])) <= (other[1], SITES.index(other[0]))
+    return (place[1], ORDER.index(place[0])) <= (other[1], ORDER.index(other[0]))
 
 
 def is_gates(name: str) -> bool:

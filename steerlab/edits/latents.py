@@ -168,6 +168,48 @@ def signed_shift(
     )
 
 
+def shift_code(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
+    """What the latents gain by a code, written along their decoder rows."""
+    latents = _latents(h, tensors)
+    moved = (latents + rearrange(tensors["code"], "row rank 1 -> row 1 rank")).relu()
+    return einsum(
+        moved - latents, tensors["decoder"], "row pos rank, row rank width -> row pos width"
+    )
+
+
+def random_code(tensors: Tensors, random: torch.Generator, scale: float) -> Tensors:
+    """`scale` times the code, of the same latents, written along random rows of the same lengths
+    and angles."""
+    return {
+        "decoder": draw_turned(tensors["decoder"], random),
+        "code": scale * tensors["code"],
+    }
+
+
+def add_code(direction: Direction, *, strength: float = 1.0, positions: Window = "all") -> Edit:
+    """Add a trained code to an SAE's latents z: h + (relu(z + strength · code) - z) W_dec.
+
+    Strength 1 is the code as it was trained, 0 the identity; the error of the reconstruction
+    stays. Needs what `learn(how="yapo")` trains. Source: YaPO (arXiv 2601.08441).
+
+    Args:
+        direction: to the target, with its code.
+        strength: how many times the code is added.
+        positions: which positions are edited (see `sl.edits.window`).
+    """
+    units = extra_of(direction, "add_code", "learn(how='yapo')", *READ, "decoder", "code")
+    need_units(direction, "add_code", units["code"])
+    code = need_finite("strength", strength) * units["code"][..., None]
+    return edit_along(
+        direction,
+        shift_code,
+        _reading(units) | {"decoder": units["decoder"], "code": code},
+        operator="add_code",
+        positions=positions,
+        identity=strength == 0,
+    )
+
+
 def _latents(h: Tensor, tensors: Tensors) -> Tensor:
     """relu(pre) · [pre > threshold] [row pos rank]; a unit of zeros, which fills up a smaller
     rank, is never on."""
@@ -196,6 +238,7 @@ RECORDS = {
         identity={"fraction": 0.0},
         twin=random_decoder,
         units="latents",
+        needs="level",
         cites=("templeton2024scaling",),
     ),
     "gate": Operator(
@@ -219,6 +262,7 @@ RECORDS = {
         twin=random_signed,
         whole=True,
         units="latents",
+        needs="push",
         cites=("saha2026neural",),
     ),
     "push_pull": Operator(
@@ -231,6 +275,19 @@ RECORDS = {
         twin=random_signed,
         whole=True,
         units="latents",
+        needs="push",
         cites=("saha2026neural",),
+    ),
+    "add_code": Operator(
+        make=add_code,
+        change=shift_code,
+        knob="strength",
+        unit="times the trained code",
+        grid=(0.5, 1.0, 1.5, 2.0),
+        identity={"strength": 0.0},
+        twin=random_code,
+        units="latents",
+        needs="code",
+        cites=("bounhar2026yapo",),
     ),
 }

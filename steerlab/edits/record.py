@@ -40,6 +40,7 @@ class Operator:
         whole: whether it acts on all layers of the directions at once, not on one.
         units: what a selection must be of for the operator to act on it; None where any fit of
             activations will do.
+        needs: of one of units, what `Directions.extra` must hold beside the units themselves.
         cites: where it comes from, for `sl.cite`: keys of steerlab/data/sources.bib, or whole
             BibTeX entries.
         no_source: where there is no paper to cite, why.
@@ -56,7 +57,8 @@ class Operator:
     estimator: str | None = None
     removes: bool = False
     whole: bool = False
-    units: Literal["latents", "neurons"] | None = None
+    units: Literal["latents", "neurons", "experts"] | None = None
+    needs: str = ""
     cites: tuple[str, ...] = ()
     no_source: str = ""
 

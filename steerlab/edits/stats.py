@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.edits.routed import Routed
 
 _POSITIONS, _DOSE, _SITES = 0, 1, 2  # columns of the sums; from the third on, one for each site
 
@@ -22,14 +23,16 @@ class EditStats:
     such as `mlp_post`, Δh is what reaches the stream through the block's weights.
 
     `sites` are those of the edit that do not lie in the stream, which are counted by themselves
-    too.
+    too. `routed` says, of an edit of routers, which experts the touched positions meet and which
+    they would have met; it is None of other edits.
     """
 
-    def __init__(self, sites: Sequence[str] = ()) -> None:
+    def __init__(self, sites: Sequence[str] = (), *, experts_per_token: int | None = None) -> None:
         self.passes = 0
         self.prefill: dict[int, int] = {}
         self.decode: dict[int, int] = {}
         self.sites = tuple(sites)
+        self.routed = None if experts_per_token is None else Routed(experts_per_token)
         self._sums = torch.zeros(0, _SITES + len(self.sites))  # of each row
         self._members: Mapping[int, Sequence[int]] | None = None  # see `standing_for`
 
@@ -95,6 +98,23 @@ class EditStats:
             ratio = ratio.masked_fill(~mask, 0)
         self._add(_DOSE if site is None else _SITES + self.sites.index(site), rows, ratio.detach())
 
+    def reroute(
+        self, layer: int, rows: Tensor, mask: Tensor | None, before: Tensor, after: Tensor
+    ) -> None:
+        """Count the experts of positions by the router's logits before and after,
+        [row pos expert].
+
+        Args:
+            layer: of the router.
+            rows: the numbers of the rows.
+            mask: which positions were touched, [row pos]; None for all.
+            before: the logits as they came.
+            after: what the edit made of them.
+        """
+        if self.routed is not None:
+            _, mask, before, after = self._spread(rows, mask, before, after)
+            self.routed.add(layer, before, after, mask)
+
     def make_room(self, rows: int, device: torch.device) -> None:
         """Be ready to count rows below `rows`."""
         if rows > len(self._sums):
@@ -105,11 +125,12 @@ class EditStats:
 
     def mark(self) -> tuple[Any, ...]:
         """What was touched until now, for `undo`."""
-        return self.passes, dict(self.prefill), dict(self.decode), self._sums.clone()
+        routed = None if self.routed is None else self.routed.copy()
+        return self.passes, dict(self.prefill), dict(self.decode), self._sums.clone(), routed
 
     def undo(self, mark: tuple[Any, ...]) -> None:
         """Forget what came after a mark: a batch that failed did nothing."""
-        self.passes, self.prefill, self.decode, self._sums = mark
+        self.passes, self.prefill, self.decode, self._sums, self.routed = mark
 
     def need_touched(self, positions: Iterable[str], gates: Iterable[str] = ()) -> None:
         """Raise where an edit of these kinds of positions, behind these gates, touched none."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 
 POSITIONS = ("all", "prompt", "generated")
-WORDS = (*POSITIONS, "last", "everywhere")
+WORDS = (*POSITIONS, "last", "everywhere", "image")
 
 # What `positions=` takes: a word, several, numbers, or a mask; `window` says which.
 Window = str | Sequence[Any] | Tensor
@@ -68,7 +68,8 @@ def window(positions: Window) -> str:
 
     Words are `all`, `prompt`, `generated`, `last` (of the prompt), `first:n` (the first n of the
     prompt that count), and `everywhere`, which is `all` and how a text begins, such as BOS:
-    exported control vectors are added there too. Numbers count the tokens of a row from 0, how it
+    exported control vectors are added there too; the parts of a picture are text nowhere else:
+    `image` means them alone. Numbers count the tokens of a row from 0, how it
     begins among them and padding not; negative ones count from the prompt's end, so that -1 is
     `last`, and those behind the prompt are generated. Several words and numbers, in a list or
     between spaces, mean the positions of any of them. A mask of true and false is of the numbers,
@@ -165,6 +166,9 @@ def touched(kinds: Kinds, positions: Any) -> Bool[Tensor, "row pos"] | None:
 def _half(word: str, positions: Any) -> Tensor:
     if word == "everywhere":
         return positions.real
+    if word == "image":
+        found = positions.image
+        return torch.zeros_like(positions.text) if found is None else found
     if word == "prompt":
         return positions.text & ~positions.generated
     if word == "generated":

@@ -16,9 +16,9 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Gradients
 from steerlab.core.labels import label
+from steerlab.engine.answers import Answered, answered, padded, summed
 from steerlab.engine.batching import InOrder
-from steerlab.engine.inputs import chosen_layers, need_room
-from steerlab.engine.prompts import encode, pad
+from steerlab.engine.inputs import chosen_layers
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.models.positions import HookFn, Positions
@@ -115,14 +115,12 @@ def _mean_terms(
     """The mean over items of P · max over tokens of value · gradient; a term below `floor` counts
     as `floor`."""
     model = inputs.model
-    prompts, answers = _tokens(model, pairs)
-    ids = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    need_room(model, ids)
+    items = answered(model, *zip(*pairs, strict=True))
+    ids = items.ids
 
     def work(start: int, rows: Sequence[int]) -> Float[Tensor, "row layer unit"]:
         chosen = [start + row for row in rows]  # `rows` count from the start of the batch
-        lengths = [len(answers[row]) for row in chosen]
-        return _item_terms(model, [ids[row] for row in chosen], lengths, site, layers)
+        return _item_terms(model, items.take(chosen), site, layers)
 
     with model.turns.taken(), differentiable(model):
         # In float64: thousands of small terms are added up.
@@ -134,35 +132,11 @@ def _mean_terms(
         return (total / len(ids)).float()
 
 
-def _tokens(
-    model: Model, pairs: Sequence[tuple[str, str]]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """The token ids of the prompts, with BOS, and of the answers; an empty answer raises."""
-    prompts = encode(model.tokenizer, [prompt for prompt, _ in pairs])
-    texts = [answer if prompt[-1:].isspace() else f" {answer}" for prompt, answer in pairs]
-    answers = [list(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
-    for (prompt, answer), ids in zip(pairs, answers, strict=True):
-        if not answer.strip() or not ids:
-            raise SteerlabError(
-                f"the prompt {prompt[:60]!r} has an empty answer, of which nothing can be a "
-                "gradient; give it an answer"
-            )
-    return prompts, answers
-
-
 def _item_terms(
-    model: Model,
-    ids: Sequence[Sequence[int]],
-    lengths: Sequence[int],
-    site: str,
-    layers: Sequence[int],
+    model: Model, items: Answered, site: str, layers: Sequence[int]
 ) -> Float[Tensor, "row layer unit"]:
-    """P · max over tokens of value · gradient, of each item; the answer is its last tokens, as many
-    as `lengths` says."""
-    tokens, mask = pad(ids, model.padding, model.device)
-    in_answer = torch.zeros_like(mask)
-    for row, length in enumerate(lengths):
-        in_answer[row, -length:] = True  # the padding is on the left
+    """P · max over tokens of value · gradient, of each item."""
+    tokens, mask, in_answer = padded(model, items)
     values: dict[int, Tensor] = {}
     seen_positions: list[Positions] = []
 
@@ -199,13 +173,7 @@ def _chance(
     in_answer: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:
     """exp of the mean log-probability of each row's answer: of the tokens where `in_answer`."""
-    # Only the answers' logits become float32: with a large vocabulary, all would fill the memory.
-    log_chances = -torch.nn.functional.cross_entropy(
-        logits[in_answer].float(), following[in_answer], reduction="none"
-    )
-    padded = torch.zeros(in_answer.shape, device=logits.device)
-    by_row = padded.masked_scatter(in_answer, log_chances)
-    return (by_row.sum(1) / in_answer.sum(1)).exp()
+    return (summed(logits, following, in_answer) / in_answer.sum(1)).exp()
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class Controller:
     def before(self, edit: Edit, *, soft: bool = False) -> Edit:
         """The edit with the controller before each of its parts."""
         need_edit(edit)
+        edit.need_plain("control the edit first, and amplify it then")
         parts = [
             Edit((part,), edit.model).when(self.gate(part.layer, soft=soft)).parts[0]
             for part in edit.parts

@@ -19,6 +19,8 @@ from steerlab.core.corpus import as_texts
 from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Output, Outputs
 from steerlab.edits import Edit, EditStats
+from steerlab.edits.edit import need_edit
+from steerlab.engine.doubled import Doubled, doubled
 from steerlab.engine.forward import Rows, rows_on
 from steerlab.engine.inputs import need_count
 from steerlab.engine.prompts import encode
@@ -83,7 +85,8 @@ def generate(
         temperature: 0 takes the likeliest token; above, tokens are sampled.
         seed: decides what is sampled.
         one_line: whether a row ends at the first line break after some text.
-        edit: the edit of all rows, or a stack with one edit for each prompt.
+        edit: the edit of all rows, or a stack with one edit for each prompt; one that `amplify`
+            made runs each row twice.
         batch: the most rows that run together; by default as many as speed and memory advise.
     """
     model = load(model)
@@ -148,12 +151,19 @@ def decode(
             f"there are {len(ids)} prompts and {len(seed)} seeds; give one seed, or one for each "
             "prompt"
         )
+    if edit is not None:
+        need_edit(edit)  # raises, and says what makes one of it
     stops = Stops.of(model, one_line=one_line)
-    with rows_on(model, ids, edit, new=max_new_tokens, displacement=displacement) as rows:
-        decoding = _Decoding(rows, max_new_tokens, stops, temperature, seed)
-        plan = batches.plan(
-            model, ids, rows.depth, new=max_new_tokens, greedy=temperature == 0, batch=batch
-        )
+    runs, single, plain = doubled(ids, edit)
+    with rows_on(model, runs, single, new=max_new_tokens, displacement=displacement) as rows:
+        one_of = rows if edit is None or not plain else Doubled.of(rows, edit, len(ids), plain)
+        decoding = _Decoding(one_of, max_new_tokens, stops, temperature, seed)
+        greedy = temperature == 0
+        if plain:  # a row may be two, so that half as many are a batch
+            longest = max(map(len, ids))
+            fit = batches.advise(model, longest, new=max_new_tokens, greedy=greedy)
+            batch = max(1, (fit if batch is None else batch) // 2)
+        plan = batches.plan(model, ids, rows.depth, new=max_new_tokens, greedy=greedy, batch=batch)
         plan = rows.run(decoding.run, plan)
     texts = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in decoding.new]
     touched = rows.touched
@@ -164,7 +174,7 @@ def decode(
         plan,
         touched.doses(len(ids)).tolist(),
         {site: each.tolist() for site, each in touched.site_doses(len(ids)).items()},
-        _displacement(rows, edit) if displacement else [math.nan] * len(ids),
+        _displacement(rows, single)[: len(ids)] if displacement else [math.nan] * len(ids),
         decoding.ended,
     )
 
@@ -185,7 +195,7 @@ class _Decoding:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Rows | Doubled,
         steps: int,
         stops: "Stops",
         temperature: float,

@@ -82,23 +82,43 @@ def prompt(
             spoken(lang, "the prompt form 'instructed'").name for lang in (source, target)
         )
         return f"{asker}: {text}\n{asked}:"
+    return chat(tokenizer, [{"role": "user", "content": text}], template=template)
+
+
+def chat(
+    tokenizer: Any,
+    turns: Sequence[Mapping[str, str]],
+    *,
+    template: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of a talk up to where the model's answer begins, by the tokenizer's chat template.
+
+    Raises `SteerlabError` without a template, and for turns that it refuses, such as two of the
+    user's in a row.
+
+    Args:
+        tokenizer: of the model.
+        turns: each with its `role` and its `content`.
+        template: options of the template, as `prompt` takes them.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise SteerlabError(
-            "this tokenizer has no chat template; use the prompt form 'line' or 'instructed'"
+            "this tokenizer has no chat template; use the prompt form 'line' or 'instructed', or "
+            "at an endpoint /v1/completions"
         )
     need_options(tokenizer, template or {})
-    message = [{"role": "user", "content": text}]
     # Templates that know no such option pass over it. With thinking on, what is judged would be
     # the beginning of a thought, in English.
     options = {"enable_thinking": False, **(template or {})}
     try:
         made = tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True, **options
+            list(turns), tokenize=False, add_generation_prompt=True, **options
         )
     # A template is a program of its own: what it raises has no class in common.
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        roles = " and ".join(dict.fromkeys(turn["role"] for turn in turns))
         raise SteerlabError(
-            f"the chat template of this tokenizer refuses a user's message ({error}); use the "
+            f"the chat template of this tokenizer refuses a {roles}'s message ({error}); use the "
             "prompt form 'line' or 'instructed', or another template"
         ) from error
     return str(made)

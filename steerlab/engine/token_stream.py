@@ -2,7 +2,6 @@
 it lies along a direction."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +12,14 @@ from torch import Tensor
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Token
-from steerlab.edits import Edit, EditStats
+from steerlab.edits import Edit
 from steerlab.edits.edit import need_edit
 from steerlab.engine.decoding import Stops, choose, need_settings, uniform
-from steerlab.engine.forward import Pass
+from steerlab.engine.growing_text import GrowingText
 from steerlab.engine.inputs import need_room
-from steerlab.engine.prompts import encode, pad
+from steerlab.engine.prompts import encode
 from steerlab.engine.token_lexicon import Lexicon, packaged_lexicon
+from steerlab.engine.walk import Walk
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.models.positions import Positions
@@ -27,7 +27,6 @@ from steerlab.models.positions import Positions
 # The least share of the probability on a language's own tokens for a position to vote for it: most
 # of what stands at a comma or a line break is nobody's, and the little left there says nothing.
 LEAST_VOTE = 0.05
-_PARTIAL = "\ufffd"  # what a part of a character decodes to
 
 
 def stream(
@@ -74,25 +73,39 @@ def stream(
         )
     ids = encode(model.tokenizer, [prompt])[0]
     need_room(model, [ids], new=max_new_tokens)
-    walk = _Walk(model, ids, edit, direction, max_new_tokens)
+    watched = [] if direction is None else _watched(model, direction)
+    if edit is not None:
+        need_edit(edit)
+        if edit.rows not in (None, 1):
+            raise SteerlabError(
+                f"stream runs one text, and the stack has {edit.rows} edits; give one of them"
+            )
+    walk = Walk(
+        model,
+        [ids],
+        edit,
+        room=max_new_tokens,
+        looks=[(each.site, each.layer, each) for each in watched],
+    )
     chances = uniform(1, max_new_tokens, seed)[0] if temperature else None
     words = packaged_lexicon(model) if words is None else words
     words.need_fits(model)
     stops = Stops.of(model, one_line=one_line)
-    return _tokens(walk, words, stops, max_new_tokens, temperature, chances)
+    return _tokens(walk, watched, words, stops, max_new_tokens, temperature, chances)
 
 
 def _tokens(
-    walk: "_Walk",
+    walk: Walk,
+    watched: Sequence["_Watched"],
     words: Lexicon,
     stops: Stops,
     steps: int,
     temperature: float,
     chances: Float[Tensor, " step"] | None,
 ) -> Iterator[Token]:
-    text = _Text(walk.model.tokenizer)
+    text = GrowingText(walk.model.tokenizer)
     weights = words.weights.to(walk.model.device)
-    logits = walk.begin()
+    logits = walk.begin()[0]
     begun = False
     waiting: Token | None = None  # ends within a character: whether there is more is not known yet
     for index in range(steps):
@@ -115,7 +128,7 @@ def _tokens(
             float(shares[chosen]),
             best if best is not None and votes[best] >= LEAST_VOTE else None,
             votes,
-            walk.projection,
+            _projection(watched),
             index,
         )
         waiting = token if text.held else None
@@ -123,113 +136,17 @@ def _tokens(
             yield token
         if last:
             break
-        logits = walk.step(chosen)
+        logits = walk.step([chosen])[0]
     if waiting is not None:
         yield replace(waiting, text=text.rest())
     walk.need_touched()
 
 
-class _Text:
-    """The text of a growing list of tokens, given out as far as no later token can change it."""
-
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
-        self.tokens: list[int] = []
-        self.given = ""
-        self.held = False  # whether something is held back
-
-    def add(self, token: int, *, last: bool) -> str:
-        """What one more token adds."""
-        self.tokens.append(token)
-        whole = self._decoded()
-        # Bytes that are tokens are decoded as a run: one that fits to none after it makes all of
-        # the run unreadable, characters included that were whole before.
-        piece = self.tokenizer.convert_ids_to_tokens(token)
-        in_run = isinstance(piece, str) and piece.startswith("<0x") and len(piece) == len("<0x0A>")
-        self.held = not last and (whole.endswith(_PARTIAL) or in_run)
-        return "" if self.held else self._give(whole)
-
-    def rest(self) -> str:
-        """What was held back, where no token follows."""
-        return self._give(self._decoded())
-
-    def _decoded(self) -> str:
-        text: str = self.tokenizer.decode(self.tokens, skip_special_tokens=True)
-        return text
-
-    def _give(self, whole: str) -> str:
-        new = whole[len(self.given) :]
-        self.given = whole
-        return new
-
-
-class _Walk:
-    """One row of tokens that goes on a step at a time, under an edit that is on the model during
-    the steps alone."""
-
-    def __init__(
-        self,
-        model: Model,
-        ids: Sequence[int],
-        edit: Edit | None,
-        direction: Direction | None,
-        room: int,
-    ):
-        self.model = model
-        self.ids = ids
-        self.room = room
-        self.changes: list[Any] = []
-        self.touched = EditStats()
-        if edit is not None:
-            need_edit(edit)
-            if edit.rows not in (None, 1):
-                raise SteerlabError(
-                    f"stream runs one text, and the stack has {edit.rows} edits; give one of them"
-                )
-            self.touched, self.changes = edit.changes(model)
-        self.edit = edit
-        self.watched = [] if direction is None else _watched(model, direction)
-        self.done: Pass | None = None
-
-    @property
-    def projection(self) -> float | None:
-        """Along the direction, of the last position that ran: the mean over its layers."""
-        if not self.watched:
-            return None
-        return sum(each.last for each in self.watched) / len(self.watched)
-
-    @torch.inference_mode()
-    def begin(self) -> Float[Tensor, " vocab"]:
-        """The logits after the prompt."""
-        model = self.model
-        tokens, mask = pad([self.ids], model.padding, model.device)
-        carries = torch.zeros(1, dtype=torch.long, device=model.device)
-        with self._on():
-            positions = model.positions(tokens, mask, rows=carries)
-            logits, cache = model.forward(
-                tokens, mask, last=True, room=self.room, positions=positions
-            )
-        self.done = Pass(model, tokens, mask, carries, cache)
-        return logits[0, -1]
-
-    @torch.inference_mode()
-    def step(self, token: int) -> Float[Tensor, " vocab"]:
-        """The logits after one more token."""
-        assert self.done is not None
-        with self._on():
-            return self.done.step(torch.tensor([token], device=self.model.device))[0]
-
-    def need_touched(self) -> None:
-        """Raise where the edit has changed no position."""
-        if self.edit is not None:
-            self.touched.need_touched(*self.edit.where)
-
-    @contextmanager
-    def _on(self) -> Iterator[None]:
-        # The looks come last, so that they see what the edit made.
-        looks = [(each.site, each.layer, each) for each in self.watched]
-        with self.model.turns.taken(), self.model.attached([*self.changes, *looks]):
-            yield
+def _projection(watched: Sequence["_Watched"]) -> float | None:
+    """Along the direction, of the last position that ran: the mean over its layers."""
+    if not watched:
+        return None
+    return sum(each.last for each in watched) / len(watched)
 
 
 class _Watched:

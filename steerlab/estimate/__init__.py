@@ -9,6 +9,8 @@ from steerlab.estimate.clusters import Clusters as Clusters
 from steerlab.estimate.clusters import clustered as clustered
 from steerlab.estimate.diffmean import diffmean as diffmean
 from steerlab.estimate.eigengap import eigengap as eigengap
+from steerlab.estimate.heads import head_gaps as head_gaps
+from steerlab.estimate.heads import only_heads as only_heads
 from steerlab.estimate.lda_and_probe import lda as lda
 from steerlab.estimate.lda_and_probe import probe as probe
 from steerlab.estimate.leace import leace as leace

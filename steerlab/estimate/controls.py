@@ -17,8 +17,9 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.random import generator
 from steerlab.core.samples import derangement
 from steerlab.edits.drawn import draw_turned
+from steerlab.sae import SAE
 
-__all__ = ["random", "shuffled", "wrong"]
+__all__ = ["dictionary", "random", "shuffled", "wrong"]
 
 
 def random(
@@ -106,6 +107,43 @@ def wrong(directions: Directions, *, source: str, seed: int) -> Directions:
     for index, other in zip(targets, others, strict=True):
         order[index] = targets[other]
     return _reordered(directions, torch.tensor(order), f"wrong {seed}")
+
+
+def dictionary(width: int, latents: int, *, layer: int, site: str = "resid_post", seed: int) -> SAE:
+    """A random dictionary in an SAE's place, which knows nothing of the model: n random orthonormal
+    bases and their negatives, z = relu(h W), h = z Wᵀ / n exactly.
+
+    What is trained as well on it owes nothing to what an SAE has found.
+
+    Args:
+        width: of the activations.
+        latents: how many; a multiple of 2 · width.
+        layer: the layer that it stands for.
+        site: where in that layer.
+        seed: of the draw.
+    """
+    bases = latents // (2 * width) if width > 0 else 0
+    if bases < 1 or latents != 2 * width * bases:
+        raise SteerlabError(
+            f"{latents} latents of width {width}; give a multiple of {2 * width}: orthonormal "
+            "bases and their negatives"
+        )
+    rng = generator("random dictionary", seed)
+    drawn = torch.randn(bases, width, width, generator=rng, dtype=torch.float64)
+    rows = torch.linalg.qr(drawn)[0].float()  # [basis, latent, width]: orthonormal both ways
+    signed = rearrange(
+        torch.stack([rows, -rows]), "sign basis latent width -> (basis sign latent) width"
+    )
+    return SAE(
+        W_enc=signed.mT,
+        b_enc=torch.zeros(latents),
+        W_dec=signed / bases,
+        b_dec=torch.zeros(width),
+        kind="relu",
+        layer=layer,
+        site=site,
+        about={"id": f"random dictionary {seed}"},
+    )
 
 
 def _reordered(directions: Directions, order: Int[Tensor, " lang"], estimator: str) -> Directions:

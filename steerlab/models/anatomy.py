@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import NEURONS, need_site
+from steerlab.core.sites import NEURONS, ROUTER, need_site
 from steerlab.models.model import Head, Writes, as_it_is
+from steerlab.models.routers import Router, routers
 from steerlab.models.stream import Candidates, Stream, adds_up, run, running, streams
 
 _ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
+_WRITERS = ("language_model", "text_model")  # of a model that also sees, the part that writes
 _OUTPUTS = ("o_proj", "c_proj", "out_proj", "dense")  # of an attention: takes what its heads give
 _MLPS = ("mlp", "feed_forward", "ffn", "ff")  # some blocks hold their projections themselves
 _PROJECTIONS = (  # what goes into the non-linearity, and what comes after it
@@ -67,11 +69,13 @@ class Anatomy:
 
     def width_of(self, site: str, stream: int) -> int:
         """How wide activations are at a site, where the residual stream is `stream` wide; raises
-        unless every block has the site."""
+        unless every block has the site, or, of routers, some block."""
         need_site(site)
         if site in ("resid_pre", "resid_post"):  # every block has an input and an output
             return stream
-        if site in NEURONS:
+        if site == ROUTER:
+            widths = {router.experts for router in self.routers if router is not None}
+        elif site in NEURONS:
             widths = {projections(block).width for block in self.blocks}
         else:
             modules = [self.module(layer, site) for layer in range(len(self.blocks))]
@@ -82,6 +86,22 @@ class Anatomy:
             )
         return widths.pop()
 
+    def router(self, layer: int) -> Router:
+        """The router of a block; a block without one raises."""
+        router = self.routers[layer]
+        if router is None:
+            having = [number for number, each in enumerate(self.routers) if each is not None]
+            raise SteerlabError(
+                f"the block of layer {layer} has no experts, so it has no site 'router'; the "
+                f"layers {', '.join(map(str, having))} have"
+            )
+        return router
+
+    @cached_property
+    def routers(self) -> list[Router | None]:
+        """The router of each block, None for one without."""
+        return routers(self._hf, self.blocks)
+
     def neuron_outputs(self, layer: int) -> Float[Tensor, "width neuron"]:
         """What each neuron of a block's MLP writes, before any norm of it."""
         last: Any = projections(self.blocks[layer]).last
@@ -90,6 +110,8 @@ class Anatomy:
 
     def writes(self, site: str, layer: int, dtype: torch.dtype) -> Writes | None:
         """How what is at a site of a block reaches the residual stream; see `Model.writes`."""
+        if site == ROUTER:  # the experts lie between
+            return None
         stream, block = self.streams[layer], self.blocks[layer]
         of_attention = site in ("attn_z", "attn_out")
         out = stream.attn_out if of_attention else stream.mlp_out
@@ -135,15 +157,19 @@ def blocks(hf: Any, count: int | None) -> torch.nn.ModuleList:
     """The decoder's blocks: the outermost list of modules that run one after the other on a text,
     as long as the configuration says that the model is deep.
 
-    A model that also sees or hears has such a list of each kind, and some configurations count
-    other things: where the length does not tell, a pass of two tokens does. Raises for a model
-    whose blocks cannot be told.
+    Of a model that also sees they are those of the part that writes, by its name: a vision tower
+    may be as deep. Some configurations count other things: where the length does not tell, a pass
+    of two tokens does. Raises for a model whose blocks cannot be told.
     """
+    writer = _writer(hf)
     lists = {
         name: module
         for name, module in hf.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module)
+        if isinstance(module, torch.nn.ModuleList) and len(module) and name.startswith(writer)
     }
+    own = [name for name in lists if writer and "." not in name.removeprefix(writer)]
+    if len(own) == 1:
+        return lists[own[0]]
     fitting = [name for name, each in lists.items() if len(each) == count]
     if len(fitting) == 1:
         return lists[fitting[0]]
@@ -159,6 +185,16 @@ def blocks(hf: Any, count: int | None) -> torch.nn.ModuleList:
             "is no decoder that steerlab knows"
         )
     return lists[chosen[0]]
+
+
+def _writer(hf: Any) -> str:
+    """How the names of what is in the part of a model begin that writes, where it also sees or
+    hears; "" where it does neither."""
+    config = hf.config
+    if not any(getattr(config, f"{sense}_config", None) for sense in ("vision", "audio")):
+        return ""
+    names = [name for name, _ in hf.named_modules() if name.rpartition(".")[2] in _WRITERS]
+    return f"{min(names, key=lambda name: name.count('.'))}." if names else ""
 
 
 def size_of(config: Any, name: str) -> int | None:

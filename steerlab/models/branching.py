@@ -143,13 +143,14 @@ def joining(
     # Those of the prompts: each depth's are made from them, as the batch may also become smaller.
     text = positions.text
     generated = positions.generated
-    begins = positions.begins
+    begins, image = positions.begins, positions.image
 
     def join(h: Tensor, depth: int) -> Tensor:
         origin = branch.origins(depth)
         positions.text = text[origin]
         positions.generated = generated[origin]
         positions.begins = None if begins is None else begins[origin]
+        positions.image = None if image is None else image[origin]
         positions.rows = branch.members(depth)
         return h[branch.step(depth).to(h.device)]
 

@@ -117,12 +117,24 @@ def need_causal(config: Mapping[str, Any], name: str, *, trust_remote_code: bool
                 "update transformers, or take another model"
             )
         return
-    need_left_to_right(config, name)
+    need_left_to_right(config, name, made_causal=sees(config))
     registered = kind in CONFIG_MAPPING._extra_content  # by the user
+    if sees(config):
+        return
     if kind not in causal and not registered and not (brings_code and trust_remote_code):
         raise SteerlabError(
             f"{name} is of the architecture {kind!r}, which is no causal language model; take one"
         )
+
+
+def sees(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model that reads pictures and text and writes text, of a kind
+    that is no causal language model by itself."""
+    from transformers.models.auto import modeling_auto as known
+
+    kind = str(config.get("model_type") or "")
+    both = known.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return kind in both and kind not in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
 def is_encoder(config: Mapping[str, Any]) -> bool:
@@ -139,9 +151,15 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
     return masked and not causal and not config.get("is_encoder_decoder")
 
 
-def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
+def need_left_to_right(config: Mapping[str, Any], name: str, *, made_causal: bool = False) -> None:
     """Raise for a configuration of a model whose tokens see those after them, or that reads a
-    source with an encoder first."""
+    source with an encoder first.
+
+    Args:
+        config: the configuration.
+        name: what messages call the model.
+        made_causal: whether its attention is going to be set to look back alone.
+    """
     from transformers.models.auto import modeling_auto as known
 
     causal = known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -154,10 +172,14 @@ def need_left_to_right(config: Mapping[str, Any], name: str) -> None:
             "so that it predicts and generates nothing; take a causal language model, or load it "
             "as an encoder (AutoModel), which collect reads"
         )
-    if any(part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)):
+    both_ways = any(
+        part.get("use_bidirectional_attention") in (True, "all") for part in _parts(config)
+    )
+    if both_ways and not made_causal:
         raise SteerlabError(
             f"each token of {name} sees those after it (use_bidirectional_attention), so that it "
-            "predicts and generates nothing; take the causal language model"
+            "predicts and generates nothing; take the causal language model, or load a model that "
+            "also sees by its name or folder"
         )
     if config.get("is_encoder_decoder") and (kind not in causal or "Conditional" in made_as):
         raise SteerlabError(

@@ -44,8 +44,14 @@ class Followed:
         behind = torch.ones(len(ids), new - text.shape[1], dtype=torch.bool, device=ids.device)
         place = torch.arange(start, start + new, device=ids.device)
         every = self.prompt.real.repeat_interleave(copies, 0)
-        begins = (every & ~whole)[:, start : start + new]
         more = torch.zeros_like(behind)
+        image = None
+        if self.prompt.image is not None:
+            pictures = self.prompt.image.repeat_interleave(copies, 0)
+            image = torch.cat([pictures[:, start : start + new], more], 1)
+            begins = (every & ~whole & ~pictures)[:, start : start + new]
+        else:
+            begins = (every & ~whole)[:, start : start + new]
         before = every[:, :start].sum(1) + max(0, start - read)
         pieces = None
         if (start and start < read) or start + new < read:
@@ -59,6 +65,7 @@ class Followed:
             begins=torch.cat([begins, more], 1),
             before=before,
             chunk=pieces,
+            image=image,
         )
 
     def _length(self, past: Any) -> int:

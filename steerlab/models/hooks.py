@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerlab.core.sites import need_site
+from steerlab.core.sites import ROUTER, need_site
 from steerlab.models.anatomy import Anatomy, projections
 from steerlab.models.outputs import first_of, with_first
 
@@ -22,6 +22,8 @@ def attach(anatomy: Anatomy, layer: int, site: str, act: Act) -> Any:
         return _before(block, act)
     if site == "resid_post":
         return _after(block, act)
+    if site == ROUTER:
+        return anatomy.router(layer).attach(_on_copy(act))
     if site == "mlp_pre":
         mlp = projections(block)
         return _after(mlp.first, _gate(act, mlp.width) if mlp.fused else act)

@@ -196,6 +196,20 @@ class HuggingFaceModel(Model):
     def width_of(self, site: str) -> int:
         return self.anatomy.width_of(site, self.width)
 
+    @property
+    def images(self) -> tuple[int, ...]:
+        # Some configurations call it an index, and give the same by the name of others.
+        found = (size_of(self.hf.config, f"{kind}_token_id") for kind in ("image", "video"))
+        return tuple(token for token in found if token is not None)
+
+    @property
+    def routed(self) -> tuple[int, ...]:
+        routers = self.anatomy.routers
+        return tuple(layer for layer, router in enumerate(routers) if router is not None)
+
+    def experts_per_token(self) -> int:
+        return self.anatomy.router(self.routed[0]).per_token
+
     def writes(self, site: str, layer: int) -> Writes | None:
         return self.anatomy.writes(site, layer, self.dtype)
 

@@ -39,13 +39,15 @@ def load(
     Weights stay as they are in the checkpoint: no norm is folded into them. A folder with a PEFT
     adapter gives the model that it belongs to, with the adapter in it. A GGUF file is unpacked
     to bfloat16 once, into the user's cache (`core.cache`), and found there by its hash. An encoder,
-    such as XLM-R's or mT5's, can be read by `collect`, and predicts and generates nothing. Raises
+    such as XLM-R's or mT5's, can be read by `collect`, and predicts and generates nothing. Of a
+    model that also sees, such as LLaVA, the part that writes is read and steered. Raises
     `SteerlabError` for what cannot be loaded, for weights that are missing, damaged or not finite,
     and for a dtype or device that does not exist.
 
     Args:
         source: a Hub id, a folder, a .gguf file, or a name of `models.data_packages`, such as
-            gemma-3-270m; or what is in memory: a causal language model or an encoder of
+            gemma-3-270m; or what is in memory: a causal language model, one that also sees, or an
+            encoder of
             transformers or PEFT, with its `tokenizer`, or a `HookedTransformer` or
             `TransformerBridge`. These are taken as they are, in whatever dtype, quantisation and on
             whatever devices.

@@ -140,6 +140,16 @@ class Model(Shown, ABC):
         """The longest sequence that the model was made for."""
 
     @property
+    def heads(self) -> int:
+        """How many heads of attention lie side by side at `attn_z`; raises where the configuration
+        does not say, or says another number for each layer."""
+        for name in ("num_attention_heads", "n_head", "n_heads", "num_heads"):
+            count = vars(self.config).get(name, getattr(self.config, name, None))
+            if isinstance(count, int) and count > 0:
+                return count
+        raise SteerlabError(f"the configuration of {self.name} does not say how many heads it has")
+
+    @property
     def vocabulary(self) -> int:
         """How many logits there are."""
         return int(getattr(self.config, "vocab_size", 0) or self.config.d_vocab)
@@ -210,6 +220,22 @@ class Model(Shown, ABC):
 
         None where that is not known, and where more lies between, such as a non-linearity.
         """
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The tokens in whose places the model puts the parts of a picture; of one that does not
+        see, none."""
+        return ()
+
+    @property
+    def routed(self) -> tuple[int, ...]:
+        """The layers whose blocks have a router, which are those with the site `router`; raises for
+        a model without experts."""
+        raise SteerlabError(f"{self.name} has no routers, so it has no site 'router'")
+
+    def experts_per_token(self) -> int:
+        """How many experts a token meets at a layer; raises for a model without experts."""
+        raise SteerlabError(f"{self.name} has no routers, so no experts of a token")
 
     def need_layer(self, layer: int) -> None:
         """Raise for a layer that the model does not have."""
@@ -366,9 +392,14 @@ class Model(Shown, ABC):
 
     @property
     def begins(self) -> dict[str, tuple[int, ...]]:
-        """The tokens at the beginning of a text that do not count, as `positions_of` takes them."""
+        """The tokens that do not count, at the beginning of a text and in a picture's places, as
+        `positions_of` takes them."""
         if self._begins is None:
-            self._begins = {"bos": beginning(self.tokenizer), "special": specials(self.tokenizer)}
+            self._begins = {
+                "bos": beginning(self.tokenizer),
+                "special": specials(self.tokenizer),
+                "image": self.images,
+            }
         return self._begins
 
     def _watch(self, _: Any, args: tuple, kwargs: dict) -> None:

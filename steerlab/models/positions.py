@@ -27,6 +27,7 @@ class Positions:
             that an edit need not look.
         again: which positions an earlier pass has run already, where there is no cache; None for
             none.
+        image: which positions hold parts of a picture and no text; None where there are none.
         begins: which positions are how their row begins, such as BOS, and so are no text; None
             where there are none.
         before: how many tokens of each row are in the cache, padding not counted, `[row]`; None for
@@ -44,11 +45,13 @@ class Positions:
     begins: Bool[Tensor, "row pos"] | None = None
     before: Int[Tensor, " row"] | None = None
     chunk: tuple[Int[Tensor, " row"], Int[Tensor, " row"]] | None = None
+    image: Bool[Tensor, "row pos"] | None = None
 
     @property
     def real(self) -> Bool[Tensor, "row pos"]:
         """Which positions are no padding."""
-        return self.text if self.begins is None else self.text | self.begins
+        real = self.text if self.begins is None else self.text | self.begins
+        return real if self.image is None else real | self.image
 
     def of(self, rows: Int[Tensor, " kept"]) -> "Positions":
         """Those of some of the rows, in this order."""
@@ -60,6 +63,7 @@ class Positions:
             begins=None if self.begins is None else self.begins[rows],
             before=None if self.before is None else self.before[rows],
             chunk=None if self.chunk is None else (self.chunk[0][rows], self.chunk[1][rows]),
+            image=None if self.image is None else self.image[rows],
         )
 
     def followed_by(self, new: "Positions") -> "Positions":
@@ -68,10 +72,12 @@ class Positions:
         again = torch.zeros_like(text)
         again[:, : self.text.shape[1]] = True
         generated = torch.cat([self.generated, new.generated], 1)
-        begins = None
+        begins = image = None
         if self.begins is not None:
             begins = torch.cat([self.begins, torch.zeros_like(new.text)], 1)
-        return Positions(text, generated, new.rows, again=again, begins=begins)
+        if self.image is not None:
+            image = torch.cat([self.image, torch.zeros_like(new.text)], 1)
+        return Positions(text, generated, new.rows, again=again, begins=begins, image=image)
 
 
 # What is attached to a site: takes the activations there, and returns them changed, or None to
@@ -86,6 +92,7 @@ def positions_of(
     past: int,
     bos: int | Sequence[int] | None,
     special: Sequence[int] = (),
+    image: Sequence[int] = (),
     rows: Int[Tensor, " row"] | None = None,
 ) -> Positions:
     """The positions of a pass: the first one is the prompt's, and all behind a cache is generated.
@@ -102,23 +109,35 @@ def positions_of(
         bos: the token, or tokens, that texts begin with, which do not count where a row begins with
             them; none at all for a model whose texts begin with none.
         special: other tokens that do not count where a row begins with one, as that of a chat.
+        image: the tokens in whose places a model puts the parts of a picture. They are no text,
+            and a text may begin behind them.
         rows: the number by which an edit knows each row; by default they count from 0.
     """
     text = torch.ones_like(ids, dtype=torch.bool)
     if mask is not None:
         text = _visible(mask, ids.shape[1], past)
     generated = torch.full_like(text, past > 0)
-    begins = before = None
+    begins = before = pictures = None
+    if image:
+        found = text & torch.isin(ids, torch.tensor(tuple(image), device=ids.device))
+        if bool(found.any()):
+            pictures = found
     if not past:
         bos = (bos,) if isinstance(bos, int) else tuple(bos or ())
-        begins = _beginning(ids, text, bos, special)
+        # Where texts begin with BOS it may stand behind a picture; where they begin with none, the
+        # first position is what attention goes to, also if it is of a picture.
+        read = text if pictures is None or not bos else text & ~pictures
+        begins = _beginning(ids, read, bos, special)
         text &= ~begins
     else:
         seen = past if mask is None or mask.shape[1] == ids.shape[1] else mask[:, :past].sum(1)
         before = torch.zeros(len(ids), dtype=torch.long, device=ids.device) + seen
+    if pictures is not None:
+        begins = None if begins is None else begins & ~pictures
+        text &= ~pictures
     if rows is None:
         rows = torch.arange(len(ids), device=ids.device)
-    return Positions(text, generated, rows, begins=begins, before=before)
+    return Positions(text, generated, rows, begins=begins, before=before, image=pictures)
 
 
 def _visible(mask: Tensor, new: int, past: int) -> Bool[Tensor, "row pos"]:

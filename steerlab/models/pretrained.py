@@ -17,6 +17,7 @@ from steerlab.models.checks import (
     is_encoder,
     need_causal,
     need_package,
+    sees,
 )
 
 
@@ -81,10 +82,14 @@ def pretrained(files: Files, dtype: Any, tokenizer: Any = None) -> tuple[Any, An
     try:
         config = read_config(folder / "config.json") if folder else _hub_config(files)
         make: Any = transformers.AutoModelForCausalLM.from_pretrained
+        if sees(config):
+            make = transformers.AutoModelForImageTextToText.from_pretrained
         if is_encoder(config):
             name = ENCODERS.get(str(config.get("model_type")), "AutoModel")
             make = getattr(transformers, name).from_pretrained
-        placed = {"device_map": "auto"} if files.spread else {}
+        placed: dict[str, Any] = {"device_map": "auto"} if files.spread else {}
+        if sees(config):
+            placed["config"] = _causal(files)
         hf, loading_info = make(
             files.source, dtype=dtype, output_loading_info=True, **placed, **files.options
         )
@@ -122,6 +127,19 @@ def pretrained(files: Files, dtype: Any, tokenizer: Any = None) -> tuple[Any, An
             "size of 0; fetch the model again"
         )
     return hf, usable(tokenizer)
+
+
+def _causal(files: Files) -> Any:
+    """The configuration of a model that also sees, whose text is read from left to right: PaliGemma
+    reads a prompt in both directions, and says of each prompt which by `token_type_ids`; without
+    these it would see what it is to predict."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(files.source, **files.options)
+    text = config.get_text_config()
+    if getattr(text, "use_bidirectional_attention", None):
+        text.use_bidirectional_attention = False
+    return config
 
 
 def _hub_config(files: Files) -> dict[str, Any]:

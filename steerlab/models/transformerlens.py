@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any, NoReturn, final
 
 import torch
@@ -10,13 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.core.sites import NEURONS, hook_name, lens_hook, lens_width
+from steerlab.core.sites import NEURONS, ROUTER, hook_name, lens_hook, lens_width
 from steerlab.core.tokens import has_bos
 from steerlab.models.branching import Branch
 from steerlab.models.checks import is_encoder
 from steerlab.models.fingerprint import fingerprint_of, versions
 from steerlab.models.model import Head, Model, Writes, as_it_is
 from steerlab.models.positions import HookFn, Positions
+from steerlab.models.routers import Router, routers
 
 
 def _need_left_to_right(tl: Any, name: str) -> None:
@@ -74,6 +76,8 @@ class LensModel(Model):
     def width_of(self, site: str) -> int:
         """By its `cfg`; raises for a site that its hook points do not have."""
         name, width = hook_name(site, 0), None
+        if site == ROUTER:
+            return self._router(self.routed[0]).experts
         # A bridge of experts has names for sites in their MLPs that mean something else.
         if name in self.hf.hook_dict and not (site in NEURONS and self._has_experts):
             width = lens_width(self.config, site)
@@ -109,6 +113,31 @@ class LensModel(Model):
     @property
     def _has_experts(self) -> bool:
         return bool(getattr(self.config, "num_experts", None))
+
+    @property
+    def routed(self) -> tuple[int, ...]:
+        return tuple(layer for layer, each in enumerate(self._routers) if each is not None)
+
+    def experts_per_token(self) -> int:
+        return self._router(self.routed[0]).per_token
+
+    def _router(self, layer: int) -> Router:
+        router = self._routers[layer]
+        if router is None:
+            raise SteerlabError(f"{self.name} has no experts at layer {layer}, and no router")
+        return router
+
+    @cached_property
+    def _routers(self) -> list[Router | None]:
+        """The routers of the model of transformers that a bridge is to: what a hook of
+        TransformerLens returns there changes the logits that are shown, and no routing."""
+        inner = getattr(self.hf, "original_model", None)
+        if inner is None or not self._has_experts:
+            raise SteerlabError(
+                f"{self.name} ({type(self.hf).__name__}) has no site 'router': only a "
+                "TransformerBridge to a mixture of experts has one; load the model by name"
+            )
+        return routers(inner, self.hf.blocks)
 
     @property
     def blocks(self) -> torch.nn.ModuleList:
@@ -165,18 +194,23 @@ class LensModel(Model):
     @contextmanager
     def _attached(self, changes: Sequence[tuple[str, int, HookFn]]) -> Iterator[None]:
         hooks = []
+        routed = []
         for site, layer, change in changes:
             self.need_layer(layer)
             self.width_of(site)
-            hooks.append((hook_name(site, layer), lens_hook(site, self._placed(change))))
-        before = self.hf.register_forward_pre_hook(self._watch, with_kwargs=True)
-        after = self.hf.register_forward_hook(self._forget, always_call=True)
-        try:
+            if site == ROUTER:
+                routed.append((self._router(layer), self._placed(change)))
+            else:
+                hooks.append((hook_name(site, layer), lens_hook(site, self._placed(change))))
+        with ExitStack() as leaving:
+            before = self.hf.register_forward_pre_hook(self._watch, with_kwargs=True)
+            leaving.callback(before.remove)
+            after = self.hf.register_forward_hook(self._forget, always_call=True)
+            leaving.callback(after.remove)
+            for router, act in routed:
+                leaving.callback(router.attach(act).remove)
             with self.hf.hooks(fwd_hooks=hooks):
                 yield
-        finally:
-            before.remove()
-            after.remove()
 
     def _placed(self, change: HookFn) -> Callable[[Tensor], Tensor | None]:
         def act(h: Tensor) -> Tensor | None:
@@ -185,6 +219,10 @@ class LensModel(Model):
                     f"{self.name}'s own generate does not say which tokens it runs, so an edit "
                     "cannot tell BOS and padding; use steerlab's generate, or edit.hooks(model)"
                 )
-            return change(h, self._where)
+            if h.ndim == 3:
+                return change(h, self._where)
+            # A router has the positions of all rows in a row.
+            new = change(h.unflatten(0, self._where.text.shape), self._where)
+            return None if new is None else new.flatten(0, 1)
 
         return act

@@ -15,6 +15,7 @@ from steerlab.core.sources import Source, entry_of
 from steerlab.edits import OPERATORS
 from steerlab.edits.edit import Edit
 from steerlab.edits.registry import record_of
+from steerlab.engine.learn import HOW as TRAINED
 from steerlab.estimate import VARIANTS
 from steerlab.estimate.units import METHODS
 from steerlab.estimate.units.selection import Selection
@@ -57,13 +58,13 @@ def cite(*results: Any) -> str:
 
 
 def source_of(name: str) -> Source:
-    """Where an estimator, a method that chooses units, or an operator of this name comes from.
+    """Where an estimator, a method that chooses units, a training or an operator comes from.
 
     A variant that names no source has that of its estimator; what is not the package's has none.
     """
     record = VARIANTS.get(name) or METHODS.get(name) or OPERATORS.get(name)
     if record is None:
-        return Source(no_source="not of this package")
+        return TRAINED.get(name, Source(no_source="not of this package"))
     if name in VARIANTS and not (record.cites or record.no_source):
         record = VARIANTS.get(VARIANTS[name].estimator, record)
     return Source(cites=record.cites, no_source=record.no_source)

@@ -1,9 +1,8 @@
 """Which estimators, unit methods and operators a sweep can combine, by their names."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.core.sites import ROUTER
 from steerlab.edits import OPERATORS, Operator
 from steerlab.estimate import VARIANTS, variant
 from steerlab.estimate.units import METHODS as METHODS
@@ -47,7 +46,7 @@ def suits(operator: str, name: str, own: Own = NOTHING) -> bool:
         # What made them decides, where that is the package's; else what they hold.
         estimator = own.directions[name].estimator
         if estimator not in METHODS and estimator not in VARIANTS:
-            return record.estimator is None and _holds(record, own.directions[name].extra)
+            return record.estimator is None and _holds(record, own.directions[name])
     elif name in own.estimators:
         # What a user's function makes is not known before it is called: a plain vector is.
         return record.units is None and record.estimator is None
@@ -63,9 +62,10 @@ def _suits_method(operator: str, record: Operator, method: Method) -> bool:
     return any(OPERATORS[listed].units == record.units for listed in method.operators)
 
 
-def _holds(record: Operator, extra: Mapping[str, Any]) -> bool:
+def _holds(record: Operator, given: Directions) -> bool:
     """Whether directions have the units that an operator acts on."""
     if record.units is None:
         return True
-    needed = {"neurons": "mask", "latents": "decoder"}[record.units]
-    return needed in extra
+    needed = {"neurons": "mask", "experts": "mask", "latents": "decoder"}[record.units]
+    here = (given.site == ROUTER) == (record.units == "experts")
+    return here and needed in given.extra and record.needs in ("", *given.extra)

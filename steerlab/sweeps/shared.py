@@ -66,7 +66,7 @@ def _edits(
 
 def _content(edit: Edit, some: int | None) -> Hashable:
     """What an edit does; of its tensors the first values, or with None all."""
-    return tuple(
+    return edit.logits, tuple(
         (
             part.change,
             part.site,

@@ -92,7 +92,7 @@ def concept_erasure() -> tuple[Numbers, Numbers]:
 
 def steering_vectors() -> tuple[Numbers, Numbers]:
     """The aggregators of means and of uncentred principal axes."""
-    from steering_vectors import mean_aggregator, pca_aggregator  # type: ignore[import-not-found]
+    from steering_vectors import mean_aggregator, pca_aggregator
 
     positive, negative = pairs()
     outputs = {
@@ -106,7 +106,7 @@ def repeng() -> tuple[Numbers, Numbers]:
     """Its two ways of PCA on hidden states that are given instead of read."""
     from types import SimpleNamespace
 
-    import repeng.extract as extract  # type: ignore[import-not-found]
+    import repeng.extract as extract
 
     positive, negative = pairs()
     hidden = torch.stack([positive, negative], 1).flatten(0, 1).numpy()

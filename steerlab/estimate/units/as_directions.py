@@ -15,6 +15,7 @@ from torch import Tensor
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing
+from steerlab.core.sites import ROUTER
 from steerlab.estimate.units.controls import need_of
 from steerlab.estimate.units.record import Method
 from steerlab.estimate.units.selection import Selection
@@ -112,7 +113,8 @@ def sae_diffmean(firing: Firing, saes: Saes) -> Directions:
 
 
 def masked(selection: Selection, firing: Firing, *, source: str | None = None) -> Directions:
-    """Turn neurons into directions: which they are, and their mean values in each language.
+    """Turn neurons, or experts, into directions: which they are, and their mean values in each
+    language.
 
     Formula: without a source, the vector of a language is mask · (mean - mean of all languages).
     With a source it is mask · (mean - mean of the source), where the mask holds the source's
@@ -124,15 +126,16 @@ def masked(selection: Selection, firing: Firing, *, source: str | None = None) -
     the mask alone decides. The source keeps its own mask, for operators that silence it.
 
     Args:
-        selection: the neurons of each language at each layer.
-        firing: what they were chosen from, read at `mlp_post`.
+        selection: the neurons or experts of each language at each layer.
+        firing: what they were chosen from: neurons read at `mlp_post`, experts at `router` (a
+            Routing's `firing`), whose means are those of the router's logits.
         source: the language that directions lead from; None allows any.
     """
     indices = need_of(selection, firing)
-    if firing.site != "mlp_post" or firing.units != firing.width:
+    if firing.site not in ("mlp_post", ROUTER) or firing.units != firing.width:
         raise SteerlabError(
-            f"a mask is for neurons, and these are {firing.units} units read at {firing.site} of "
-            f"width {firing.width}; "
+            f"a mask is for neurons or experts, and these are {firing.units} units read at "
+            f"{firing.site} of width {firing.width}; "
             "collect the firing of neurons, or use decoded for an SAE's features"
         )
     means = firing.means[:, indices].float()

@@ -5,6 +5,7 @@ the chosen ones in how often they fire and how much they write, `random_units` a
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def matched(
         score[i, j, twins] = selection.score[i, j, own]
         ratios.append((points[twins] - points[own]).exp())
     settings = {"seed": seed, **_match_quality(torch.cat(ratios))}
-    return _control(selection, "matched", chosen, score, settings)
+    return control(selection, "matched", chosen, score, settings)
 
 
 def random_units(selection: Selection, firing: Firing, *, seed: int = 0) -> Selection:
@@ -91,7 +92,7 @@ def random_units(selection: Selection, firing: Firing, *, seed: int = 0) -> Sele
             chosen[i, j, drawn] = True
     # What was drawn at random has no score.
     score = torch.zeros_like(selection.score)
-    return _control(selection, f"random {seed}", chosen, score, {"seed": seed})
+    return control(selection, f"random {seed}", chosen, score, {"seed": seed})
 
 
 def need_of(selection: Selection, firing: Firing) -> list[int]:
@@ -181,12 +182,12 @@ def _match_quality(ratios: Float[Tensor, "unit two"]) -> dict[str, float]:
     }
 
 
-def _control(
+def control(
     selection: Selection,
     name: str,
     chosen: Tensor,
     score: Tensor,
-    settings: dict[str, float],
+    settings: dict[str, Any],
 ) -> Selection:
     """The selection with other units, which says of what it is the control."""
     method = f"{selection.method} {name}"

@@ -9,7 +9,7 @@ from typing import Any
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.studies.explore.run_folder import best, read_run
+from steerlab.studies.explore.run_folder import Run, best, read_run
 from steerlab.studies.explore.session import Session
 from steerlab.studies.explore.setting import Setting
 
@@ -71,6 +71,34 @@ def prepared(
     """
     from steerlab.studies.explore.server import controls
 
+    session, folder = opened(model, directions, run=run, corpus=corpus, options=options)
+    scores = folder.scores if folder is not None else []
+    start = _start(session, scores, "en" if folder is None else folder.source)
+    if folder is not None:
+        start["prompt"] = folder.prompt
+    setting = Setting.of(start).model_dump(mode="json")
+    title = f"Steering {session.model.name}"
+    page = controls(session, title=title, setting=setting, scores=scores, note=NO_RUN)
+    return session, page
+
+
+def opened(
+    model: Any = None,
+    directions: Directions | Mapping[str, Directions] | Path | None = None,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    corpus: Corpus | str | os.PathLike[str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> tuple[Session, Run | None]:
+    """A session, and the run that it is of, if any.
+
+    Args:
+        model: what `load` takes; by default the run's.
+        directions: fitted ones, by name or in a file; by default the run's.
+        run: the folder of a run, whose model, corpus and directions are taken.
+        corpus: what directions are fitted on; by default the run's, else the package's.
+        options: of `load`, such as a dtype.
+    """
     folder = None if run is None else read_run(Path(run))
     if folder is not None:
         model = folder.model if model is None else model
@@ -85,14 +113,7 @@ def prepared(
         files=folder.files if folder is not None and directions is None else {},
         options=dict(options or {}) if by_name else {},
     )
-    scores = folder.scores if folder is not None else []
-    start = _start(session, scores, "en" if folder is None else folder.source)
-    if folder is not None:
-        start["prompt"] = folder.prompt
-    setting = Setting.of(start).model_dump(mode="json")
-    title = f"Steering {session.model.name}"
-    page = controls(session, title=title, setting=setting, scores=scores, note=NO_RUN)
-    return session, page
+    return session, folder
 
 
 def _start(session: Session, scores: list[dict[str, Any]], source: str) -> dict[str, Any]:
@@ -140,9 +161,9 @@ class Explorer:
     def __init__(
         self, session: Session, page: dict[str, Any], *, height: int = 900, port: int = 0
     ) -> None:
-        from steerlab.studies.explore.server import Server
+        from steerlab.studies.explore.server import page_server
 
-        self._server = Server(session, page, port=port, framed=True)
+        self._server = page_server(session, page, port=port, framed=True)
         self._server.start()
         self.height = height
         self.url = self._server.url

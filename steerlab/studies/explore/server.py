@@ -7,8 +7,6 @@ before them; the page is written by hand, so that nothing is fetched and each co
 import asyncio
 import json
 import math
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from importlib.resources import files
@@ -18,17 +16,17 @@ from markupsafe import Markup
 
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import OPERATORS
-from steerlab.studies.explore.guard import Guard
 from steerlab.studies.explore.recipes import as_command, as_python
 from steerlab.studies.explore.session import Event, Session, Told
 from steerlab.studies.explore.setting import Setting
-from steerlab.studies.explore.worker import Failed, Job, Worker
+from steerlab.studies.explore.worker import Worker
 from steerlab.studies.html import environment
+from steerlab.studies.local.line import Failed, Job
+from steerlab.studies.local.server import Server, listen, post, read_json
 
 try:
-    import uvicorn
     from starlette.applications import Starlette
-    from starlette.requests import ClientDisconnect, Request
+    from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 except ImportError as error:
@@ -37,8 +35,6 @@ except ImportError as error:
     ) from error
 
 BODY = 16_384  # bytes of a request at most: four for each character of a sentence, and the rest
-PATIENCE = 10.0  # seconds that a request may take to arrive
-CONNECTIONS = 100
 
 
 def application(worker: Worker, page: dict[str, Any], guard: Callable[..., Any]) -> Starlette:
@@ -72,10 +68,10 @@ def application(worker: Worker, page: dict[str, Any], guard: Callable[..., Any])
 
     async def run(request: Request) -> Response:
         try:
-            setting = await _setting(request)
+            setting = Setting.of(await read_json(request, most=BODY))
             session.need(setting)
             loop, events = asyncio.get_running_loop(), asyncio.Queue[Any]()
-            job = Job(setting, lambda event: _post(loop, events, event))
+            job = Job(setting, lambda event: post(loop, events, event))
             worker.submit(job)
         except SteerlabError as error:
             return JSONResponse({"error": str(error)}, 400)
@@ -109,36 +105,8 @@ def _embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-async def _setting(request: Request) -> Setting:
-    """The setting in a request's body; raises `SteerlabError` for what is none."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise SteerlabError("a setting comes as application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(PATIENCE):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY:
-                    raise SteerlabError(f"the request has more than {BODY:,} bytes; give less text")
-    except TimeoutError as error:
-        raise SteerlabError("the request did not arrive in time; send it again") from error
-    except ClientDisconnect as error:
-        raise SteerlabError("the request was broken off; send it again") from error
-    try:
-        keys = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise SteerlabError("the request holds no JSON; send an object of settings") from error
-    return Setting.of(keys)
-
-
-def _post(loop: asyncio.AbstractEventLoop, events: "asyncio.Queue[Any]", event: Any) -> None:
-    """Hand an event to the server's thread, which may have ended."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(events.put_nowait, event)
-
-
 async def _lines(
-    session: Session, job: Job, events: "asyncio.Queue[Event | Failed | None]"
+    session: Session, job: Job[Setting], events: "asyncio.Queue[Event | Failed | None]"
 ) -> AsyncIterator[str]:
     """The events of a job, a line of JSON each; whoever leaves stops it."""
     try:
@@ -176,8 +144,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Server:
-    """A server that listens, on a port of its own choice or a given one.
+def page_server(
+    session: Session,
+    page: dict[str, Any],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    framed: bool = False,
+) -> Server:
+    """A server of the page that listens already; `run` or `start` lets it answer.
 
     Args:
         session: what it serves.
@@ -186,69 +161,9 @@ class Server:
         port: 0 for a free one.
         framed: whether pages of this machine, such as a notebook, may show it in a frame.
     """
-
-    def __init__(
-        self,
-        session: Session,
-        page: dict[str, Any],
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        framed: bool = False,
-    ) -> None:
-        self.socket = _listen(host, port)
-        self.port = self.socket.getsockname()[1]
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self.port}/"
-
-        def guard(app: Any) -> Guard:
-            return Guard(app, host=host, port=self.port, framed=framed)
-
-        self._worker = Worker(session)
-        config = uvicorn.Config(
-            application(self._worker, page, guard),
-            log_level="warning",
-            access_log=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=1,
-            server_header=False,
-            lifespan="off",
-        )
-        self._server = uvicorn.Server(config)
-
-    def run(self) -> None:
-        """Serve until Ctrl-C."""
-        self._server.run(sockets=[self.socket])
-
-    def start(self) -> None:
-        """Serve in a thread of its own, until `close` or the end of the process."""
-        thread = threading.Thread(target=self.run, name="steerlab explorer page", daemon=True)
-        thread.start()
-
-    def close(self) -> None:
-        """Stop serving; what is being said stops at its next token."""
-        self._worker.close()
-        self._server.should_exit = True
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket on an address; raises `SteerlabError` where there can be none."""
-    if host in ("0.0.0.0", "::", ""):
-        raise SteerlabError(
-            f"{host or 'an empty host'} is every address of this machine, and a page that answers "
-            "to any name can be used by any site; give the one address or name by which it shall "
-            "be called"
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-    except (OSError, OverflowError) as error:
-        made.close()
-        free = "" if port == 0 else "; leave --port out for a free one"
-        raise SteerlabError(f"cannot listen on {host}, port {port} ({error}){free}") from error
-    return made
+    at = listen(host, port)
+    worker = Worker(session)
+    return Server(at, application(worker, page, at.guard(framed=framed)), worker)
 
 
 def controls(

@@ -24,7 +24,7 @@ from steerlab.estimate import VARIANTS
 from steerlab.models.loading import load
 from steerlab.scores.langid import NONE, identifier
 from steerlab.scores.text import first_line
-from steerlab.studies.explore.setting import Setting
+from steerlab.studies.explore.setting import Setting, Steering
 from steerlab.sweeps.fits import fit
 from steerlab.sweeps.methods import suits
 from steerlab.sweeps.own import Own
@@ -164,7 +164,7 @@ class Session:
         asking = [f"{form}+{suffix}" for form in plain for suffix in SUFFIXES if form in INSTRUCTED]
         return [*plain, *map(with_number, SHOT_FORMS), "instructed", *asking]
 
-    def need(self, setting: Setting) -> None:
+    def need(self, setting: Steering) -> None:
         """Raise where the setting asks for what is not here, before any work."""
         if setting.estimator not in self.names:
             raise SteerlabError(
@@ -219,13 +219,13 @@ class Session:
         if len(self._unsteered) > REMEMBERED:
             self._unsteered.popitem(last=False)
 
-    def is_fitted(self, setting: Setting) -> bool:
+    def is_fitted(self, setting: Steering) -> bool:
         """Whether a setting's directions are at hand."""
         return bool(
             {(setting.estimator, ""), (setting.estimator, setting.source)} & set(self._fits)
         )
 
-    def fitted(self, setting: Setting) -> Directions:
+    def fitted(self, setting: Steering) -> Directions:
         """The directions of a setting, fitted at their first use and kept."""
         own = self._fits.get((setting.estimator, ""))
         if own is not None:
@@ -239,7 +239,7 @@ class Session:
             self._fits[key] = fits[setting.estimator]
         return self._fits[key]
 
-    def edit(self, setting: Setting) -> Edit:
+    def edit(self, setting: Steering) -> Edit:
         """The edit of a setting."""
         directions = self.fitted(setting)
         if not OPERATORS[setting.operator].whole:  # which acts on all layers, whatever is asked
@@ -252,7 +252,7 @@ class Session:
             target=setting.target,
         )
 
-    def direction(self, setting: Setting) -> Direction | None:
+    def direction(self, setting: Steering) -> Direction | None:
         """The direction that tokens are projected on: that of the last layer that is edited; None
         where there is none."""
         try:

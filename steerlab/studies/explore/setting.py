@@ -27,13 +27,13 @@ def _need_text(text: str) -> None:
         )
 
 
-class Setting(Checked):
-    """One setting of the explorer: what a click, a slider and a key change.
+class Steering(Checked):
+    """How a model is steered: from where to where, along what, by what, where and how far.
 
-    It is frozen and checked, so that the page, the command and a line of Python mean the same.
+    It is frozen and checked, so that the page, the endpoint, the command and a line of Python mean
+    the same.
     """
 
-    text: Annotated[str, check(_need_text), Field(description="the sentence to go on from")]
     source: Source = "en"
     target: Annotated[str, LANGUAGES, CODES, Field(description="the language that is steered to")]
     estimator: Annotated[
@@ -53,6 +53,12 @@ class Setting(Checked):
         Number,
         Field(ge=-STRONGEST, le=STRONGEST, description="in the operator's own unit"),
     ] = 1.0
+
+
+class Setting(Steering):
+    """One setting of the explorer: what a click, a slider and a key change."""
+
+    text: Annotated[str, check(_need_text), Field(description="the sentence to go on from")]
     prompt: Prompt = "line"
     new_tokens: Annotated[
         int, Field(ge=1, le=MOST_TOKENS, description="new tokens of an output at most")

@@ -1,4 +1,5 @@
-"""Who may ask: only pages of the explorer itself, called by the name under which it listens."""
+"""Who may ask: programs of this machine, and pages of the server itself, by the name under which it
+listens."""
 
 import ipaddress
 import json
@@ -28,6 +29,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def as_error(message: str) -> dict[str, Any]:
+    """A message as the explorer's page reads it."""
+    return {"error": message}
+
+
 class Guard:
     """Passes on what is asked under the server's own name, and refuses everything else.
 
@@ -40,10 +46,20 @@ class Guard:
         host: the name that it listens under.
         port: its port.
         framed: whether pages of this machine may show it in a frame.
+        refused: what a refusal's sentence is put into, as JSON.
     """
 
-    def __init__(self, app: Any, *, host: str, port: int, framed: bool = False) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str,
+        port: int,
+        framed: bool = False,
+        refused: Callable[[str], Any] = as_error,
+    ) -> None:
         self.app = app
+        self.refused = refused
         names = [f"[{host}]" if ":" in host else host]
         if is_loopback(host):
             names += ["localhost", "127.0.0.1"]
@@ -83,21 +99,20 @@ class Guard:
         hosts = headers.get("host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return (
-                "this explorer answers only under its own name, "
-                f"{' or '.join(sorted(self.hosts))}; open it there, or begin it with --host"
+                "this server answers only under its own name, "
+                f"{' or '.join(sorted(self.hosts))}; ask it there, or begin it with --host"
             )
         for origin in headers.get("origin", []):
             if origin.lower() != f"http://{hosts[0].lower()}":
-                return "a page of another site asked; only the explorer's own page may"
+                return "a page of another site asked; only the server's own page may"
         if headers.get("sec-fetch-site", ["none"])[0] == "cross-site" and (
             headers.get("sec-fetch-mode", [""])[0] != "navigate"
         ):
-            return "a page of another site asked; only the explorer's own page may"
+            return "a page of another site asked; only the server's own page may"
         return ""
 
-    @staticmethod
-    async def _refuse(send: Callable[[Any], Awaitable[None]], message: str) -> None:
-        body = json.dumps({"error": message}).encode()
+    async def _refuse(self, send: Callable[[Any], Awaitable[None]], message: str) -> None:
+        body = json.dumps(self.refused(message)).encode()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),

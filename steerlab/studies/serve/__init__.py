@@ -1,0 +1,3 @@
+"""An endpoint on this machine that speaks OpenAI's protocol, with an edit in each request."""
+
+from steerlab.studies.serve.endpoint import endpoint as endpoint
