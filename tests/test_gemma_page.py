@@ -130,7 +130,7 @@ def test_claims_get_what_was_found_and_no_more(folder: Path) -> None:
     assert "DiffMean less prompt" in table
     # LDA alone was compared with DiffMean in the made-up run, and told nothing.
     assert found["others less diffmean"] == {"lda": (-0.03, 0.456)}
-    units = {"claims": {"langfir median": 2.0, "langfir most": 4}}
+    units = {"langfir median": 2.0, "langfir most": 4, "costs": {}}
     told = claims.table(gemma_page.found_for_claims({"run": run, "units": units}))
     assert told.count("*not run*") == 4
 

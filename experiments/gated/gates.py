@@ -362,6 +362,12 @@ def axes(bed: Bed) -> list[str]:
     ]
 
 
+def _command() -> str:
+    """The command that is running, without the path of the page."""
+    words = [word for word in sys.argv[1:] if not word.endswith(".md") and word != "--out"]
+    return " ".join(["python experiments/gated/gates.py", *words])
+
+
 def page(bed: Bed, name: str) -> str:
     begun = time.process_time()
     tables, chosen, dev = compared(bed)
@@ -369,7 +375,7 @@ def page(bed: Bed, name: str) -> str:
     text = [
         "# Gates, windows, angles",
         "",
-        f"Written by `python experiments/gated/gates.py` of {name}: DiffMean directions from English to {words}, {bed.lines['dev']} dev lines to "
+        f"Written by `{_command()}` of {name}: DiffMean directions from English to {words}, {bed.lines['dev']} dev lines to "
         f"choose layer ({' or '.join(map(str, bed.layers))}) and strength, {bed.lines['test']} test lines to report, {NEW} tokens; *joint* is "
         "the share of outputs in the target language that say their own sentence. Intervals are over sentences.",
         "",

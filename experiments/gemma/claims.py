@@ -105,10 +105,13 @@ def _few_features(found: Found) -> tuple[str, str]:
 
 def _selective(found: Found) -> tuple[str, str]:
     interval = found["langfir dominance less control"]
-    return by_interval(interval), (
+    figures = (
         "share of languages hurt most by the loss of their own features, less that of matched "
         f"random features: {_shown(interval)}"
     )
+    if interval[1] == interval[2]:  # as of two languages that agree
+        return UNDECIDED, f"{figures}; too few languages for an interval"
+    return by_interval(interval), figures
 
 
 def _low_rank(found: Found) -> tuple[str, str]:

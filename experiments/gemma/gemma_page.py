@@ -432,6 +432,10 @@ SECTIONS: dict[str, tuple[str, Callable[[Records], str]]] = {
 # ------------------------------------------------------------------------------------- the claims
 
 
+# What a record says of itself, beside its numbers.
+KEPT_BESIDE = ("costs", "steerlab")
+
+
 def found_for_claims(records: Records) -> dict[str, Any]:
     """What was found, by the names that `claims` asks for; a job that was not run leaves its
     own out."""
@@ -454,10 +458,13 @@ def found_for_claims(records: Records) -> dict[str, Any]:
         cosines = [row["raw"] for row in records["atlas"]["whole"]]
         found["cosine in the middle"] = cosines[len(cosines) // 2]
         found["cosine at the end"] = cosines[-1]
+    found |= {
+        name: value for name, value in records.get("units", {}).items() if name not in KEPT_BESIDE
+    }
     ranks = records.get("estimators", {}).get("eigengap ranks")
     if ranks:
         found["eigengap ranks"] = ranks
-    return found | dict(records.get("units", {}).get("claims", {}))
+    return found
 
 
 # --------------------------------------------------------------------------------------- the page
