@@ -330,6 +330,20 @@ def _reading(records: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{best['right'][0]:.0%} right); a random direction {random['nats'][0]:.2f} nats; the prompt in the clone "
             f"itself {ceiling['nats'][0]:.2f} nats, {ceiling['right'][0]:.0%} right."
         )
+    methods = [score for record in records for score in record["scores"] if "layer" in score]
+    own = [score for score in methods if not score["method"].startswith("random")]
+    edge = sum(score["strength"] == max(STRENGTHS) for score in own)
+    nearest = max(row["nearest"] for record in records for row in record["alignment"])
+    said.append(
+        f"- A vector gives the language, {min(score['mass'][0] for score in own):.2f} to "
+        f"{max(score['mass'][0] for score in own):.2f} of the probability, and not the word, "
+        f"{min(score['right'][0] for score in own):.0%} to {max(score['right'][0] for score in own):.0%}: one shift for all "
+        "tokens can do no more where a token and its clone do not lie alike but for that shift. Here they do not: the clone is "
+        f"the nearest of {HELD['test']} sentences in at most {nearest:.0%}."
+    )
+    said.append(
+        f"- In {edge} of {len(own)} choices the strength is the largest of the grid, {max(STRENGTHS):g}: more may go further."
+    )
     return said
 
 

@@ -59,10 +59,10 @@ class PowerLaw:
     def sentence(self, y: str = "the score", x: str = "size") -> str:
         """The law in words, with what speaks against it."""
         value, low, high = self.exponent
+        points = f"{self.n[0]} points" + (f" of {self.n[1]} seeds" if self.n[1] else "")
         said = (
             f"{y} goes with {x} to the power {value:.3f} (95 % interval {low:.3f} to {high:.3f}; "
-            f"{self.n[0]} points, {self.n[1]} seeds, R² {self.r2:.2f}) from {self.x[0]:g} to "
-            f"{self.x[1]:g}"
+            f"{points}, R² {self.r2:.2f}) from {self.x[0]:,g} to {self.x[1]:,g}"
         )
         if low <= 0 <= high:
             return f"{said}; the interval holds 0, so that no growth is shown."
