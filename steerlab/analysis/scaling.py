@@ -62,7 +62,7 @@ class PowerLaw:
         points = f"{self.n[0]} points" + (f" of {self.n[1]} seeds" if self.n[1] else "")
         said = (
             f"{y} goes with {x} to the power {value:.3f} (95 % interval {low:.3f} to {high:.3f}; "
-            f"{points}, R² {self.r2:.2f}) from {self.x[0]:,g} to {self.x[1]:,g}"
+            f"{points}, R² {self.r2:.2f}) from {_size(self.x[0])} to {_size(self.x[1])}"
         )
         if low <= 0 <= high:
             return f"{said}; the interval holds 0, so that no growth is shown."
@@ -205,6 +205,10 @@ def token_efficiency(law: PowerLaw, perplexity: float, seen: float) -> float:
     if not seen > 0:
         raise SteerlabError(f"the tokens seen are {seen}; they have to be above 0")
     return law.needed(perplexity) / seen
+
+
+def _size(x: float) -> str:
+    return f"{x:,.0f}" if x >= 1000 else f"{x:g}"
 
 
 def _runs(x: np.ndarray, seeds: Sequence[Any] | np.ndarray | None) -> np.ndarray:
