@@ -99,32 +99,48 @@ def _concept(name: str) -> Callable[[pd.DataFrame], go.Figure]:
     return transfer if what == "transfer" else doses
 
 
+def _kinds(table: pd.DataFrame) -> go.Figure:
+    """Neurons by kind and layer, with the parts of the model where its layers divide into some."""
+    parts = None
+    if "part" in table:
+        layers = table.groupby("part", sort=False)["layer"]
+        parts = {str(name): tuple(sorted(set(part))) for name, part in layers}
+    return figures.kinds_by_layer(table.drop(columns="part", errors="ignore"), parts=parts)
+
+
+def _of_units(of: str) -> dict[str, Picture]:
+    """The pictures of a model's page of features and neurons; `of` begins their names."""
+    made: dict[str, tuple[Callable[[pd.DataFrame], go.Figure], float, float]] = {
+        "langfir_counts": (figures.threshold_counts, 160, 90),
+        "langfir_stability": (figures.stability_curve, 120, 80),
+        "lape_by_layer": (
+            lambda table: figures.units_by_layer(table.set_index("language").rename(columns=int)),
+            140,
+            90,
+        ),
+        "nju_by_layer": (_kinds, 140, 90),
+        "latent_spectra": (
+            lambda table: figures.spectrum(table, targets=("de", "ru", "ja"), kind="latents"),
+            160,
+            90,
+        ),
+        "selectivity": (
+            lambda table: figures.selectivity(table.set_index(table.columns[0])),
+            160,
+            130,
+        ),
+    }
+    return {
+        f"{of}{name}": _table(f"{of}{name}", make, width, height)
+        for name, (make, width, height) in made.items()
+    }
+
+
 DRAWN: dict[str, Picture] = {
     "atlas-depth": _table("atlas-depth", figures.depth, 180, 105),
     "atlas-aya": _table("atlas-aya", _map, 140, 160),
     "spectrum": _table(
         "spectrum", lambda table: figures.spectrum(table, targets=("de", "ru", "ja")), 160, 100
-    ),
-    "langfir_counts": _table("langfir_counts", figures.threshold_counts, 160, 90),
-    "langfir_stability": _table("langfir_stability", figures.stability_curve, 120, 80),
-    "lape_by_layer": _table(
-        "lape_by_layer",
-        lambda table: figures.units_by_layer(table.set_index("language").rename(columns=int)),
-        140,
-        90,
-    ),
-    "nju_by_layer": _table("nju_by_layer", figures.kinds_by_layer, 140, 90),
-    "latent_spectra": _table(
-        "latent_spectra",
-        lambda table: figures.spectrum(table, targets=("de", "ru", "ja"), kind="latents"),
-        160,
-        90,
-    ),
-    "selectivity": _table(
-        "selectivity",
-        lambda table: figures.selectivity(table.set_index(table.columns[0])),
-        160,
-        130,
     ),
     "gemma-headline": Picture(
         GEMMA / "run.json", lambda file: gemma_figures.headline(read_json(file)), 150, 78
@@ -134,6 +150,7 @@ DRAWN: dict[str, Picture] = {
     ),
 }
 
+DRAWN |= _of_units("") | _of_units("gemma-")
 DRAWN |= {
     file.stem: _table(file.stem, _concept(file.stem), 180, 105)
     for file in sorted(TABLES.glob("concepts-*.csv"))
@@ -141,7 +158,7 @@ DRAWN |= {
 
 # Pictures of a screen, by the command that takes them.
 SHOT: dict[str, str] = {
-    "report.png": "make run, then python experiments/screens.py --docs --run runs/polyglot-parallel",
+    "report.png": "make gemma, then python experiments/screens.py --docs --run runs/gemma-3-270m-parallel",
 }
 
 

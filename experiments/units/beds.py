@@ -75,8 +75,9 @@ class Bed:
 
     def record(self, name: str, table: pd.DataFrame) -> None:
         """Keep the table of a picture of the documentation, from which `make figures` draws it."""
-        if self.setup is SETUPS["polyglot"]:
-            table.to_csv(RECORDED / f"{name}.csv", index=False, float_format="%.6g")
+        if any(self.setup is each for each in SETUPS.values()):  # not a trial's
+            file = RECORDED / Path(self.setup.picture(name)).with_suffix(".csv").name
+            table.to_csv(file, index=False, float_format="%.6g")
 
     def shown(self, name: str, alt: str) -> str:
         """The Markdown of one of the page's pictures."""

@@ -81,7 +81,8 @@ def neurons(bed: Bed) -> str:
         divided, words = None, f"The layers do not divide into four parts: {error}"
     parts = figures.kinds_by_layer(kinds, parts=divided)
     bed.record("lape_by_layer", counts.reset_index(names="language"))
-    bed.record("nju_by_layer", kinds)
+    part = {layer: name for name, layers in (divided or {}).items() for layer in layers}
+    bed.record("nju_by_layer", kinds.assign(part=kinds["layer"].map(part)) if part else kinds)
     figures.write(drawn, bed.out / "lape_by_layer", data=counts.reset_index(names="language"))
     figures.write(parts, bed.out / "nju_by_layer", data=kinds)
     figures.draw(
