@@ -1,6 +1,6 @@
 """docs/cloned.md: directions scored against a truth that is known, on models of a language and its clone.
 
-`python experiments/cloned/cloned_page.py TEXT [--seeds 3] [--tokens 4000000]` reads TEXT/en.txt, one
+`python experiments/cloned/cloned_page.py TEXT [--seeds 3] [--tokens 2000000]` reads TEXT/en.txt, one
 sentence a line, trains a small model for each seed (weights stay in build/cloned), and one on one language
 for token efficiency; then fits each method on 240 sentences in both languages, chooses layer and strength on 60,
 and reports on 120 others.
@@ -236,7 +236,7 @@ def main() -> None:
         "text", type=Path, nargs="?", help="a folder with en.txt; none: the page alone"
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=4_000_000)
+    parser.add_argument("--tokens", type=int, default=2_000_000)
     given = parser.parse_args()
     if given.text is not None:
         RECORDED.mkdir(exist_ok=True)

@@ -4,18 +4,18 @@ A matrix of transfer is directed: from German to Dutch is not from Dutch to Germ
 are read, each with its own interval, and languages are permuted as sources and targets at once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from steerlab.analysis.geometry.matrices import p_value, standardised
 from steerlab.analysis.intervals import by_sentence, named
 from steerlab.analysis.tables import need_columns
 from steerlab.core.errors import SteerlabError
 
 _CHUNK = 500  # permutations at a time, to bound the memory
-_TIE = 1e-12  # a permuted statistic this much smaller is equal: it was summed in another order
 _OWN = 1e-6  # below this length (of 1) a predictor has no share of its own
 
 
@@ -125,8 +125,8 @@ def transfer_regression(
     count = _check(matrix, distances)
     first, second = np.nonzero(~np.eye(count, dtype=bool))
     pairs = (first, second)
-    y = _standardised(matrix[pairs])
-    x = {name: _standardised(given[pairs]) for name, given in distances.items()}
+    y = standardised(matrix[pairs])
+    x = {name: standardised(given[pairs]) for name, given in distances.items()}
     base = _basis(_effects(count, pairs) if effects else np.ones((1, len(pairs[0]))))
     orders = np.argsort(np.random.default_rng(seed).random((permutations, count)), axis=1)
     r, nulls = [], []
@@ -144,8 +144,8 @@ def transfer_regression(
             "distance": list(x),
             "beta": betas,
             "r": r,
-            "p": _p(null.T, size),
-            "p_corrected": _p(null.max(0)[:, None], size),
+            "p": p_value(null.T, size),
+            "p_corrected": p_value(null.max(0)[:, None], size),
             "r2": _explained(y, _basis(design)),
             "r2_effects": _explained(y, base),
             "n": count,
@@ -199,13 +199,6 @@ def _basis(columns: Float[np.ndarray, "column pair"]) -> Float[np.ndarray, "axis
     return np.asarray(np.linalg.qr(columns.T)[0].T)
 
 
-def _standardised(values: Float[np.ndarray, "*batch pair"]) -> Float[np.ndarray, "*batch pair"]:
-    """Mean 0 and length 1 along the pairs, so that an inner product is a correlation."""
-    centred = values - values.mean(-1, keepdims=True)
-    # Not 0 / 0 where all pairs are equal: such a vector correlates with nothing.
-    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-30))
-
-
 def _explained(y: Float[np.ndarray, " pair"], basis: Float[np.ndarray, "axis pair"]) -> float:
     """The share of the variance of y (mean 0, length 1) that the axes explain."""
     return float(((basis @ y) ** 2).sum())
@@ -225,12 +218,12 @@ def _partial(
             f"the distance {name!r} has no share of its own: it is a sum of the others and of what "
             "belongs to the source or the target alone; leave it out, or set effects=False"
         )
-    y_rest = _standardised(y - (basis @ y) @ basis)
+    y_rest = standardised(y - (basis @ y) @ basis)
     null = np.zeros(len(orders))
     for span, moved in _permuted(rest, orders):
         again = moved - (moved @ basis.T) @ basis
-        null[span] = _standardised(again) @ y_rest
-    return float(y_rest @ _standardised(rest)), null
+        null[span] = standardised(again) @ y_rest
+    return float(y_rest @ standardised(rest)), null
 
 
 def _permuted(
@@ -244,8 +237,3 @@ def _permuted(
     for start in range(0, len(orders), _CHUNK):
         order = orders[start : start + _CHUNK]
         yield slice(start, start + len(order)), matrix[order[:, first], order[:, second]]
-
-
-def _p(null: np.ndarray, observed: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The share of permutations that are at least as large; the observed order is one of them."""
-    return np.asarray((1 + (null >= np.asarray(observed) - _TIE).sum(0)) / (1 + len(null)))

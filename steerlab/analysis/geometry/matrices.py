@@ -100,8 +100,8 @@ def regression(
     """
     table = mantel(of, on, given=on, permutations=permutations, seed=seed)
     pairs = _pairs(of.shape[1])
-    y = _standardise(of[:, pairs[0], pairs[1]])
-    x = _standardise(np.stack([matrix[pairs] for matrix in on.values()]))
+    y = standardised(of[:, pairs[0], pairs[1]])
+    x = standardised(np.stack([matrix[pairs] for matrix in on.values()]))
     betas, *_ = np.linalg.lstsq(x.T, y.T, rcond=None)
     # With orthonormal axes instead of the predictors, r² is a sum of squared projections: no
     # permutation has to be fitted again.
@@ -113,8 +113,8 @@ def regression(
         null[span] = ((moved @ y.T) ** 2 / total).sum(1)
     of_layer = {
         "r2": r2,
-        "r2_p": _p(null, r2),
-        "r2_p_corrected": _p(null.max(1)[:, None], r2),
+        "r2_p": p_value(null, r2),
+        "r2_p_corrected": p_value(null.max(1)[:, None], r2),
     }
     table.insert(3, "beta", betas.T.ravel())
     return table.join(pd.DataFrame(of_layer).rename_axis("layer"), on="layer")
@@ -172,8 +172,8 @@ def _pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(count, 1)
 
 
-def _standardise(values: np.ndarray) -> np.ndarray:
-    """Mean 0 and length 1 along the pairs, the last axis."""
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Mean 0 and length 1 along the pairs, the last axis, so that an inner product correlates."""
     centred = values - values.mean(-1, keepdims=True)
     # Not 0 / 0 where all pairs are equal: such a vector correlates with nothing.
     length = np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-30)
@@ -186,7 +186,7 @@ def _prepare(values: np.ndarray, *, rank: bool) -> np.ndarray:
         from scipy.stats import rankdata
 
         values = rankdata(values, axis=-1)
-    return _standardise(np.asarray(values, dtype=float))
+    return standardised(np.asarray(values, dtype=float))
 
 
 def _partial(
@@ -211,13 +211,13 @@ def _partial(
             f"the distance {name!r} is a sum of the others and has no share of its own; leave one "
             "out"
         )
-    y_rest = _standardise(y - (y @ basis.T) @ basis)
+    y_rest = standardised(y - (y @ basis.T) @ basis)
     null = np.zeros((len(orders), len(y)))
     for span, moved in _permuted(x_rest[None], orders):
         # A permuted rest has something of the others again: take it out a second time.
         moved_rest = moved[:, 0] - (moved[:, 0] @ basis.T) @ basis
-        null[span] = _standardise(moved_rest) @ y_rest.T
-    return y_rest @ _standardise(x_rest), null
+        null[span] = standardised(moved_rest) @ y_rest.T
+    return y_rest @ standardised(x_rest), null
 
 
 def _orders(
@@ -261,7 +261,7 @@ def _permuted(vectors: np.ndarray, orders: np.ndarray) -> Iterator[tuple[slice, 
         yield slice(start, start + len(order)), moved
 
 
-def _p(null: np.ndarray, observed: np.ndarray) -> np.ndarray:
+def p_value(null: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """The share of permutations that are at least as large; null is [permutation ...].
 
     The observed order counts as one of them, so that p is never 0.
@@ -282,8 +282,8 @@ def _table(
     """
     # The largest |r| of each permutation, over all that was looked at.
     largest = np.abs(nulls).max((0, 2))
-    p = _p(np.abs(nulls).swapaxes(0, 1), np.abs(correlations))
-    p_corrected = _p(largest[:, None, None], np.abs(correlations))
+    p = p_value(np.abs(nulls).swapaxes(0, 1), np.abs(correlations))
+    p_corrected = p_value(largest[:, None, None], np.abs(correlations))
     rows = []
     for layer in range(correlations.shape[1]):
         for index, name in enumerate(names):
