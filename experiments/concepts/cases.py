@@ -31,6 +31,7 @@ class Setup:
         strengths: in gaps of the concept.
         page: what is written.
         limit: pairs of test, at most.
+        dtype: the precision; by default the one that the model is loaded in.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Setup:
     strengths: tuple[float, ...] = (2.0, 4.0, 8.0)
     page: Path = Path("docs/concepts.md")
     limit: int | None = None
+    dtype: str | None = None
 
     @property
     def out(self) -> Path:
@@ -54,6 +56,7 @@ SETUPS = {
         by_vector=False,
         page=Path("docs/concepts_gemma.md"),
         limit=24,
+        dtype="auto",
     ),
 }
 

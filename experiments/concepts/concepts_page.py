@@ -38,7 +38,7 @@ def main() -> int:
     setup, start = SETUPS[given.model], time.monotonic()
     setup.out.mkdir(parents=True, exist_ok=True)
     if not given.page:
-        model = sl.load(setup.model)
+        model = sl.load(setup.model, dtype=setup.dtype)
         cases = {"register": register_case(setup, model), "gender": gender_case(setup, model)}
         for name, other in (("register", "gender"), ("gender", "register")):
             bench = Bench(setup, cases[name], cases[other])

@@ -40,7 +40,8 @@ class Bed:
     def __init__(
         self, name: str, targets: Sequence[str], dev: int, test: int, layers: Sequence[int]
     ):
-        self.model: Model = sl.load(name)
+        # A model of the project is read in the precision that its page was made in.
+        self.model: Model = sl.load(name, dtype=None if name == "polyglot" else "auto")
         self.targets, self.lines = tuple(targets), {"dev": dev, "test": test}
         self.corpus = sl.corpus(langs=["en", *targets, "fr"])
         self.moments = sl.collect(self.model, self.corpus.split("estimate"), also=[])
