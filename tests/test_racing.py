@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerlab.analysis.choices import choose
+import steerlab as sl
+from steerlab.analysis.choices import choose, ranking
 from steerlab.core.corpus import Corpus, corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.sweeps import race as racing
 from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.grid import Grid
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import Runner
 from steerlab.sweeps.sweep import sweep
@@ -165,3 +167,86 @@ def test_from_12_settings_on_about_a_third_of_the_rows_is_read() -> None:
 
     assert all(0.3 < share(count) <= 0.36 for count in range(12, 40))
     assert share(6) > 0.36, "of fewer it is more"
+
+
+class Scored(Table):
+    """Rows with a user's score that orders settings the other way round than `joint`."""
+
+    missing = False
+
+    def run(
+        self, cells: Iterable[Cell], *, title: str = "", progress: bool = False
+    ) -> pd.DataFrame:
+        rows = super().run(cells, title=title, progress=progress)
+        rows["warmth"] = 5.0 - 4.0 * rows["joint"] + 0.01 * rows["sentence"]
+        rows["repetition"] = rows["joint"].astype(float)
+        if self.missing:  # of some outputs there is no score
+            rows.loc[rows["sentence"] % 3 == 0, "warmth"] = np.nan
+        return rows
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_race_by_a_users_score_ends_with_what_is_best_by_it(monkeypatch, missing):
+    monkeypatch.setattr(Scored, "missing", missing)
+    chances = dict.fromkeys(SETTINGS, 0.9) | {(2, 1.0): 0.1}
+    found = race(Scored(chances), grid(), value="warmth")
+    assert choose(found.rows, "warmth") == {"diffmean": (2, 1.0)}
+    best = found.settings[(found.settings["layer"] == 2) & (found.settings["strength"] == 1.0)]
+    assert best["kept"].all()
+    assert "joint" not in found.settings
+    known = found.settings[found.settings["lines"] > 4]
+    assert (known["low"] < known["warmth"]).all()
+    assert (known["warmth"] < known["high"]).all()
+    # By joint the same rows end elsewhere.
+    assert choose(race(Scored(chances), grid()).rows) != {"diffmean": (2, 1.0)}
+
+
+def test_less_of_a_score_that_is_read_downwards_wins():
+    chances = dict.fromkeys(SETTINGS, 0.9) | {(2, 1.0): 0.1}
+    found = race(Scored(chances), grid(), value="repetition")
+    assert choose(found.rows, "repetition") == {"diffmean": (2, 1.0)}
+
+
+def test_a_setting_without_any_score_comes_last():
+    table = Scored(dict.fromkeys([(0, 0.5), (1, 0.5)], 0.5)).run(
+        grid(settings=[(0, 0.5), (1, 0.5)])
+    )
+    table.loc[table["layer"] == 0, "warmth"] = np.nan
+    assert ranking(table, "warmth") == [(1, 0.5), (0, 0.5)]
+
+
+def test_a_score_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(SteerlabError, match=r"no score 'cold'; their numbers are joint, .*warmth"):
+        race(Scored(dict.fromkeys(SETTINGS, 0.1)), grid(), value="cold")
+    with pytest.raises(SteerlabError, match=r"race: there is no score 'cold'.*yours: warm; ours"):
+        Grid(race="cold", scorers={"warm": lambda outputs: [0.0] * len(outputs)})
+    with pytest.raises(SteerlabError, match=r"race: there is no score 'lfs'.*none are given"):
+        Grid(race="lfs")
+    with pytest.raises(SteerlabError, match=r"fluency=True"):
+        Grid(race="bits_per_byte_ratio")
+    assert Grid(race="yes").race is True
+    assert Grid(race="joint").race == "joint"
+
+
+def test_a_sweep_races_by_a_users_score_and_the_table_chooses_by_it(polyglot, pair):
+    options: dict[str, Any] = {
+        "targets": ["es"],
+        "layers": [2, 4],
+        "strengths": [0.5, 1.0, 2.0],
+        "limit": 8,
+        "scorers": {"length": lambda outputs: [float(len(text)) for text in outputs]},
+    }
+    whole = sweep(polyglot, pair, **options)
+    raced = sweep(polyglot, pair, race="length", **options)
+    assert len(raced) < len(whole)
+    assert whole.attrs["scorers"] == ["length"]
+    told = pd.DataFrame(raced.attrs["race"])
+    best = told[told["kept"]].sort_values("length").iloc[-1]
+    assert choose(raced, "length") == {"diffmean": (best["layer"], best["strength"])}
+    frame = sl.table(whole, "frame", best="length")
+    lengths = whole.assign(length=whole["output"].str.len())
+    means = lengths.groupby(["layer", "strength"])["length"].mean()
+    assert len(frame) == 1
+    assert (frame["layer"][0], frame["strength"][0]) == means.idxmax()
+    assert frame["length"][0] == pytest.approx(means.max())
+    assert "Length" in sl.table(whole)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import steerlab as sl
+from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.results import result
 from steerlab.analysis.tables import spelled
 from steerlab.analysis.written import table
@@ -91,3 +92,67 @@ def test_what_is_no_one_result_is_refused() -> None:
         table(given.head(0))
     with pytest.raises(SteerlabError, match="needs the column 'layer'"):
         table(given.drop(columns="layer"))
+
+
+def own_rows() -> pd.DataFrame:
+    """Rows with two scores of a user's: a number that grows with strength, and a truth."""
+    made = rows().assign(split="dev")
+    noise = np.random.default_rng(1).random(len(made))
+    made["polite"] = made["strength"] + noise
+    made["asks"] = (noise > 0.5).astype(float)
+    made.attrs["scorers"] = ["polite", "asks"]
+    return made
+
+
+def test_a_users_scores_are_shown_each_with_its_interval() -> None:
+    given = own_rows()
+    frame = table(given, "frame")
+    line = frame.iloc[1]
+    of_line = given[(given["method"] == line["method"]) & (given["strength"] == line["strength"])]
+    by_hand = by_sentence(
+        of_line["polite"].to_numpy(), of_line["sentence"].to_numpy(), share=False,
+        strata=of_line["target"].to_numpy(),
+    )  # fmt: skip
+    assert [line["polite"], line["polite_low"], line["polite_high"]] == pytest.approx(by_hand)
+    shares = by_sentence(
+        of_line["asks"].to_numpy(), of_line["sentence"].to_numpy(), share=True,
+        strata=of_line["target"].to_numpy(),
+    )  # fmt: skip
+    assert [line["asks"], line["asks_low"], line["asks_high"]] == pytest.approx(shares)
+    assert "| Polite | Asks |" in table(given)
+    # One that no attribute names is shown where it is asked for.
+    given.attrs = {}
+    assert "polite" not in table(given, "frame")
+    assert "polite" in table(given, "frame", scores=["polite"])
+
+
+def test_samples_of_a_sentence_are_one_output_of_a_users_score() -> None:
+    given = own_rows()
+    twice = pd.concat([given.assign(draw=0), given.assign(draw=1, polite=given["polite"] + 1)])
+    once = table(given.assign(polite=given["polite"] + 0.5), "frame", scores=["polite"])
+    mean = table(twice, "frame", scores=["polite"])
+    columns = ["polite", "polite_low", "polite_high"]
+    np.testing.assert_allclose(mean[columns], once[columns])
+
+
+def test_the_best_setting_of_each_method_by_a_users_score() -> None:
+    given = own_rows()
+    frame = table(given, "frame", best="polite")
+    assert frame["strength"].tolist() == [1.5, 1.5]
+    less = given.assign(polite=-given["polite"])
+    assert table(less, "frame", best="polite")["strength"].tolist() == [1.0, 1.0]
+    assert "its best setting by polite on these rows" in table(given, best="polite")
+    with pytest.raises(SteerlabError, match="a choice is made on dev rows only"):
+        table(given.assign(split="test"), best="polite")
+
+
+def test_a_score_that_is_not_there_is_named_with_the_columns_that_are() -> None:
+    given = own_rows()
+    with pytest.raises(
+        SteerlabError, match=r"no score 'rude'; the rows have joint, .*numbers: polite, asks"
+    ):
+        table(given, scores=["rude"])
+    with pytest.raises(SteerlabError, match=r"no score 'output'"):
+        table(given, scores=["output"])  # which is no number
+    with pytest.raises(SteerlabError, match=r"no score 'rude'; their numbers are .*polite"):
+        table(given, best="rude")

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from steerlab.analysis.sentences import expanded_tails
+from steerlab.core.columns import score_records
 from steerlab.core.errors import SteerlabError
 
 SETTING = ["layer", "strength"]
@@ -16,31 +17,44 @@ SETTING = ["layer", "strength"]
 Setting = tuple[int, float]
 
 
-def choose(dev: pd.DataFrame) -> dict[str, Setting]:
+def choose(dev: pd.DataFrame, value: str = "joint") -> dict[str, Setting]:
     """The best (layer, strength) of each method on dev rows.
 
     In a race, settings that were dropped early have read fewer lines; only those that read the
-    most are compared. Raises `SteerlabError` for rows of another split.
+    most are compared. Raises `SteerlabError` for rows of another split, and for a score that they
+    do not have.
+
+    Args:
+        dev: rows of the dev split.
+        value: the column of the score that is best: one of ours, or of a user's `scorers`.
     """
+    need_score(dev, value)
     # A choice made on the lines that are reported would report its own luck.
     if set(dev["split"]) != {"dev"}:
         raise SteerlabError(
             f"a choice is made on dev rows only, not on {sorted(set(dev['split']))}"
         )
-    return {str(method): ranking(rows)[0] for method, rows in whole(dev).groupby("method")}
+    return {str(method): ranking(rows, value)[0] for method, rows in whole(dev).groupby("method")}
 
 
-def choose_each(dev: pd.DataFrame, by: str = "target") -> dict[str, dict[str, Setting]]:
+def choose_each(
+    dev: pd.DataFrame, by: str = "target", value: str = "joint"
+) -> dict[str, dict[str, Setting]]:
     """The best (layer, strength) of each method for each value of a column, such as the target.
 
-    The result is nested, method → value → setting. Raises `SteerlabError` for a missing column and
-    for rows of another split.
+    The result is nested, method → value of the column → setting. Raises `SteerlabError` for a
+    missing column and for rows of another split.
+
+    Args:
+        dev: rows of the dev split.
+        by: the column for each of whose values there is a choice.
+        value: the column of the score that is best, as in `choose`.
     """
     need_column(dev, by)
     chosen: dict[str, dict[str, Setting]] = {}
-    for value, rows in dev.groupby(by):
-        for method, setting in choose(rows).items():
-            chosen.setdefault(method, {})[str(value)] = setting
+    for name, rows in dev.groupby(by):
+        for method, setting in choose(rows, value).items():
+            chosen.setdefault(method, {})[str(name)] = setting
     return chosen
 
 
@@ -52,6 +66,25 @@ def need_column(rows: pd.DataFrame, name: str) -> None:
         )
 
 
+def need_score(rows: pd.DataFrame, value: str) -> None:
+    """Raise `SteerlabError` if the rows have no such column, or no numbers in it."""
+    numbers = [
+        str(name)
+        for name in rows.columns
+        if pd.api.types.is_numeric_dtype(rows[name]) and name not in (*SETTING, "sentence", "draw")
+    ]
+    if value not in numbers:
+        raise SteerlabError(
+            f"the rows have no score {value!r}; their numbers are {', '.join(numbers)}"
+        )
+
+
+def less_is_better(value: str) -> bool:
+    """Whether a score is read downwards, by its record; one of a user's own is read upwards."""
+    record = score_records().get(value)
+    return record is not None and record.higher_is_better is False
+
+
 def whole(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of those settings that read as many lines as any setting of their method."""
     # A mean over fewer lines is luckier: the best of many settings would often be one of these.
@@ -60,13 +93,20 @@ def whole(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[lines == most]
 
 
-def ranking(rows: pd.DataFrame) -> list[Setting]:
-    """One method's settings by mean `joint`, best first.
+def ranking(rows: pd.DataFrame, value: str = "joint") -> list[Setting]:
+    """One method's settings by the mean of a score, best first.
 
-    Ties go to the larger share of outputs in the language, then to the smaller dose.
+    Outputs that have no such score count for nothing, and a setting none of whose outputs has one
+    comes last. Ties go to the larger share of outputs in the language, then to the smaller dose.
+
+    Args:
+        rows: of one method.
+        value: the column of the score.
     """
-    means = rows.groupby(SETTING)[["joint", "in_language", "dose"]].mean().reset_index()
-    best = means.sort_values(["joint", "in_language", "dose"], ascending=[False, False, True])
+    columns = list(dict.fromkeys([value, "in_language", "dose"]))
+    means = rows.groupby(SETTING)[columns].mean().reset_index()
+    upwards = {value: less_is_better(value), "dose": True}
+    best = means.sort_values(columns, ascending=[upwards.get(name, False) for name in columns])
     return [(int(layer), float(strength)) for layer, strength in best[SETTING].to_numpy()]
 
 

@@ -1,7 +1,7 @@
 """The scores of rows with their intervals, and the differences between two sets of rows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,22 @@ OUTPUT = ["target", "sentence"]
 SEED = "seed"
 
 
-def outputs(rows: pd.DataFrame) -> pd.DataFrame:
+def outputs(rows: pd.DataFrame, own: Sequence[str] = ()) -> pd.DataFrame:
     """Rows of one setting, those of one target and sentence averaged: several samples count as one
     output. What several seeds of a control gave stays apart.
 
     Raises `SteerlabError` for no rows.
+
+    Args:
+        rows: the rows.
+        own: columns of scores beside those of `core.columns.score_records`.
     """
     if rows.empty:
         raise SteerlabError("there are no rows to summarise; the cell was not run")
     key = [*OUTPUT, SEED] if SEED in rows.columns else OUTPUT
     if not rows.duplicated(key).any():
         return rows
-    scores = [name for name in score_records() if name in rows.columns]
+    scores = [name for name in (*score_records(), *own) if name in rows.columns]
     # Some scores are booleans, which have no mean until they are numbers.
     numbers = rows.astype(dict.fromkeys(scores, float))
     return numbers.groupby(key, as_index=False)[scores].mean()
@@ -91,6 +95,28 @@ def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:
     needed = score_records()[name].of or (name,)
     if any(column not in table for column in needed):
         return None
+    return _interval(table, needed, share=is_share(name), seed=seed)
+
+
+def own_interval(
+    rows: pd.DataFrame, name: str, *, share: bool | None = None, seed: int = 0
+) -> list[float] | None:
+    """The mean of a user's own score over rows of one setting, with its interval as `result` has
+    those of ours: value, low, high; None where no output has a finite one.
+
+    Args:
+        rows: of one setting.
+        name: the column, as `sweep(scorers=)` named it.
+        share: whether it is a share; by default where its values are zeros and ones.
+        seed: of an interval that is drawn.
+    """
+    return _interval(outputs(rows, [name]), (name,), share=share, seed=seed)
+
+
+def _interval(
+    table: pd.DataFrame, needed: Sequence[str], *, share: bool | None, seed: int
+) -> list[float] | None:
+    """The mean of one column of outputs, or the harmonic mean of two, with its interval."""
     columns = [table[column].to_numpy(float) for column in needed]
     # Not every output has every score: an empty one has no bits per byte.
     kept = np.logical_and.reduce([np.isfinite(values) for values in columns])
@@ -99,7 +125,7 @@ def _aggregate(table: pd.DataFrame, name: str, seed: int) -> list[float] | None:
     values = [column[kept] for column in columns]
     sentences = table["sentence"].to_numpy()[kept]
     options: dict[str, Any] = {"strata": table["target"].to_numpy()[kept], "seed": seed}
-    options["share"] = is_share(name)
+    options["share"] = share
     if SEED in table:
         options["control_seeds"] = table[SEED].to_numpy()[kept]
     if len(values) == 1:

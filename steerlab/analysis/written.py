@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steerlab.analysis.results import result
+from steerlab.analysis.choices import at, choose
+from steerlab.analysis.results import own_interval, result
 from steerlab.analysis.tables import markdown, need_columns, spelled
 from steerlab.core.columns import score_records, summary_key
 from steerlab.core.errors import SteerlabError
 
 SCORES = ("joint", "in_language", "relevant", "repetition", "bits_per_byte_ratio")
 SETTING = ("method", "operator", "layer", "strength")  # what one line is of
+NO_SCORES = (*SETTING, "sentence", "draw", "seed", "tokens", "dose")  # numbers that judge nothing
 _ESCAPED = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -29,6 +31,7 @@ def table(
     kind: str = "markdown",
     *,
     scores: Sequence[str] | None = None,
+    best: str | None = None,
     digits: int = 2,
     seed: int = 0,
 ) -> Any:  # text, or a frame
@@ -37,13 +40,17 @@ def table(
 
     A line is of one method, operator, layer and strength: settings are never averaged. Of these
     columns those are shown in which the lines differ, and the caption has the others. Rows of dev
-    and of test, or of two models, do not go into one line, and raise `SteerlabError`.
+    and of test, or of two models, do not go into one line, and raise `SteerlabError`, as a score
+    does that the rows do not have.
 
     Args:
         rows: what a sweep or a run gives.
         kind: "latex" (with the rules of booktabs), "markdown", "html", or a "frame" of numbers with
             their `_low` and `_high`.
-        scores: columns of scores; by default the main ones that the rows have.
+        scores: columns of scores, yours (`sweep(scorers=)`) among them; by default the main ones
+            that the rows have, and yours.
+        best: a score, yours too: only the setting of each method that is best by it is shown. It is
+            for rows of dev; what is chosen there is reported on rows of test.
         digits: decimals.
         seed: of the intervals that are drawn.
     """
@@ -60,33 +67,81 @@ def table(
                 f"result; give the rows of one, as rows[rows[{column!r}] == "
                 f"{rows[column].iloc[0]!r}]"
             )
-    names = [name for name in SCORES if name in rows] if scores is None else list(scores)
-    for name in names:
-        if name not in score_records():
-            raise SteerlabError(
-                f"there is no score {name!r}; there are {', '.join(score_records())}"
-            )
+    names = _scores(rows, scores)
+    own = {name: _is_own_share(rows, name) for name in names if name not in score_records()}
+    chosen = ""
+    if best is not None:
+        settings = choose(rows, best)
+        rows = pd.concat([at(rows, method, setting) for method, setting in settings.items()])
+        chosen = f"each method at its best setting by {best} on these rows"
     lines = []
     for setting, part in rows.groupby(list(SETTING), sort=False):
         found = result(part, seed=seed)
         line = dict(zip(SETTING, setting, strict=True)) | {"n": len(part)}
-        lines.append((line, {name: found.get(summary_key(name)) for name in names}))
+        scored = {
+            name: own_interval(part, name, share=own[name], seed=seed)
+            if name in own
+            else found.get(summary_key(name))
+            for name in names
+        }
+        lines.append((line, scored))
     differing = [name for name in SETTING if len({line[name] for line, _ in lines}) > 1]
     shown = [name for name in SETTING if name in differing or name == "method"]
     if kind == "frame":
         return pd.DataFrame([_numbers(line, found) for line, found in lines])
-    head = [*(name.capitalize() for name in shown), *(score_records()[n].heading for n in names)]
+    head = [*(name.capitalize() for name in shown), *map(_heading, names)]
     cells = [
         [*(_cell(line[name]) for name in shown), *(_spelled(found[n], digits) for n in names)]
         for line, found in lines
     ]
     frame = pd.DataFrame(cells, columns=head)
-    caption = _caption(rows, [name for name in SETTING if name not in shown], lines[0][0])
+    caption = _caption(rows, [name for name in SETTING if name not in shown], lines[0][0], chosen)
     if kind == "markdown":
         return f"{markdown(frame)}\n\n{caption}"
     if kind == "html":
         return _html(frame, caption)
     return _latex(frame, caption, texts=len(shown))
+
+
+def _scores(rows: pd.DataFrame, asked: Sequence[str] | None) -> list[str]:
+    """The columns that are shown: those that are asked for, or the main ones and a user's own."""
+    own = [
+        str(name)
+        for name in rows.attrs.get("scorers", ())
+        if name in rows and _is_number(rows, name)
+    ]
+    if asked is None:
+        return [name for name in SCORES if name in rows] + own
+    # A name alone is not a list of its letters.
+    names = [asked] if isinstance(asked, str) else list(asked)
+    for name in names:
+        if name not in score_records() and not (name in rows and _is_number(rows, name)):
+            ours = [one for one in score_records() if one in rows]
+            others = [
+                str(one)
+                for one in rows.columns
+                if one not in (*ours, *NO_SCORES) and _is_number(rows, one)
+            ]
+            words = f"; other columns of numbers: {', '.join(others)}" if others else ""
+            raise SteerlabError(
+                f"there is no score {name!r}; the rows have {', '.join(ours)}{words}"
+            )
+    return names
+
+
+def _is_number(rows: pd.DataFrame, name: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(rows[name]))
+
+
+def _is_own_share(rows: pd.DataFrame, name: str) -> bool:
+    """Whether a user's score is zeros and ones: asked of all rows, so that every line of a table
+    has one kind of interval."""
+    return bool(rows[name].dropna().isin([0, 1]).all())
+
+
+def _heading(name: str) -> str:
+    record = score_records().get(name)
+    return f"{name[0].upper()}{name[1:]}" if record is None else record.heading
 
 
 def _numbers(line: dict[str, Any], found: dict[str, list[float] | None]) -> dict[str, Any]:
@@ -105,14 +160,15 @@ def _spelled(interval: list[float] | None, digits: int) -> str:
     return "–" if interval is None else spelled(interval, digits)
 
 
-def _caption(rows: pd.DataFrame, constant: Sequence[str], line: dict[str, Any]) -> str:
-    """n, what all lines share, and what the brackets are."""
+def _caption(rows: pd.DataFrame, constant: Sequence[str], line: dict[str, Any], chosen: str) -> str:
+    """n, what all lines share, how lines were chosen, and what the brackets are."""
     facts = [f"n = {rows['sentence'].nunique():,} sentences", f"split {rows['split'].iloc[0]}"]
     facts += [f"{name} {_cell(line[name])}" for name in constant]
     targets = rows["target"].unique().tolist()
     facts.append(
         f"targets {', '.join(targets)}" if len(targets) <= 8 else f"{len(targets)} targets"
     )
+    facts += [chosen] if chosen else []
     return f"Brackets: 95 % intervals over sentences; {'; '.join(facts)}."
 
 

@@ -69,7 +69,8 @@ def add_options(parser: argparse.ArgumentParser, settings: "type[Checked]") -> N
             "default": argparse.SUPPRESS,
             "help": text.replace("%", "%%"),
         }
-        if hints[name] is bool:
+        # What is a truth or a word is a flag here; the word is for files and Python.
+        if hints[name] is bool or bool in get_args(hints[name]):
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["metavar"] = _metavar(name, hints[name])

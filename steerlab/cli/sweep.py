@@ -61,7 +61,7 @@ def _sweep(options: argparse.Namespace) -> int:
         note(f"{out} holds the table of another grid, which stays; this one's is {table.name}")
     # The best of many settings is a choice, which is made on dev and not reported on test.
     if set(rows["split"]) == {"dev"}:
-        _print_best(rows)
+        _print_best(rows, grid.race if isinstance(grid.race, str) else "joint")
     print(table)
     return 1 if rows.attrs.get("failed") else 0
 
@@ -92,8 +92,8 @@ def _print(values: dict[str, Any]) -> None:
             print(f"{name:22} {value}")
 
 
-def _print_best(rows: Any) -> None:
-    """Print each method's best setting with its scores, as a table."""
+def _print_best(rows: Any, value: str) -> None:
+    """Print each method's best setting by a score, with its scores, as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -101,7 +101,7 @@ def _print_best(rows: Any) -> None:
     from steerlab.analysis.results import result
     from steerlab.core.columns import score_records, summary_key
 
-    shown = ("joint", "in_language", "relevant")
+    shown = tuple(dict.fromkeys(("joint", "in_language", "relevant", value)))
     table = Table(
         "method",
         "layer",
@@ -114,7 +114,7 @@ def _print_best(rows: Any) -> None:
     )
     for column in table.columns:
         column.no_wrap = True  # a broken interval cannot be read
-    for method, setting in choose(rows).items():
+    for method, setting in choose(rows, value).items():
         summary = result(at(rows, method, setting))
         # Each score is its value with the two ends of its interval.
         scores = ["{:.2f} [{:.2f}, {:.2f}]".format(*summary[summary_key(name)]) for name in shown]

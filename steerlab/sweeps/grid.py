@@ -113,9 +113,12 @@ class Grid(Checked):
     )
     batch: RowsOfABatch = None
     fluency: bool = Field(default=False, description="score how fluent the outputs are, too")
-    race: bool = Field(
+    # Read as a truth first, so that words such as yes stay what they were.
+    race: bool | Word = Field(
         default=False,
-        description="stop settings that fall behind early: only the best one is wanted",
+        union_mode="left_to_right",
+        description="stop settings that fall behind early: only the best one is wanted, by joint, "
+        "or in a file and in Python by the score that is named, such as one of your scorers",
     )
     seed: Seed = 0
 
@@ -188,6 +191,8 @@ class Grid(Checked):
                 raise SteerlabError(
                     f"operators.{name}: it needs what {needed} makes, which is not asked for"
                 )
+        if isinstance(self.race, str):
+            _need_race(self.race, own, fluency=self.fluency)
         if self.draws > 1 and not self.temperature:
             raise SteerlabError(
                 "draws: at temperature 0 every draw is the same; give a temperature or 1 draw"
@@ -270,6 +275,27 @@ class Grid(Checked):
         # By default all: those of the model, or those of directions that are made already.
         directions = self.own.directions.get(estimator)
         return tuple(range(layers)) if directions is None else directions.layers
+
+
+def _need_race(name: str, own: Own, *, fluency: bool) -> None:
+    """Raise for what is no score of each output, that is more or less than another's."""
+    from steerlab.core.columns import score_records
+
+    if name in own.scorers:
+        return
+    able = [
+        score
+        for score, record in score_records().items()
+        if record.of is None and record.higher_is_better is not None
+    ]
+    if name not in able:
+        scorers = ", ".join(own.scorers) or "none are given as scorers="
+        raise SteerlabError(
+            f"race: there is no score {name!r} to race by; yours: {scorers}; ours: "
+            f"{', '.join(able)}; or give true for joint"
+        )
+    if name.startswith("bits_per_byte") and not fluency:
+        raise SteerlabError(f"race: {name} is scored with fluency=True only; give that too")
 
 
 def method_name(estimator: str, operator: str) -> str:

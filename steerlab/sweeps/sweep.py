@@ -57,8 +57,9 @@ def sweep(
     With `out`, a folder, every finished batch is kept: a run that was stopped at any moment goes
     on, several processes may work in it at once, and all end with the same table. A cell that fails
     is left out, with its error in `rows.attrs["failed"]`, and run again with `retry`. With `race`,
-    when only the best layer and strength are wanted, settings that fall behind stop early; how far
-    each one went is in `rows.attrs["race"]`. What read and judged the rows is in
+    when only the best layer and strength are wanted, settings that fall behind stop early, by
+    `joint` or by the score that is named, such as one of your scorers; how far each one went is in
+    `rows.attrs["race"]`. What read and judged the rows is in
     `rows.attrs["made_with"]`, for `sl.cite`.
 
     Methods of your own need no name: a function from Moments to Directions stands among
@@ -74,7 +75,8 @@ def sweep(
         directions: directions that are made already, by the names that rows call them; they are
             run beside the estimators that are asked for, or alone.
         scorers: your own scores, by the names of their columns: each a function from the outputs
-            of a batch to as many numbers; one with a second parameter is given their targets too.
+            of a batch to as many numbers, more being better; one with a second parameter is given
+            their targets too. `sl.table` shows them and chooses by them (`best=`).
         out: a folder that keeps what is finished, and from which the same call goes on.
         workers: who runs the batches, such as a `Ray()` cluster; by default this process.
         retry: run cells again that failed before.
@@ -98,11 +100,14 @@ def sweep(
     title = f"{len(cells)} cells"
     progress = is_shown(progress=progress)
     if grid.race:
-        raced = race(runner, cells, seed=grid.seed, title=title, progress=progress)
+        value = grid.race if isinstance(grid.race, str) else "joint"
+        raced = race(runner, cells, value=value, seed=grid.seed, title=title, progress=progress)
         rows = raced.rows
         rows.attrs["race"] = raced.settings.to_dict("records")
     else:
         rows = runner.run(cells, title=title, progress=progress)
+    if grid.own.scorers:  # for `sl.table`
+        rows.attrs["scorers"] = list(grid.own.scorers)
     rows.attrs["made_with"] = {  # for `sl.cite`
         "model": {"name": runner.model.name},
         "corpus": {"name": runner.corpus.name},
