@@ -27,7 +27,7 @@ NOISE = 0.05  # of the copies' weights, in standard deviations of each matrix
 BALANCE = 0.02  # the weight of the load-balancing loss
 RATE, WARM_UP, DECAY_SHARE = 3e-4, 50, 0.35
 ROUTER_RATE = 10  # times the rate of the rest: it begins from random numbers
-ROWS = 32  # sentences of a step, all of one language or not
+ROWS = 32  # sentences of a step, all of one language or not, unless --rows says otherwise
 SAVE_SECONDS = 120
 WORK = Path(__file__).parents[2] / "build" / "experts"
 
@@ -93,19 +93,22 @@ def lines_of(text: Path | None) -> dict[str, list[str]]:
 class Reader:
     """An endless stream of batches of lines, each language as often as any other."""
 
-    def __init__(self, lines: dict[str, list[str]], tokenizer: Any, seed: int):
+    def __init__(
+        self, lines: dict[str, list[str]], tokenizer: Any, seed: int, rows: int, device: str
+    ):
         self.lines, self.tokenizer = lines, tokenizer
+        self.rows, self.device = rows, device
         self.random = torch.Generator().manual_seed(seed)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(tokens, mask), [row pos]."""
         langs = list(self.lines)
         chosen = []
-        for _ in range(ROWS):
+        for _ in range(self.rows):
             of_lang = self.lines[langs[self._draw(len(langs))]]
             chosen.append(of_lang[self._draw(len(of_lang))] + "\n")
         made = self.tokenizer(chosen, return_tensors="pt", padding=True, padding_side="right")
-        return made["input_ids"], made["attention_mask"]
+        return made["input_ids"].to(self.device), made["attention_mask"].to(self.device)
 
     def _draw(self, count: int) -> int:
         return int(torch.randint(count, (), generator=self.random))
@@ -123,12 +126,13 @@ def step(hf: Any, adam: torch.optim.Optimizer, reader: Reader, scale: float) -> 
     """One step; gives the loss in nats a token, and that of the balance."""
     ids, mask = reader.batch()
     hf.train()
-    out = hf(
-        input_ids=ids,
-        attention_mask=mask,
-        labels=ids.masked_fill(mask == 0, -100),
-        output_router_logits=True,
-    )
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
+        out = hf(
+            input_ids=ids,
+            attention_mask=mask,
+            labels=ids.masked_fill(mask == 0, -100),
+            output_router_logits=True,
+        )
     out.loss.backward()
     torch.nn.utils.clip_grad_norm_(hf.parameters(), 1.0)
     for group in adam.param_groups:
@@ -170,6 +174,7 @@ def train(given: argparse.Namespace) -> None:
     file = work / "state.pt"
     if file.exists():
         hf: Any = MixtralForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
+        hf = hf.to(given.device)
         adam, state = optimiser(hf), torch.load(file, weights_only=True)
         adam.load_state_dict(state["adam"])
         number, before = state["number"], state["seconds"]
@@ -178,8 +183,10 @@ def train(given: argparse.Namespace) -> None:
         work.mkdir(parents=True, exist_ok=True)
         hf.save_pretrained(work / "start")
         tokenizer.save_pretrained(work / "start")
+        hf = hf.to(given.device)
         adam = optimiser(hf)
-    reader = Reader(lines_of(given.text), tokenizer, given.seed + number)
+    lines, seed = lines_of(given.text), given.seed + number
+    reader = Reader(lines, tokenizer, seed, given.rows, given.device)
     begun = saved = time.monotonic()
     while True:
         seconds = before + time.monotonic() - begun
@@ -208,6 +215,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="instead of the minutes")
     parser.add_argument("--text", type=Path, help="a folder of <iso>.txt to read")
     parser.add_argument("--out", type=Path, default=WORK)
+    parser.add_argument("--rows", type=int, default=ROWS, help="sentences of a step")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
 

@@ -1,6 +1,6 @@
 """Trained directions and amplified edits beside the difference of means: what each reaches, and the
 seconds and tokens that it took to fit. `python experiments/learned/learned.py` writes
-docs/learned.md; `--model gemma-3-270m` prints the same of another model."""
+docs/learned.md; `--model gemma-3-270m --out FILE` writes the same of another model."""
 
 import argparse
 import sys
@@ -43,7 +43,7 @@ class Bed:
     """A model, its texts and the directions of every method."""
 
     def __init__(self, given: argparse.Namespace):
-        self.model: Model = sl.load(given.model)
+        self.model: Model = sl.load(given.model, dtype="float32")  # in which it is trained
         self.source, self.target = "en", given.target
         self.corpus = sl.corpus(langs=[self.source, self.target])
         self.form = "line" if given.model == "polyglot" else "echo:5"
@@ -315,12 +315,16 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, help="where the page is written (default: docs/learned.md of polyglot)"
+    )
     given = parser.parse_args()
     told = " ".join(sys.argv[1:])
     command = f"python experiments/learned/learned.py {told}".strip()
     text = page(Bed(given), command)
-    if given.model == "polyglot":
-        PAGE.write_text(text, "utf-8")
+    out = given.out or (PAGE if given.model == "polyglot" else None)
+    if out is not None:
+        out.write_text(text, "utf-8")
     print(text)
 
 
