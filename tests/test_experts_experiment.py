@@ -36,9 +36,10 @@ def test_copies_without_noise_say_what_polyglot_says(polyglot: Model) -> None:
 
 
 def test_it_trains_goes_on_and_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upcycle, "ROWS", 4)
     monkeypatch.setattr(upcycle, "surprise", lambda hf, tokenizer: 1.0)
-    given = argparse.Namespace(out=tmp_path, minutes=1, steps=2, text=None, seed=0)
+    given = argparse.Namespace(
+        out=tmp_path, minutes=1, steps=2, text=None, seed=0, rows=4, device="cpu"
+    )
     upcycle.train(given)
     given.steps = 3
     upcycle.train(given)

@@ -28,7 +28,7 @@ from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.models.loading import PACKAGED
 
 MILLION = 1_000_000
-POINTS = tuple(int(each * MILLION) for each in (1.25, 2.5, 5, 10, 20, 40))
+POINTS = tuple(int(each * MILLION) for each in (1.25, 2.5, 5, 10, 20))
 SEEDS = (0, 1, 2)
 WIDTHS, PARALLEL = (64, 128, 512), (0, 1, 2, 4, 8)
 LAYERS, STRENGTHS = (1, 3, 5), (0.5, 1.0, 1.5)
@@ -46,7 +46,9 @@ def plan(name: str) -> list[Recipe]:
     return runs
 
 
-def measured(hf: Any, tokenizer: Any, lines: tuple[int, int], langs: Sequence[str]) -> dict[str, Any]:
+def measured(
+    hf: Any, tokenizer: Any, lines: tuple[int, int], langs: Sequence[str]
+) -> dict[str, Any]:
     """What steering with DiffMean comes to, chosen on dev and read on test."""
     model, corpus = sl.load(hf, tokenizer=tokenizer), sl.corpus(langs=list(langs))
     targets = [lang for lang in langs if lang != "en"]
@@ -82,7 +84,9 @@ def _short(rows: pd.DataFrame) -> dict[str, Any]:
     return {**marks, "chrf": [round(float(each), 1) for each in rows["chrf"]]}
 
 
-def run(recipe: Recipe, text: Text, out: Path, device: str, lines: tuple[int, int], langs: Any) -> None:
+def run(
+    recipe: Recipe, text: Text, out: Path, device: str, lines: tuple[int, int], langs: Any
+) -> None:
     """Train and measure one model; its file is written when all is there."""
     tokenizer = AutoTokenizer.from_pretrained(PACKAGED)
     begun, points = time.monotonic(), []
@@ -114,9 +118,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     if given.processes > 1 and given.part is None:
         own = [sys.executable, __file__, *sys.argv[1:]]
-        parts = [
-            subprocess.Popen([*own, "--part", str(part)]) for part in range(given.processes)
-        ]
+        parts = [subprocess.Popen([*own, "--part", str(part)]) for part in range(given.processes)]
         sys.exit(max(each.wait() for each in parts))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

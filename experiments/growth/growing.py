@@ -14,7 +14,8 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "polyglot"))
-from train import ADAM_RATE, MOMENTUM, MUON_RATE, VOCABULARY, WARM_UP_STEPS, orthogonal
+from data import VOCABULARY
+from train import ADAM_RATE, MOMENTUM, MUON_RATE, WARM_UP_STEPS, orthogonal
 
 LAYERS, HEAD, HIDDEN_SHARE = 8, 32, 2.75
 LENGTH, ROWS = 128, 64  # tokens of a row, rows of a step
@@ -219,29 +220,28 @@ def loss_of(
     return (nats * keep.flatten()).sum() / keep.sum()
 
 
-def grown(
-    text: Text, recipe: Recipe, device: str
-) -> Iterator[tuple[int, float, LlamaForCausalLM]]:
+def grown(text: Text, recipe: Recipe, device: str) -> Iterator[tuple[int, float, LlamaForCausalLM]]:
     """(tokens seen, mean loss since the last point, the model) at each point of the recipe.
 
     The rate is constant after its warm-up, so that the points of one run are comparable.
     """
-    hf: Any = new_model(recipe).to(device)
+    hf: Any = new_model(recipe)
+    hf = hf.to(device)
     blocks = [each for each in hf.model.layers.parameters() if each.ndim == 2]
     rest = [each for each in hf.parameters() if not any(each is one for one in blocks)]
     muon = Muon(blocks)
     adam = torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    points, seen, steps, losses = list(recipe.points), 0, 0, []
-    for tokens, weight, document in Reader(text, recipe, device).rows():
-        loss = loss_of(hf, tokens, weight, document)
+    points, seen = list(recipe.points), 0
+    losses: list[torch.Tensor] = []
+    for step, row in enumerate(Reader(text, recipe, device).rows()):
+        loss = loss_of(hf, *row)
         loss.backward()
-        steps += 1
-        scale = min(1.0, steps / WARM_UP_STEPS)
+        scale = min(1.0, (step + 1) / WARM_UP_STEPS)
         muon.step(MUON_RATE * scale)
         adam.param_groups[0]["lr"] = ADAM_RATE * scale
         adam.step()
         hf.zero_grad(set_to_none=True)
-        seen += tokens.numel()
+        seen += row[0].numel()
         losses.append(loss.detach())
         if seen >= points[0]:
             yield points.pop(0), float(torch.stack(losses).mean()), hf.eval()

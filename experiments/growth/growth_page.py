@@ -5,9 +5,7 @@ experiments/growth/recorded.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,9 +56,7 @@ def scores() -> pd.DataFrame:
                     )
                     taught = target in held["taught"]
                     parts.append(
-                        part.assign(
-                            **common, direction=direction, target=target, taught=taught
-                        )
+                        part.assign(**common, direction=direction, target=target, taught=taught)
                     )
     if not parts:
         raise SystemExit(f"no records in {RECORDED}; run experiments/growth/grow.py first")
@@ -229,7 +225,9 @@ def page(rows: pd.DataFrame) -> str:
     for title, part, by, name, x in sections:
         points = points_of(part, by)
         lines += ["", f"## {title}", "", table_of(part, by, name), "", *laws(points, by, x)]
-        lines.append(f"- From one size to the next, joint has the powers {local_powers(points, by)}.")
+        lines.append(
+            f"- From one size to the next, joint has the powers {local_powers(points, by)}."
+        )
     lines += ["", "## Parallel languages", "", _parallel(by_parallel)]
     return "\n".join(lines) + "\n"
 
@@ -258,7 +256,12 @@ def _parallel(rows: pd.DataFrame) -> str:
         lines += laws(rest, "parallel", "the number of parallel languages")
     found = indices(rows)
     if found:
-        lines += ["", "Transferability index from none to one parallel language, in chrF: " + "; ".join(found) + "."]
+        lines += [
+            "",
+            "Transferability index from none to one parallel language, in chrF: "
+            + "; ".join(found)
+            + ".",
+        ]
     return "\n".join(lines)
 
 
