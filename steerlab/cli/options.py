@@ -77,6 +77,41 @@ def add_options(parser: argparse.ArgumentParser, settings: "type[Checked]") -> N
         group.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
+def add_opened(parser: argparse.ArgumentParser, *, run: str) -> None:
+    """What a session is opened from: a model, a run or a file of directions; `run` says what a run
+    is good for."""
+    parser.add_argument(
+        "--model", help="polyglot, a Hub id, a folder or a .gguf file (default: the run's)"
+    )
+    parser.add_argument("--run", type=Path, metavar="DIR", help=run)
+    parser.add_argument(
+        "--directions", type=Path, metavar="FILE", help="a .safetensors file in place of fitting"
+    )
+    parser.add_argument(
+        "--corpus", metavar="DIR", help="a folder of aligned <iso>.txt files (default: the run's)"
+    )
+    parser.add_argument("--dtype", help="the precision, such as bfloat16 or auto")
+    parser.add_argument("--device", help="cpu, or cuda with a GPU")
+    parser.add_argument("--revision", help="a branch, tag or commit of the model on the Hub")
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Where a server listens."""
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on, and the only name to answer to (default: 127.0.0.1, this "
+        "machine alone); whoever reaches another one can use the model",
+    )
+    parser.add_argument("--port", type=int, default=0, help="(default: a free one)")
+
+
+def loading(options: argparse.Namespace) -> dict[str, str]:
+    """The words of `add_opened` that say how the model is loaded, those that are given."""
+    keys = {name: getattr(options, name) for name in ("dtype", "device", "revision")}
+    return {key: value for key, value in keys.items() if value}
+
+
 def given(options: argparse.Namespace, settings: "type[Checked]") -> dict[str, Any]:
     """The settings that the words of a command line give."""
     return {name: getattr(options, name) for name in settings.model_fields if name in options}
