@@ -1,231 +1,31 @@
 """docs/cloned.md: directions scored against a truth that is known, on models of a language and its clone.
 
-`python experiments/cloned/cloned_page.py TEXT [--seeds 3] [--tokens 2000000]` reads TEXT/en.txt, one
-sentence a line, trains a small model for each seed (weights stay in build/cloned), and one on one language
-for token efficiency; then fits each method on 240 sentences in both languages, chooses layer and strength on 60,
-and reports on 120 others.
+`python experiments/cloned/cloned_page.py TEXT` reads a file of English, one sentence a line, trains small
+models, fits each method on 240 sentences in both languages, chooses layer and strength on 60, and reports on
+120 others. Each model's record goes into recorded/ and is not made again; the page is written from what is
+there. `--plan gpu --device cuda --processes 5` does the larger models; `--share`, `--schedule`, `--frac-clone`,
+`--layers`, `--width`, `--tokens` do some of one's own in place of a plan.
 """
 
 import argparse
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from clones import (
-    LENGTH,
-    SHAPE,
-    Recipe,
-    cloned,
-    lines_of,
-    perplexity,
-    stream_of,
-    tokenizer,
-    train,
-)
+from clone_models import Run
+from clone_runs import LARGE, RECORDED, SAE_STEPS, SMALL, as_run, plan, run_all, seeds_of
+from clone_scores import FEATURES
+from clones import HELD, Text
 
 import steerlab as sl
-from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.scaling import power_law, token_efficiency
 from steerlab.analysis.tables import markdown, spelled
-from steerlab.core.directions import Directions
-from steerlab.core.files import read_json, write_json
-from steerlab.edits import Edit
-from steerlab.estimate.registry import VARIANTS
-from steerlab.models.model import Model
+from steerlab.core.files import read_json
 
-ROOT = Path(__file__).resolve().parents[2]
-RECORDED = Path(__file__).resolve().parent / "recorded"
-PAGE = ROOT / "docs" / "cloned.md"
-OUT = Path("build/cloned")
-HELD = {"estimate": 240, "dev": 60, "test": 120, "perplexity": 2000}
-METHODS = ("diffmean", "lda", "pca", "probe", "eigengap")
-STRENGTHS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-FIRST, SECOND = "first", "clone"
-
-
-class Bed:
-    """One seed's model, and sentences that it has not seen."""
-
-    def __init__(self, hf: Any, made: Any, words: int, lines: Mapping[str, list[str]]) -> None:
-        self.model: Model = sl.load(hf, tokenizer=made)
-        self.words = words
-        self.lines = lines
-        corpus = sl.contrast(
-            {FIRST: lines["estimate"], SECOND: list(map(cloned, lines["estimate"]))}, aligned=True
-        )
-        needs = sorted({need for name in METHODS for need in VARIANTS[name].needs})
-        self.moments = sl.collect(self.model, corpus, also=needs, source=FIRST)
-
-    def ids(self, split: str) -> list[list[int]]:
-        """The tokens of each sentence in the first language, BOS before them."""
-        rows = self.model.tokenizer(self.lines[split], add_special_tokens=False).input_ids
-        return [[2 * self.words, *row[: LENGTH - 1]] for row in rows]
-
-    @torch.inference_mode()
-    def predictions(self, ids: Sequence[Sequence[int]], edit: Edit | None = None) -> list[Any]:
-        """The distribution of the next token at every position of each sentence [position word]."""
-        found: list[Any] = []
-        with edit.on(self.model) if edit is not None else nullcontext():
-            for row in ids:
-                tokens = torch.tensor([row])
-                logits = self.model.forward(tokens, torch.ones_like(tokens, dtype=torch.bool))[0]
-                found.append(logits[0, 1:].float().log_softmax(-1))
-        return found
-
-
-def against_truth(words: int, plain: Sequence[Any], steered: Sequence[Any]) -> pd.DataFrame:
-    """A row for each sentence: how far what the edited model says is from the truth.
-
-    The truth at a position is what the model says there by itself, every token moved to the other
-    language. Columns: right, the share of positions whose likeliest token is the true one; mass, the
-    probability on the other language; nats, KL(truth || said), with what the plain model leaves of a
-    language moved along.
-    """
-    rows = []
-    for sentence, (before, after) in enumerate(zip(plain, steered, strict=True)):
-        truth = torch.full_like(before, -np.inf)
-        truth[:, words : 2 * words] = before[:, :words]
-        truth[:, :words] = before[:, words : 2 * words]
-        truth[:, -1] = before[:, -1]
-        p = truth.exp()
-        nats = (p * (truth - after)).nan_to_num(0.0).sum(-1)
-        rows.append(
-            {
-                "sentence": sentence,
-                "right": float((truth.argmax(-1) == after.argmax(-1)).float().mean()),
-                "mass": float(after[:, words : 2 * words].exp().sum(-1).mean()),
-                "nats": float(nats.mean()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def edits_of(directions: Directions, how: str, layer: int, strength: float) -> Edit:
-    direction = directions.between(FIRST, SECOND).at(layer)
-    if how == "rotate":
-        return sl.rotate(direction, share=strength)
-    return sl.add(direction, strength=strength)
-
-
-def scored(bed: Bed) -> list[dict[str, Any]]:
-    """Each method at the layer and strength that are best on dev, on test."""
-    made = {name: VARIANTS[name].make(bed.moments) for name in METHODS}
-    made["random"] = sl.controls.random(made["diffmean"], seed=0, source=FIRST)
-    ways = [(name, "add") for name in made] + [("diffmean", "rotate")]
-    dev, test = bed.ids("dev"), bed.ids("test")
-    plain_dev, plain_test = bed.predictions(dev), bed.predictions(test)
-    found = []
-    for name, how in ways:
-        best = None
-        for layer in made[name].layers:
-            for strength in STRENGTHS:
-                edit = edits_of(made[name], how, layer, strength)
-                rows = against_truth(bed.words, plain_dev, bed.predictions(dev, edit))
-                key = (rows["nats"].mean(), layer, strength)
-                best = key if best is None else min(best, key)
-        assert best is not None
-        _, layer, strength = best
-        edit = edits_of(made[name], how, layer, strength)
-        rows = against_truth(bed.words, plain_test, bed.predictions(test, edit))
-        found.append(
-            {"method": f"{name}, {how}", "layer": layer, "strength": strength} | _means(rows)
-        )
-    none = against_truth(bed.words, plain_test, plain_test)
-    found.append({"method": "unsteered"} | _means(none))
-    moved = [[2 * bed.words, *(token + bed.words for token in row[1:])] for row in test]
-    whole = against_truth(bed.words, plain_test, bed.predictions(moved))
-    found.append({"method": "the prompt in the clone itself"} | _means(whole))
-    return found
-
-
-def _means(rows: pd.DataFrame) -> dict[str, Any]:
-    sentences = rows["sentence"].to_numpy()
-    return {
-        name: list(by_sentence(rows[name].to_numpy(float), sentences, share=name != "nats"))
-        for name in ("right", "mass", "nats")
-    } | {"n": len(rows)}
-
-
-def alignment(bed: Bed) -> list[dict[str, Any]]:
-    """By layer: how alike a sentence and its clone are, centred by language, and how often the clone
-    is the nearest of all sentences."""
-    lines = bed.lines["test"]
-    corpus = sl.contrast({FIRST: lines, SECOND: list(map(cloned, lines))}, aligned=True)
-    vectors = sl.concepts.text_means(bed.model, corpus)
-    found = []
-    for index, layer in enumerate(bed.moments.layers):
-        a, b = (torch.as_tensor(vectors[name][:, index]).float() for name in (FIRST, SECOND))
-        a, b = (
-            torch.nn.functional.normalize(each - each.mean(0, keepdim=True), dim=-1)
-            for each in (a, b)
-        )
-        cosines = a @ b.T
-        hits = (cosines.argmax(1) == torch.arange(len(a))).float()
-        found.append(
-            {
-                "layer": int(layer),
-                "cosine": float(cosines.diagonal().mean()),
-                "shuffled": float(cosines.roll(1, 0).diagonal().mean()),
-                "nearest": float(hits.mean()),
-            }
-        )
-    return found
-
-
-def efficiency(text: Path, tokens: int) -> dict[str, Any]:
-    """Perplexity of a model of one language against the tokens it has seen: whole runs, since a
-    checkpoint's learning rate has not fallen yet."""
-    _, words, stream, held = prepared(text)
-    found = []
-    for share in (8, 4, 2, 1):
-        recipe = Recipe(tokens=tokens // share, share=0.0)
-        model = train(stream, words, recipe)
-        found.append(
-            {"tokens": recipe.tokens, "perplexity": perplexity(model, held, words, clone=False)}
-        )
-        print(found[-1], file=sys.stderr, flush=True)
-    return {"rows": found}
-
-
-def prepared(text: Path) -> tuple[Any, int, list[int], list[int]]:
-    """(tokenizer, words of a language, the tokens to train on, those held out)."""
-    lines = lines_of(text / "en.txt", 10**9)
-    training = lines[sum(HELD.values()) :]
-    made = tokenizer(training)
-    words = (len(made) - 1) // 2
-    return made, words, stream_of(made, training), stream_of(made, lines[: HELD["perplexity"]])
-
-
-def of_seed(text: Path, tokens: int, seed: int) -> dict[str, Any]:
-    """Train one model and score the methods on it."""
-    begun = time.process_time()
-    made, words, stream, held = prepared(text)
-    model = train(stream, words, Recipe(tokens=tokens, seed=seed))
-    seconds = time.process_time() - begun
-    lines = lines_of(text / "en.txt", sum(HELD.values()))
-    cut, start = {}, HELD["perplexity"]
-    for split in ("estimate", "dev", "test"):
-        cut[split] = lines[start : start + HELD[split]]
-        start += HELD[split]
-    bed = Bed(model, made, words, cut)
-    record = {
-        "seed": seed,
-        "tokens": tokens,
-        "words": words,
-        "weights": sum(weight.numel() for weight in model.parameters()),
-        "perplexity": [perplexity(model, held, words, clone=clone) for clone in (False, True)],
-        "alignment": alignment(bed),
-        "scores": scored(bed),
-        "training_seconds": seconds,
-    }
-    record["seconds"] = time.process_time() - begun
-    return record
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cloned.md"
+Record = Mapping[str, Any]
 
 
 def main() -> None:
@@ -233,29 +33,76 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "text", type=Path, nargs="?", help="a folder with en.txt; none: the page alone"
+        "text", type=Path, nargs="?", help="a file, or a folder with en.txt; none: the page alone"
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=2_000_000)
+    parser.add_argument("--plan", help="cpu, gpu or tiny; by default cpu")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--sae-steps", type=int, default=SAE_STEPS)
+    parser.add_argument("--recorded", type=Path, default=RECORDED, help="the folder of records")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    own = parser.add_argument_group("runs of one's own")
+    own.add_argument("--tokens", type=int)
+    own.add_argument("--share", type=float, help="of the sequences, those in the clone")
+    own.add_argument("--schedule", help="such shares one after another, as 0,0.5")
+    own.add_argument("--frac-clone", type=float, help="of the tokens, those that have a clone")
+    own.add_argument("--layers", type=int)
+    own.add_argument("--width", type=int)
+    own.add_argument("--rows", type=int, help="sequences of a step")
+    own.add_argument("--seeds", type=int)
     given = parser.parse_args()
+    runs = own_runs(given)
+    if runs and given.plan:
+        parser.error("give a plan or runs of your own, not both")
     if given.text is not None:
-        RECORDED.mkdir(exist_ok=True)
-        for seed in range(given.seeds):
-            file = RECORDED / f"seed-{seed}.json"
-            if not (file.exists() and read_json(file)["tokens"] == given.tokens):
-                write_json(file, of_seed(given.text, given.tokens, seed))
-                print(f"seed {seed} is done", file=sys.stderr, flush=True)
-        if not (RECORDED / "efficiency.json").exists():
-            write_json(RECORDED / "efficiency.json", efficiency(given.text, given.tokens))
-    PAGE.write_text(page(), "utf-8")
+        file = given.text / "en.txt" if given.text.is_dir() else given.text
+        run_all(
+            Text.of(file),
+            runs or plan(given.plan or "cpu"),
+            device=given.device,
+            processes=given.processes,
+            sae_steps=given.sae_steps,
+            folder=given.recorded,
+        )
+    given.page.write_text(page(read_records(given.recorded)), "utf-8")
+
+
+def own_runs(given: argparse.Namespace) -> list[Run]:
+    """The runs that were asked for one by one; none where nothing of a run was given."""
+    if given.share is not None and given.schedule is not None:
+        raise SystemExit("give --share, or --schedule with several, not both")
+    shares = None if given.share is None else (given.share,)
+    if given.schedule is not None:
+        shares = tuple(map(float, given.schedule.split(",")))
+    asked = {
+        "tokens": given.tokens,
+        "shares": shares,
+        "frac": given.frac_clone,
+        "layers": given.layers,
+        "width": given.width,
+        "rows": given.rows,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked and given.seeds is None:
+        return []
+    for value in (*(shares or ()), asked.get("frac", 1.0)):
+        if not 0 <= value <= 1:
+            raise SystemExit(f"{value} is no share; give numbers from 0 to 1")
+    return seeds_of(Run(**{"tokens": SMALL.tokens, **asked}), given.seeds or 3)
+
+
+def read_records(folder: Path = RECORDED) -> list[dict[str, Any]]:
+    """All records, the smallest models first."""
+    found = [dict(read_json(file) or {}) for file in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda each: (each["weights"], each["run"]["tokens"]))
 
 
 # ------------------------------------------------------------------------------------- the page
 
 
-def page() -> str:
-    records = [read_json(file) for file in sorted(RECORDED.glob("seed-*.json"))]
-    first = records[0]
+def page(records: Sequence[Record]) -> str:
+    settings = grouped(records)
+    both = {key: found for key, found in settings.items() if any(key[3])}
     lines = [
         "# A language and its clone: methods against a known truth",
         "",
@@ -265,126 +112,271 @@ def page() -> str:
         "clone, should say what it would have said by itself, *each token moved*: the truth is known at every "
         "position, and nothing has to be judged.",
         "",
-        f"{len(records)} seeds of a model of {first['weights']:,} weights ({SHAPE['num_hidden_layers']} layers × "
-        f"{SHAPE['hidden_size']}), trained on {first['tokens']:,} tokens, half of the sequences in the clone; "
-        f"{first['words']} tokens a language. Perplexity on held-out text: "
-        + "; ".join(
-            f"seed {record['seed']} {record['perplexity'][0]:.1f}, clone {record['perplexity'][1]:.1f}"
-            for record in records
-        )
-        + f". {sum(record['seconds'] for record in records) / 60:.0f} minutes of processor time.",
-        "",
-        "## Methods",
-        "",
-        f"*right*: positions whose likeliest token is the true one; *mass*: probability on the clone; *nats*: KL of the "
-        f"truth from what is said. Fitted on {HELD['estimate']} sentences, layer and strength chosen on {HELD['dev']} by nats, "
-        f"reported on {HELD['test']} others with 95 % intervals over sentences, seed by seed.",
-        "",
-        markdown(_table(records)),
-        "",
-        *_reading(records),
-        "",
-        "## Are a sentence and its clone alike inside?",
-        "",
-        "Means of a sentence's tokens, less the mean of its language: cosine with its clone and with another "
-        "sentence's, and how often the clone is the nearest of all.",
-        "",
-        markdown(_aligned(records)),
+        f"{len(records)} models, on {_kinds(records, 'device')}; "
+        f"{records[0]['words']} tokens a language, sequences of 64. The text has "
+        f"{_kinds(records, 'text_tokens')} tokens, so that large runs "
+        "read it several times. *right*: positions whose likeliest token is the true one; *mass*: "
+        f"probability on the clone; *nats*: KL of the truth from what is said. Fitted on {HELD['estimate']} sentences, layer "
+        f"and strength chosen on {HELD['dev']} by nats, reported on {HELD['test']} others with 95 % intervals over sentences, "
+        "seed by seed.",
     ]
-    law = _law(records)
-    return "\n".join(lines + law) + "\n"
+    for setting in (SMALL.setting, LARGE.setting):
+        if setting in both:
+            lines += ["", f"## Methods: {named(setting)}", "", *methods(both[setting])]
+    if SMALL.setting not in both and LARGE.setting not in both:
+        first = next(iter(both))
+        lines += ["", f"## Methods: {named(first)}", "", *methods(both[first])]
+    lines += ["", "## Size, tokens, and how much is in the clone", "", *_settings(settings)]
+    lines += ["", "## Are a text and its clone alike inside?", "", *_aligned(both)]
+    return "\n".join(lines) + "\n"
 
 
-def _table(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _kinds(records: Sequence[Record], name: str) -> str:
+    values = {record[name] for record in records}
+    return " and ".join(sorted(f"{each:,}" if isinstance(each, int) else each for each in values))
+
+
+def grouped(records: Sequence[Record]) -> dict[tuple[Any, ...], list[Record]]:
+    """Records by their setting, seeds in order."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault(as_run(record["run"]).setting, []).append(record)
+    return {key: sorted(each, key=lambda one: one["run"]["seed"]) for key, each in found.items()}
+
+
+def named(setting: tuple[Any, ...]) -> str:
+    """A setting in words."""
+    layers, width, tokens, shares, frac = setting
+    said = f"{layers} × {width}, {tokens / 1e6:g} M tokens"
+    if not any(shares):
+        return f"{said}, the first language alone"
+    said += ", clone " + " then ".join(f"{share:g}" for share in shares)
+    return said if frac == 1 else f"{said}, {frac:.0%} of tokens cloned"
+
+
+def methods(records: Sequence[Record]) -> list[str]:
+    """The table of methods of one setting, and what it says."""
     rows = []
     for index, score in enumerate(records[0]["scores"]):
-        row: dict[str, Any] = {"method": score["method"]}
-        for record in records:
-            found = record["scores"][index]
-            row[f"seed {record['seed']}: right"] = spelled(found["right"])
-            row[f"seed {record['seed']}: nats"] = spelled(found["nats"])
-        row["mass"] = " ".join(f"{record['scores'][index]['mass'][0]:.2f}" for record in records)
-        row["layer"] = " ".join(
-            str(record["scores"][index].get("layer", "–")) for record in records
-        )
+        found = [record["scores"][index] for record in records]
+        row = {"method": score["method"]}
+        for record, one in zip(records, found, strict=True):
+            row[f"seed {record['run']['seed']}: right"] = spelled(one["right"])
+            row[f"seed {record['run']['seed']}: nats"] = spelled(one["nats"])
+        row["mass"] = " ".join(f"{one['mass'][0]:.2f}" for one in found)
+        row["layer"] = " ".join(str(one.get("layer", "–")) for one in found)
         row["strength"] = " ".join(
-            f"{record['scores'][index]['strength']:g}"
-            if "strength" in record["scores"][index]
-            else "–"
-            for record in records
+            f"{one['strength']:g}" if "strength" in one else "–" for one in found
         )
         rows.append(row)
-    return pd.DataFrame(rows)
+    explained = [value for record in records for value in record["saes"]["explained"]]
+    alive = [value for record in records for value in record["saes"]["alive"]]
+    return [
+        markdown(pd.DataFrame(rows)),
+        "",
+        "*map*: what is added is a linear function of the state, fitted on aligned positions of "
+        "the text and its clone, which no method of steering has; it is the upper bound of an edit at one layer. "
+        "The step to the clone has a rank: 0 would be the difference of means. *sae*: top-k autoencoders of eight times "
+        f"the width, 16 latents on, which explain {min(explained):.2f} to {max(explained):.2f} of the variance, "
+        f"{min(alive):.2f} to {max(alive):.2f} of their latents alive; *top latents* are the {FEATURES} of each language "
+        "whose rate differs most from the other's.",
+        "",
+        *_reading(records),
+    ]
 
 
-def _reading(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The best method of each seed, and what the clone itself reaches."""
+def vectors_of(record: Record) -> list[Mapping[str, Any]]:
+    """The scores of methods that have a strength, without the random direction."""
+    return [
+        score
+        for score in record["scores"]
+        if "strength" in score and not score["method"].startswith("random")
+    ]
+
+
+def score_of(record: Record, method: str) -> Mapping[str, Any]:
+    """The scores of one method."""
+    found: Mapping[str, Any] = next(
+        score for score in record["scores"] if score["method"].startswith(method)
+    )
+    return found
+
+
+def _reading(records: Sequence[Record]) -> list[str]:
     said = []
     for record in records:
-        methods = [score for score in record["scores"] if "layer" in score]
-        best = min(methods, key=lambda score: score["nats"][0])
-        random = next(score for score in methods if score["method"].startswith("random"))
-        ceiling = record["scores"][-1]
-        said.append(
-            f"- Seed {record['seed']}: {best['method']} comes nearest to the truth ({best['nats'][0]:.2f} nats, "
-            f"{best['right'][0]:.0%} right); a random direction {random['nats'][0]:.2f} nats; the prompt in the clone "
-            f"itself {ceiling['nats'][0]:.2f} nats, {ceiling['right'][0]:.0%} right."
+        best = min(vectors_of(record), key=lambda score: score["dev"])
+        random, whole, linear = (
+            score_of(record, name) for name in ("random", "the prompt", "map, any")
         )
-    methods = [score for record in records for score in record["scores"] if "layer" in score]
-    own = [score for score in methods if not score["method"].startswith("random")]
-    edge = sum(score["strength"] == max(STRENGTHS) for score in own)
-    nearest = max(row["nearest"] for record in records for row in record["alignment"])
+        said.append(
+            f"- Seed {record['run']['seed']}: the method that was best on dev, {best['method']}, comes to {best['nats'][0]:.2f} "
+            f"nats and {best['right'][0]:.0%} right; a random direction to {random['nats'][0]:.2f} and "
+            f"{random['right'][0]:.0%}; a linear map to {linear['nats'][0]:.2f} and {linear['right'][0]:.0%}; the prompt in "
+            f"the clone itself to {whole['nats'][0]:.2f} and {whole['right'][0]:.0%}."
+        )
+    own = [score for record in records for score in vectors_of(record)]
+    adding = [score for score in own if score["method"].endswith(", add")]
     said.append(
-        f"- A vector gives the language, {min(score['mass'][0] for score in own):.2f} to "
-        f"{max(score['mass'][0] for score in own):.2f} of the probability, and not the word, "
-        f"{min(score['right'][0] for score in own):.0%} to {max(score['right'][0] for score in own):.0%}: one shift for all "
-        "tokens can do no more where a token and its clone do not lie alike but for that shift. Here they do not: the clone is "
-        f"the nearest of {HELD['test']} sentences in at most {nearest:.0%}."
+        f"- A vector that is added gives {_span(adding, 'mass')} of the probability to the clone, and the true word at "
+        f"{_span(adding, 'right', percent=True)} of positions."
     )
+    edge = sum(score["edge"] for score in own)
+    top = [f"{score['method']} {score['strength']:g}" for score in own if score["edge"]]
+    counted = [f"{name} ({top.count(name)})" for name in dict.fromkeys(top)]
     said.append(
-        f"- In {edge} of {len(own)} choices the strength is the largest of the grid, {max(STRENGTHS):g}: more may go further."
+        f"- {edge} of {len(own)} choices lie at an edge of their grid{': ' + ', '.join(counted) if counted else ''}."
     )
     return said
 
 
-def _aligned(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _span(scores: Sequence[Mapping[str, Any]], name: str, *, percent: bool = False) -> str:
+    values = [score[name][0] for score in scores]
+    low, high = (
+        f"{value:.0%}" if percent else f"{value:.2f}" for value in (min(values), max(values))
+    )
+    return f"{low} to {high}"
+
+
+def _settings(settings: Mapping[tuple[Any, ...], Sequence[Record]]) -> list[str]:
+    laws = _laws(settings)
     rows = []
-    for index, first in enumerate(records[0]["alignment"]):
-        found = [record["alignment"][index] for record in records]
-        rows.append(
-            {"layer": first["layer"]}
-            | {
-                name: " ".join(f"{each[name]:.2f}" for each in found)
-                for name in ("cosine", "shuffled", "nearest")
-            }
+    for setting, records in settings.items():
+        if not any(setting[3]):
+            continue
+        best = [min(vectors_of(record), key=lambda score: score["dev"]) for record in records]
+        row = {"setting": named(setting)}
+        for index, name in enumerate(("perplexity", "clone's")):
+            row[name] = _each([record["perplexity"][index] for record in records], ".1f")
+        law = laws.get((*setting[:2],))
+        for index, name in enumerate(("efficiency", "clone's efficiency")):
+            row[name] = _efficiencies(law, records, index)
+        row["best vector: right"] = _each([score["right"][0] for score in best])
+        row["nats"] = _each([score["nats"][0] for score in best])
+        row["random: nats"] = _each([score_of(each, "random")["nats"][0] for each in records])
+        row["rank 4: right"] = _each(
+            [score_of(each, "map, a step of rank 4")["right"][0] for each in records]
         )
-    return pd.DataFrame(rows)
+        row["linear: right"] = _each([score_of(each, "map, any")["right"][0] for each in records])
+        row["clone's prompt: right"] = _each(
+            [score_of(each, "the prompt")["right"][0] for each in records]
+        )
+        rows.append(row)
+    minutes = sum(each["seconds"] for found in settings.values() for each in found) / 60
+    said = [
+        "A number for each seed. *best vector*: the method of those with a strength that is best on dev. "
+        "*efficiency*: the tokens of one language alone that would give the perplexity, per token seen in it (above 1: "
+        "the other helped).",
+        "",
+        markdown(pd.DataFrame(rows)),
+        "",
+        f"All runs took {minutes:.0f} minutes, one after another.",
+    ]
+    for (layers, width), (law, points) in laws.items():
+        sentence = law.sentence("Perplexity", "tokens")
+        listed = "; ".join(f"{tokens:,}: {value:.1f}" for tokens, value in points)
+        said += [
+            "",
+            f"Models {layers} × {width} of the first language alone, perplexity by the tokens seen (one seed, whole runs): "
+            f"{listed}. {sentence[:1].upper()}{sentence[1:]}",
+        ]
+    return said
 
 
-def _law(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = (read_json(RECORDED / "efficiency.json") or {}).get("rows", [])
-    if len(rows) < 3:
-        return []
-    law = power_law([row["tokens"] for row in rows], [row["perplexity"] for row in rows])
+def _each(values: Sequence[float], how: str = ".2f") -> str:
+    return " ".join(f"{value:{how}}" for value in values)
+
+
+def _laws(settings: Mapping[tuple[Any, ...], Sequence[Record]]) -> dict[tuple[int, int], Any]:
+    """By shape: the law of perplexity in one language alone, and its points."""
+    points: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for (layers, width, tokens, shares, _), records in settings.items():
+        if not any(shares):
+            points.setdefault((layers, width), []).append((tokens, records[0]["perplexity"][0]))
+    return {
+        shape: (power_law(*map(list, zip(*found, strict=True))), found)
+        for shape, found in points.items()
+        if len(found) >= 3
+    }
+
+
+def _efficiencies(law: Any, records: Sequence[Record], language: int) -> str:
+    if law is None:
+        return "–"
     values = []
     for record in records:
-        for name, found in zip(("first", "clone"), record["perplexity"], strict=True):
-            try:
-                value = f"{token_efficiency(law, found, record['tokens'] / 2):.2f}"
-            except sl.SteerlabError as error:
-                value = str(error)
-            values.append(f"seed {record['seed']}, {name}: {value}")
-    points = "; ".join(f"{row['tokens']:,}: {row['perplexity']:.1f}" for row in rows)
-    return [
+        share = float(np.mean(record["run"]["shares"]))
+        seen = record["run"]["tokens"] * (share if language else 1 - share)
+        try:
+            value = token_efficiency(law[0], record["perplexity"][language], seen)
+            values.append(f"{value:.2f}")
+        except sl.SteerlabError:  # outside of what the law was fitted on
+            values.append("–")
+    return " ".join(values)
+
+
+def _aligned(settings: Mapping[tuple[Any, ...], Sequence[Record]]) -> list[str]:
+    rows = []
+    cosines: dict[tuple[Any, ...], list[float]] = {}
+    for setting, records in settings.items():
+        depths = range(len(records[0]["alignment"]))
+        cosines[setting] = [_middle(record, "token") for record in records]
+        best = max(depths, key=lambda layer: _over(records, layer, "token"))
+        row: dict[str, Any] = {"setting": named(setting), "layer": best}
+        for name in ("token", "other token", "cosine", "shuffled", "nearest"):
+            row[name] = _each([record["alignment"][best][name] for record in records])
+        row["token, mean of layers"] = _each(cosines[setting])
+        rows.append(row)
+    said = [
+        "Vectors less the mean of their language. *token*: cosine of a token's vector with that of its clone at the same "
+        "position; *other token*: with another's. *cosine*, *shuffled*: the same of means of sentences; *nearest*: how "
+        f"often the clone is the nearest of all {HELD['test']} sentences. At the layer where tokens are most alike, a number for each "
+        "seed.",
         "",
-        "## Does one language help the other?",
-        "",
-        f"Models of the first language alone, perplexity by the tokens seen (one seed, whole runs): {points}. "
-        f"{law.sentence('Perplexity', 'tokens')[:1].upper()}{law.sentence('Perplexity', 'tokens')[1:]}",
-        "",
-        "Token efficiency, the tokens of one language alone that would give the perplexity, per token seen in it "
-        f"(above 1: the other helped): {'; '.join(values)}.",
+        markdown(pd.DataFrame(rows)),
     ]
+    said += _imbalance(cosines)
+    return said
+
+
+def _middle(record: Record, name: str) -> float:
+    return float(np.mean([row[name] for row in record["alignment"]]))
+
+
+def _over(records: Sequence[Record], layer: int, name: str) -> float:
+    return float(np.mean([record["alignment"][layer][name] for record in records]))
+
+
+def _imbalance(cosines: Mapping[tuple[Any, ...], Sequence[float]]) -> list[str]:
+    """What becomes of the finding that a rarer clone lies nearer to the first language."""
+    said = []
+    for setting, even in cosines.items():
+        layers, width, tokens, shares, frac = setting
+        if shares != (0.5,):
+            continue
+        for other, found in cosines.items():
+            same = other[:3] == (layers, width, tokens) and other[4] == frac
+            if not same or other[3] == shares:
+                continue
+            name = " then ".join(f"{share:g}" for share in other[3])
+            if min(found) > max(even):
+                verdict = "more alike in every seed than in any at 0.5"
+            elif max(found) < min(even):
+                verdict = "less alike in every seed than in any at 0.5"
+            else:
+                verdict = "no clear difference: the seeds overlap"
+            said.append(
+                f"- {layers} × {width}, {tokens / 1e6:g} M tokens, clone {name}: mean cosine of tokens over layers "
+                f"{_each(found)}, against {_each(even)} at 0.5: {verdict}."
+            )
+    if said:
+        said = [
+            "",
+            "Schäfer et al. find that imbalance brings the two languages' representations nearer to each other. Here:",
+            "",
+            *said,
+        ]
+    return said
 
 
 if __name__ == "__main__":
