@@ -90,7 +90,7 @@ def planted(text: Text) -> Any:
     in the unembedding: a vector is all that a method has to find."""
     hf = untrained(TINY, text.words)
     with torch.no_grad():
-        table = hf.get_input_embeddings().weight
+        table: Any = hf.get_input_embeddings().weight
         table[:WORDS].normal_(std=0.5)
         table[:WORDS, 0] = -2.0
         table[WORDS : 2 * WORDS] = table[:WORDS]

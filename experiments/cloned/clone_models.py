@@ -83,7 +83,8 @@ def train(text: Text, run: Run, device: str = "cpu") -> LlamaForCausalLM:
     width of 96, and falls as one over the root of the width. Data, draws and weights lie on the
     device and no step waits for it; on a GPU products are in bfloat16.
     """
-    model = untrained(run, text.words).to(device)
+    model = untrained(run, text.words)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # its wrapper hides what `to` takes
     data = sequences(text.stream, text.words).to(device)
     swap = swap_of(text.words, run.frac).to(device)
     chosen, moved = (draw.to(device) for draw in draws(run, len(data)))

@@ -71,7 +71,7 @@ def own_runs(given: argparse.Namespace) -> list[Run]:
     """The runs that were asked for one by one; none where nothing of a run was given."""
     if given.share is not None and given.schedule is not None:
         raise SystemExit("give --share, or --schedule with several, not both")
-    shares = None if given.share is None else (given.share,)
+    shares: tuple[float, ...] | None = None if given.share is None else (given.share,)
     if given.schedule is not None:
         shares = tuple(map(float, given.schedule.split(",")))
     asked = {
