@@ -130,9 +130,106 @@ def test_rows_of_a_stack_read_where_their_own_controllers_do() -> None:
     assert any(alone), "where they read matters"
 
 
+def condition(*layers: int) -> Any:
+    """A condition at other layers than the edit's."""
+    return direction(3, layers=layers)
+
+
+def likenesses(h: Tensor, places: Any, condition: Any, layer: int) -> Tensor:
+    """By hand: how like the condition each row's prompt is at a layer, in float64."""
+    seen: list[Tensor] = []
+    with (fake := Fake()).attached([("resid_post", layer, lambda x, _: seen.append(x))]):
+        fake(h, places)
+    text = (places.text & ~places.generated)[..., None]
+    x = torch.where(text, seen[0].double(), 0)
+    mean = x.sum(1) / text.sum(1)
+    unit = condition.unit[condition.layers.index(layer)].double()
+    goal = ((mean @ unit)[:, None] * unit).tanh()
+    return torch.nn.functional.cosine_similarity(mean, goal, dim=-1)
+
+
+def test_a_condition_is_read_at_a_layer_of_its_own() -> None:
+    """Open rows are the edit's to the last bit, shut ones the model's; padding decides nothing."""
+    h, places, made = 3 * randn(6, 6, WIDTH), where(6, 6), condition(0, 1, 2)
+    whole, plain = steer(EDIT, h, places), steer(Edit(()), h, places)
+    verdicts = []
+    for layer in (0, 1, 2):
+        cosines = likenesses(h, places, made, layer)
+        threshold = float(cosines.median()) + 1e-6
+        gate = gates.like(made, threshold, layer=layer)
+        new = steer(EDIT.when(gate), h, places)
+        opens = (cosines > threshold).tolist()
+        verdicts.append(opens)
+        assert 0 < sum(opens) < len(h)
+        for row, is_open in enumerate(opens):
+            assert same_bits(new[row], (whole if is_open else plain)[row])
+        other = steer(EDIT.when(gates.like(made, threshold, layer=layer, above=False)), h, places)
+        for row, is_open in enumerate(opens):
+            assert same_bits(other[row], (plain if is_open else whole)[row])
+        broken = h.clone()
+        broken[~places.text] = torch.nan
+        again = steer(EDIT.when(gate), broken, places)
+        assert same_bits(again[places.text], new[places.text])
+    assert verdicts[0] != verdicts[2], "where it is read matters"
+
+
+def test_a_condition_at_the_edits_own_layer_is_the_gate_without_one() -> None:
+    h, places, made = 3 * randn(6, 6, WIDTH), where(6, 6), condition(2)
+    threshold = float(likenesses(h, places, made, 2).median()) + 1e-6
+    here, named = (gates.like(made, threshold, layer=layer) for layer in (None, 2))
+    assert same_bits(steer(EDIT.when(here), h, places), steer(EDIT.when(named), h, places))
+
+
+def test_a_condition_that_is_always_met_is_the_edit_and_one_never_met_raises() -> None:
+    h, places, made = 3 * randn(4, 6, WIDTH), where(4, 6), condition(0)
+    met = EDIT.when(gates.like(made, -1.1, layer=0))
+    assert same_bits(steer(met, h, places), steer(EDIT, h, places))
+    with pytest.raises(SteerlabError, match="touched no position .*gates: like"):
+        steer(EDIT.when(gates.like(made, 1.1, layer=0)), h, places)
+
+
+def test_one_condition_opens_an_edit_of_several_layers() -> None:
+    h, places, made = 3 * randn(6, 6, WIDTH), where(6, 6), condition(1)
+    edit = add(direction(layers=(1, 2, 3)))
+    cosines = likenesses(h, places, made, 1)
+    threshold = float(cosines.median()) + 1e-6
+    new = steer(edit.when(gates.like(made, threshold, layer=1)), h, places)
+    whole, plain = steer(edit, h, places), steer(Edit(()), h, places)
+    for row, is_open in enumerate((cosines > threshold).tolist()):
+        assert same_bits(new[row], (whole if is_open else plain)[row])
+
+
+def test_rows_of_a_stack_have_conditions_at_layers_of_their_own() -> None:
+    h, places, made = 3 * randn(6, 6, WIDTH), where(6, 6), condition(0, 1)
+    edits = []
+    for row in range(6):
+        layer = row % 2
+        threshold = float(likenesses(h, places, made, layer).median()) + 1e-6
+        edits.append(EDIT.when(gates.like(made, threshold, layer=layer)))
+    together = steer(stack(edits), h, places)
+    alone = [steer(edit, h, places) for edit in edits[:2]]
+    for row in range(6):
+        assert same_bits(together[row], alone[row % 2][row])
+    assert not same_bits(alone[0], alone[1])
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
+        (
+            lambda: EDIT.when(gates.like(condition(3), 0.1, layer=3)),
+            "the gate like reads resid_post of layer 3, which comes behind the edit at resid_post "
+            "of layer 2; read an earlier layer",
+        ),
+        (lambda: gates.like(condition(0, 1), 0.1, layer=2), "layer 2"),
+        (
+            lambda: steer(
+                EDIT.when(gates.like(condition(1), 0.1, layer=1)),
+                randn(2, 1, WIDTH),
+                where(2, 1, decode=True),
+            ),
+            "the gate like decides on the prompt, and has seen none of a row",
+        ),
         (
             lambda: controller(WIDTH, (2,), reads=3, on=0).before(EDIT),
             "reads resid_post of layer 3",
@@ -214,3 +311,50 @@ def _logit(model: Any, made: Controller, prompt: str) -> Tensor:
 
 def _keep(seen: list[Tensor], h: Tensor, _: Any) -> None:
     seen.append(h)
+
+
+def test_a_condition_of_an_earlier_layer_holds_in_every_way_of_decoding(
+    polyglot: Any, directions: Any, tmp_path: Any
+) -> None:
+    """With a cache and without, padded, stacked, and from a file."""
+    edit = add(directions.between("en", "de").at(5), strength=1.5)
+    made = directions.between("de", "en").at(2)
+    prompts = [*PROMPTS, "Das Wetter ist heute schön.\n", "Wir essen Brot mit Butter.\n"]
+    cosines = [_likeness(polyglot, made, prompt) for prompt in prompts]
+    threshold = sorted(cosines)[len(cosines) // 2] - 1e-4
+    opens = [cosine > threshold for cosine in cosines]
+    assert 0 < sum(opens) < len(opens)
+    gated = edit.when(gates.like(made, threshold, layer=2))
+    plain, whole = (outputs(polyglot, each, prompts) for each in (Edit(()), edit))
+    wanted = [b if is_open else a for a, b, is_open in zip(plain, whole, opens, strict=True)]
+    assert plain != wanted != whole
+    assert outputs(polyglot, gated, prompts) == wanted
+    edits = [gated, slerp(directions.between("en", "de").at(5)), edit]
+    twice = [prompt for prompt in prompts for _ in edits]
+    together = outputs(polyglot, stack(edits * len(prompts)), twice)
+    assert together[::3] == wanted
+    assert together[2::3] == whole
+    ids, mask = pad(encode(polyglot.tokenizer, prompts), 0, polyglot.device)
+    for way in ({}, {"use_cache": False}):
+        with gated.on(polyglot):
+            out = polyglot.hf.generate(
+                ids, attention_mask=mask.long(), max_new_tokens=NEW, do_sample=False, **way
+            )
+        said = polyglot.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        assert said == wanted
+    back = Edit.load(gated.save(tmp_path / "edit.safetensors"))
+    assert (back == gated, back.digest) == (True, gated.digest)
+    assert outputs(polyglot, back, prompts) == wanted
+    elsewhere = edit.when(gates.like(directions.between("de", "en").at(3), threshold, layer=3))
+    assert elsewhere.digest != gated.digest
+
+
+def _likeness(model: Any, condition: Any, prompt: str) -> float:
+    seen: list[Tensor] = []
+    tokens, mask = pad(encode(model.tokenizer, [prompt]), model.padding, model.device)
+    look = ("resid_post", condition.layers[0], partial(_keep, seen))
+    with model.attached([look]), torch.no_grad():
+        model.body(tokens, mask)
+    mean, unit = seen[0][0, 1:].mean(0), condition.unit[0]
+    goal = torch.tanh((mean @ unit) * unit)
+    return float(torch.nn.functional.cosine_similarity(mean, goal, dim=0))

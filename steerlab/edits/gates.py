@@ -242,25 +242,38 @@ def _is_like(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple
     return kept[:, None], kept
 
 
-def like(direction: Direction, threshold: float, *, above: bool = True) -> Gate:
+def like(
+    direction: Direction, threshold: float, *, above: bool = True, layer: int | None = None
+) -> Gate:
     """Open for rows whose prompt is like a condition: cos(h̄, tanh((c·h̄) c)) > threshold.
 
     h̄ is the mean over the prompt's positions and c the direction's unit vector. The verdict of the
-    prompt holds for the whole row, what is generated after it included. The condition is read where
-    the edit acts; a prompt that is read in pieces (`prefill_chunk_size`) is judged by each piece.
-    Source: CAST (Lee et al., arXiv 2409.05907), which may read the condition at another layer.
+    prompt holds for the whole row, what is generated after it included; a prompt that is read in
+    pieces (`prefill_chunk_size`) is judged by each piece. Source: CAST (Lee et al., arXiv
+    2409.05907), whose condition has a layer of its own. Here it is no later than the edit, since a
+    pass has no second look: the released code decides in the first pass for those that follow.
+
+    Raises `SteerlabError` for a layer that the direction lacks; the edit it is put before, for one
+    behind its own.
 
     Args:
         direction: the condition.
         threshold: of the cosine.
         above: whether it is open above the threshold or up to it.
+        layer: where the condition is read, before anything is edited there, at the direction's
+            site; by default at each layer where the edit acts.
     """
+    if layer is not None:
+        direction = direction.at(layer)
     layers = len(direction.layers)
     tensors = {
         "unit": direction.unit,
         "threshold": torch.full((layers,), need_finite("threshold", threshold)),
         "above": torch.full((layers,), float(above)),
     }
+    if layer is not None:
+        reads = (direction.site, layer)
+        return Gate(_is_like, "like", tensors, whole=True, blind=False, reads=reads)
     return Gate(
         _is_like, "like", tensors, direction.layers, direction.site, whole=True, blind=False
     )
