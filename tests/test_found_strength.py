@@ -209,5 +209,7 @@ def test_no_question_keeps_its_answer() -> None:
     made = deranged_pairs(questions, answers, seed=3)
     assert sorted(text.split()[1] for text in made) == answers
     assert all(text.split()[0][1:] != text.split()[1][1:] for text in made)
+    lines = deranged_pairs(questions, answers, between="\n", seed=3)
+    assert lines == [text.replace(" ", "\n") for text in made]
     with pytest.raises(SteerlabError, match="give two or more pairs"):
         deranged_pairs(["q"], ["a"])

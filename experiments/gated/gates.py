@@ -1,12 +1,13 @@
 """Operators, windows, gates and controllers beside plain addition, at equal dose and at equal cost:
 `python experiments/gated/gates.py` writes docs/gates.md; `--model gemma-3-270m` prints the same of
-another model."""
+another model, and `--only clusters` writes one section of a page that is there anew."""
 
 import argparse
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from steerlab.models.model import Model
 from steerlab.scores.restarts import exact
 
 sys.path.insert(0, str(Path(__file__).parent))
+from off_topic import section
 from reading import reading
-from ways import BUILT_IN, ways
+from static import selectors
+from ways import BUILT_IN, GAPS, ways
 
 PAGE = Path(__file__).parents[2] / "docs" / "gates.md"
 TARGETS, NEW = ("de", "es", "ru"), 24
@@ -187,7 +190,14 @@ def compared(bed: Bed) -> tuple[list[str], dict[str, Setting], pd.DataFrame]:
 
 def layers_apart(bed: Bed) -> list[str]:
     """Which layers tell source and target apart, by origin."""
-    said = ["| target | both | all | zero |", "|---|---|---|---|"]
+    said = [
+        "Layers whose means of English and target lie on either side of the origin, along the one direction of all layers "
+        "(`selective`). About the mean of the two every layer does, by construction; `selective apart` above takes the published "
+        "origin, zero.",
+        "",
+        "| target | both | all | zero |",
+        "|---|---|---|---|",
+    ]
     for target in bed.targets:
         found = {
             origin: sl.estimate.selective(bed.moments, target, origin=origin).apart
@@ -339,7 +349,42 @@ def clusters_and_instances(bed: Bed, chosen: dict[str, Setting]) -> list[str]:
     for name, part in rows.groupby("method", sort=False):
         value, low, high = result(part)["joint"]
         said.append(f"- {name}: joint {value:.2f} ({low:.2f} to {high:.2f}), n {len(part)}")
-    return said
+    return [*said, "", *selected(bed, chosen)]
+
+
+def selected(bed: Bed, chosen: dict[str, Setting]) -> list[str]:
+    """The selector of clusters beside one neuron that is made louder for every prompt, each at its
+    own choice on dev."""
+    operators, neurons = selectors(bed.model, bed.corpus.split("estimate"), bed.targets, bed.layers)
+    directions = {"means": bed.directions}
+    dev = [
+        bed.sweep("dev", directions=directions, operators={name: operator}, layers=bed.layers)
+        for name, operator in operators.items()
+    ]
+    settings = choose(pd.concat([rows.assign(method=rows["operator"]) for rows in dev]))
+    every: dict[str, Setting | None] = {"add": chosen["add"]}
+    every |= {name: settings[name] for name in operators}
+    parts = []
+    for name, setting in every.items():
+        layer, strength = setting or (0, 0.0)
+        one = (strength,) if name == "add" else _at(operators[name], strength)
+        keys: dict[str, Any] = {"layers": [layer]} if layer >= 0 else {}
+        rows = bed.sweep("test", directions=directions, operators={name: one}, **keys)
+        parts.append(rows.assign(method=rows["operator"]))
+    return [
+        "The selector of three clusters, which picks a vector for each prompt (`clustered`), beside G-ACT's static baseline, one neuron that is "
+        "made louder for every prompt (`static_neuron`: that which writes most towards the target's commonest word that English does not "
+        f"have; {'; '.join(neurons)}). Layer and strength (the neuron: its factor) are chosen on dev as above.",
+        "",
+        *lines_of(pd.concat(parts, ignore_index=True), every, "add"),
+    ]
+
+
+def off_topic(bed: Bed) -> list[str]:
+    """Latents of deranged pairs, where the model has autoencoders in the package."""
+    if bed.model.name != "polyglot":
+        return ["The package has autoencoders of polyglot alone."]
+    return section(bed.model, bed.corpus, bed.targets)
 
 
 def axes(bed: Bed) -> list[str]:
@@ -369,6 +414,21 @@ def _command() -> str:
     return " ".join(["python experiments/gated/gates.py", *words])
 
 
+Section = tuple[str, Callable[[], list[str]]]
+
+
+def sections(bed: Bed, dev: pd.DataFrame, chosen: dict[str, Setting]) -> dict[str, Section]:
+    """The sections that need no more than what `add` was chosen to be: title and text."""
+    return {
+        "layers": ("Layers that tell two languages apart", partial(layers_apart, bed)),
+        "strength": ("A strength that is found", partial(strength_found, bed, dev, chosen)),
+        "controllers": ("Controllers", partial(controlled, bed, chosen)),
+        "clusters": ("Clusters and chosen pairs", partial(clusters_and_instances, bed, chosen)),
+        "words": ("An axis of words", partial(axes, bed)),
+        "off-topic": ("Latents that are on off topic", partial(off_topic, bed)),
+    }
+
+
 def page(bed: Bed, name: str) -> str:
     begun = time.process_time()
     tables, chosen, dev = compared(bed)
@@ -384,33 +444,28 @@ def page(bed: Bed, name: str) -> str:
         "",
         *tables,
         "",
-        "## Layers that tell two languages apart",
-        "",
-        "Layers whose means of English and target lie on either side of the origin, along the one direction of all layers "
-        "(`selective`). About the mean of the two every layer does, by construction; `selective apart` above takes the published "
-        "origin, zero.",
-        "",
-        *layers_apart(bed),
-        "",
-        "## A strength that is found",
-        "",
-        *strength_found(bed, dev, chosen),
-        "",
-        "## Controllers",
-        "",
-        *controlled(bed, chosen),
-        "",
-        "## Clusters and chosen pairs",
-        "",
-        *clusters_and_instances(bed, chosen),
-        "",
-        "## An axis of words",
-        "",
-        *axes(bed),
-        "",
     ]
+    for title, make in sections(bed, dev, chosen).values():
+        text += [f"## {title}", "", *make(), ""]
     print(f"{time.process_time() - begun:.0f} s of processor time", file=sys.stderr)
     return reading("\n".join(text))
+
+
+def renewed(text: str, bed: Bed, only: Sequence[str]) -> str:
+    """A page with some of its sections made anew, and what did not work read anew."""
+    dev = bed.sweep(
+        "dev", directions={"means": bed.directions}, operators={"add": GAPS}, layers=bed.layers
+    )
+    dev["method"] = dev["operator"]
+    known = sections(bed, dev, choose(dev))
+    body = text.split("\n## What did not work\n")[0]
+    for name in only:
+        title, make = known[name]
+        before, _, after = body.partition(f"\n## {title}\n")
+        _, begins, rest = after.partition("\n## ")
+        following = ["", f"## {rest}"] if begins else []
+        body = "\n".join([f"{before}\n## {title}", "", *make(), *following, ""]).rstrip() + "\n"
+    return reading(body)
 
 
 def main() -> None:
@@ -423,11 +478,22 @@ def main() -> None:
     options.add_argument(
         "--out", type=Path, help="where the page is written (default: docs/gates.md of polyglot)"
     )
+    options.add_argument(
+        "--only",
+        nargs="+",
+        choices=("layers", "strength", "controllers", "clusters", "words", "off-topic"),
+        help="write these sections of the page anew, and leave the others as they are",
+    )
     given = options.parse_args()
     layers = [int(layer) for layer in given.layers.split(",") if layer]
     bed = Bed(given.model, given.targets.split(","), given.dev, given.test, layers)
-    text = page(bed, given.model)
     out = given.out or (PAGE if given.model == "polyglot" else None)
+    if given.only:
+        if out is None or not out.exists():
+            raise SystemExit("--only needs a page that is there: give its file as --out")
+        text = renewed(out.read_text("utf-8"), bed, given.only)
+    else:
+        text = page(bed, given.model)
     if out is None:
         print(text)
     else:

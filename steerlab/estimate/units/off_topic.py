@@ -1,5 +1,7 @@
 """Latents that are on where an answer is not to its question."""
 
+from collections.abc import Sequence
+
 import torch
 
 from steerlab.core.errors import SteerlabError
@@ -47,12 +49,21 @@ def off_topic(
     return selected("off topic", deranged, chosen, deranged.share - answered.share, settings)
 
 
-def deranged_pairs(questions: list[str], answers: list[str], *, seed: int = 0) -> list[str]:
-    """Each question with the answer of another, as one text."""
+def deranged_pairs(
+    questions: Sequence[str], answers: Sequence[str], *, between: str = " ", seed: int = 0
+) -> list[str]:
+    """Each question with the answer of another, as one text.
+
+    Args:
+        questions: two or more.
+        answers: of each.
+        between: what stands between the two; with true pairs the same.
+        seed: decides whose answer each one gets.
+    """
     if len(questions) != len(answers) or len(questions) < 2:
         raise SteerlabError(
             f"there are {len(questions)} questions and {len(answers)} answers; give two or more "
             "pairs"
         )
     order = derangement(len(answers), seed).tolist()
-    return [f"{a} {answers[number]}" for a, number in zip(questions, order, strict=True)]
+    return [f"{a}{between}{answers[number]}" for a, number in zip(questions, order, strict=True)]
