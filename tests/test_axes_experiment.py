@@ -118,15 +118,19 @@ def test_every_method_steps_as_far(bench: Bench) -> None:
 def test_a_planted_latent_of_deranged_pairs_passes_and_exchanged_pairs_have_none() -> None:
     random = np.random.default_rng(0)
     own, other = (random.random((60, 50)) < 0.3 for _ in range(2))
-    plain = counts(own, other)
+    nothing = np.zeros((60, 50), np.float32)
+    plain = counts(own, other, nothing)
     assert plain["pass"] == 0
     assert plain["largest"] <= plain["largest null"] + 0.1
-    assert abs(plain["held out"]) < 0.1
+    assert abs(plain["held out"]) < plain["held out null"] + 0.05
     own[:, 7], other[:, 7] = False, random.random(60) < 0.95
-    found = counts(own, other)
+    found = counts(own, other, other.astype(np.float32) - own)
+    assert found["apart"] == pytest.approx(found["held out"])
+    assert plain["apart"] == 0
     assert found["pass"] == 1
     assert found["pass null"] < 0.01
     assert found["largest"] > 0.8 > found["largest null"]
+    assert found["held out"] > found["held out null"]
     assert found["held out"] > plain["held out"] + 0.05
 
 

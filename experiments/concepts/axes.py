@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 from axes_bench import LANGS, METHODS, STRENGTHS, Bench, Point
 from axes_fit import across, correlations
-from axes_page import SLACK, page
+from axes_page import page
+from axes_steering import SLACK
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("frequency", "concreteness")

@@ -404,7 +404,7 @@ def axes(bed: Bed) -> list[str]:
     return [
         f"{len(words.words)} English word types that stand twice or more in `estimate`; correlation with log frequency over the fifth "
         f"of them held out, by layer: {' '.join(f'{each:.2f}' for each in r[0])}. Of shuffled scores: "
-        f"{' '.join(f'{each:.2f}' for each in r[1])}.",
+        f"{' '.join(f'{each:.2f}' for each in r[1])}. Steered along: [Axes of words](axes.md).",
     ]
 
 

@@ -63,4 +63,8 @@ def reading(text: str) -> str:
         told.append(
             f"- Differences of pairs have no clusters: the largest mean silhouette is {max(apart):.2f}."
         )
+    if any(line.startswith("0 latents pass the filter") for line in lines):
+        told.append(
+            "- No latent of the packaged autoencoders is on in deranged pairs alone: what ESR removes from a model of 70B is not here."
+        )
     return text.rstrip() + "\n\n" + "\n".join(told) + "\n"

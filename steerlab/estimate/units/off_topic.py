@@ -19,7 +19,9 @@ def off_topic(
     LangFIR's filter with the true pairs as noise: a latent is kept whose share of the deranged
     pairs in which it is on at any token is at least `consistency`, and of the true ones at most
     `most`. Both read the same questions and answers, so that what tells them apart is whether they
-    belong together. Source: endogenous steering resistance (arXiv 2602.06941), with 0.8 and 0,
+    belong together. A small rise needs no such latent: a subject that question and answer share is
+    in one true pair and in two deranged ones, and on polyglot that is all there is (docs/gates.md).
+    Source: endogenous steering resistance (arXiv 2602.06941), with 0.8 and 0,
     whose 26 latents of a model of 70 billion parameters clamped to 0 lower its rate by a quarter.
 
     Args:
