@@ -222,6 +222,8 @@ def test_a_score_that_is_not_there_is_named_with_those_that_are():
         Grid(race="cold", scorers={"warm": lambda outputs: [0.0] * len(outputs)})
     with pytest.raises(SteerlabError, match=r"race: there is no score 'lfs'.*none are given"):
         Grid(race="lfs")
+    with pytest.raises(SteerlabError, match=r"no score 'joint_second' to race by"):
+        Grid(race="joint_second")  # which a run adds later
     with pytest.raises(SteerlabError, match=r"fluency=True"):
         Grid(race="bits_per_byte_ratio")
     assert Grid(race="yes").race is True

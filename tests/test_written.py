@@ -142,6 +142,8 @@ def test_the_best_setting_of_each_method_by_a_users_score() -> None:
     less = given.assign(polite=-given["polite"])
     assert table(less, "frame", best="polite")["strength"].tolist() == [1.0, 1.0]
     assert "its best setting by polite on these rows" in table(given, best="polite")
+    given.attrs = {}
+    assert "polite" in table(given, "frame", best="polite"), "what chose is shown"
     with pytest.raises(SteerlabError, match="a choice is made on dev rows only"):
         table(given.assign(split="test"), best="polite")
 

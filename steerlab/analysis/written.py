@@ -68,6 +68,8 @@ def table(
                 f"{rows[column].iloc[0]!r}]"
             )
     names = _scores(rows, scores)
+    if scores is None and best is not None and best not in names:
+        names += [best] if best in rows else []  # what is not there is refused by the choice
     own = {name: _is_own_share(rows, name) for name in names if name not in score_records()}
     chosen = ""
     if best is not None:

@@ -47,6 +47,8 @@ from steerlab.sweeps.settings import (
 if TYPE_CHECKING:
     import steerlab.sweeps.cell
 
+# Scores that a run adds after all choices are made, and one that no setting changes.
+UNRACED = ("in_language_probable", "in_language_second", "joint_second", "ceiling")
 ALL = -1  # stands for the layer of what acts on all layers at once
 
 
@@ -286,7 +288,7 @@ def _need_race(name: str, own: Own, *, fluency: bool) -> None:
     able = [
         score
         for score, record in score_records().items()
-        if record.of is None and record.higher_is_better is not None
+        if record.of is None and record.higher_is_better is not None and score not in UNRACED
     ]
     if name not in able:
         scorers = ", ".join(own.scorers) or "none are given as scorers="
