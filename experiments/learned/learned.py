@@ -50,7 +50,9 @@ class Bed:
         self.layer = given.layer if given.layer >= 0 else round(0.4 * self.model.n_layers)
         self.lines = {"dev": given.dev, "test": given.test}
         self.steps, self.pairs, self.seed = given.steps, given.pairs, given.seed
-        self.saes = _saes(given.saes)
+        # The packaged autoencoders are of the packaged model.
+        own = given.saes is not None or given.model == "polyglot"
+        self.saes = _saes(given.saes) if own else {}
 
     def fits(self) -> dict[str, Fitted]:
         """Every method, and the controls of each."""

@@ -102,6 +102,7 @@ def learn(
     gap = float((moments.mean[1, 0] - moments.mean[0, 0]).norm())
     train, held = (Pairs.of(model, each, settings) for each in (preferences, dev))
     learnt = _begin(how, width, sae, start, preferences, layer, seed)
+    learnt.value = learnt.value.to(model.device)
     run = Run(model, (site, layer), learnt, settings, gap)
     found = run.train(train, held) if steps else learnt
     tokens = run.tokens + train.tokens_read + held.tokens_read + int(moments.count.sum())
