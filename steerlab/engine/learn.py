@@ -101,7 +101,8 @@ def learn(
     moments = collect(model, pair, layers=[layer], site=site, also=[], progress=False)
     gap = float((moments.mean[1, 0] - moments.mean[0, 0]).norm())
     train, held = (Pairs.of(model, each, settings) for each in (preferences, dev))
-    learnt = _begin(how, width, sae, start, preferences, layer, seed)
+    here = None if sae is None else sae.to(model.device)
+    learnt = _begin(how, width, here, start, preferences, layer, seed)
     learnt.value = learnt.value.to(model.device)
     run = Run(model, (site, layer), learnt, settings, gap)
     found = run.train(train, held) if steps else learnt
@@ -222,7 +223,7 @@ def _directions(
     basis[1, 0, 0] = vector / vector.norm().clamp(min=1e-30)
     extra = {}
     if isinstance(learnt, Code):
-        extra = _code(learnt.sae, learnt.value)
+        extra = _code(learnt.sae.to("cpu"), learnt.value)
     return Directions(
         vectors=vectors,
         basis=basis,
