@@ -2,6 +2,7 @@
 what its own text model says; an edit that was fitted on text leaves a picture's parts alone."""
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments" / "vision"))
+
+from shapes import IMAGE, SHAPES, made, own_text_model, picture, writer_of
 
 import steerlab as sl
 from steerlab.core.corpus import Corpus
@@ -18,84 +23,6 @@ from steerlab.estimate import diffmean
 from steerlab.models.loading import PACKAGED, load
 from steerlab.models.model import Model
 
-DEPTH = 3  # of the text decoder and of the vision tower, so that no count tells them apart
-IMAGE = 7  # the token in whose places a picture's parts are put
-TEXT = {
-    "vocab_size": 12288,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-    "hidden_size": 32,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-    "tie_word_embeddings": False,
-}
-TOWER = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": 4,
-    "image_size": 28,
-    "patch_size": 14,
-}
-QWEN = {"depth": DEPTH, "num_heads": 4, "patch_size": 14, "spatial_merge_size": 2}
-EPS = {"rms_norm_eps": 1e-6}
-ROPE = EPS | {
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-}
-SIGLIP = TOWER | {"model_type": "siglip_vision_model"}
-SHAPES: dict[str, dict[str, Any]] = {
-    "llava": {
-        "text_config": TEXT | {"model_type": "llama"},
-        "vision_config": TOWER | {"model_type": "clip_vision_model", "projection_dim": 16},
-        "image_token_index": IMAGE,
-    },
-    "qwen2_vl": {
-        "text_config": TEXT | ROPE,
-        "vision_config": QWEN | {"embed_dim": 32, "hidden_size": 32},
-        "image_token_id": IMAGE,
-    },
-    "qwen2_5_vl": {
-        "text_config": TEXT | ROPE,
-        "vision_config": QWEN
-        | {"hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 48}
-        | {"fullatt_block_indexes": [1], "window_size": 56},
-        "image_token_id": IMAGE,
-    },
-    "gemma3": {
-        "text_config": TEXT | {"head_dim": 8, "sliding_window": 8},
-        "vision_config": SIGLIP,
-        "image_token_index": IMAGE,
-        "mm_tokens_per_image": 4,
-    },
-    "paligemma": {
-        "text_config": TEXT | {"model_type": "gemma", "head_dim": 8},
-        "vision_config": SIGLIP,
-        "image_token_index": IMAGE,
-        "projection_dim": 32,
-    },
-    "idefics3": {
-        "text_config": TEXT | {"model_type": "llama"},
-        "vision_config": TOWER | {"model_type": "idefics3_vision"},
-        "image_token_id": IMAGE,
-        "scale_factor": 1,
-    },
-    "smolvlm": {
-        "text_config": TEXT | {"model_type": "llama"},
-        "vision_config": TOWER | {"model_type": "smolvlm_vision"},
-        "image_token_id": IMAGE,
-        "scale_factor": 1,
-    },
-}
-OWN = {  # the class of each one's text model
-    "qwen2_vl": "Qwen2ForCausalLM",
-    "qwen2_5_vl": "Qwen2ForCausalLM",
-    "gemma3": "Gemma3ForCausalLM",
-    "paligemma": "GemmaForCausalLM",
-}
 LINES = {
     "en": ("The weather is nice today.", "We eat bread.", "I would like two tickets."),
     "de": ("Das Wetter ist heute schön.", "Wir essen Brot.", "Ich möchte zwei Karten."),
@@ -111,16 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     @functools.cache
     def save(shape: str) -> Path:
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(shape, **SHAPES[shape], tie_word_embeddings=False)
-        hf = AutoModelForImageTextToText.from_config(config)
-        with torch.no_grad():
-            for weight in hf.parameters():
-                if weight.ndim > 1:
-                    weight.normal_(std=weight.flatten(1).shape[-1] ** -0.5)
-        hf.save_pretrained(top / shape)
+        made(shape).save_pretrained(top / shape)
         AutoTokenizer.from_pretrained(PACKAGED).save_pretrained(top / shape)
         return top / shape
 
@@ -130,37 +50,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="module")
 def seeing(folder: Callable[[str], Path]) -> Callable[[str], Model]:
     return functools.cache(lambda shape: load(folder(shape)))
-
-
-def writer_of(hf: Any) -> Any:
-    return getattr(hf.model, "language_model", None) or hf.model.text_model
-
-
-def own_text_model(shape: str, model: Model) -> Model:
-    """The text model by itself, of the same weights."""
-    import transformers
-
-    inner: Any = model.hf
-    kind = getattr(transformers, OWN.get(shape, "LlamaForCausalLM"))
-    config = kind.config_class(**SHAPES[shape]["text_config"] | {"tie_word_embeddings": False})
-    hf = kind(config)
-    hf.model.load_state_dict(writer_of(inner).state_dict())
-    hf.lm_head.load_state_dict(inner.lm_head.state_dict())
-    return load(hf, tokenizer=model.tokenizer)
-
-
-def picture(shape: str, ids: Tensor) -> dict[str, Tensor]:
-    """One random picture of four parts, as each model's processor gives it."""
-    random = torch.Generator().manual_seed(5)
-    if shape.startswith("qwen"):
-        patches = torch.randn(16, 3 * 2 * 14 * 14, generator=random)
-        size = torch.tensor([[1, 4, 4]])
-        kinds = (ids == IMAGE).int()
-        return {"pixel_values": patches, "image_grid_thw": size, "mm_token_type_ids": kinds}
-    pixels = torch.randn(1, 3, 28, 28, generator=random)
-    if shape == "paligemma":  # a prompt that is read in both directions
-        return {"pixel_values": pixels, "token_type_ids": torch.zeros_like(ids)}
-    return {"pixel_values": pixels[None] if shape in ("idefics3", "smolvlm") else pixels}
 
 
 def prompt(model: Model, text: str) -> Tensor:
