@@ -129,7 +129,7 @@ def steered(shape: str) -> dict[str, Any]:
             edits = edits_of(directions, layer, strength, positions)
             tables[name, way] = said(model, shape, "test", edits, seed)
     without = tables["diffmean", WAYS[0][0]]
-    rows = []
+    summary = []
     for (name, way), table in tables.items():
         row: dict[str, Any] = {"method": name, "way": way, "outputs": len(table)}
         for column in ("in_language", "joint"):
@@ -143,13 +143,13 @@ def steered(shape: str) -> dict[str, Any]:
                 )
             )
             row["same"] = float((table["output"] == without["output"]).mean())
-        rows.append(row)
+        summary.append(row)
     shown = tables["diffmean", WAYS[1][0]]
     words, parts = lengths(model, shape)
     return {
         **parity(shape, model, sl.load()),
         "chosen": chosen,
-        "rows": rows,
+        "rows": summary,
         "lengths": [words, parts],
         "lines": len(texts),
         "examples": shown.groupby("target").first()["output"].to_dict(),
