@@ -158,7 +158,8 @@ def test_a_run_is_recorded_once_and_reported(text: Text, tmp_path: Path) -> None
     page = cloned_page.page(cloned_page.read_records(tmp_path))
     assert "## Methods: 2 × 24, 0.004096 M tokens, clone 0.1" in page
     assert page.count("| sae top latents, add |") == 1
-    assert "choices lie at an edge of their grid" in page
+    assert "strengths of added vectors lie at an edge of their grid" in page
+    assert "True words by the map between aligned positions: a step of rank 1 " in page
     assert "clone 0.1: mean cosine of tokens over layers" in page
 
 

@@ -234,6 +234,8 @@ def scored(bed: Bed) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
         if strength is not None:
             grid = sorted({value for _, value in tried if value is not None})
             chosen |= {"strength": strength, "edge": strength in (grid[0], grid[-1])}
+        else:
+            chosen["by_layer"] = nats
         found.append(chosen | summarised(test.scores(bed.said(test.ids, edits[best]))))
 
     for name, operator, knob, grid in VECTORS:

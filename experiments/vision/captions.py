@@ -27,11 +27,14 @@ HOLDS = {
 def seeing(shape: str) -> Model:
     """A model of a shape that writes with the packaged model's weights, and whose tower is random.
 
+    Each shape's tower is drawn with a seed of its own: of one seed, SmolVLM is Idefics 3.
+
     The tower's last projection is scaled so that a picture's parts are as long as words are: longer
     ones would drown the text, and shorter ones would be as if not there.
     """
     own: Any = sl.load().hf
-    hf = made(shape, text=own.config.to_dict() | {"tie_word_embeddings": False})
+    text = own.config.to_dict() | {"tie_word_embeddings": False}
+    hf = made(shape, text=text, seed=list(HOLDS).index(shape))
     writer_of(hf).load_state_dict(own.model.state_dict())
     hf.lm_head.load_state_dict(own.lm_head.state_dict())
     model = sl.load(hf, tokenizer=sl.load().tokenizer)

@@ -347,7 +347,9 @@ def _reading(records: Sequence[Mapping[str, Any]]) -> list[str]:
     for record in records:
         shown, whole, alone = (row_of(record, "diffmean", WAYS[index][0]) for index in (1, 3, 4))
         controls = [row_of(record, name, WAYS[1][0])["joint"][0] for name in ("random", "wrong")]
-        plain = row_of(record, "diffmean", WAYS[0][0])["joint"]
+        bare = row_of(record, "diffmean", WAYS[0][0])
+        plain, language = bare["joint"], bare["in_language"][0]
+        asked = [row_of(record, "unsteered", way)["joint"][0] for way, *_ in CONTROLS]
         change = shown["less"]
         verdict = (
             "no difference is shown"
@@ -357,9 +359,10 @@ def _reading(records: Sequence[Mapping[str, Any]]) -> list[str]:
             else "more than without"
         )
         said.append(
-            f"- {record['shape']}: joint {plain[0]:.2f} without a picture and {shown['joint'][0]:.2f} beside one ({verdict}: "
+            f"- {record['shape']}: in language {language:.2f} without a picture and {shown['in_language'][0]:.2f} beside one; "
+            f"joint {plain[0]:.2f} without a picture and {shown['joint'][0]:.2f} beside one ({verdict}: "
             f"{spelled(change)}); with its parts edited too {whole['joint'][0]:.2f}; with these alone edited "
-            f"{alone['joint'][0]:.2f}. Random {controls[0]:.2f}, another target's direction {controls[1]:.2f} beside a picture."
+            f"{alone['joint'][0]:.2f}. As it is the model falls from {asked[0]:.2f} to {asked[1]:.2f}. Random {controls[0]:.2f}, another target's direction {controls[1]:.2f} beside a picture."
         )
     return said
 
