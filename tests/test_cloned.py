@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments" / "cloned"))
 
+import clone_report
 import cloned_page
 from clone_models import Run, draws, train, untrained
 from clone_runs import plan, run_all
@@ -155,7 +156,7 @@ def test_a_run_is_recorded_once_and_reported(text: Text, tmp_path: Path) -> None
     assert len(files) == 4
     run_all(text, [*runs, *alone], sae_steps=3, folder=tmp_path)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.json")} == files
-    page = cloned_page.page(cloned_page.read_records(tmp_path))
+    page = clone_report.page(cloned_page.read_records(tmp_path))
     assert "## Methods: 2 × 24, 0.004096 M tokens, clone 0.1" in page
     assert page.count("| sae top latents, add |") == 1
     assert "strengths of added vectors lie at an edge of their grid" in page
@@ -173,7 +174,7 @@ def test_it_needs_neither_transformerlens_nor_sae_lens_nor_plotly(
         "    sys.modules[name] = None\n"
         f"sys.path.insert(0, {str(EXPERIMENT)!r})\n"
         "from pathlib import Path\n"
-        "import numpy as np, cloned_page\n"
+        "import numpy as np, clone_report, cloned_page\n"
         "from clones import Text\n"
         "from clone_models import Run\n"
         "from clone_runs import run_all\n"
@@ -183,7 +184,7 @@ def test_it_needs_neither_transformerlens_nor_sae_lens_nor_plotly(
         "text = Text(40, stream, stream[:640], splits)\n"
         "run_all(text, [Run(tokens=512, layers=1, width=24, rows=8)], sae_steps=2,\n"
         f"        folder=Path({str(tmp_path)!r}))\n"
-        f"cloned_page.page(cloned_page.read_records(Path({str(tmp_path)!r})))\n"
+        f"clone_report.page(cloned_page.read_records(Path({str(tmp_path)!r})))\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=250)
     assert len(list(tmp_path.glob("*.json"))) == 1
