@@ -80,8 +80,9 @@ def record(
     )
 
 
-def ways(moments: Moments) -> Mapping[str, Any]:
-    """Operators of our own, by the names that rows call them."""
+def ways(moments: Moments, origin: str = "zero") -> Mapping[str, Any]:
+    """Operators of our own, by the names that rows call them; `origin` is that of the selective
+    layers."""
     made: dict[str, Any] = {
         "turn_to adaptive": record(adaptive, "degrees", BUILT_IN["turn_to"]),
         "add when positive": record(where_positive, "natural gaps", GAPS),
@@ -94,6 +95,6 @@ def ways(moments: Moments) -> Mapping[str, Any]:
         make = partial(windowed, positions=positions)
         made[name] = record(make, "natural gaps", GAPS)
     for which in ("apart", "all", "last half"):
-        make = partial(selective_turn, moments=moments, which=which, origin="zero")
+        make = partial(selective_turn, moments=moments, which=which, origin=origin)
         made[f"selective {which}"] = record(make, "degrees", LAYERWISE, whole=True)
     return made
