@@ -32,9 +32,10 @@ from steerlab.studies.design import (
     Method,
     spread_over_families,
 )
+from steerlab.studies.main.fitting import control_directions
 from steerlab.studies.main.plan import DEV_TARGETS, STRENGTHS, control_fits, spread_layers
 from steerlab.studies.main.settings import TEST_LINES
-from steerlab.studies.main.study import DEV_LINES, control_directions
+from steerlab.studies.main.study import DEV_LINES
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.runner import Runner
 

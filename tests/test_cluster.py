@@ -17,9 +17,11 @@ import pytest
 import torch
 from test_resume import LINES, grid, runner
 
+from steerlab.core.corpus import corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.models.loading import reload
 from steerlab.sweeps.ray import DEATHS, Ray
+from steerlab.sweeps.sweep import sweep
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
@@ -109,6 +111,29 @@ def test_a_batch_that_kills_every_worker_fails(ray, lively):
         match=f"every one of 3 cells failed; the first said: its worker died {DEATHS}",
     ):
         made.run(grid()[1:4])
+
+
+@pytest.mark.timeout(240)
+def test_what_is_fitted_by_name_travels(ray, polyglot):
+    """Training is done before the workers begin, once."""
+    keys: dict[str, Any] = {
+        "estimators": ["bipo", "austeer"],
+        "operators": {"add": [1.0], "scale_units": [0.5]},
+        "layers": [3],
+        "limit": 2,
+        "new_tokens": 8,
+        "training": {"steps": 2, "every": 1, "pairs": 24, "rate": 0.5, "new": 12},
+    }
+    texts = corpus(langs=["en", "de"])
+    away = sweep(polyglot, texts, workers=Ray("auto", 1), **keys)
+    here = sweep(polyglot, texts, **keys)
+    assert not away.attrs.get("failed")
+    assert set(away["method"]) == {"bipo", "austeer_scale_units"}
+    assert list(away["output"]) == list(here["output"])
+    tokens = [
+        {name: fit["tokens"] for name, fit in rows.attrs["fit"].items()} for rows in (away, here)
+    ]
+    assert tokens[0] == tokens[1]
 
 
 def test_another_model_behind_the_same_name_is_refused(lively):

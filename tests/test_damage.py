@@ -29,7 +29,8 @@ from steerlab.sae import SAE
 from steerlab.scores.langid import identifier
 from steerlab.scores.lid_trial import try_out
 from steerlab.sweeps.folder import claim
-from steerlab.sweeps.sweep import progress_of, sweep
+from steerlab.sweeps.progress import progress_of
+from steerlab.sweeps.sweep import sweep
 
 SHORT: dict[str, Any] = {
     **{"layers": [5], "limit": 2, "strengths": [1.0], "targets": ["es"], "langs": ["en", "es"]},

@@ -16,9 +16,10 @@ from steerlab.engine.collect_units import collect_units
 from steerlab.engine.prompts import encode, pad
 from steerlab.estimate.units import langfir
 from steerlab.models.model import Model
-from steerlab.sweeps.fits import contrast, fit, read_units
+from steerlab.sweeps.fits import fit
 from steerlab.sweeps.grid import ALL, Grid
 from steerlab.sweeps.methods import METHODS, Readings, suits
+from steerlab.sweeps.readings import contrast, read_units
 from steerlab.sweeps.sweep import sweep
 
 LANGS = ["en", "de", "ru", "ja"]
@@ -41,7 +42,9 @@ def test_every_method_makes_directions_that_each_of_its_operators_takes(
 ) -> None:
     made = METHODS[name].fit(readings)
     assert made.langs == tuple(LANGS)
-    assert made.site == ("mlp_post" if name in ("lape", "nju", "culnig") else "resid_post")
+    assert made.site == (
+        "mlp_post" if name in ("austeer", "lape", "nju", "culnig") else "resid_post"
+    )
     taken = Counter[str]()
     for operator in METHODS[name].operators:
         for target in LANGS[1:]:

@@ -21,6 +21,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.languages import LANGUAGES
 from steerlab.core.settings import Checked, default_of, takes
 from steerlab.edits import OPERATORS
+from steerlab.engine.learn import HOW
 from steerlab.engine.prompts import FORMS, INSTRUCTED, SUFFIXES
 from steerlab.estimate import VARIANTS
 from steerlab.studies.clas.settings import Settings as ClasSettings
@@ -147,7 +148,9 @@ COUNT = st.integers(1, 10**6)
 PAIR = st.tuples(st.sampled_from(ISOS), st.sampled_from(ISOS))
 DENSE = [name for name in STEERING if not OPERATORS[name].whole]
 JUDGES = ["retrieval", "likelihood", "model:some/model", "embeddings:a/b", "http://host:1/v1"]
-ESTIMATORS = st.lists(st.sampled_from([*VARIANTS, *METHODS]), min_size=1, max_size=3, unique=True)
+ESTIMATORS = st.lists(
+    st.sampled_from([*VARIANTS, *METHODS, *HOW]), min_size=1, max_size=3, unique=True
+)
 OPERATOR_NAMES = st.lists(st.sampled_from(DENSE), min_size=1, max_size=3, unique=True)
 
 # What each field may be; a field that is not here fails the test that draws from it.
@@ -179,12 +182,23 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
         max_size=3,
     ),
 }
+FIELDS["training"] = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("new", "batch", "every", "patience"), COUNT),
+        **dict.fromkeys(("rate", "beta"), st.floats(1e-9, 1e9)),
+        "steps": st.integers(0, 10**6),
+        "pairs": st.integers(2, 10**6),
+        "held_out": st.floats(0.01, 0.99),
+    },
+).filter(bool)
 MAPPING = st.dictionaries(st.sampled_from(list(STEERING)), STRENGTHS, min_size=1, max_size=3)
 # What some fields mean nothing without.
 BESIDE: dict[str, dict[str, Any]] = {
     "draws": {"temperature": st.just(0.5)},
     "judge_model": {"judge": st.just(JUDGES[-1])},
     "template": {"prompt": st.just("chat")},
+    "training": {"estimators": st.just(("lda", "bipo"))},
 }
 
 
@@ -236,6 +250,8 @@ def agreeing(keys: dict[str, Any]) -> dict[str, Any]:
     if not able:
         keys.pop("operators", None)  # so that both are the defaults
         keys.pop("estimators", None)
+    if not set(keys.get("estimators", ())) & set(HOW):
+        keys.pop("training", None)
     return keys
 
 
@@ -365,6 +381,7 @@ WRONG: dict[str, str] = {
     "temperature": "hot",
     "seed": "new",
     "template": "perhaps",
+    "training": "perhaps",
 }
 
 

@@ -25,7 +25,7 @@ from steerlab.edits import OPERATORS
 from steerlab.engine.prompts import read_form
 from steerlab.models.loading import PACKAGED
 from steerlab.models.model import Model
-from steerlab.sweeps import fits
+from steerlab.sweeps import readings
 
 LAYERS = (3, 5)
 
@@ -115,7 +115,7 @@ def test_the_interval_of_that_share_is_over_sentences() -> None:
 def test_every_section_is_made_of_a_setup_and_leaves_what_claims_need(
     tried: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fits, "LIFTED", 3)
+    monkeypatch.setattr(readings, "LIFTED", 3)
     sections = tried.out / "sections"
     sections.mkdir()
     for name, (_, make) in page.SECTIONS.items():

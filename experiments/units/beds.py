@@ -34,8 +34,8 @@ from steerlab.estimate.units import (
 )
 from steerlab.models.model import Model
 from steerlab.sae import SAE
-from steerlab.sweeps.fits import read_units
 from steerlab.sweeps.methods import METHODS, Readings
+from steerlab.sweeps.readings import read_units
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
 

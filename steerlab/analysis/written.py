@@ -11,6 +11,7 @@ from steerlab.analysis.choices import at, choose
 from steerlab.analysis.results import own_interval, result
 from steerlab.analysis.tables import markdown, need_columns, spelled
 from steerlab.core.columns import score_records, summary_key
+from steerlab.core.costs import cost_of
 from steerlab.core.errors import SteerlabError
 
 SCORES = ("joint", "in_language", "relevant", "repetition", "bits_per_byte_ratio")
@@ -41,7 +42,9 @@ def table(
     A line is of one method, operator, layer and strength: settings are never averaged. Of these
     columns those are shown in which the lines differ, and the caption has the others. Rows of dev
     and of test, or of two models, do not go into one line, and raise `SteerlabError`, as a score
-    does that the rows do not have.
+    does that the rows do not have. Where the rows know what the fits took (`rows.attrs["fit"]`, of
+    a sweep and of a run's `rows`), two more columns have it: seconds by the clock, with all that
+    was read for the fit, and the tokens that the model read, passes of training included.
 
     Args:
         rows: what a sweep or a run gives.
@@ -68,6 +71,7 @@ def table(
                 f"{rows[column].iloc[0]!r}]"
             )
     names = _scores(rows, scores)
+    fits = rows.attrs
     if scores is None and best is not None and best not in names:
         names += [best] if best in rows else []  # what is not there is refused by the choice
     own = {name: _is_own_share(rows, name) for name in names if name not in score_records()}
@@ -79,7 +83,7 @@ def table(
     lines = []
     for setting, part in rows.groupby(list(SETTING), sort=False):
         found = result(part, seed=seed)
-        line = dict(zip(SETTING, setting, strict=True)) | {"n": len(part)}
+        line = dict(zip(SETTING, setting, strict=True)) | {"n": len(part)} | _fit(part, fits)
         scored = {
             name: own_interval(part, name, share=own[name], seed=seed)
             if name in own
@@ -96,6 +100,9 @@ def table(
         [*(_cell(line[name]) for name in shown), *(_spelled(found[n], digits) for n in names)]
         for line, found in lines
     ]
+    if any(each["fit_tokens"] is not None for each, _ in lines):
+        head += ["Fit, s", "Fit, tokens"]
+        cells = [[*row, *_fit_cells(line)] for row, (line, _) in zip(cells, lines, strict=True)]
     frame = pd.DataFrame(cells, columns=head)
     caption = _caption(rows, [name for name in SETTING if name not in shown], lines[0][0], chosen)
     if kind == "markdown":
@@ -144,6 +151,19 @@ def _is_own_share(rows: pd.DataFrame, name: str) -> bool:
 def _heading(name: str) -> str:
     record = score_records().get(name)
     return f"{name[0].upper()}{name[1:]}" if record is None else record.heading
+
+
+def _fit(part: pd.DataFrame, fits: dict[Any, Any]) -> dict[str, Any]:
+    """What fitting the part's directions took; None where the rows do not say."""
+    part.attrs = fits  # which grouping drops
+    seconds, tokens = cost_of(part) or (None, None)
+    return {"fit_seconds": seconds, "fit_tokens": tokens}
+
+
+def _fit_cells(line: dict[str, Any]) -> list[str]:
+    if line["fit_tokens"] is None:
+        return ["–", "–"]
+    return [f"{line['fit_seconds']:.3g}", f"{line['fit_tokens']:,}"]
 
 
 def _numbers(line: dict[str, Any], found: dict[str, list[float] | None]) -> dict[str, Any]:

@@ -23,6 +23,20 @@ def add_verbs(verbs: Any) -> None:
     )
     add_out(fit, "a .safetensors file")
     fit.add_argument("--source", default="en")
+    fit.add_argument(
+        "--layers",
+        type=_layers,
+        metavar="A,B,...",
+        help="where directions are wanted (default: all); a trained method learns at each",
+    )
+    fit.add_argument(
+        "--targets",
+        metavar="A,B,...",
+        help="languages that bipo, lm, yapo and reft_r1 are trained to lead to (default: all)",
+    )
+    fit.add_argument(
+        "--training", metavar="A,B,...", help="knobs of these, such as steps=30,pairs=50"
+    )
     fit.set_defaults(verb=_fit)
     steer = verbs.add_parser("steer", help="continue a text along a direction", fill=_steer_options)
     steer.set_defaults(verb=_steer)
@@ -37,20 +51,25 @@ def add_verbs(verbs: Any) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from steerlab.core.corpus import corpus
     from steerlab.core.files import need_target
-    from steerlab.models.loading import load
-    from steerlab.sweeps.fits import fit
+    from steerlab.sweeps.one_fit import fit
+    from steerlab.sweeps.settings import options_in
 
     inputs = (options.model, options.corpus)
     need_target(options.out, ".safetensors", inputs=inputs, force=options.force)
-    model = load(options.model)
-    fits = fit(
-        model,
-        corpus(options.corpus),
-        [options.estimator],
-        layers=range(model.n_layers),
+    try:
+        knobs = options_in(options.training)
+    except ValueError as error:
+        raise SteerlabError(f"--training: {error}") from error
+    directions = fit(
+        options.estimator,
+        options.model,
+        corpus(options.corpus).split("estimate"),
+        layers=options.layers,
         source=options.source,
+        targets=options.targets,
+        training=knobs,
     )
-    print(fits[options.estimator].save(options.out, force=options.force))
+    print(directions.save(options.out, force=options.force))
 
 
 def _steer_options(steer: argparse.ArgumentParser) -> None:
@@ -88,7 +107,7 @@ def _steer(options: argparse.Namespace) -> None:
     from steerlab.edits import OPERATORS, steer
     from steerlab.engine.decoding import generate
 
-    layers = _layers(options.layer)
+    layers = _layers(options.layer, "--layer")
     if options.operator not in OPERATORS:
         raise SteerlabError(
             f"there is no operator {options.operator!r}; there are {', '.join(OPERATORS)}"
@@ -97,7 +116,7 @@ def _steer(options: argparse.Namespace) -> None:
         directions = Directions.load(options.directions)
         model = _loaded(options)
     else:
-        model, directions = _fit_first(options)
+        model, directions = _fit_first(options, layers)
     if not OPERATORS[options.operator].whole:  # which acts on all layers, whatever is asked
         directions = directions.at(*layers)
     edit = steer(
@@ -119,11 +138,11 @@ def _steer(options: argparse.Namespace) -> None:
         print(text.strip())
 
 
-def _layers(words: str) -> list[int]:
+def _layers(words: str, option: str = "--layers") -> list[int]:
     """The layers of an option such as 3,5; raises for what is none."""
     layers = words.replace(",", " ").split()
     if not layers or not all(word.isascii() and word.isdigit() for word in layers):
-        raise SteerlabError(f"--layer is {words!r}; give a number, or several as in 3,5")
+        raise SteerlabError(f"{option} is {words!r}; give a number, or several as in 3,5")
     return [int(word) for word in layers]
 
 
@@ -140,11 +159,14 @@ def _loaded(options: argparse.Namespace) -> Any:
     )
 
 
-def _fit_first(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The model, and an estimator's directions at all of its layers."""
+def _fit_first(options: argparse.Namespace, layers: list[int]) -> tuple[Any, Any]:
+    """The model, and an estimator's directions: at these layers, or at all for an operator that
+    acts at all."""
     from steerlab.core.corpus import corpus
+    from steerlab.edits import OPERATORS
     from steerlab.sweeps.fits import fit
     from steerlab.sweeps.methods import known
+    from steerlab.sweeps.trainings import Trainer
 
     known(options.directions)  # raises before any work
     model = _loaded(options)
@@ -152,8 +174,9 @@ def _fit_first(options: argparse.Namespace) -> tuple[Any, Any]:
         model,
         corpus(options.corpus),
         [options.directions],
-        layers=range(model.n_layers),
+        layers=range(model.n_layers) if OPERATORS[options.operator].whole else layers,
         source=options.source,
+        trainer=Trainer([options.target], options.prompt, options.seed),
     )
     return model, fits[options.directions]
 

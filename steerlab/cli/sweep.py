@@ -43,7 +43,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from steerlab.core.errors import note
     from steerlab.core.files import write_table
     from steerlab.sweeps.grid import Grid
-    from steerlab.sweeps.sweep import forecast, progress_of, sweep, table_of
+    from steerlab.sweeps.progress import progress_of
+    from steerlab.sweeps.sweep import forecast, sweep, table_of
 
     if options.status:
         _print(progress_of(_folder(options)))

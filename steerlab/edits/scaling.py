@@ -70,6 +70,7 @@ RECORDS = {
         twin=random_units,
         whole=True,
         units="neurons",
+        needs="rates",
         cites=("feng2026fine",),
     ),
 }

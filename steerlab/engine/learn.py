@@ -1,6 +1,7 @@
 """Directions that are trained: by preferences or by the answers' own loss, under a frozen model."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,11 +23,25 @@ from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.sae import SAE
 
-HOW = {  # what can be trained, and where it comes from
-    "bipo": Source(cites=("cao2024bipo",)),
-    "lm": Source(no_source="the plain loss of the answers"),
-    "yapo": Source(cites=("bounhar2026yapo",)),
-    "reft_r1": Source(cites=("wu2025axbench",)),
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Source):
+    """The record of what can be trained: where it comes from, and what steers with it.
+
+    Args:
+        operator: what a study steers with.
+        sae: whether it is a code of an SAE's latents.
+    """
+
+    operator: str = "add"
+    sae: bool = False
+
+
+HOW = {
+    "bipo": Training(cites=("cao2024bipo",)),
+    "lm": Training(no_source="the plain loss of the answers"),
+    "yapo": Training(cites=("bounhar2026yapo",), operator="add_code", sae=True),
+    "reft_r1": Training(cites=("wu2025axbench",)),
 }
 
 

@@ -205,6 +205,8 @@ def with_vectors(
         centred = vectors - vectors.mean(0, keepdim=True)
         length = centred.norm(dim=-1, keepdim=True).clamp(min=1e-30)
         basis = rearrange(centred / length, "lang layer width -> lang layer 1 width")
+    # Of what was fitted only the sizes are taken.
+    made = {key: value for key, value in directions.provenance.items() if key != "cost"}
     return Directions(
         vectors=vectors,
         basis=basis,
@@ -213,7 +215,7 @@ def with_vectors(
         layers=directions.layers,
         site=directions.site,
         source=source,
-        provenance={**directions.provenance, "estimator": estimator},
+        provenance={**made, "estimator": estimator},
         extra=extra or {},
         strength_unit=directions.strength_unit,
     )

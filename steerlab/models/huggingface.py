@@ -144,6 +144,7 @@ class HuggingFaceModel(Model):
         view.anatomy = Anatomy(view.hf, view.hf.get_submodule(path))
         view.turns = Turns.of(view.hf)
         view.abilities = abilities
+        view.counts = []  # a trial is no reading
         view._joining_tried = True
         return view
 

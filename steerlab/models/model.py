@@ -85,6 +85,7 @@ class Model(Shown, ABC):
         # here before their pass; for one that somebody else begins, as `hf.generate` under an edit
         # does, `_watch` does so.
         self._where: Positions | None = None
+        self.counts: list[Any] = []  # who counts what is read (`models.counting`)
         # Whether rows may go on from a common beginning (`engine.prefix`); None until it is tried.
         self.goes_on: bool | None = None
 
@@ -378,6 +379,8 @@ class Model(Shown, ABC):
                 rows = torch.full((len(ids),), -1, device=ids.device) if branch else None
                 positions = self.positions(ids, mask, past=length(past), rows=rows)
             self._where = positions
+        for count in self.counts:
+            count.add(mask[:, -ids.shape[1] :])
         try:
             with self._joining(branch, self._where) if branch and self._where else nullcontext():
                 yield (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]

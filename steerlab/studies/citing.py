@@ -87,7 +87,7 @@ def _used(result: Any) -> Iterator[tuple[str, Source]]:
             name = next((each for each, of in OPERATORS.items() if of is record), "your own")
             yield f"operator {name}", source_of(name)
         yield from _of_read({"model": result.model})
-    elif isinstance(result, str) and result in {*VARIANTS, *METHODS, *OPERATORS}:
+    elif isinstance(result, str) and result in {*VARIANTS, *METHODS, *TRAINED, *OPERATORS}:
         kind = "operator" if result in OPERATORS else "estimator"
         yield f"{kind} {result}", source_of(result)
     elif isinstance(result, (str, os.PathLike)):

@@ -36,9 +36,11 @@ from steerlab.sweeps.settings import (
     Strengths,
     Targets,
     Template,
+    TrainingKnobs,
     Word,
     need_chat,
     need_judge,
+    need_trained,
     need_two_languages,
     split,
     split_names,
@@ -94,6 +96,7 @@ class Grid(Checked):
     limit: Limit = None
     prompt: Prompt = "line"
     template: Template = None
+    training: TrainingKnobs = None
     saes: Word | None = Field(
         default=None,
         description="a folder of the model's SAEs, for methods that choose their features "
@@ -179,6 +182,7 @@ class Grid(Checked):
         need_two_languages(self.source, self.targets)
         need_judge(self.judge, self.judge_model)
         need_chat(self.template, self.prompt)
+        need_trained(self.training, [name for name in self.estimators if name not in own.fits])
         if not self.operators:
             raise SteerlabError(f"operators: {EMPTY}")
         for name, strengths in self.operators.items():

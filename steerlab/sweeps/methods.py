@@ -1,9 +1,10 @@
-"""Which estimators, unit methods and operators a sweep can combine, by their names."""
+"""Which estimators, unit methods, trainings and operators a sweep can combine, by their names."""
 
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import ROUTER
 from steerlab.edits import OPERATORS, Operator
+from steerlab.engine.learn import HOW
 from steerlab.estimate import VARIANTS, variant
 from steerlab.estimate.units import METHODS as METHODS
 from steerlab.estimate.units import Method
@@ -17,13 +18,35 @@ NOTHING = Own()  # where a user brings nothing of his own
 STEERING = {name: record.grid for name, record in OPERATORS.items() if not record.removes}
 
 
+# What looks like an estimator to whoever reads of it, and is none; and what to do instead.
+_ELSEWHERE = {
+    "steer2edit": "it changes the weights, which all rows of a batch share: make it by "
+    "sl.steer2edit(model, ...), and sweep the model of edit.save(folder) unsteered beside this one",
+    "amplify": "it is a way to apply: give operators=['amplified'], or sl.amplify(edit) an edit of "
+    "your own",
+}
+
+
 def known(name: str, own: Own = NOTHING) -> str:
-    """The name itself, if there is such an estimator, variant, unit method or user's own; else it
-    raises and lists them."""
-    names = (*VARIANTS, *METHODS, *own.fits)
+    """The name itself, if there is such an estimator, variant, unit method, training or user's own;
+    else it raises and lists them."""
+    names = (*VARIANTS, *METHODS, *(how for how in HOW if how not in own.fits), *own.fits)
     if name not in names:
-        raise SteerlabError(f"there is no estimator {name!r}; there are {', '.join(names)}")
+        message = f"there is no estimator {name!r}"
+        if name in _ELSEWHERE:
+            raise SteerlabError(f"{message}; {_ELSEWHERE[name]}")
+        raise SteerlabError(f"{message}; there are {', '.join(names)}")
     return name
+
+
+def operator_for(name: str) -> str:
+    """The operator that steers with an estimator, unit method or training where none is asked for:
+    `add`, or the first of its own that moves a model."""
+    if name in HOW:
+        return HOW[name].operator
+    if name in METHODS:
+        return next(each for each in METHODS[name].operators if each in STEERING)
+    return "add"
 
 
 def operator_record(name: str, own: Own = NOTHING) -> Operator:
@@ -52,6 +75,9 @@ def suits(operator: str, name: str, own: Own = NOTHING) -> bool:
         return record.units is None and record.estimator is None
     if estimator in METHODS:
         return _suits_method(operator, record, METHODS[estimator])
+    if estimator in HOW:  # a vector, and of an autoencoder its code too
+        own_code = HOW[estimator].sae and record.needs == "code"
+        return own_code or (record.units is None and record.estimator is None)
     return record.units is None and record.estimator in (None, variant(estimator).estimator)
 
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from steerlab.core.errors import SteerlabError
 from steerlab.core.labels import AT, label
 from steerlab.core.languages import code_of
-from steerlab.core.settings import check
+from steerlab.core.settings import Checked, check
 
 NEW_TOKENS = 32
 AUTO = "auto"  # the prompt form that fits what the model does with it
@@ -73,7 +73,7 @@ def _all(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip() == "all" else value
 
 
-def _options(value: Any) -> Any:
+def options_in(value: Any) -> Any:
     """Options and their values, from words such as enable_thinking=true,effort=low."""
     if not isinstance(value, str):
         return value
@@ -140,6 +140,17 @@ def need_chat(template: Mapping[str, Any] | None, form: str) -> None:
         )
 
 
+def need_trained(knobs: Mapping[str, Any] | None, names: Iterable[str]) -> None:
+    """Raise where there are knobs of a training, and nothing is trained."""
+    from steerlab.engine.learn import HOW
+
+    if knobs and not set(names) & set(HOW):
+        raise SteerlabError(
+            f"training: none of the estimators is trained; give {', '.join(HOW)}, or leave the "
+            "knobs out"
+        )
+
+
 def need_name(keys: Iterable[str]) -> None:
     """Raise where keys decide how a model is loaded, and the model is loaded already."""
     if decided := [key for key in ("revision", "dtype", "device") if key in keys]:
@@ -171,11 +182,16 @@ def _need_languages(codes: str | Iterable[str] | None) -> None:
         label(code)
 
 
-def _need_estimators(names: Iterable[str]) -> None:
+def _need_estimators(names: Iterable[str] | None) -> None:
     from steerlab.sweeps.methods import known
 
-    for name in names:
+    for name in names or ():
         known(name)
+
+
+def _need_knobs(knobs: Mapping[str, Any] | None) -> None:
+    if knobs is not None:
+        Training.of(knobs)
 
 
 def _need_form(form: str) -> None:
@@ -260,6 +276,16 @@ _ESTIMATORS = Field(
     "lists all"
 )
 Estimators = Annotated[tuple[Word, ...], SOME, check(_need_estimators), NAMES, _ESTIMATORS]
+FurtherEstimators = Annotated[
+    tuple[Word, ...] | None,
+    SOME,
+    check(_need_estimators),
+    NAMES,
+    Field(
+        description="methods beside the six of this job, such as bipo,austeer, each with the "
+        "operator that goes with it (default: none); a wrong one lists all"
+    ),
+]
 EstimatorNames = Annotated[tuple[Word, ...], SOME, NAMES, _ESTIMATORS]  # that a grid checks itself
 Layers = Annotated[
     tuple[Annotated[int, Field(ge=0)], ...] | None,
@@ -287,10 +313,20 @@ Prompt = Annotated[
 ]
 Template = Annotated[
     dict[str, bool | int | float | str | None] | None,
-    BeforeValidator(_options),
+    BeforeValidator(options_in),
     Field(
         description="options of the chat template, such as enable_thinking=true or "
         "reasoning_effort=low (default: enable_thinking=false); what it thinks is never judged"
+    ),
+]
+TrainingKnobs = Annotated[
+    dict[str, int | float] | None,
+    check(_need_knobs),
+    BeforeValidator(options_in),
+    Field(
+        description="knobs of the trained methods bipo, lm, yapo and reft_r1, such as "
+        "steps=30,pairs=50: pairs, new, steps, batch, rate, beta, every, patience, held_out "
+        "(default: learn's)"
     ),
 ]
 PromptOrAuto = Annotated[str, check(_need_form_or_auto), AfterValidator(_numbered)]
@@ -317,3 +353,21 @@ RowsOfABatch = Annotated[
     Field(description="rows that run together (default: what memory and speed advise)"),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**63, description="the seed of what is drawn at random")]
+
+
+class Training(Checked):
+    """The knobs of methods that are trained, as `learn` has them; None for its own.
+
+    `pairs` is how many sentences are learnt from at most, evenly spread, and `new` the most tokens
+    of the model's own answers to them.
+    """
+
+    pairs: Annotated[int, Field(ge=2)] | None = None
+    new: Natural | None = None
+    steps: Annotated[int, Field(ge=0)] | None = None
+    batch: Natural | None = None
+    rate: Annotated[Number, Field(gt=0)] | None = None
+    beta: Annotated[Number, Field(gt=0)] | None = None
+    every: Natural | None = None
+    patience: Natural | None = None
+    held_out: Annotated[Number, Field(gt=0, lt=1)] | None = None

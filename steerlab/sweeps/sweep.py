@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from steerlab.core.corpus import Corpus, as_corpus, corpus
+from steerlab.core.costs import costs_of
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import need_folder, read_json, write_json
@@ -22,14 +23,15 @@ from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.scores.langid import identifier, need_named
 from steerlab.sweeps.cell import Cell
-from steerlab.sweeps.fits import fit, need_directions
+from steerlab.sweeps.fits import fit
 from steerlab.sweeps.folder import has_rows, need_model, occupied, part
 from steerlab.sweeps.grid import ALL, Grid
-from steerlab.sweeps.ledger import Ledger
+from steerlab.sweeps.kept import need_directions
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import Runner, Workers, run_locally
 from steerlab.sweeps.scoring import Scorer
 from steerlab.sweeps.settings import need_name
+from steerlab.sweeps.trainings import Trainer
 
 
 @takes(Grid)
@@ -60,7 +62,12 @@ def sweep(
     when only the best layer and strength are wanted, settings that fall behind stop early, by
     `joint` or by the score that is named, such as one of your scorers; how far each one went is in
     `rows.attrs["race"]`. What read and judged the rows is in
-    `rows.attrs["made_with"]`, for `sl.cite`.
+    `rows.attrs["made_with"]`, for `sl.cite`, and the seconds and tokens that each fit took in
+    `rows.attrs["fit"]`, for `sl.table`.
+
+    The trained methods bipo, lm, yapo and reft_r1 learn from the `estimate` split by themselves for
+    each layer and target that is asked for, behind prompts of the form `prompt`, with the seed
+    `seed` and the knobs in `training`; with `out` each is kept as it is done.
 
     Methods of your own need no name: a function from Moments to Directions stands among
     `estimators`, and an `Operator` record or a function from a Direction and a keyword to an Edit
@@ -108,6 +115,8 @@ def sweep(
         rows = runner.run(cells, title=title, progress=progress)
     if grid.own.scorers:  # for `sl.table`
         rows.attrs["scorers"] = list(grid.own.scorers)
+    if costs := costs_of(runner.directions):
+        rows.attrs["fit"] = costs  # for `sl.table`
     rows.attrs["made_with"] = {  # for `sl.cite`
         "model": {"name": runner.model.name},
         "corpus": {"name": runner.corpus.name},
@@ -163,6 +172,7 @@ def prepare(
         dictionaries=grid.saes,
         folder=folder,
         own=grid.own,
+        trainer=Trainer(grid.targets, grid.prompt, grid.seed, grid.training or {}),
     )
     runner = replace(runner, directions=directions)
     if folder is not None:  # for `progress_of`, which loads no model
@@ -208,39 +218,6 @@ def forecast(grid: Grid, model: Any = None, texts: Corpus | None = None) -> dict
     }
 
 
-def progress_of(out: str | Path) -> dict[str, Any]:
-    """What is done in a sweep's folder, without its model: cells, rows, failures, workers,
-    damaged lines."""
-    folder = Path(out)
-    cells = read_json(folder / "cells.json")
-    if not cells:
-        raise SteerlabError(
-            f"{folder} holds no sweep; give the folder that `steerlab sweep FILE --out` made"
-        )
-    if part(folder / "sweep.json", read_json(folder / "sweep.json"), "grid").get("race"):
-        raise SteerlabError(
-            f"{folder} holds a race, which reads what it needs; its progress is what it prints "
-            "itself"
-        )
-    if not all(
-        isinstance(part(folder / "cells.json", cells, key).get("rows"), int) for key in cells
-    ):
-        raise SteerlabError(
-            f"{folder / 'cells.json'} holds what are no cells; run the sweep again to write it anew"
-        )
-    lines = {key: cell["rows"] for key, cell in cells.items()}
-    ledger = Ledger(folder / "rows", lines)
-    return {
-        "cells": len(cells),
-        "finished": len(ledger.whole),
-        "rows": sum(lines.values()),
-        "rows finished": ledger.count,
-        "failed": {_name_of(cells[key]): message for key, message in ledger.failed.items()},
-        "seconds of each worker": ledger.seconds,
-        "damaged": ledger.problems,
-    }
-
-
 def _cells(grid: Grid, model: Model, texts: Corpus) -> list[Cell]:
     """The cells of a grid; raises, before any work, for what the model or the corpus lacks."""
     cells = grid.cells(texts.langs, model.n_layers)
@@ -276,14 +253,6 @@ def _need_own(name: str, directions: Directions, grid: Grid, model: Model, texts
             f"directions {name!r} are at layers {', '.join(map(str, directions.layers))}, and "
             f"layer {missing[0]} was asked for; give layers= of these"
         )
-
-
-def _name_of(cell: Mapping[str, Any]) -> str:
-    """What a report of progress calls a cell."""
-    return (
-        f"{cell['method']} layer {cell['layer']} strength {cell['strength']:g} "
-        f"{cell['source']}→{cell['target']}"
-    )
 
 
 def _loaded(grid: Grid, model: Any) -> Model:
@@ -355,7 +324,10 @@ def _tables(file: Path, earlier: Mapping[str, Any], grid: Grid) -> dict[str, str
 
 
 def _digest_of(grid: Grid) -> str:
-    return _digest(grid.model_dump(mode="json"))
+    content = grid.model_dump(mode="json")
+    if content["training"] is None:  # so that folders of before this key keep their tables
+        del content["training"]
+    return _digest(content)
 
 
 def _digest(grid: Any) -> str:

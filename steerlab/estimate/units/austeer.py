@@ -11,6 +11,7 @@ from torch import Tensor
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.text_vectors import TextVectors
+from steerlab.estimate.units.record import Method
 from steerlab.estimate.units.selection import Selection
 
 NUMBER = 100  # the most that the paper chooses
@@ -188,3 +189,17 @@ def _need_number(number: int) -> None:
 def _settings(selection: Selection) -> dict[str, object]:
     settings = selection.provenance.get("settings", {})
     return {**settings, "selection": selection.method}
+
+
+def _atoms(texts: TextVectors, *, source: str) -> Directions:
+    return momenta(austeer(texts, source=source), texts, source=source)
+
+
+RECORDS = {
+    "austeer": Method(
+        _atoms,
+        ("texts",),
+        ("scale_units",),
+        cites=("feng2026fine",),
+    ),
+}

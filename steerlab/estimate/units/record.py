@@ -1,12 +1,14 @@
 """The record of a method that chooses units: what it reads, and which operators take its
 directions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from steerlab.core.costs import Cost
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Gradients, LatentPairs, Lift
+from steerlab.core.text_vectors import TextVectors
 from steerlab.sae import SAE
 
 # The operators that take directions of features, and those that take directions of neurons.
@@ -28,6 +30,8 @@ class Readings:
         gradients: how neurons serve labelled answers.
         lift: what switching latents on does to a language's probability.
         pairs: the differences of paired sentences, on chosen latents.
+        texts: what the neurons hold at the last token of each text.
+        costs: what each reading took, by its name.
     """
 
     source: str
@@ -39,6 +43,12 @@ class Readings:
     gradients: Gradients | None = None
     lift: Lift | None = None
     pairs: LatentPairs | None = None
+    texts: TextVectors | None = None
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+
+    def cost_of(self, needs: Iterable[str]) -> Cost:
+        """What readings took together; what one of them was found with is among them."""
+        return sum((self.costs.get(name, Cost()) for name in needs), Cost())
 
 
 @dataclass(frozen=True)

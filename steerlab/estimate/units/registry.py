@@ -5,12 +5,12 @@ adds its methods; nothing else has to be changed.
 """
 
 from steerlab.core.discovery import exported
-from steerlab.estimate.units.record import NEURONS, Method
+from steerlab.estimate.units.record import Method
 
 
 def _chooses_neurons(item: tuple[str, Method]) -> bool:
     _, method = item
-    return method.operators == NEURONS
+    return "saes" not in method.needs
 
 
 # First what chooses features, then what chooses neurons; within each the order of the modules.

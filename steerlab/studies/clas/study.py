@@ -49,8 +49,9 @@ from steerlab.studies.clas.settings import Settings
 from steerlab.studies.clas.tables import markdown, show
 from steerlab.studies.protocol import choose_and_report
 from steerlab.sweeps.cell import UNSTEERED
-from steerlab.sweeps.fits import fitted, keep, kept
+from steerlab.sweeps.fits import fitted
 from steerlab.sweeps.folder import claim, need_model
+from steerlab.sweeps.kept import keep, kept
 from steerlab.sweeps.runner import Runner, Workers, run_locally
 
 

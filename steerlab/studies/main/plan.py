@@ -10,7 +10,8 @@ from steerlab.edits.twins import Twin
 from steerlab.engine.shots import read_shots, with_number
 from steerlab.studies.design import Control, Design, Method, Pair, spread_over_families
 from steerlab.sweeps.cell import RUN, Cell
-from steerlab.sweeps.grid import method_name
+from steerlab.sweeps.grid import ALL, method_name
+from steerlab.sweeps.methods import operator_for
 
 MAIN = "diffmean"
 METHODS = (
@@ -64,6 +65,7 @@ class Plan:
         wrong: whether there is a third language to be the wrong one.
         quick: DiffMean alone, two strengths, and three targets on dev.
         full: every strength, and every target on dev.
+        further: names of methods beside these, each with the operator that goes with it.
     """
 
     source: str
@@ -73,11 +75,20 @@ class Plan:
     wrong: bool = True
     quick: bool = False
     full: bool = False
+    further: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[tuple[str, str], ...]:
         """(estimator, operator) of each method."""
-        return METHODS[:1] if self.quick else METHODS
+        own = METHODS[:1] if self.quick else METHODS
+        more = ((name, operator_for(name)) for name in self.further)
+        return tuple(dict.fromkeys((*own, *more)))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The estimators that are fitted by name, beside those of the job itself."""
+        own = {name for name, _ in METHODS}
+        return tuple(dict.fromkeys(name for name in self.further if name not in own))
 
     @property
     def names(self) -> list[str]:
@@ -161,12 +172,13 @@ class Plan:
         return cells
 
     def _settings(self, operator: str) -> tuple[Setting, ...]:
-        strengths = STRENGTHS[operator]
+        strengths = STRENGTHS.get(operator, OPERATORS[operator].grid)
         if self.quick:
             strengths = strengths[1:]
         if self.full:
             strengths = OPERATORS[operator].grid
-        return tuple((layer, strength) for layer in self.layers for strength in strengths)
+        layers = (ALL,) if OPERATORS[operator].whole else self.layers
+        return tuple((layer, strength) for layer in layers for strength in strengths)
 
     def _pairs(self, targets: tuple[str, ...]) -> tuple[Pair, ...]:
         return tuple((self.source, target) for target in targets)

@@ -10,6 +10,7 @@ from steerlab.sweeps.settings import (
     CorpusName,
     Device,
     Dtype,
+    FurtherEstimators,
     Langs,
     Layers,
     Lid,
@@ -22,7 +23,9 @@ from steerlab.sweeps.settings import (
     Source,
     Targets,
     Template,
+    TrainingKnobs,
     need_chat,
+    need_trained,
     need_two_languages,
 )
 
@@ -40,6 +43,8 @@ class Settings(Checked):
     langs: Langs = None
     source: Source = "en"
     targets: Targets = None
+    estimators: FurtherEstimators = None
+    training: TrainingKnobs = None
     layers: Layers = Field(
         default=None, description="layers to steer at, such as 1,3,5 (default: four, evenly spread)"
     )
@@ -77,4 +82,5 @@ class Settings(Checked):
     def _two_languages(self) -> "Settings":
         need_two_languages(self.source, self.targets)
         need_chat(self.template, self.prompt)
+        need_trained(self.training, self.estimators or ())
         return self

@@ -12,25 +12,28 @@ import pandas as pd
 from rich.console import Console
 
 import steerlab.estimate
-import steerlab.estimate.controls as controls
 from steerlab.analysis.geometry import separation
 from steerlab.core.corpus import Corpus, corpus
+from steerlab.core.costs import Cost, costs_of
 from steerlab.core.directions import Directions
 from steerlab.core.files import read_json, write_json, write_table
 from steerlab.core.moments import Moments
 from steerlab.engine.batching import row_bytes
 from steerlab.engine.collect import collect, text_means
+from steerlab.models.counting import counted
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.scores.identifiers import agreement_on_target, second_identifier, with_opinions
 from steerlab.scores.judges import DISTRACTORS, Retrieval
 from steerlab.scores.judges.ready import need_ready
 from steerlab.scores.langid import identifier, need_named
+from steerlab.studies.design import Design
 from steerlab.studies.equal_cost import AtCost, at_equal_cost
 from steerlab.studies.main.drawing import figures_of, write_figures
 from steerlab.studies.main.families import families_of, family_summary
+from steerlab.studies.main.fitting import able_design, control_directions, named_directions
 from steerlab.studies.main.form import form_of
-from steerlab.studies.main.plan import MAIN, SEEDS, Plan, spread_layers
+from steerlab.studies.main.plan import MAIN, Plan, spread_layers
 from steerlab.studies.main.settings import Settings
 from steerlab.studies.main.summary import (
     equal_summary,
@@ -41,6 +44,7 @@ from steerlab.studies.main.summary import (
 )
 from steerlab.studies.protocol import Report, choose_and_report, run_cells
 from steerlab.sweeps.cell import Cell
+from steerlab.sweeps.fits import with_cost
 from steerlab.sweeps.folder import claim, need_model
 from steerlab.sweeps.race import race
 from steerlab.sweeps.runner import LONGEST, Runner
@@ -111,7 +115,10 @@ class Study:
             wrong=len(self.corpus.langs) > 2,
             quick=settings.quick,
             full=settings.full,
+            further=settings.estimators or (),
         )
+        self.reading = Cost()  # of the texts, for the estimators that share it
+        self.costs: dict[str, Any] = {}  # of each method's fit
         self.raced: pd.DataFrame | None = None  # of a race on dev: how far each setting went
         self.manifest = self._manifest(command)
         write_json(self.folder / "manifest.json", self.manifest)
@@ -123,16 +130,17 @@ class Study:
         moments = self._collect()
         directions = self._fit(moments)
         runner = self._runner(directions)
+        design = able_design(self.plan, directions)
         report = choose_and_report(
             runner,
-            self.plan.design,
+            design,
             fluency=True,
             run_dev=self._race if self.settings.race else None,
             progress=self.progress,
             log=self.console.print,
         )
         # A race does not read strengths whole, between which one could be found.
-        costs = [] if self.settings.race else self._at_equal_cost(runner, report)
+        costs = [] if self.settings.race else self._at_equal_cost(runner, design, report)
         removal = run_cells(
             runner.with_fluency(),
             self.plan.removal(report.choices[MAIN][0]),
@@ -141,14 +149,14 @@ class Study:
             log=self.console.print,
         )
         report, removal = self._with_opinions(report, removal)
-        self._describe(moments, directions[MAIN], report, removal, costs)
+        self.costs = costs_of({name: directions[name] for name, _ in self.plan.methods})
+        self._describe(moments, directions[MAIN], design, report, removal, costs)
         return self.folder
 
-    def _at_equal_cost(self, runner: Runner, report: Report) -> list[AtCost]:
+    def _at_equal_cost(self, runner: Runner, design: Design, report: Report) -> list[AtCost]:
         """The methods at the main one's dose and fluency."""
-        return at_equal_cost(
-            runner, self.plan.design, report, progress=self.progress, log=self.console.print
-        )
+        report = replace(report, dev=design.completed(report.dev))
+        return at_equal_cost(runner, design, report, progress=self.progress, log=self.console.print)
 
     def _collect(self) -> Moments:
         self.console.print(
@@ -156,17 +164,26 @@ class Study:
             "languages"
         )
         also = {"scatter"}  # for the covariance of random controls
-        for name, _ in self.plan.methods:
+        for name in self._of_moments:
             also |= set(steerlab.estimate.NEEDS.get(name, ()))
-        return collect(
-            self.model,
-            self._estimate_lines(),
-            layers=range(self.model.n_layers),
-            also=sorted(also),
-            source=self.source,
-            form="line",
-            progress=self.progress,
-        )
+        with counted(self.model) as reading:
+            moments = collect(
+                self.model,
+                self._estimate_lines(),
+                layers=range(self.model.n_layers),
+                also=sorted(also),
+                source=self.source,
+                form="line",
+                progress=self.progress,
+            )
+        self.reading = reading.cost
+        return moments
+
+    @property
+    def _of_moments(self) -> list[str]:
+        """The estimators of the job itself, which share one reading."""
+        names = dict.fromkeys(name for name, _ in self.plan.methods)
+        return [name for name in names if name not in self.plan.named]
 
     def _estimate_lines(self) -> Corpus:
         return self.corpus.split("estimate").take(None if self.settings.full else ESTIMATE_LINES)
@@ -174,14 +191,21 @@ class Study:
     def _fit(self, moments: Moments) -> dict[str, Directions]:
         """The directions of every method, which are kept in the folder, and of every control."""
         some = moments.at(*self.layers)
-        # The main method's are kept at all layers: figures show them there.
-        directions = {MAIN: steerlab.estimate.diffmean(moments)}
-        for name, _ in self.plan.methods:
-            if name not in directions:
-                directions[name] = getattr(steerlab.estimate, name)(some)
+        directions = {}
+        for name in self._of_moments:
+            # The main method's are kept at all layers: figures show them there.
+            read = moments if name == MAIN else some
+            with counted(self.model) as count:
+                fit = getattr(steerlab.estimate, name)(read)
+            directions[name] = with_cost(fit, self.reading + count.cost)
         (self.folder / "directions").mkdir(exist_ok=True)
         for name, fit in directions.items():
             fit.save(self.folder / "directions" / f"{name}.safetensors")
+        if self.plan.named:
+            self.console.print(f"fitting {', '.join(self.plan.named)}")
+            directions |= named_directions(
+                self.model, self._estimate_lines(), self.plan, self.settings, self.folder
+            )
         main = directions[MAIN].at(*self.layers)
         wrong = "wrong" in self.plan.controls
         return directions | control_directions(main, some, source=self.source, wrong=wrong)
@@ -246,6 +270,7 @@ class Study:
         self,
         moments: Moments,
         main: Directions,
+        design: Design,
         report: Report,
         removal: pd.DataFrame,
         costs: list[AtCost],
@@ -255,6 +280,7 @@ class Study:
         Args:
             moments: what the directions were found from.
             main: the main method's directions.
+            design: what was compared.
             report: the rows of dev and test, and what was chosen.
             removal: the rows of texts that go on while their language is removed.
             costs: the methods at the main one's costs.
@@ -264,6 +290,8 @@ class Study:
         )
         dev_texts = self.corpus.split("dev").take(SEPARATION_LINES)
         apart = separation(moments, text_means(self.model, dev_texts))
+        own = [report.dev, report.test, removal]
+        report = replace(report, dev=design.completed(report.dev))
         figures = figures_of(
             dev=report.dev,
             removal=removal,
@@ -274,12 +302,12 @@ class Study:
             raced=self.settings.race,
         )
         write_figures(self.folder / "figures", figures, apart)
-        own = [report.dev, report.test, removal]
         rows = pd.concat([*own, *more_rows(report, costs)], ignore_index=True)
         summary = self._summary(rows, report) | {
             "families": family_summary(neighbours, main, seed=self.settings.seed),
             "equal": equal_summary(costs, seed=self.settings.seed),
         }
+        rows.attrs["fit"] = self.costs  # for `sl.table`
         write_table(self.folder / "rows.parquet", rows)
         write_table(self.folder / "rows.csv", rows)
         # Last, since it stands for a run that is finished.
@@ -304,6 +332,10 @@ class Study:
             **agreement_on_target(list(report.tables.values()), seed=self.settings.seed),
         }
         summary |= results_of(report, self.plan, seed=self.settings.seed, raced=self.settings.race)
+        fits = dict(zip(self.plan.names, self.plan.methods, strict=True))
+        summary["fit"] = {
+            name: self.costs[fit] for name, (fit, _) in fits.items() if fit in self.costs
+        }
         if self.raced is not None:
             summary["race"] = race_summary(self.raced)
         begun, worked = self.started
@@ -335,23 +367,3 @@ class Study:
             "packages": {name: importlib.metadata.version(name) for name in packages},
             "python": platform.python_version(),
         }
-
-
-def control_directions(
-    main: Directions, moments: Moments, *, source: str, wrong: bool = True
-) -> dict[str, Directions]:
-    """The directions of every control of equal dose, by the names in `plan.control_fits`.
-
-    `main` gives the layers and the sizes; `wrong` needs a third language.
-    """
-    covariance = moments.covariance().float()
-    directions = {}
-    for seed in range(SEEDS):
-        directions[f"random isotropic {seed}"] = controls.random(main, seed=seed, source=source)
-        directions[f"random covariance {seed}"] = controls.random(
-            main, seed=seed, source=source, covariance=covariance
-        )
-        directions[f"shuffled {seed}"] = controls.shuffled(main, seed=seed)
-        if wrong:
-            directions[f"wrong {seed}"] = controls.wrong(main, source=source, seed=seed)
-    return directions

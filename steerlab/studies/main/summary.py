@@ -23,7 +23,8 @@ def results_of(report: Report, plan: Plan, *, seed: int, raced: bool) -> dict[st
     for name, chance in report.shown.items():
         results[name]["variant"] = chance
     main = tables[MAIN]
-    controls = [name for name in tables if name not in plan.names]
+    methods = [name for name in plan.names if name in tables]
+    controls = [name for name in tables if name not in methods]
     return {
         "n_sentences": int(main["sentence"].nunique()),
         "n_outputs": len(main),
@@ -35,8 +36,8 @@ def results_of(report: Report, plan: Plan, *, seed: int, raced: bool) -> dict[st
             name: {"layer": layer, "strength": strength}
             for name, (layer, strength) in report.choices.items()
         },
-        **_tested(tables, controls, plan, seed=seed),
-        **_on_dev(report.dev, plan, seed=seed, raced=raced),
+        **_tested(tables, controls, methods, seed=seed),
+        **_on_dev(report.dev, methods, seed=seed, raced=raced),
     }
 
 
@@ -44,24 +45,23 @@ def ordered(tables: dict[str, pd.DataFrame], plan: Plan) -> dict[str, pd.DataFra
     """The tables as they are shown: methods, the model as it is, controls, what asks for the
     language."""
     names = (*plan.names, "unsteered", *plan.controls, *plan.prompts)
-    return {name: tables[name] for name in names}
+    return {name: tables[name] for name in names if name in tables}
 
 
 def _tested(
-    tables: dict[str, pd.DataFrame], controls: list[str], plan: Plan, *, seed: int
+    tables: dict[str, pd.DataFrame], controls: list[str], methods: list[str], *, seed: int
 ) -> dict[str, Any]:
     """Tests of every comparison of the table, in one family."""
     main = tables[MAIN]
     if main["sentence"].nunique() < 2:  # nothing to flip
         return {"tests": {}}
-    tests = against(tables, plan.names, controls, main=MAIN, seed=seed)
+    tests = against(tables, methods, controls, main=MAIN, seed=seed)
     tests["together"] = together(main)
     return {"tests": tests}
 
 
-def _on_dev(dev: pd.DataFrame, plan: Plan, *, seed: int, raced: bool) -> dict[str, Any]:
+def _on_dev(dev: pd.DataFrame, methods: list[str], *, seed: int, raced: bool) -> dict[str, Any]:
     """Scores along the dose, and what a choice for each language would gain."""
-    methods = plan.names
     gains: dict[str, Any] = {}
     # A race dropped settings that some languages would take.
     if dev["sentence"].nunique() > 3 and not raced:

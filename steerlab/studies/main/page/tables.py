@@ -6,12 +6,13 @@ from typing import Any
 
 from steerlab.core.columns import Score, score_records, summary_key
 from steerlab.figures.style import CONTROLS, readable
-from steerlab.studies.html.formats import Interval, interval
+from steerlab.studies.html.formats import DASH, Interval, interval
 from steerlab.studies.main.page.sentences import JOINT_FLOOR, LFS_FLOOR, holds
 from steerlab.studies.main.page.values import controls, joint, methods, protagonist, setting
 
 # The drawing of an interval: 150 wide, with room for half a dot at either end.
 _LEFT, _LENGTH = 4, 142
+FIT = (("Fit, s", "with all that it read"), ("Fit, tokens", "read, in training too"))
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Row:
     forest: Forest | None
     scores: list[Interval | None]
     setting: str
+    fit: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def headline(summary: Mapping[str, Any]) -> Headline:
         if any(key in result for result in summary["results"].values())
     }
 
+    fits = FIT if summary.get("fit") else ()
+
     def row(name: str) -> Row:
         result = summary["results"][name]
         read = interval(result.get("joint"))
@@ -124,6 +128,7 @@ def headline(summary: Mapping[str, Any]) -> Headline:
                 *(interval(result.get(key)) for key in (*shown, "dose", "displacement")),
             ],
             setting=setting(result),
+            fit=_fit(summary, name),
         )
 
     return Headline(
@@ -134,6 +139,7 @@ def headline(summary: Mapping[str, Any]) -> Headline:
             Column("Dose"),
             Column("Displacement"),
             Column("Setting"),
+            *(Column(heading, meaning) for heading, meaning in fits),
         ],
         digits=[2 for _ in relative] + [2, *(score.digits for score in shown.values()), 2, 2],
         methods=[row(name) for name in methods(summary)],
@@ -144,6 +150,15 @@ def headline(summary: Mapping[str, Any]) -> Headline:
         chance=chance.value if chance else None,
         ceiling=_ceiling(summary),
     )
+
+
+def _fit(summary: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Seconds and tokens that a method's fit took; a dash for what is not fitted, and nothing of a
+    run that is older than these."""
+    if not summary.get("fit"):
+        return ()
+    cost = summary["fit"].get(name)
+    return (DASH, DASH) if cost is None else (f"{cost['seconds']:.3g}", f"{cost['tokens']:,}")
 
 
 def _ceiling(summary: Mapping[str, Any]) -> Interval | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from steerlab.figures.style import CONTROLS
 from steerlab.studies.html.formats import interval
+from steerlab.sweeps.grid import ALL
 
 
 def setting(result: Mapping[str, Any]) -> str:
@@ -13,7 +14,8 @@ def setting(result: Mapping[str, Any]) -> str:
     operator, strength = result.get("operator"), result.get("strength")
     if not operator or operator == "none":
         return ""
-    parts = [str(operator), f"layer {result.get('layer')}"]
+    layer = result.get("layer")
+    parts = [str(operator), "all layers" if layer == ALL else f"layer {layer}"]
     if isinstance(strength, int | float):
         gaps = f" natural gap{'' if strength == 1 else 's'}"
         unit = {"rotate": " × the angle", "add": gaps}.get(str(operator), "")

@@ -1,0 +1,209 @@
+"""Directions that are trained, by their names: each layer and target by itself, kept as it is
+done."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerlab.core.corpus import Corpus
+from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
+from steerlab.engine.learn import HOW
+from steerlab.engine.learn import learn as learn
+from steerlab.engine.preferences import preferences
+from steerlab.models.model import Model
+from steerlab.sae import SAE
+from steerlab.sweeps.kept import keep, kept
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How directions are trained that are asked for by name.
+
+    Args:
+        targets: the languages to train towards; None for all of the texts but the source.
+        form: the form of prompt that answers are preferred behind.
+        seed: of each training.
+        knobs: keywords of `learn`, `pairs` (sentences at most) and `new` (the most tokens of the
+            model's own answers), as `sweeps.settings.Training` has them.
+    """
+
+    targets: Sequence[str] | None = None
+    form: str = "line"
+    seed: int = 0
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata(self, texts: Corpus, source: str) -> dict[str, Any]:
+        """Everything that decides trained directions beside model, texts, layers and SAEs."""
+        return {
+            "targets": list(self.targets_of(texts, source)),
+            "form": self.form,
+            "seed": self.seed,
+            "knobs": {**_defaults(learn), "new": _defaults(preferences)["new"], **self.knobs},
+        }
+
+    def targets_of(self, texts: Corpus, source: str) -> tuple[str, ...]:
+        """The languages to train towards."""
+        if self.targets is not None:
+            return tuple(dict.fromkeys(self.targets))
+        return tuple(lang for lang in texts.langs if lang != source)
+
+    def train(
+        self,
+        model: Model,
+        texts: Corpus,
+        how: str,
+        *,
+        layers: Sequence[int],
+        source: str,
+        saes: Mapping[int, SAE],
+        folder: Path | None = None,
+    ) -> Directions:
+        """Directions from the source to each target at each layer, each trained by itself.
+
+        With a folder every one is kept there when it is done, and found again by whoever asks for
+        the same.
+
+        Args:
+            model: what stays frozen.
+            texts: all lines that may be learnt from.
+            how: a key of `HOW`.
+            layers: where.
+            source: the language of the prompts.
+            saes: autoencoders by layer, for what trains a code.
+            folder: where finished ones are kept; None keeps none.
+        """
+        texts.need_aligned(f"training {how}")
+        _need_saes(how, layers, saes)
+        trained = []
+        for layer in layers:
+            for target in self.targets_of(texts, source):
+                file = None
+                if folder is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    decisive = self._digest(model, texts, layer, source, target, saes)
+                    file = folder / f"{how}-{layer}-{target}-{decisive}.safetensors"
+                if file is not None and file.exists():
+                    trained.append(kept(file, model))
+                    continue
+                made = self._one(model, texts, how, layer, source, target, saes)
+                if file is not None:
+                    keep(made, file)
+                trained.append(made)
+        return joined(trained, layers)
+
+    def _one(
+        self,
+        model: Model,
+        texts: Corpus,
+        how: str,
+        layer: int,
+        source: str,
+        target: str,
+        saes: Mapping[int, SAE],
+    ) -> Directions:
+        knobs = dict(self.knobs)
+        answers = {"new": knobs.pop("new")} if "new" in knobs else {}
+        pairs = preferences(texts, source, target, form=self.form, **answers)
+        if limit := knobs.pop("pairs", None):
+            pairs = pairs.take(limit)
+        sae = saes[layer] if HOW[how].sae else None
+        return learn(model, pairs, how=how, layer=layer, sae=sae, seed=self.seed, **knobs)
+
+    def _digest(
+        self,
+        model: Model,
+        texts: Corpus,
+        layer: int,
+        source: str,
+        target: str,
+        saes: Mapping[int, SAE],
+    ) -> str:
+        """Of everything that decides one training: other languages of the corpus do not."""
+        pair = texts.select([source, target])
+        about = replace(self, targets=[target]).metadata(pair, source)
+        coder = saes[layer].digest if layer in saes else None
+        hashed = [model.fingerprint, str(model.dtype), pair.hash, about, layer, source, coder]
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """The values of the knobs that are not given, as a function has them."""
+    parameters = inspect.signature(function).parameters.values()
+    numbers = [each for each in parameters if isinstance(each.default, int | float)]
+    return {each.name: each.default for each in numbers if each.name != "seed"}
+
+
+def _need_saes(how: str, layers: Sequence[int], saes: Mapping[int, SAE]) -> None:
+    """Raise where a code is to be trained at a layer without an autoencoder."""
+    if not HOW[how].sae:
+        return
+    if missing := [layer for layer in layers if layer not in saes]:
+        available = ", ".join(map(str, saes)) or "none"
+        raise SteerlabError(
+            f"{how} trains a code of an autoencoder, and layer {missing[0]} has none; there are "
+            f"{available}: give layers= of these, or saes="
+        )
+
+
+def joined(parts: Sequence[Directions], layers: Sequence[int]) -> Directions:
+    """One `Directions` of trainings for each layer and target; a single one stays as it is.
+
+    The source's means are the same in all, since they are of the same sentences.
+
+    Args:
+        parts: of two languages and one layer each, one for each layer and target.
+        layers: in the order of the result.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    source = parts[0].langs[0]
+    of = {(part.layers[0], part.langs[1]): part for part in parts}
+    targets = list(dict.fromkeys(target for _, target in of))
+
+    def whole(read: Any) -> Tensor:
+        """What is read of each part, [lang layer ...]: the source's of the first target."""
+        rows = [torch.stack([read(of[layer, targets[0]])[0, 0] for layer in layers])]
+        for target in targets:
+            rows.append(torch.stack([read(of[layer, target])[1, 0] for layer in layers]))
+        return torch.stack(rows)
+
+    extra = {}
+    for name in parts[0].extra:
+        rank = max(part.extra[name].shape[2] for part in parts)
+        extra[name] = whole(lambda part, name=name, rank=rank: _wide(part.extra[name], rank))
+    first = parts[0].provenance
+    shared = ("model", "form", "excluded", "estimator", "settings", "seed")
+    made = {key: first[key] for key in shared if key in first}
+    made["corpus"] = {"name": first["preferences"]["name"]}
+    made["trainings"] = [
+        {"layer": layer, "target": target}
+        | {key: part.provenance[key] for key in ("preferences", "pairs", "curve", "length", "cost")}
+        for (layer, target), part in of.items()
+    ]
+    costs = [part.provenance["cost"] for part in parts]
+    made["cost"] = {name: round(sum(cost[name] for cost in costs), 3) for name in costs[0]}
+    return Directions(
+        vectors=whole(lambda part: part.vectors),
+        basis=whole(lambda part: part.basis),
+        means=whole(lambda part: part.means),
+        langs=(source, *targets),
+        layers=tuple(layers),
+        site=parts[0].site,
+        source=source,
+        provenance=made,
+        extra=extra,
+    )
+
+
+def _wide(value: Tensor, rank: int) -> Tensor:
+    """`value` [lang layer rank ...] with rows of zeros up to a rank: a latent of zeros is off."""
+    missing = rank - value.shape[2]
+    return torch.cat([value, value.new_zeros(*value.shape[:2], missing, *value.shape[3:])], 2)
