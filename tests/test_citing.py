@@ -19,7 +19,7 @@ from steerlab.scores import judges, langid
 from steerlab.studies.citing import source_of
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [*VARIANTS, *METHODS, *OPERATORS, *HOW]
+NAMES = [*VARIANTS, *METHODS, *OPERATORS, *HOW, "steer2edit", "experts"]
 ARXIV = re.compile(r"arXiv[ :]+(\d{4}\.\d{5})")
 
 
@@ -158,3 +158,15 @@ def test_an_entry_of_ones_own() -> None:
 def test_what_says_nothing_of_methods_raises(given: tuple, message: str) -> None:
     with pytest.raises(sl.SteerlabError, match=message):
         sl.cite(*given)
+
+
+def test_weights_and_experts_have_an_entry(polyglot: sl.Model) -> None:
+    few = sl.corpus(langs=["en", "de"]).split("estimate").take(8)
+    read = sl.collect(polyglot, few, site="mlp_post", also=[])
+    made = sl.steer2edit(polyglot, read, source="en", target="de", rho_neurons=2.0)
+    assert "% weights steer2edit: sun2026steer2edit" in sl.cite(made)
+    assert "@misc{sun2026steer2edit," in sl.cite("steer2edit")
+    baked = sl.bake(polyglot, sl.ablate(sl.diffmean(read)["de"].at(3), positions="everywhere"))
+    assert "% weights bake: no entry; an edit in the weights" in sl.cite(baked)
+    assert "bandarkar2026multilingual" in sl.cite("experts")
+    assert "cao2024bipo" in sl.cite("bipo")

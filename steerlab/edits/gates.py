@@ -7,7 +7,6 @@ open. It reads h at the place of the part that it stands before.
 """
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor
 from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
+from steerlab.core.parameters import needed
 from steerlab.core.sites import ORDER
 from steerlab.edits.digest import Unreadable, function_digest
 from steerlab.edits.requirements import need_finite, source_extra_of
@@ -159,16 +159,9 @@ def as_gate(gate: Any) -> Gate:
             "positive(direction), or a function from h to a factor for each position"
         )
     name = getattr(gate, "__name__", type(gate).__name__)
-    needed = [
-        each
-        for each in inspect.signature(gate).parameters.values()
-        if each.default is each.empty
-        and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(needed) not in (1, 2):
-        raise SteerlabError(
-            f"the gate {name} takes (h) or (h, positions), not {len(needed)} values"
-        )
+    takes = len(needed(gate) or ())
+    if takes not in (1, 2):
+        raise SteerlabError(f"the gate {name} takes (h) or (h, positions), not {takes} values")
     try:
         digest = function_digest(gate)
     except Unreadable as error:
@@ -176,9 +169,9 @@ def as_gate(gate: Any) -> Gate:
             f"what the gate {name} does cannot be read ({error}), so that it has no digest; write "
             "it as a function in a file"
         ) from error
-    own = _Own(gate, len(needed), digest)
+    own = _Own(gate, takes, digest)
     # What it does with a row's positions is not known.
-    return Gate(own, name, whole=True, blind=len(needed) == 1)
+    return Gate(own, name, whole=True, blind=takes == 1)
 
 
 @dataclass(frozen=True)

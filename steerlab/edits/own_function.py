@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.parameters import needed
 from steerlab.edits.digest import Unreadable, function_digest
 
 _ARGUMENTS = "(h), (h, tensors) or (h, tensors, positions)"
@@ -113,22 +114,13 @@ class OwnFunction:
 
 
 def _count_arguments(function: Callable[..., Tensor], name: str) -> int:
-    """How many of (h, tensors, positions) a function takes: its positional parameters without a
-    default.
-
-    One with a default is the function's own, as in `lambda h, scale=2.0: scale * h`.
-    """
+    """How many of (h, tensors, positions) a function takes."""
     # A module's own __call__ takes anything and hands it to `forward`.
     called = function.forward if isinstance(function, torch.nn.Module) else function
-    try:
-        parameters = inspect.signature(called).parameters.values()
-    except (TypeError, ValueError):  # functions written in C have no signature, such as torch.relu
+    positional = needed(called)
+    if positional is None:  # functions written in C have no signature, such as torch.relu
         return 1
-    needed = [each for each in parameters if each.default is each.empty]
-    positional = [
-        each for each in needed if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-    ]
-    others = [each for each in needed if each.kind is each.KEYWORD_ONLY]
+    others = needed(called, [inspect.Parameter.KEYWORD_ONLY])
     if others or not 1 <= len(positional) <= 3:
         raise SteerlabError(
             f"{name} takes {inspect.signature(called)}; a function of an edit takes {_ARGUMENTS}, "

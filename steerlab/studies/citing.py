@@ -16,6 +16,7 @@ from steerlab.edits import OPERATORS
 from steerlab.edits.edit import Edit
 from steerlab.edits.registry import record_of
 from steerlab.engine.learn import HOW as TRAINED
+from steerlab.engine.weights.weight_edit import WeightEdit
 from steerlab.estimate import VARIANTS
 from steerlab.estimate.units import METHODS
 from steerlab.estimate.units.selection import Selection
@@ -25,6 +26,13 @@ _CLAS = Source(cites=("gurgurov2026clas",))
 _RACE = Source(cites=("jamieson2016best",))
 _PACKAGED = Source(no_source="comes with steerlab")
 _GEMMA = Source(cites=("gemma2025gemma",))
+# What has no record among estimators and operators: it makes weights, or a selection alone.
+_BESIDE = {
+    "steer2edit": Source(cites=("sun2026steer2edit",)),
+    "experts": Source(cites=("bandarkar2026multilingual",)),
+}
+
+NAMES = {*VARIANTS, *METHODS, *TRAINED, *OPERATORS, *_BESIDE}  # of what can be cited by its name
 
 
 def cite(*results: Any) -> str:
@@ -36,9 +44,9 @@ def cite(*results: Any) -> str:
     what says nothing of methods.
 
     Args:
-        results: rows of a sweep or a run, `Directions`, a `Direction`, an `Edit`, a `Selection`,
-            the folder of a run, a sweep or CLaS-Bench, or the name of an estimator or an
-            operator; several may be given.
+        results: rows of a sweep or a run, `Directions`, a `Direction`, an `Edit`, a `WeightEdit`,
+            a `Selection`, the folder of a run, a sweep or CLaS-Bench, or the name of an estimator
+            or an operator; several may be given.
     """
     if not results:
         raise SteerlabError(
@@ -64,7 +72,8 @@ def source_of(name: str) -> Source:
     """
     record = VARIANTS.get(name) or METHODS.get(name) or OPERATORS.get(name)
     if record is None:
-        return TRAINED.get(name, Source(no_source="not of this package"))
+        unknown = Source(no_source="not of this package")
+        return TRAINED.get(name) or _BESIDE.get(name, unknown)
     if name in VARIANTS and not (record.cites or record.no_source):
         record = VARIANTS.get(VARIANTS[name].estimator, record)
     return Source(cites=record.cites, no_source=record.no_source)
@@ -87,7 +96,13 @@ def _used(result: Any) -> Iterator[tuple[str, Source]]:
             name = next((each for each, of in OPERATORS.items() if of is record), "your own")
             yield f"operator {name}", source_of(name)
         yield from _of_read({"model": result.model})
-    elif isinstance(result, str) and result in {*VARIANTS, *METHODS, *TRAINED, *OPERATORS}:
+    elif isinstance(result, WeightEdit):
+        made = result.metadata
+        name = "steer2edit" if "steer2edit" in made else "bake"
+        own = Source(no_source="an edit in the weights; cite what made the edit")
+        yield f"weights {name}", _BESIDE.get(name, own)
+        yield from _of_read({"model": result.model.metadata})
+    elif isinstance(result, str) and result in NAMES:
         kind = "operator" if result in OPERATORS else "estimator"
         yield f"{kind} {result}", source_of(result)
     elif isinstance(result, (str, os.PathLike)):

@@ -22,8 +22,9 @@ STEERING = {name: record.grid for name, record in OPERATORS.items() if not recor
 _ELSEWHERE = {
     "steer2edit": "it changes the weights, which all rows of a batch share: make it by "
     "sl.steer2edit(model, ...), and sweep the model of edit.save(folder) unsteered beside this one",
-    "amplify": "it is a way to apply: give operators=['amplified'], or sl.amplify(edit) an edit of "
-    "your own",
+    "amplify": "it is a way to apply: give operators={'amplified': function} with strengths=, a "
+    "function of (direction, *, strength) that returns sl.amplify(sl.add(direction, "
+    "strength=strength), 2.0)",
 }
 
 

@@ -4,7 +4,6 @@ Scores that depended on what else was run before (a cache of fluencies that grow
 resumed run differ from one that was never stopped.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import pandas as pd
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.labels import language_of
+from steerlab.core.parameters import needed
 from steerlab.engine.cross_entropy import bits_per_byte
 from steerlab.models.model import Model
 from steerlab.scores.faithful import Outputs
@@ -28,7 +28,6 @@ ReferenceBits = Callable[[str, str], Mapping[str, float]]
 Scorer = Callable[..., Any]
 
 
-_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 BOOLEAN = (
     *("in_language", "relevant", "joint", "joint_all", "faithful", "ceiling"),
     *("echo", "loop", "empty"),
@@ -135,12 +134,7 @@ def own_scores(table: pd.DataFrame, scorers: Mapping[str, Scorer]) -> pd.DataFra
 
 def _takes_targets(scorer: Scorer) -> bool:
     """Whether a second argument may be given to a function by its place, and has no default."""
-    try:
-        parameters = list(inspect.signature(scorer).parameters.values())
-    except (TypeError, ValueError):  # of a built-in function nobody knows
-        return False
-    needed = [one for one in parameters if one.default is one.empty and one.kind in _BY_PLACE]
-    return len(needed) > 1
+    return len(needed(scorer) or ()) > 1
 
 
 def bits_ratio(model: Model, table: pd.DataFrame, reference_bits: ReferenceBits) -> np.ndarray:
