@@ -201,7 +201,9 @@ def train(given: argparse.Namespace) -> None:
         if finished or time.monotonic() - saved > SAVE_SECONDS:
             saved = time.monotonic()
             save(hf, tokenizer, adam, {"number": number, "seconds": seconds}, work)
-            point = {"step": number, "seconds": round(seconds), **losses}
+            where = torch.cuda.get_device_name() if given.device == "cuda" else given.device
+            point = {"step": number, "seconds": round(seconds), "rows": given.rows, "device": where}
+            point |= losses
             point["dev"] = surprise(hf, tokenizer)
             with (work / "curve.jsonl").open("a") as curve:
                 curve.write(json.dumps(point) + "\n")
