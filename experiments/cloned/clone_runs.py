@@ -37,16 +37,16 @@ def alone(run: Run, parts: Sequence[int]) -> list[Run]:
 
 
 def plan(name: str) -> list[Run]:
-    """The runs of a plan, those that matter most first."""
+    """The runs of a plan, in their order."""
     if name == "cpu":
         return [*seeds_of(SMALL), *alone(SMALL, (8, 4, 2, 1))]
     if name == "gpu":
         large = [replace(LARGE, shares=shares) for shares in ((0.5,), (0.1,), (0.02,), (0.0, 0.5))]
-        runs = [each for run in large for each in seeds_of(run)]
-        runs += seeds_of(SMALL)
+        # The short ones first and seed by seed, so that a run that is cut off has something to show.
+        runs = seeds_of(SMALL) + seeds_of(replace(SMALL, frac=0.5))
+        runs += [replace(run, seed=seed) for seed in range(3) for run in large]
         runs += seeds_of(replace(SMALL, tokens=LARGE.tokens, rows=LARGE.rows))
         runs += alone(LARGE, (50, 10, 3, 1))
-        runs += seeds_of(replace(SMALL, frac=0.5))
         return runs + seeds_of(replace(LARGE, shares=(0.1, 0.9)))
     if name == "tiny":
         tiny = Run(tokens=20_000, layers=2, width=24)
@@ -143,6 +143,7 @@ def _of_text(run: Run, device: str, sae_steps: int, folder: Path) -> None:
 
 
 def _record(text: Text, run: Run, device: str, sae_steps: int, folder: Path) -> None:
+    print(f"{run.name} is begun", file=sys.stderr, flush=True)
     record = perform(text, run, device, sae_steps=sae_steps)
     write_json(folder / f"{run.name}.json", record)
     print(
