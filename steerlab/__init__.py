@@ -7,8 +7,8 @@ Five kinds of things, each made from the one before:
   `collect_texts` and `collect_words` keep a vector for each text, or word;
 - estimate: `diffmean`, `lda`, `pca`, `probe`, `eigengap` turn statistics into `Directions`; more in
   `estimate`, and in `units` of latents and neurons; `fit` takes any method by its name and reads
-  what it needs; `learn` trains a direction on `preferences`; what a direction has to beat in
-  `controls`;
+  what it needs; `learn` trains a direction on `preferences`, `grains` makes one of the tokens with
+  the largest `attribution`; what a direction has to beat in `controls`;
 - edit: `add`, `rotate`, `ablate`, `affine`, `clamp` turn a direction into an `Edit`, and so does
   `edit` a function of yours; more in `edits`; `stack` gives each row of a batch an edit of its own,
   `fit_controller` a network that says when and how far one acts, and `amplify` weighs one against
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from steerlab.edits.latents import clamp
     from steerlab.edits.operators import ablate, add, affine, rotate
     from steerlab.engine.amplify import amplify
+    from steerlab.engine.attribution import attribution
     from steerlab.engine.collect import collect
     from steerlab.engine.collect_texts import collect_texts
     from steerlab.engine.collect_units import collect_units
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from steerlab.engine.controller import Controller, fit_controller
     from steerlab.engine.cross_entropy import cross_entropy
     from steerlab.engine.decoding import generate
+    from steerlab.engine.grains import grains
     from steerlab.engine.learn import learn
     from steerlab.engine.lens import lens
     from steerlab.engine.preferences import preferences
@@ -100,6 +102,7 @@ _HOME = {  # where each name lives, imported at its first use
     "add_language": "core.languages",
     "affine": "edits.operators",
     "amplify": "engine.amplify",
+    "attribution": "engine.attribution",
     "bake": "engine.weights.bake",
     "cite": "studies.citing",
     "clamp": "edits.latents",
@@ -117,6 +120,7 @@ _HOME = {  # where each name lives, imported at its first use
     "fit": "sweeps.one_fit",
     "fit_controller": "engine.controller",
     "generate": "engine.decoding",
+    "grains": "engine.grains",
     "lda": "estimate.lda_and_probe",
     "learn": "engine.learn",
     "lens": "engine.lens",

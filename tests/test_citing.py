@@ -12,6 +12,7 @@ from steerlab.core.columns import score_records
 from steerlab.core.sources import FILE, Source, entries, entry_of, key_of
 from steerlab.edits import OPERATORS
 from steerlab.edits.record import Operator
+from steerlab.engine.grains import SOURCES
 from steerlab.engine.learn import HOW
 from steerlab.estimate import VARIANTS
 from steerlab.estimate.units import METHODS
@@ -19,7 +20,7 @@ from steerlab.scores import judges, langid
 from steerlab.studies.citing import source_of
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [*VARIANTS, *METHODS, *OPERATORS, *HOW, "steer2edit", "experts"]
+NAMES = [*VARIANTS, *METHODS, *OPERATORS, *HOW, *SOURCES, "steer2edit", "experts"]
 ARXIV = re.compile(r"arXiv[ :]+(\d{4}\.\d{5})")
 
 

@@ -15,6 +15,7 @@ from steerlab.core.sources import Source, entry_of
 from steerlab.edits import OPERATORS
 from steerlab.edits.edit import Edit
 from steerlab.edits.registry import record_of
+from steerlab.engine.grains import SOURCES as ATTRIBUTED
 from steerlab.engine.learn import HOW as TRAINED
 from steerlab.engine.weights.weight_edit import WeightEdit
 from steerlab.estimate import VARIANTS
@@ -26,8 +27,10 @@ _CLAS = Source(cites=("gurgurov2026clas",))
 _RACE = Source(cites=("jamieson2016best",))
 _PACKAGED = Source(no_source="comes with steerlab")
 _GEMMA = Source(cites=("gemma2025gemma",))
-# What has no record among estimators and operators: it makes weights, or a selection alone.
+# What has no record among estimators and operators: it makes weights, a selection alone, or reads
+# preferences.
 _BESIDE = {
+    **ATTRIBUTED,
     "steer2edit": Source(cites=("sun2026steer2edit",)),
     "experts": Source(cites=("bandarkar2026multilingual",)),
 }
