@@ -1,6 +1,7 @@
-"""Trained directions and amplified edits beside the difference of means: what each reaches, and the
-seconds and tokens that it took to fit. `python experiments/learned/learned.py` writes
-docs/learned.md; `--model gemma-3-270m --out FILE` writes the same of another model."""
+"""Trained directions, directions of attributed tokens and amplified edits beside the difference of
+means: what each reaches, and the seconds and tokens that it took to fit. `python
+experiments/learned/learned.py` writes docs/learned.md; `--model gemma-3-270m --out FILE` writes the
+same of another model."""
 
 import argparse
 import sys
@@ -92,7 +93,33 @@ class Bed:
         made["bipo, shuffled answers"] = _fitted(
             sl.learn(self.model, wrong, layer=self.layer, steps=self.steps, seed=self.seed)
         )
+        made |= self.attributed(pairs, means)
         made["random"] = Fitted(sl.controls.random(means, seed=self.seed, source=self.source))
+        return made
+
+    def attributed(self, pairs: Any, means: Directions) -> dict[str, Fitted]:
+        """GrAInS and its controls, under its own operator, and the difference of means under it."""
+        operator = "add_keep_norm"
+        made = {"diffmean, length kept": Fitted(means, operator)}
+        begun = time.process_time()
+        found = sl.attribution(self.model, pairs)
+        cost = time.process_time() - begun
+        for groups, name in (("both", "grains"), ("positive", "grains, positive tokens alone")):
+            for tokens, chosen in (("top", ""), ("random", ", random tokens")):
+                directions = sl.grains(
+                    self.model,
+                    pairs,
+                    layers=[self.layer],
+                    groups=groups,
+                    tokens=tokens,
+                    attributions=found,
+                    seed=self.seed,
+                )
+                fit = directions.provenance["cost"]
+                read = found.attrs["tokens"] + fit["tokens"]
+                seconds = cost + fit["cpu_seconds"]
+                made[name + chosen] = Fitted(directions, operator, seconds, read)
+                print(name + chosen, directions.provenance["completeness"], file=sys.stderr)
         return made
 
     def sweep(
@@ -288,7 +315,9 @@ def page(bed: Bed, command: str) -> str:
             *first,
             "",
             "Controls: `shuffled answers` are chosen answers of other sentences, in the same language; `random dictionary` "
-            "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap.",
+            "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. `grains` "
+            "takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, and "
+            "`diffmean, length kept`, are added with each position's length kept, as published.",
             "",
             "## Amplified",
             "",

@@ -50,8 +50,9 @@ def attribution(
     jump over. So pieces of the path are halved until what they miss, each of the difference of its
     own ends, is together no more than `tolerance`. That bounds what the whole misses: the column
     `error`, as a share of the change (of .01 nats where the change is smaller). `points` is at how
-    many points of the path it was looked. Source: Sundararajan et al. (arXiv 1703.01365); the contrast is
-    GrAInS' (arXiv 2507.18043), whose code scores the last token of the input in place of an answer.
+    many points of the path it was looked. Source: Sundararajan et al. (arXiv 1703.01365); the
+    contrast is GrAInS' (arXiv 2507.18043), whose code scores the last token of the input in place
+    of an answer.
 
     Columns: pair, position (0 is BOS), token, attribution, change, error, points. Raises
     `SteerlabError` for an empty prompt or answer, NaN, and where `most` points do not reach the

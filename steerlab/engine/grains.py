@@ -47,7 +47,7 @@ SUMMARIES = ("pca", "mean")
 
 def grains(
     model: Any,
-    preferences: Preferences,
+    preferences: Any,
     *,
     layers: Iterable[int] | None = None,
     site: str = "resid_post",
@@ -204,8 +204,10 @@ def _taken(
         count = max(1, round(share * len(of_pair))) if k is None else k
         for sign in signs:
             value = of_pair["attribution"] * (1 if sign == "positive" else -1)
-            own = of_pair[value > 0].assign(value=value)
-            largest = own.sort_values("value", ascending=False, kind="stable").head(count)
+            ordered = of_pair.assign(value=value).sort_values(
+                "value", ascending=False, kind="stable"
+            )
+            largest = ordered[ordered["value"] > 0].head(count)
             taken[sign].append(sorted(largest["position"].tolist()))
     for sign, places in taken.items():
         if not any(places):
