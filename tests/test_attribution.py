@@ -152,7 +152,7 @@ def test_a_planted_token_is_found_and_of_the_opposite_sign_for_the_other(straigh
         straight.hf.model.embed_tokens.weight[ids[3]] += 50 * pull / pull.norm()
     for pair, sign in (((chosen, rejected), 1), ((rejected, chosen), -1)):
         found = attribution(straight, [(PROMPT, *pair)])
-        best = found.loc[(sign * found["attribution"]).idxmax()]
+        best = found.iloc[int(np.argmax(sign * found["attribution"]))]
         assert best["position"] == 3
         assert sign * best["attribution"] > 3 * found["attribution"].abs().nlargest(2).iloc[1]
 

@@ -51,6 +51,9 @@ class Bed:
         self.layer = given.layer if given.layer >= 0 else round(0.4 * self.model.n_layers)
         self.lines = {"dev": given.dev, "test": given.test}
         self.steps, self.pairs, self.seed = given.steps, given.pairs, given.seed
+        # Some hundred passes of each pair, forth and back: of a large model that takes hours.
+        by_default = given.pairs if given.model == "polyglot" else 0
+        self.attributing = by_default if given.attributed < 0 else given.attributed
         # The packaged autoencoders are of the packaged model.
         own = given.saes is not None or given.model == "polyglot"
         self.saes = _saes(given.saes) if own else {}
@@ -93,7 +96,8 @@ class Bed:
         made["bipo, shuffled answers"] = _fitted(
             sl.learn(self.model, wrong, layer=self.layer, steps=self.steps, seed=self.seed)
         )
-        made |= self.attributed(pairs, means)
+        if self.attributing:
+            made |= self.attributed(pairs.take(self.attributing), means)
         made["random"] = Fitted(sl.controls.random(means, seed=self.seed, source=self.source))
         return made
 
@@ -315,8 +319,8 @@ def page(bed: Bed, command: str) -> str:
             *first,
             "",
             "Controls: `shuffled answers` are chosen answers of other sentences, in the same language; `random dictionary` "
-            "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. `grains` "
-            "takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, and "
+            "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. `grains`, of "
+            f"{bed.attributing} pairs, takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, and "
             "`diffmean, length kept`, are added with each position's length kept, as published.",
             "",
             "## Amplified",
@@ -345,6 +349,9 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument(
+        "--attributed", type=int, default=-1, help="pairs of grains (default: all of polyglot)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, help="where the page is written (default: docs/learned.md of polyglot)"

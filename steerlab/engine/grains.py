@@ -224,11 +224,12 @@ def _at_random(
     """As many positions in each group, drawn from all of the prompt; no token is in two groups."""
     random = generator("random tokens", seed)
     drawn: dict[str, list[list[int]]] = {sign: [] for sign in taken}
-    for number, of_pair in frame.groupby("pair"):
+    # By pair from 0 on, as the groups of `taken` are.
+    for number, (_, of_pair) in enumerate(frame.groupby("pair")):
         order = torch.randperm(len(of_pair), generator=random).tolist()
         places = of_pair["position"].tolist()
         for sign, top in taken.items():
-            count = len(top[int(number)])
+            count = len(top[number])
             drawn[sign].append(sorted(places[at] for at in order[:count]))
             order = order[count:]
     return drawn
