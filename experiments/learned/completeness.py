@@ -75,6 +75,9 @@ def main() -> None:
     for lang in LANGUAGES[:1] if given.taken else LANGUAGES:
         pairs = sl.preferences(sl.corpus(), "en", lang, split="estimate", form=given.form)
         triples += pairs.take(given.prompts).triples(model)
+    if given.taken:
+        print(taken_away(model, triples))
+        return
     print(
         "| baseline | points | missed: median, largest | passes of an answer | CPU seconds a pair |"
     )
