@@ -181,6 +181,17 @@ def test_the_models_own_answers_are_left_out_where_they_are_the_chosen_ones(
     assert len(own.answers(model)) == 3
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("how", ["bipo", "lm", "reft_r1", "yapo"])
+def test_it_trains_where_the_model_lies(
+    tiny: Callable[[str], Path], pairs: Preferences, how: str
+) -> None:
+    model = load(tiny("llama"), device="cuda")
+    sae = dictionary(model.width, 2 * model.width, layer=LAYER, seed=0) if how == "yapo" else None
+    made = learn(model, pairs, how=how, layer=LAYER, steps=2, every=1, sae=sae)
+    assert all(each.device.type == "cpu" for each in (made.vectors, *made.extra.values()))
+
+
 def test_a_code_is_trained_and_added_as_it_was(planted: Any, pairs: Preferences) -> None:
     """On an orthonormal dictionary too, which finds the planted direction as a vector does."""
     model, unit = planted
