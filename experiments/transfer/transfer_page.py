@@ -10,6 +10,8 @@ and script alone. Fine-tuning is of the model in the package only.
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from steerlab.analysis.effects.learning import forgetting
 from steerlab.analysis.effects.transfer import transfer, transfer_matrix, transfer_regression
 from steerlab.analysis.intervals import by_sentence
 from steerlab.analysis.tables import markdown, spelled
+from steerlab.core.directions import Direction
 from steerlab.core.files import read_json, write_json
 from steerlab.core.languages import families, language, own_scripts
+from steerlab.edits import Edit
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).resolve().parent / "recorded"
@@ -41,12 +45,24 @@ TYPOLOGY = {
 
 
 def removal(name: str) -> dict[str, Any]:
-    """What removing each language's direction costs each language: source = the removed one."""
+    """What projecting each language's direction out costs each language: source = the removed
+    one."""
+    return without(name, sl.ablate)
+
+
+def levelled(name: str) -> dict[str, Any]:
+    """The same where the part along the direction is set to that of the other languages' mean: a
+    stream whose tokens share most of their length keeps what they share."""
+    return without(name, partial(sl.affine, level=0.0))
+
+
+def without(name: str, take: Callable[[Direction], Edit]) -> dict[str, Any]:
+    """What an edit of each language's direction costs each language."""
     model, corpus = sl.load(name, dtype="auto"), sl.corpus()
     directions = sl.diffmean(sl.collect(model, corpus.split("estimate")))
     layer = LAYERS[name]
     texts = corpus.split("test").take(LINES)
-    edits = {lang: sl.ablate(directions[lang].at(layer)) for lang in texts.langs}
+    edits = {lang: take(directions[lang].at(layer)) for lang in texts.langs}
     rows = sl.effects.language_effects(model, texts, edits)
     table = transfer(rows, value="rise", source="edit", target="language")
     return {"layer": layer, "lines": LINES, "table": table.to_dict("list")}
@@ -192,7 +208,13 @@ def _differs(words: list[str]) -> np.ndarray:
     return (np.asarray(words)[:, None] != np.asarray(words)).astype(float)
 
 
-STEPS = {"removal": removal, "tuned": tuned, "curves": curves, "abilities": side_effects}
+STEPS = {
+    "removal": removal,
+    "levelled": levelled,
+    "tuned": tuned,
+    "curves": curves,
+    "abilities": side_effects,
+}
 OF_POLYGLOT = ("tuned", "curves")
 
 
@@ -210,7 +232,7 @@ def main() -> None:
             continue
         begun = time.process_time()
         record = STEPS[step](given.model)
-        if step in ("removal", "tuned"):
+        if step in ("removal", "levelled", "tuned"):
             record["regression"] = regression(record, given.typology)
         record["cpu_seconds"] = time.process_time() - begun
         write_json(RECORDED / f"{step}-{given.model}.json", record)
@@ -288,11 +310,24 @@ def _regression(record: dict[str, Any]) -> list[str]:
 
 
 def _removal(name: str, record: dict[str, Any]) -> list[str]:
+    return _taken(name, record, "a language's direction taken away", "is projected out")
+
+
+def _levelled(name: str, record: dict[str, Any]) -> list[str]:
+    return _taken(
+        name,
+        record,
+        "a language's direction set to the mean of the others",
+        "is set to the mean of the other languages (`sl.affine(level=0)`)",
+    )
+
+
+def _taken(name: str, record: dict[str, Any], title: str, done: str) -> list[str]:
     return [
-        f"## {name}: a language's direction taken away",
+        f"## {name}: {title}",
         "",
         f"The rise of cross-entropy (nats per token) of each language's text where the direction of the "
-        f"language at the left is projected out at layer {record['layer']}; {record['lines']} test lines. "
+        f"language at the left {done} at layer {record['layer']}; {record['lines']} test lines. "
         f"{record['cpu_seconds']:.0f} s of processor time.",
         "",
         _matrix(record),
@@ -383,7 +418,13 @@ def _abilities(name: str, record: dict[str, Any]) -> list[str]:
     ]
 
 
-SECTIONS = {"removal": _removal, "tuned": _tuned, "curves": _curves, "abilities": _abilities}
+SECTIONS = {
+    "removal": _removal,
+    "levelled": _levelled,
+    "tuned": _tuned,
+    "curves": _curves,
+    "abilities": _abilities,
+}
 
 if __name__ == "__main__":
     main()
