@@ -172,16 +172,17 @@ def _ranks(records: Sequence[Record], most: float) -> list[str]:
         for index in range(len(records))
     )
     layers = [score_of(record, "map, a rotation")["layer"] for record in records]
-    said += f" The rotation is best at layer {_each(layers, 'd')} of {len(records[0]['alignment'])}, counted from 0."
+    said += f" The rotation is best at layer {_each(layers, 'd')}, counted from 0, of {len(records[0]['alignment'])}."
+    if all(layer == len(records[0]["alignment"]) - 1 for layer in layers):
+        said += (
+            " That is the last, where a map need only turn to the clone's half of the unembedding."
+        )
     deep = [score_of(record, "map, a rotation").get("by_layer") for record in records]
     if all(deep):
         means = np.mean([each for each in deep if each], 0)
         said += f" Its nats on dev by layer, mean of seeds: {_each(means)}."
     if full > 2 * most:
-        said += (
-            " What a vector lacks is rank, not strength: the states of the clone are a linear function of the first "
-            "language's, and a rotation at that, but each token has a step of its own."
-        )
+        said += " What a vector lacks is rank, not strength: each token has a step of its own, and a linear map knows them."
     return [said]
 
 
