@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,8 @@ from steerlab.core.display import Shown, View, bars, counted, heat, layers, list
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.labels import label
+from steerlab.core.strength_unit import StrengthUnit, need_unit
 from steerlab.core.tensor_file import digest_of
-
-StrengthUnit = Literal["gap", "absolute"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +155,7 @@ class Directions(Shown):
     __eq__ = by_content
 
     def __post_init__(self) -> None:
-        _need_unit(self.strength_unit)
+        need_unit(self.strength_unit)
         _need_once("language", self.langs)
         _need_once("layer", self.layers)
         shape = (len(self.langs), len(self.layers), self.means.shape[-1])
@@ -435,13 +434,6 @@ class Directions(Shown):
 def _made_with(model: Mapping[str, Any]) -> dict[str, Any]:
     """What a view says of the model that something was made with."""
     return {"model": model["name"]} if model.get("name") else {}
-
-
-def _need_unit(unit: Any) -> None:
-    """Raise for what is no unit of strength."""
-    if unit not in get_args(StrengthUnit):
-        units = " or ".join(map(repr, get_args(StrengthUnit)))
-        raise SteerlabError(f"the unit of strength is {unit!r}; give {units}")
 
 
 def _need_once(what: str, names: tuple[Any, ...]) -> None:

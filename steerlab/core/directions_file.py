@@ -13,6 +13,7 @@ from torch import Tensor
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_ending, replacing
 from steerlab.core.sites import hook_name
+from steerlab.core.strength_unit import need_unit
 from steerlab.core.tensor_file import digest_of
 from steerlab.core.tensors import object_in, read_safetensors, whole_in, word_in
 
@@ -90,6 +91,8 @@ def _from_file(
         hook_name(site, whole_in(layer, "a layer", least=0))
     if source is not None and source not in langs:
         raise SteerlabError(f"source is {repr(source)[:60]}, which is none of its languages")
+    # Files of before this field existed are in gaps.
+    strength_unit = need_unit(about.get("strength_unit", "gap"))
     dims = {name: tensors[name].ndim for name in ("vectors", "basis", "means")}
     if dims != {"vectors": 3, "basis": 4, "means": 3}:
         raise SteerlabError(f"its tensors have {dims} axes, not 3, 4 and 3")
@@ -100,8 +103,7 @@ def _from_file(
         layers=tuple(layers),
         site=site,
         source=source,
-        # Files of before this field existed are in gaps.
-        strength_unit=about.get("strength_unit", "gap"),
+        strength_unit=strength_unit,
         provenance=_object(header, "provenance"),
     )
     _need_orthonormal(directions.basis)
