@@ -94,8 +94,7 @@ class Section:
         images = self.setup.page.parent / "images"
         images.mkdir(parents=True, exist_ok=True)
         sl.figures.write(figure, self.setup.out / stem, data=data, force=True)
-        if self.setup.by_vector:  # of the packaged model, whose page is the documentation's
-            data.to_csv(RECORDED / f"{stem}.csv", index=False, float_format="%.6g")
+        data.to_csv(RECORDED / f"{stem}.csv", index=False, float_format="%.6g")
         sl.save(figure, images / f"{stem}.svg", width="page", force=True)
         return f"{stem}.svg"
 

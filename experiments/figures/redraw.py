@@ -77,9 +77,9 @@ def _map(table: pd.DataFrame) -> go.Figure:
 
 
 def _concept(name: str) -> Callable[[pd.DataFrame], go.Figure]:
-    """A picture of docs/concepts.md: what reached a goal by strength, or the transfer between
+    """A picture of a page of concepts: what reached a goal by strength, or the transfer between
     languages."""
-    _, case, what = name.split("-")
+    _, case, what = name.split("-")[:3]  # a model's name may follow
 
     def transfer(table: pd.DataFrame) -> go.Figure:
         named = table.rename(columns={"rise": "rise of reached"})
