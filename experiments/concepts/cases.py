@@ -30,6 +30,7 @@ class Setup:
         layers: where a concept is steered, as shares of the depth.
         strengths: in gaps of the concept.
         page: what is written.
+        dev: pairs of dev.
         limit: pairs of test, at most.
         dtype: the precision; by default the one that the model is loaded in.
     """
@@ -40,6 +41,7 @@ class Setup:
     layers: tuple[float, ...] = (0.4, 0.65)
     strengths: tuple[float, ...] = (2.0, 4.0, 8.0)
     page: Path = Path("docs/concepts.md")
+    dev: int = DEV_LINES
     limit: int | None = None
     dtype: str | None = None
 
@@ -55,6 +57,7 @@ SETUPS = {
         "instructed",
         by_vector=False,
         page=Path("docs/concepts_gemma.md"),
+        dev=8,
         limit=24,
         dtype="auto",
     ),

@@ -5,7 +5,7 @@ from typing import Any
 
 import concept_tables as tables
 import pandas as pd
-from cases import DEV_LINES, Setup
+from cases import Setup
 from fits import CONTROLS, METHODS, TOP
 from running import NEUTRAL
 
@@ -113,7 +113,7 @@ def steering(of: Section) -> str:
     begin = INTRODUCTIONS[of.name].format(
         langs=", ".join(of.langs),
         how=how,
-        dev=DEV_LINES,
+        dev=of.setup.dev,
         test=test["sentence"].nunique(),
         women=women(test) if of.name == "gender" else "",
     )

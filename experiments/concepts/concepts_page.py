@@ -18,7 +18,7 @@ from typing import Any
 import concept_tables as tables
 import numpy as np
 import pandas as pd
-from cases import DEV_LINES, SETUPS, TEST_LINES, Case, Setup, gender_case, register_case
+from cases import SETUPS, TEST_LINES, Case, Setup, gender_case, register_case
 from concept_sections import write
 from fits import Fits, fitted, from_language, shared
 from running import Point, costs, possible, run
@@ -93,7 +93,7 @@ def steer(bench: Bench) -> None:
         )
         if possible(fits, point := Point(method, lang, goal, layer, strength))
     ]
-    dev = run(case, fits, [*grid, *plain], "dev", DEV_LINES, bench.rows)
+    dev = run(case, fits, [*grid, *plain], "dev", setup.dev, bench.rows)
     choice = tables.chosen(dev[dev["strength"] > 0])
     best = [
         Point(method, lang, goal, *setting)
