@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,19 @@ def test_hooks_that_transformers_leaves_are_no_edit(polyglot):
     model.hf(**model.tokenizer("Yes.", return_tensors="pt"), output_hidden_states=True)
     assert any(block._forward_hooks for block in model.blocks)
     model.need_unedited("this test")
+
+
+def test_a_bridge_that_has_run_is_as_it_was(tiny: Callable[[str], Path]) -> None:
+    """Its first pass leaves hooks of TransformerLens' own, which nobody could remove; what a user
+    puts on a hook point is refused still."""
+    bridge = load(tiny("llama")).tl
+    ids = torch.tensor([[1, 5, 6]])
+    bridge.run_with_cache(ids)
+    view = load(bridge)
+    view.need_unedited("a sweep")
+    bridge.add_hook("blocks.0.hook_resid_post", lambda value, hook: value + 1)
+    with pytest.raises(SteerlabError, match="a forward hook on"):
+        view.need_unedited("a sweep")
 
 
 def test_a_run_inside_an_edit_is_refused_too(polyglot, edits, tmp_path):

@@ -39,6 +39,8 @@ class Head:
 
 # Whose hooks are part of a model, such as those that move its parts between devices.
 _LIBRARIES = {"transformers", "accelerate", "peft", "bitsandbytes", "torch"}
+# Its bridge wires its blocks at their first pass; what a user hooks is wrapped in `hook_points`.
+_WIRING = "transformer_lens.model_bridge."
 
 
 class Model(Shown, ABC):
@@ -429,7 +431,10 @@ class Model(Shown, ABC):
 
 def _has_foreign_hook(module: torch.nn.Module) -> bool:
     """Whether a hook is on a module that no library of models put there for its own ends:
-    transformers leaves some, which only look, once hidden states were asked for."""
+    transformers leaves some, which only look, once hidden states were asked for; TransformerLens'
+    bridge does once it has run."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    makers = [(getattr(hook, "__module__", None) or "").split(".")[0] for hook in hooks]
-    return any(maker not in _LIBRARIES for maker in makers)
+    makers = [getattr(hook, "__module__", None) or "" for hook in hooks]
+    return any(
+        maker.split(".")[0] not in _LIBRARIES and not maker.startswith(_WIRING) for maker in makers
+    )
