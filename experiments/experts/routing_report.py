@@ -58,12 +58,13 @@ def statements(routing: Any, found: Any) -> pd.DataFrame:
     )
 
 
-def pushed(model: Any) -> pd.DataFrame:
-    """Each language's cross-entropy with its own experts pushed, and with its controls'."""
+def pushed(model: Any) -> tuple[pd.DataFrame, list[str]]:
+    """Each language's cross-entropy with its own experts pushed, and with its controls'; and which
+    controls there are none of, and why."""
     corpus = sl.corpus()
     read = sl.units.collect_routing(model, corpus.split("estimate"))
     chosen = sl.units.experts(read, source=SOURCE, threshold=THRESHOLD)
-    kinds = {"own": chosen}
+    kinds, missing = {"own": chosen}, []
     for name, make in (
         ("random", lambda: sl.units.random_units(chosen, read.firing)),
         ("multilingual", lambda: sl.units.multilingual(chosen)),
@@ -71,7 +72,7 @@ def pushed(model: Any) -> pd.DataFrame:
         try:
             kinds[name] = make()
         except SteerlabError as error:  # too few experts are left over, or shared
-            print(f"no control {name}: {error}")
+            missing.append(f"No control of {name} experts: {error}.")
     test, rows = corpus.split("test").take(LINES), []
     for lang in (lang for lang in chosen.langs if chosen.where(lang)):
         lines = list(test[lang])
@@ -86,7 +87,7 @@ def pushed(model: Any) -> pd.DataFrame:
                 continue
             row[name] = float(sl.cross_entropy(model, lines, edit).mean()) - plain
         rows.append(row)
-    return pd.DataFrame(rows).round(4)
+    return pd.DataFrame(rows).round(4), missing
 
 
 def section(folder: Path, title: str) -> tuple[str, Any, pd.DataFrame, pd.DataFrame]:
@@ -95,6 +96,7 @@ def section(folder: Path, title: str) -> tuple[str, Any, pd.DataFrame, pd.DataFr
     routing = sl.units.collect_routing(model, sl.corpus().split("test"))
     found = sl.units.routing_divergence(routing, source=SOURCE)
     families = sl.units.routing_by_family(routing).round(4)
+    table, missing = pushed(model)
     parts = [
         f"## {title}\n",
         f"Divergence from {SOURCE}, the mean over languages:\n",
@@ -104,7 +106,8 @@ def section(folder: Path, title: str) -> tuple[str, Any, pd.DataFrame, pd.DataFr
         "\nTwo sentences:\n",
         markdown(statements(routing, found)),
         f"\nNats a token that pushing experts by {STRENGTH:g} standard deviations adds:\n",
-        markdown(pushed(model)),
+        markdown(table),
+        *(f"\n{each}" for each in missing),
         "",
     ]
     return "\n".join(parts), routing, found.table, families

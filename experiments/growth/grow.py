@@ -139,6 +139,9 @@ def main() -> None:
         try:
             claim.touch(exist_ok=False)  # another process has it otherwise
         except FileExistsError:
+            print(
+                f"{recipe.name}: another process has it; if none runs, remove {claim}", flush=True
+            )
             continue
         try:
             run(recipe, text, given.out, given.device, lines, langs)

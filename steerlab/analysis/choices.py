@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from steerlab.analysis.sentences import expanded_tails
-from steerlab.core.columns import score_records
+from steerlab.core.columns import is_share, score_records
 from steerlab.core.errors import SteerlabError
 
 SETTING = ["layer", "strength"]
@@ -83,6 +83,15 @@ def less_is_better(value: str) -> bool:
     """Whether a score is read downwards, by its record; one of a user's own is read upwards."""
     record = score_records().get(value)
     return record is not None and record.higher_is_better is False
+
+
+def reads_as_share(rows: pd.DataFrame, value: str) -> bool:
+    """Whether a score is a share: by its record, or zeros and ones in all rows of a user's own.
+
+    It is asked of all rows, so that every line of a table has one kind of interval.
+    """
+    known = is_share(value)
+    return bool(rows[value].dropna().isin([0, 1]).all()) if known is None else known
 
 
 def whole(rows: pd.DataFrame) -> pd.DataFrame:

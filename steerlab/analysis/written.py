@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from steerlab.analysis.choices import at, choose
+from steerlab.analysis.choices import at, choose, reads_as_share
 from steerlab.analysis.results import own_interval, result
 from steerlab.analysis.tables import markdown, need_columns, spelled
 from steerlab.core.columns import score_records, summary_key
@@ -74,7 +74,7 @@ def table(
     fits = rows.attrs
     if scores is None and best is not None and best not in names:
         names += [best] if best in rows else []  # what is not there is refused by the choice
-    own = {name: _is_own_share(rows, name) for name in names if name not in score_records()}
+    own = {name: reads_as_share(rows, name) for name in names if name not in score_records()}
     chosen = ""
     if best is not None:
         settings = choose(rows, best)
@@ -140,12 +140,6 @@ def _scores(rows: pd.DataFrame, asked: Sequence[str] | None) -> list[str]:
 
 def _is_number(rows: pd.DataFrame, name: Any) -> bool:
     return bool(pd.api.types.is_numeric_dtype(rows[name]))
-
-
-def _is_own_share(rows: pd.DataFrame, name: str) -> bool:
-    """Whether a user's score is zeros and ones: asked of all rows, so that every line of a table
-    has one kind of interval."""
-    return bool(rows[name].dropna().isin([0, 1]).all())
 
 
 def _heading(name: str) -> str:

@@ -8,9 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from steerlab.analysis.choices import SETTING, Setting, less_is_better, need_score, ranking
+from steerlab.analysis.choices import (
+    SETTING,
+    Setting,
+    less_is_better,
+    need_score,
+    ranking,
+    reads_as_share,
+)
 from steerlab.analysis.intervals import by_sentence, paired_difference
-from steerlab.core.columns import is_share
 from steerlab.core.errors import SteerlabError
 from steerlab.sweeps.cell import Cell
 from steerlab.sweeps.runner import Runner
@@ -148,7 +154,7 @@ def _behind(rows: pd.DataFrame, setting: Setting, leader: Setting, value: str = 
         own["sentence"].to_numpy(),
         other[value].to_numpy(float),
         other["sentence"].to_numpy(),
-        share=_is_share(rows, value),
+        share=reads_as_share(rows, value),
     )
     return bool(low > 0 if less_is_better(value) else high < 0)
 
@@ -169,17 +175,11 @@ def _finite(a: pd.DataFrame, b: pd.DataFrame, value: str) -> tuple[pd.DataFrame,
     return a[keys[0].isin(both)], b[keys[1].isin(both)]
 
 
-def _is_share(rows: pd.DataFrame, value: str) -> bool:
-    """Whether a score is a share: by its record, or zeros and ones in all rows of a user's own."""
-    known = is_share(value)
-    return bool(rows[value].dropna().isin([0, 1]).all()) if known is None else known
-
-
 def _table(
     rows: pd.DataFrame, left: Mapping[str, Mapping[Setting, object]], lines: int, value: str
 ) -> pd.DataFrame:
     table = []
-    share = _is_share(rows, value)
+    share = reads_as_share(rows, value)
     for (method, layer, strength), part in rows.groupby(["method", *SETTING]):
         known = part[np.isfinite(part[value].to_numpy(float))]
         mean = low = high = math.nan
