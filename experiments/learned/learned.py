@@ -210,7 +210,7 @@ def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, flo
     chosen: dict[str, float] = {}
     tests: dict[str, pd.DataFrame] = {}
     for name, fit in fits.items():
-        if not fit.directions.between(bed.source, bed.target).at(bed.layer).unit.any():
+        if bed.layer not in fit.directions.where(bed.target, bed.source):
             continue  # the start was the best on held-out pairs, and it is nothing
         grid = {fit.operator: grid_of(fit)}
         rows = bed.sweep("dev", {"fit": fit.directions}, grid)
@@ -224,14 +224,14 @@ def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, flo
     ]
     unit = fits["diffmean"].directions.between(bed.source, bed.target).at(bed.layer).unit[0]
     for name, fit in fits.items():
-        own = fit.directions.between(bed.source, bed.target).at(bed.layer).unit[0]
-        cosine = float(torch.cosine_similarity(own, unit, dim=0))
         cost = [f"{fit.seconds:.0f}", f"{fit.tokens:,}"] if fit.tokens else ["–", "–"]
         if name not in tests:
             said.append(
                 f"| {name} | no direction | – | – | – | – | – | {fit.curve} | {' | '.join(cost)} | 0 |"
             )
             continue
+        own = fit.directions.between(bed.source, bed.target).at(bed.layer).unit[0]
+        cosine = float(torch.cosine_similarity(own, unit, dim=0))
         cells = [f"{chosen[name]:g}", f"{cosine:.2f}", fit.curve, *cost]
         said.append(line_of(name, tests[name], base, cells))
     plain = bed.sweep("test", {"none": fits["diffmean"].directions}, {"add": (1e-6,)})
