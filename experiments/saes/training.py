@@ -159,7 +159,7 @@ class Stream(Iterator[Batch]):
             return lambda h, where: seen.__setitem__(layer, h[where.text].to(self.stored))
 
         with self.model.attached([(SITE, layer, keep(layer)) for layer in self.layers]):
-            self.model.body(ids, mask)
+            self.model.body(ids, mask, through=max(self.layers))
         return torch.stack([seen[layer] for layer in self.layers])
 
 

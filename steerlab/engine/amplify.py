@@ -145,16 +145,18 @@ def _both(
         for at in range(0, len(rows), batch):
             some = rows.take(range(at, min(at + batch, len(rows))))
             tokens, mask, in_answer = padded(model, some)
-            follows = in_answer[:, 1:]
+            follows = in_answer[:, -some.longest :]
             # As in decoding, where what has been answered is generated.
             places = replace(
                 model.positions(tokens[:, :-1], mask[:, :-1]), generated=in_answer[:, :-1]
             )
-            plain, _ = model.forward(tokens[:, :-1], mask[:, :-1])
+            plain, _ = model.forward(tokens[:, :-1], mask[:, :-1], last=some.longest)
             plain = plain[follows]
             with edit.on(model):
-                edited, _ = model.forward(tokens[:, :-1], mask[:, :-1], positions=places)
-            yield edited[follows], plain, tokens[:, 1:][follows]
+                edited, _ = model.forward(
+                    tokens[:, :-1], mask[:, :-1], last=some.longest, positions=places
+                )
+            yield edited[follows], plain, tokens[:, -some.longest :][follows]
 
 
 @dataclass(frozen=True)

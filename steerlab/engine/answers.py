@@ -37,6 +37,11 @@ class Answered:
         """How many tokens one pass of all rows reads."""
         return sum(map(len, self.ids))
 
+    @property
+    def longest(self) -> int:
+        """How many of the last positions predict an answer's token."""
+        return max(self.lengths)
+
     def take(self, rows: Sequence[int]) -> "Answered":
         """These rows, in this order."""
         return Answered(
@@ -99,16 +104,19 @@ def answer_log_probs(
     """
     tokens, mask, in_answer = padded(model, rows)
     with model.attached(list(looks)):
-        logits, _ = model.forward(tokens[:, :-1], mask[:, :-1])
+        logits, _ = model.forward(tokens[:, :-1], mask[:, :-1], last=rows.longest)
     return summed(logits, tokens[:, 1:], in_answer[:, 1:])
 
 
 def summed(
-    logits: Float[Tensor, "row pos vocab"],
+    logits: Float[Tensor, "row last vocab"],
     following: Int[Tensor, "row pos"],
     in_answer: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:
-    """The log-probability of what follows, added up where `in_answer`."""
+    """The log-probability of what follows, added up where `in_answer`; the logits may be of the last
+    positions alone."""
+    last = logits.shape[1]
+    following, in_answer = following[:, -last:], in_answer[:, -last:]
     # Only the answers' logits become float32: with a large vocabulary, all would fill the memory.
     log_chances = -torch.nn.functional.cross_entropy(
         logits[in_answer].float(), following[in_answer], reduction="none"

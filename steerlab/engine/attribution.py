@@ -265,7 +265,7 @@ class _Path:
         with differentiable(self.model) if slopes else torch.no_grad():
             tokens, mask, in_answer = padded(self.model, rows.take([0] * len(chosen)))
             with self.model.attached([(*ENTRY, move)]):
-                logits, _ = self.model.forward(tokens[:, :-1], mask[:, :-1])
+                logits, _ = self.model.forward(tokens[:, :-1], mask[:, :-1], last=rows.longest)
             f = summed(logits, tokens[:, 1:], in_answer[:, 1:])
             if not slopes:
                 return f.double().cpu()[:, None]

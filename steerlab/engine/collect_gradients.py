@@ -153,7 +153,7 @@ def _item_terms(
 
     with model.attached([(site, layer, watch(layer)) for layer in layers]):
         # The last token predicts nothing, so that it is not run.
-        logits, _ = model.forward(tokens[:, :-1], mask[:, :-1])
+        logits, _ = model.forward(tokens[:, :-1], mask[:, :-1], last=items.longest)
         chance = _chance(logits, tokens[:, 1:], in_answer[:, 1:])
         gradients = torch.autograd.grad(chance.sum(), [values[layer] for layer in layers])
     not_text = rearrange(~seen_positions[0].text, "row pos -> row pos 1")
@@ -168,7 +168,7 @@ def _item_terms(
 
 
 def _chance(
-    logits: Float[Tensor, "row pos vocab"],
+    logits: Float[Tensor, "row last vocab"],
     following: Int[Tensor, "row pos"],
     in_answer: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:

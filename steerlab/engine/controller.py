@@ -369,18 +369,18 @@ def _loss(model: Model, edit: Edit, rows: Sequence[_Row], kl: float) -> Tensor:
     in_answer = torch.zeros_like(mask)
     for number, end in enumerate(ends):
         in_answer[number, tokens.shape[1] - len(end) :] = True
-    places = model.positions(tokens, mask)
+    before, where, longest = tokens[:, :-1], mask[:, :-1], max(map(len, ends))
     # What is answered counts as generated: the controller reads the prompt's end.
-    places = replace(places, generated=in_answer)
+    places = replace(model.positions(before, where), generated=in_answer[:, :-1])
     with torch.no_grad():
-        plain, _ = model.forward(tokens, mask)
+        plain, _ = model.forward(before, where, last=longest)
     with edit.on(model):
-        logits, _ = model.forward(tokens, mask, positions=places)
-    follows = in_answer[:, 1:]
+        logits, _ = model.forward(before, where, last=longest, positions=places)
+    follows = in_answer[:, -longest:]
     positive = torch.tensor([row.positive for row in rows], device=mask.device)[:, None]
-    log = logits[:, :-1].float().log_softmax(-1)
-    base = plain[:, :-1].float().log_softmax(-1)
-    said = log.gather(-1, tokens[:, 1:, None])[..., 0]
+    log = logits.float().log_softmax(-1)
+    base = plain.float().log_softmax(-1)
+    said = log.gather(-1, tokens[:, -longest:, None])[..., 0]
     wanted, kept = follows & positive, follows & ~positive
     far = (base.exp() * (base - log)).sum(-1)
     loss = -said[wanted].sum() / wanted.sum().clamp(min=1)

@@ -262,7 +262,7 @@ class Rows:
         else:  # the positions follow from the branch, and change as its rows join
             names, positions = joined.names, None
         logits, cache = model.forward(
-            tokens, mask, last=keep == "last", room=room, branch=joined, positions=positions
+            tokens, mask, last=int(keep == "last"), room=room, branch=joined, positions=positions
         )
         kept = torch.arange(len(rows), device=model.device)
         if joined is None:
@@ -329,7 +329,7 @@ class Rows:
         names = torch.tensor(carries, device=model.device) if joined is None else joined.names
         positions = None if joined else model.positions(tokens, mask, rows=names)
         _, cache = model.forward(
-            tokens, mask, last=True, room=room, branch=joined, positions=positions
+            tokens, mask, last=1, room=room, branch=joined, positions=positions
         )
         of_each = torch.zeros(len(carries), dtype=torch.long, device=model.device)
         return Pass(model, tokens[of_each], mask[of_each], names, cache)
@@ -367,7 +367,7 @@ class Pass:
         """The logits after one more token in each row; edits leave alone what is not `live`."""
         new = rearrange(tokens, "row -> row 1")
         positions = step_positions(self.carries, live, self._before())
-        return self._more(new, torch.ones_like(new, dtype=torch.bool), positions, last=True)[:, -1]
+        return self._more(new, torch.ones_like(new, dtype=torch.bool), positions, last=1)[:, -1]
 
     def read(
         self, tokens: Int[Tensor, "row new"], real: Bool[Tensor, "row new"]
@@ -376,7 +376,7 @@ class Pass:
         where not `real`."""
         self.tokens = torch.cat([self.tokens, tokens], 1)
         positions = Positions(real, torch.zeros_like(real), self.carries, before=self._before())
-        return self._more(tokens, real, positions, last=True)
+        return self._more(tokens, real, positions, last=1)
 
     def follow(
         self, tokens: Int[Tensor, "row new"], real: Bool[Tensor, "row new"]
@@ -384,13 +384,13 @@ class Pass:
         """The logits after each of several more tokens in each row, which are padding where not
         `real`."""
         positions = Positions(real, torch.ones_like(real), self.carries, before=self._before())
-        return self._more(tokens, real, positions, last=False)
+        return self._more(tokens, real, positions, last=0)
 
     def _before(self) -> Int[Tensor, " row"] | None:
         """How many tokens each row has, for edits: none asks where nothing is attached."""
         return self.mask.sum(1) if self.model.attachments else None
 
-    def _more(self, tokens: Tensor, real: Tensor, positions: Positions, *, last: bool) -> Tensor:
+    def _more(self, tokens: Tensor, real: Tensor, positions: Positions, *, last: int) -> Tensor:
         """One pass of new tokens behind the cache, which grows by them."""
         self.mask = torch.cat([self.mask, real], 1)
         logits, self.cache = self.model.forward(
@@ -402,7 +402,7 @@ class Pass:
 def read(
     model: Model, ids: Sequence[Sequence[int]], looks: Sequence[tuple[str, int, HookFn]]
 ) -> Bool[Tensor, "row pos"]:
-    """Run texts through the blocks only, for functions that look at activations on the way.
+    """Run texts through the blocks only, as far as functions look at activations on the way.
 
     The result is true where there is text, neither padding nor the beginning of a text.
 
@@ -413,5 +413,5 @@ def read(
     """
     tokens, mask = pad(ids, model.padding, model.device)
     with model.turns.taken(), model.attached(looks):
-        model.body(tokens, mask)
+        model.body(tokens, mask, through=max((layer for _, layer, _ in looks), default=None))
     return model.positions(tokens, mask).text

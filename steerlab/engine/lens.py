@@ -142,7 +142,7 @@ class _Reading:
             attached.enter_context(model.attached(looks))
             numbers = torch.tensor(rows, device=model.device)
             positions = model.positions(tokens, mask, rows=numbers)
-            logits, _ = model.forward(tokens, mask, last=True, positions=positions)
+            logits, _ = model.forward(tokens, mask, last=1, positions=positions)
         if self.layers[-1] == model.n_layers - 1:
             self._check(logits[:, -1], mask)
 

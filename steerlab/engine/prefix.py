@@ -105,14 +105,14 @@ def _agrees(model: Model, row: list[int]) -> bool:
     """Whether two rows have the same logits whole as from a beginning on."""
     start, rows = row[:5], [row[:7], row]
     tokens, mask = pad(rows, model.padding, model.device)
-    whole = model.forward(tokens, mask, last=True)[0][:, -1].double()
+    whole = model.forward(tokens, mask, last=1)[0][:, -1].double()
     tokens, mask = pad([start] * 2, model.padding, model.device)
-    _, cache = model.forward(tokens, mask, last=True, room=4)
+    _, cache = model.forward(tokens, mask, last=1, room=4)
     if cache is None:
         return False
     own, real = pad([each[5:] for each in rows], model.padding, model.device)
     full = torch.cat([mask, real], 1)
-    parts = model.forward(own, full, past=cache, last=True)[0][:, -1].double()
+    parts = model.forward(own, full, past=cache, last=1)[0][:, -1].double()
     # Rounding, which grows with the depth, against what a wrong position does.
     return bool(_distance(whole, parts) < 0.5 * torch.finfo(model.dtype).eps ** 0.5)
 

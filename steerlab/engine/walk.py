@@ -58,9 +58,7 @@ class Walk:
         carries = torch.arange(len(self.ids), device=model.device)
         with self._attached():
             positions = model.positions(tokens, mask, rows=carries)
-            logits, cache = model.forward(
-                tokens, mask, last=True, room=self.room, positions=positions
-            )
+            logits, cache = model.forward(tokens, mask, last=1, room=self.room, positions=positions)
         self._done = Pass(model, tokens, mask, carries, cache)
         return logits[:, -1]
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NoReturn, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
@@ -211,7 +211,7 @@ class Encoder(Model):
 
         return act
 
-    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+    def _body(self, ids: Tensor, mask: Tensor) -> None:
         # Rows are padded on the left, and an encoder counts its positions from the left: it gets
         # them padded on the right, as it was trained.
         shift = (~mask).long().sum(1, keepdim=True)

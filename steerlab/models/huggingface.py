@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
@@ -279,7 +279,7 @@ class HuggingFaceModel(Model):
 
         return act
 
-    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+    def _body(self, ids: Tensor, mask: Tensor) -> None:
         # Without the unembedding, which takes a third of the time of a small model's pass.
         with self._pass(ids, mask) as positions:
             self._call(
@@ -291,7 +291,7 @@ class HuggingFaceModel(Model):
             )
 
     def _run(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
+        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: int, cached: bool
     ) -> tuple[Tensor, Any]:
         if cached and not self.tried(joining=False).caches:
             return self._rerun(ids, mask, past, last=last)
@@ -305,13 +305,13 @@ class HuggingFaceModel(Model):
             attention_mask=mask,
             position_ids=positions,
             use_cache=cached,
-            logits_to_keep=1 if last else 0,
+            logits_to_keep=last,
             **{name: past},
         )
         # Not every architecture takes `logits_to_keep`.
-        return (out.logits[:, -1:] if last else out.logits), getattr(out, name, None)
+        return out.logits[:, -last:], getattr(out, name, None)
 
-    def _rerun(self, ids: Tensor, mask: Tensor, past: Any, *, last: bool) -> tuple[Tensor, Any]:
+    def _rerun(self, ids: Tensor, mask: Tensor, past: Any, *, last: int) -> tuple[Tensor, Any]:
         """A pass of all tokens so far, where there is no cache to go on from."""
         new = ids.shape[1]
         if past is not None:
@@ -325,9 +325,9 @@ class HuggingFaceModel(Model):
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
-            logits_to_keep=1 if last else new,
+            logits_to_keep=last or new,
         )
-        return out.logits[:, -1 if last else -new :], Rerun(ids, where)
+        return out.logits[:, -(last or new) :], Rerun(ids, where)
 
     def _call(self, network: Any, **given: Any) -> Any:
         """A forward pass, with as many of these arguments as the network takes."""

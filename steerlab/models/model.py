@@ -43,6 +43,14 @@ _LIBRARIES = {"transformers", "accelerate", "peft", "bitsandbytes", "torch"}
 _WIRING = "transformer_lens.model_bridge."
 
 
+class _Enough(Exception):
+    """What is wanted of a pass has been seen."""
+
+
+def _no_further(*_: Any) -> None:
+    raise _Enough
+
+
 class Model(Shown, ABC):
     """A causal language model with its tokenizer, whose activations can be read and changed at any
     layer.
@@ -302,7 +310,7 @@ class Model(Shown, ABC):
         mask: Bool[Tensor, "row total"],
         *,
         past: Any = None,
-        last: bool = False,
+        last: int = 0,
         room: int | None = None,
         branch: Branch | None = None,
         positions: Positions | None = None,
@@ -313,7 +321,8 @@ class Model(Shown, ABC):
             ids: tokens; behind a cache, only the new ones.
             mask: true where there is no padding, the cache's positions included.
             past: the cache that an earlier pass gave.
-            last: whether to keep the logits of the last position alone.
+            last: of how many positions, the last ones, logits are wanted; 0 for all. With a large
+                vocabulary they take most of the time.
             room: how many more positions the cache shall have room for; None for no cache.
             branch: rows that join on the way, of which the ids are the prompts: logits and cache
                 are those of the rows, in the branch's order.
@@ -328,13 +337,31 @@ class Model(Shown, ABC):
             past = self._roomy(past, room, branch)
         return logits, past
 
+    def body(
+        self,
+        ids: Int[Tensor, "row pos"],
+        mask: Bool[Tensor, "row pos"],
+        *,
+        through: int | None = None,
+    ) -> None:
+        """Run the blocks, of layer `through` the last, for the sake of what is attached to them."""
+        behind = [] if through is None else self.blocks[through + 1 : through + 2]
+        hooks = [block.register_forward_pre_hook(_no_further) for block in behind]
+        try:
+            self._body(ids, mask)
+        except _Enough:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     @abstractmethod
-    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
-        """Run the blocks for the sake of what is attached to them."""
+    def _body(self, ids: Tensor, mask: Tensor) -> None:
+        """Run the blocks."""
 
     @abstractmethod
     def _run(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
+        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: int, cached: bool
     ) -> tuple[Tensor, Any]:
         """One pass, with a cache to go on from if `cached`."""
 

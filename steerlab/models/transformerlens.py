@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, NoReturn, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
@@ -159,7 +159,7 @@ class LensModel(Model):
         )
 
     def _run(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: bool, cached: bool
+        self, ids: Tensor, mask: Tensor, positions: Tensor, past: Any, *, last: int, cached: bool
     ) -> tuple[Tensor, Any]:
         options: dict[str, Any] = {"attention_mask": mask.long(), "return_type": "logits"}
         bridge = hasattr(self.hf, "original_model")
@@ -175,7 +175,7 @@ class LensModel(Model):
         logits = self.hf(ids, **options)
         if cached and bridge:
             logits, past = logits
-        return (logits[:, -1:] if last else logits), past
+        return logits[:, -last:], past
 
     def _joining(self, branch: Branch, positions: Positions) -> NoReturn:
         raise SteerlabError(f"the rows of {self.name} cannot join on the way through its blocks")
@@ -188,7 +188,7 @@ class LensModel(Model):
 
         return TransformerLensKeyValueCache.init_cache(self.config, self.device, rows)
 
-    def body(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"]) -> None:
+    def _body(self, ids: Tensor, mask: Tensor) -> None:
         self.forward(ids, mask)
 
     @contextmanager

@@ -133,20 +133,20 @@ def _batch(model: Any, texts: Any) -> tuple[Tensor, Tensor]:
 
 def _logits(model: Any, texts: Any) -> Tensor:
     """The last logits of each text, in one pass."""
-    return model.forward(*_batch(model, texts), last=True)[0][:, -1].float()
+    return model.forward(*_batch(model, texts), last=1)[0][:, -1].float()
 
 
 def _stepped(model: Any, texts: Any) -> Tensor:
     """The logits after one more token, which goes on from a cache."""
     tokens, mask = _batch(model, texts)
-    past = model.forward(tokens, mask, last=True, room=1)[1]
+    past = model.forward(tokens, mask, last=1, room=1)[1]
     return _step(model, mask, past)
 
 
 def _step(model: Any, mask: Tensor, past: Any) -> Tensor:
     new = torch.full((len(mask), 1), _NEXT, device=mask.device)
     mask = torch.cat([mask, torch.ones_like(new, dtype=torch.bool)], 1)
-    return model.forward(new, mask, past=past, last=True)[0][:, -1].float()
+    return model.forward(new, mask, past=past, last=1)[0][:, -1].float()
 
 
 def _layout(model: Any, texts: Any, found: Abilities) -> Layout | None:
@@ -159,7 +159,7 @@ def _layout(model: Any, texts: Any, found: Abilities) -> Layout | None:
             for index, block in enumerate(model.blocks)
         ]
         try:
-            model.forward(*_batch(model, batch), last=True, room=1 if found.caches else None)
+            model.forward(*_batch(model, batch), last=1, room=1 if found.caches else None)
         finally:
             for handle in handles:
                 handle.remove()
@@ -187,7 +187,7 @@ def _joined(model: Any, texts: Any) -> Tensor:
         len(texts),
     )
     tokens, mask = _batch(model, texts)
-    logits, past = model.forward(tokens, mask, last=True, room=1, branch=branch)
+    logits, past = model.forward(tokens, mask, last=1, room=1, branch=branch)
     return torch.cat([logits[:, -1].float(), _step(model, mask[parent], past)])
 
 
