@@ -501,3 +501,59 @@ def test_a_view_of_transformer_lens_gives_the_same_rows(
         given[0].log_softmax(-1), given[1].log_softmax(-1), atol=1e-3, rtol=1e-3
     )
     assert not torch.allclose(given[0][:, 0], given[0][:, 1], atol=0.1)
+
+
+# ------------------------------------------------------------------- no more than what is looked at
+
+
+def views(shaped: Shaped, lens: Callable[[str, str], Any], name: str) -> Model:
+    """A model as transformers runs it, or as one of TransformerLens' two does."""
+    shape, _, kind = name.partition(" ")
+    return load(lens(shape, kind)) if kind else shaped(shape)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "gemma3", "mixtral", "polyglot", "llama hooked", "gemma3 bridge"]
+)
+@torch.inference_mode()
+def test_the_last_logits_are_the_end_of_all(
+    shaped: Shaped, lens: Callable[[str, str], Any], name: str
+) -> None:
+    model = views(shaped, lens, name)
+    ids, mask = pad(ids_of(model)[:3], model.padding, model.device)
+    every = model.forward(ids, mask)[0]
+    for count in (1, 4):
+        some = model.forward(ids, mask, last=count)[0]
+        assert some.shape[1] == count
+        torch.testing.assert_close(some, every[:, -count:], atol=1e-4, rtol=1e-4)
+    assert every.shape[1] == ids.shape[1]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma3", "polyglot", "llama hooked", "gemma3 bridge"])
+@torch.inference_mode()
+def test_a_look_ends_the_pass_behind_its_layer(
+    shaped: Shaped, lens: Callable[[str, str], Any], name: str
+) -> None:
+    model = views(shaped, lens, name)
+    ids = ids_of(model)[:3]
+    tokens, mask = pad(ids, model.padding, model.device)
+    entered: list[int] = []
+    seen: list[Tensor] = []
+    look = ("resid_post", 0, lambda h, _: seen.append(h.clone()))
+    with model.turns.taken(), model.attached([look]):
+        model.forward(tokens, mask)
+    handles = [
+        block.register_forward_pre_hook(lambda *_, number=number: entered.append(number))
+        for number, block in enumerate(model.blocks)
+    ]
+    before = hooks_of(model)
+    try:
+        read(model, ids, [look, ("resid_pre", 0, lambda h, _: None)])
+    finally:
+        assert hooks_of(model) == before
+        for handle in handles:
+            handle.remove()
+    whole, cut = seen
+    torch.testing.assert_close(cut[mask], whole[mask], atol=0, rtol=0)
+    assert entered == [0, 1]  # that of 1 was asked, and went no further
+    assert model.forward(tokens, mask)[0].shape[1] == tokens.shape[1]

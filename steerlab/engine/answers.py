@@ -113,8 +113,8 @@ def summed(
     following: Int[Tensor, "row pos"],
     in_answer: Bool[Tensor, "row pos"],
 ) -> Float[Tensor, " row"]:
-    """The log-probability of what follows, added up where `in_answer`; the logits may be of the last
-    positions alone."""
+    """The log-probability of what follows, added up where `in_answer`; the logits may be of the
+    last positions alone."""
     last = logits.shape[1]
     following, in_answer = following[:, -last:], in_answer[:, -last:]
     # Only the answers' logits become float32: with a large vocabulary, all would fill the memory.

@@ -345,8 +345,8 @@ class Model(Shown, ABC):
         through: int | None = None,
     ) -> None:
         """Run the blocks, of layer `through` the last, for the sake of what is attached to them."""
-        behind = [] if through is None else self.blocks[through + 1 : through + 2]
-        hooks = [block.register_forward_pre_hook(_no_further) for block in behind]
+        stop = self.n_layers if through is None else through + 1
+        hooks = [block.register_forward_pre_hook(_no_further) for block in self.blocks[stop:][:1]]
         try:
             self._body(ids, mask)
         except _Enough:
