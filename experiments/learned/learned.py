@@ -1,5 +1,5 @@
-"""Trained directions, directions of attributed tokens and amplified edits beside the difference of
-means: what each reaches, and the seconds and tokens that it took to fit. `python
+"""Trained directions, directions of attributed tokens, chosen units and amplified edits beside the
+difference of means: what each reaches, and the seconds and tokens that it took to fit. `python
 experiments/learned/learned.py` writes docs/learned.md; `--model gemma-3-270m --out FILE` writes the
 same of another model."""
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from components import ALPHAS, KINDS, RHOS, SCALES, atoms, written
 
 import steerlab as sl
 from steerlab.analysis.choices import choose
@@ -38,6 +39,11 @@ class Fitted:
     seconds: float = 0.0
     tokens: int = 0
     curve: str = "–"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is of units of all layers."""
+        return self.operator == "scale_units"
 
 
 class Bed:
@@ -98,6 +104,8 @@ class Bed:
         )
         if self.attributing:
             made |= self.attributed(pairs.take(self.attributing), means)
+        for name, (units, seconds, tokens) in atoms(self).items():
+            made[name] = Fitted(units, "scale_units", seconds, tokens)
         made["random"] = Fitted(sl.controls.random(means, seed=self.seed, source=self.source))
         return made
 
@@ -126,8 +134,21 @@ class Bed:
                 print(name + chosen, directions.provenance["completeness"], file=sys.stderr)
         return made
 
+    def under(self, split: str, weights: Any) -> pd.DataFrame:
+        """What the model with changed weights says by itself."""
+        with weights.on(self.model):
+            few = self.corpus.split("estimate").take(4)
+            seen = sl.collect(self.model, few, layers=[self.layer], also=[], progress=False)
+            rows = self.sweep(split, {"none": sl.diffmean(seen)}, {"add": (1e-6,)})
+        return rows.assign(dose=float("nan"))  # that of the direction, which is nothing
+
     def sweep(
-        self, split: str, directions: Mapping[str, Directions], operators: Any
+        self,
+        split: str,
+        directions: Mapping[str, Directions],
+        operators: Any,
+        *,
+        everywhere: bool = False,
     ) -> pd.DataFrame:
         rows = sl.sweep(
             self.model,
@@ -139,7 +160,7 @@ class Bed:
             prompt=self.form,
             directions=directions,
             operators=operators,
-            layers=[self.layer],
+            layers=None if everywhere else [self.layer],
             progress=False,
         )
         if rows.attrs.get("failed"):
@@ -178,6 +199,8 @@ def _fitted(directions: Directions) -> Fitted:
 
 def grid_of(fit: Fitted) -> tuple[float, ...]:
     """Natural gaps, and the length at which it was trained."""
+    if fit.everywhere:
+        return SCALES
     if fit.operator == "add_code":
         return (0.5, 1.0, 1.5)
     length = float(fit.directions.provenance.get("length", 0))
@@ -188,6 +211,7 @@ def grid_of(fit: Fitted) -> tuple[float, ...]:
 
 def line_of(name: str, part: pd.DataFrame, base: pd.DataFrame, cells: list[str]) -> str:
     value, low, high = result(part)["joint"]
+    dose = "–" if part["dose"].isna().all() else f"{part['dose'].mean():.2f}"
     less = "–"
     if part is not base:
         gap, down, up = paired_difference(
@@ -199,7 +223,7 @@ def line_of(name: str, part: pd.DataFrame, base: pd.DataFrame, cells: list[str])
         less = f"{gap:+.2f} ({down:+.2f} to {up:+.2f})"
     return (
         f"| {name} | {cells[0]} | {value:.2f} ({low:.2f} to {high:.2f}) | {less} | "
-        f"{part['in_language'].mean():.2f} | {part['dose'].mean():.2f} | "
+        f"{part['in_language'].mean():.2f} | {dose} | "
         + " | ".join(cells[1:])
         + f" | {len(part)} |"
     )
@@ -210,12 +234,14 @@ def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, flo
     chosen: dict[str, float] = {}
     tests: dict[str, pd.DataFrame] = {}
     for name, fit in fits.items():
-        if bed.layer not in fit.directions.where(bed.target, bed.source):
+        if not fit.everywhere and bed.layer not in fit.directions.where(bed.target, bed.source):
             continue  # the start was the best on held-out pairs, and it is nothing
         grid = {fit.operator: grid_of(fit)}
-        rows = bed.sweep("dev", {"fit": fit.directions}, grid)
+        held = {"fit": fit.directions}
+        rows = bed.sweep("dev", held, grid, everywhere=fit.everywhere)
         chosen[name] = next(iter(choose(rows.assign(method=name)).values()))[1]
-        tests[name] = bed.sweep("test", {"fit": fit.directions}, {fit.operator: (chosen[name],)})
+        at = {fit.operator: (chosen[name],)}
+        tests[name] = bed.sweep("test", held, at, everywhere=fit.everywhere)
         print(name, chosen[name], tests[name]["joint"].mean(), file=sys.stderr, flush=True)
     base = tests["diffmean"]
     said = [
@@ -230,10 +256,16 @@ def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, flo
                 f"| {name} | no direction | – | – | – | – | – | {fit.curve} | {' | '.join(cost)} | 0 |"
             )
             continue
-        own = fit.directions.between(bed.source, bed.target).at(bed.layer).unit[0]
-        cosine = float(torch.cosine_similarity(own, unit, dim=0))
-        cells = [f"{chosen[name]:g}", f"{cosine:.2f}", fit.curve, *cost]
+        cosine = "–"
+        if not fit.everywhere:
+            own = fit.directions.between(bed.source, bed.target).at(bed.layer).unit[0]
+            cosine = f"{float(torch.cosine_similarity(own, unit, dim=0)):.2f}"
+        cells = [f"{chosen[name]:g}", cosine, fit.curve, *cost]
         said.append(line_of(name, tests[name], base, cells))
+    for name, found in written(bed):
+        cells = [found.setting, "–", "–", f"{found.seconds:.0f}", f"{found.tokens:,}"]
+        said.append(line_of(name, found.rows, base, cells))
+        print(name, found.setting, found.rows["joint"].mean(), file=sys.stderr, flush=True)
     plain = bed.sweep("test", {"none": fits["diffmean"].directions}, {"add": (1e-6,)})
     said.append(line_of("unsteered", plain, base, ["0", "–", "–", "–", "–"]))
     return said, chosen, base
@@ -319,7 +351,7 @@ def page(bed: Bed, command: str) -> str:
             "",
             "## What each reaches, and what it costs",
             "",
-            "Strengths are natural gaps, of `yapo` times the trained code; seconds are of the processor, with the model's "
+            "Strengths are natural gaps, of `yapo` times the trained code, of `austeer` factors of its rates; seconds are of the processor, with the model's "
             "own answers to the prompts; tokens are all that were read to fit. Cosine: with the difference of means; of "
             "`yapo` of the vector that the code decodes to.",
             "",
@@ -328,7 +360,10 @@ def page(bed: Bed, command: str) -> str:
             "Controls: `shuffled answers` are chosen answers of other sentences, in the same language; `random dictionary` "
             "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. `grains`, of "
             f"{bed.attributing} pairs, takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, and "
-            "`diffmean, length kept`, are added with each position's length kept, as published.",
+            "`diffmean, length kept`, are added with each position's length kept, as published. `austeer` scales 100 neurons of "
+            "all layers; its `random units` are as many others, its `shuffled labels` those that pairs with exchanged languages "
+            "choose. `steer2edit` changes the weights of all layers, its control along a random direction at the same setting; its "
+            f"grid is ρ {', '.join(f'{rho:g}' for rho in RHOS)} by α {', '.join(f'{each:g}' for each in ALPHAS)}, of {' and of '.join(KINDS)}.",
             "",
             "## Amplified",
             "",
