@@ -11,6 +11,7 @@ import pandas as pd
 
 import steerlab as sl
 from steerlab.core.directions import Directions
+from steerlab.edits import Operator
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of AUSteer
 RHOS, ALPHAS = (1.0, 2.0, 4.0, 8.0), (0.05, 0.2)  # of Steer2Edit
@@ -47,7 +48,7 @@ def atoms(bed: Any) -> dict[str, tuple[Directions, float, int]]:
     return {"austeer": (made, seconds, tokens), **controls}
 
 
-def written(bed: Any) -> Iterator[tuple[str, Written]]:
+def written(bed: Any, means: Directions) -> Iterator[tuple[str, Written]]:
     """Steer2Edit at the setting that dev chooses, and a random direction there."""
     begun = time.process_time()
     texts = bed.corpus.split("estimate").take(bed.pairs)
@@ -57,24 +58,31 @@ def written(bed: Any) -> Iterator[tuple[str, Written]]:
     ]
     seconds = time.process_time() - begun
     tokens = sum(int(each.count.sum()) for each in readings)
-    keys = list(itertools.product(RHOS, ALPHAS, KINDS))
     scores = {}
-    for key in keys:
-        weights = _weights(bed, readings, key)
-        if weights is not None:
-            scores[key] = bed.under("dev", weights)["joint"].mean()
-    rho, alpha, kind = best = max(scores, key=lambda key: scores[key])
+    for alpha, kind, rho in itertools.product(ALPHAS, KINDS, RHOS):
+        rows = _under(bed, means, readings, "dev", (alpha, kind, rho))
+        if rows is not None:
+            scores[alpha, kind, rho] = rows["joint"].mean()
+    alpha, kind, rho = best = max(scores, key=lambda key: scores[key])
     setting = f"{kind}, ρ {rho:g}, α {alpha:g}"
     for name, seed in (("steer2edit", None), ("steer2edit, random direction", bed.seed)):
-        rows = bed.under("test", _weights(bed, readings, best, seed))
-        yield name, Written(setting, rows, seconds, tokens)
+        rows = _under(bed, means, readings, "test", best, seed)
+        if rows is not None:
+            yield name, Written(setting, rows, seconds, tokens)
 
 
-def _weights(bed: Any, readings: list[Any], key: tuple[float, float, str], seed: Any = None) -> Any:
-    """The changed weights, or None where no component agrees enough."""
-    rho, alpha, kind = key
+def _under(
+    bed: Any,
+    means: Directions,
+    readings: list[Any],
+    split: str,
+    setting: tuple[float, str, float],
+    seed: int | None = None,
+) -> pd.DataFrame | None:
+    """What the model with changed weights says; None where no component agrees enough."""
+    alpha, kind, rho = setting
     try:
-        return sl.steer2edit(
+        weights = sl.steer2edit(
             bed.model,
             *readings,
             source=bed.source,
@@ -86,6 +94,16 @@ def _weights(bed: Any, readings: list[Any], key: tuple[float, float, str], seed:
         )
     except sl.SteerlabError:
         return None
+    record = Operator(
+        make=lambda direction, *, rho: weights,
+        knob="rho",
+        unit="1/√d",
+        grid=(rho,),
+        whole=True,  # it asks no direction, and is at all layers
+        no_twin="its random direction is the control",
+    )
+    rows: pd.DataFrame = bed.sweep(split, {"fit": means}, {"steer2edit": record})
+    return rows
 
 
 def _tokens(bed: Any, texts: Any) -> int:

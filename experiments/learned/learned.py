@@ -13,7 +13,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
+
 from components import ALPHAS, KINDS, RHOS, SCALES, atoms, written
+from saes.training import kept
 
 import steerlab as sl
 from steerlab.analysis.choices import choose
@@ -60,9 +64,9 @@ class Bed:
         # Some hundred passes of each pair, forth and back: of a large model that takes hours.
         by_default = given.pairs if given.model == "polyglot" else 0
         self.attributing = by_default if given.attributed < 0 else given.attributed
-        # The packaged autoencoders are of the packaged model.
-        own = given.saes is not None or given.model == "polyglot"
-        self.saes = _saes(given.saes) if own else {}
+        # The packaged autoencoders are of the packaged model; others lie where they were trained.
+        cached = None if given.model == "polyglot" else str(kept(self.model))
+        self.saes = _saes(given.saes or cached)
 
     def fits(self) -> dict[str, Fitted]:
         """Every method, and the controls of each."""
@@ -134,14 +138,6 @@ class Bed:
                 print(name + chosen, directions.provenance["completeness"], file=sys.stderr)
         return made
 
-    def under(self, split: str, weights: Any) -> pd.DataFrame:
-        """What the model with changed weights says by itself."""
-        with weights.on(self.model):
-            few = self.corpus.split("estimate").take(4)
-            seen = sl.collect(self.model, few, layers=[self.layer], also=[], progress=False)
-            rows = self.sweep(split, {"none": sl.diffmean(seen)}, {"add": (1e-6,)})
-        return rows.assign(dose=float("nan"))  # that of the direction, which is nothing
-
     def sweep(
         self,
         split: str,
@@ -173,6 +169,18 @@ def _saes(folder: str | None) -> Mapping[int, Any]:
         return sl.units.saes(folder)
     except sl.SteerlabError:
         return {}
+
+
+def _of_sae(bed: Bed) -> str:
+    """The autoencoder that is not the package's, in words."""
+    sae = bed.saes.get(bed.layer)
+    if sae is None or bed.model.name == "polyglot":
+        return ""
+    tokens = sae.about.get("metadata", {}).get("training_tokens") or 0
+    return (
+        f" The autoencoder of `yapo` has {sae.latents:,} latents and was trained on {tokens:,} tokens "
+        "(`experiments/gemma/train_saes.py`)."
+    )
 
 
 def _shuffled(pairs: Any) -> Any:
@@ -262,7 +270,7 @@ def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, flo
             cosine = f"{float(torch.cosine_similarity(own, unit, dim=0)):.2f}"
         cells = [f"{chosen[name]:g}", cosine, fit.curve, *cost]
         said.append(line_of(name, tests[name], base, cells))
-    for name, found in written(bed):
+    for name, found in written(bed, fits["diffmean"].directions):
         cells = [found.setting, "–", "–", f"{found.seconds:.0f}", f"{found.tokens:,}"]
         said.append(line_of(name, found.rows, base, cells))
         print(name, found.setting, found.rows["joint"].mean(), file=sys.stderr, flush=True)
@@ -347,7 +355,7 @@ def page(bed: Bed, command: str) -> str:
             f"`{bed.form}`. Directions are fitted on {bed.pairs} sentences of `estimate`, a fifth of the pairs held "
             f"out to stop; the strength is chosen on {bed.lines['dev']} lines of `dev`, and the numbers are of "
             f"{bed.lines['test']} lines of `test` (n) with 95 % intervals. At most {bed.steps} steps of 4 pairs, seed "
-            f"{bed.seed}. Formulas: [Methods](methods.md#trained-directions).",
+            f"{bed.seed}.{_of_sae(bed)} Formulas: [Methods](methods.md#trained-directions).",
             "",
             "## What each reaches, and what it costs",
             "",
@@ -386,7 +394,11 @@ def main() -> None:
     parser.add_argument("--model", default="polyglot")
     parser.add_argument("--target", default="de")
     parser.add_argument("--layer", type=int, default=-1, help="by default at 40 %% of the depth")
-    parser.add_argument("--saes", default=None, help="folder of the model's SAEs")
+    parser.add_argument(
+        "--saes",
+        default=None,
+        help="folder of the model's SAEs (default: polyglot's, or the cache's)",
+    )
     parser.add_argument("--dev", type=int, default=10)
     parser.add_argument("--test", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=50)

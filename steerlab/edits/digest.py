@@ -38,6 +38,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, PurePath)
 _PLAIN_OF_TORCH = (torch.dtype, torch.device, torch.Size)
 
 STEERLAB = Path(__file__).resolve().parents[1]  # the package's own folder
+_FORMULAS = ("core", "sae", "edits", "analysis", "estimate")  # what sees no model
 
 Spot = tuple[int, int]  # a line and a column, as `ast` counts them
 
@@ -88,6 +89,8 @@ def _describe(value: Any, above: tuple[FunctionType, ...]) -> Described:
 
 def _describe_collection(value: Any, above: tuple[FunctionType, ...]) -> Described:
     kind = type(value).__name__
+    if hasattr(value, "fingerprint") and hasattr(value, "metadata"):
+        return ["model", _describe(value.metadata, above)]  # a loaded one
     if isinstance(value, (list, tuple)):
         return [kind, [_describe(item, above) for item in value]]
     if isinstance(value, (set, frozenset)):
@@ -106,6 +109,8 @@ def _describe_collection(value: Any, above: tuple[FunctionType, ...]) -> Describ
         return ["dataclass", _describe_class(type(value)), fields]
     if callable(value) and _is_installed(type(value)):
         return _describe_made_by_library(value, above)
+    if type(value).__module__.startswith("steerlab."):  # such as moments
+        return [kind, {key: _describe(item, above) for key, item in vars(value).items()}]
     raise Unreadable(f"it uses an object of type {kind}")
 
 
@@ -155,6 +160,8 @@ def _describe_function(function: FunctionType, above: tuple[FunctionType, ...]) 
     inside = (*above, function)
     if _is_installed(function):
         return _describe_installed(function, inside)
+    if _runs_models(function):
+        return ["steerlab", function.__qualname__, _package_digest()]
     try:
         node = _source_of(function.__code__)
     except Unreadable:
@@ -363,6 +370,22 @@ def _is_installed(thing: Any) -> bool:
         folder in path.parents or folder in path.resolve().parents
         for folder in _installed_folders()
     )
+
+
+def _runs_models(function: FunctionType) -> bool:
+    """Whether a function is steerlab's and no formula. Such a one leads through most of the package,
+    and to tables there that fill as it works."""
+    path = Path(function.__code__.co_filename)
+    return STEERLAB in path.parents and path.relative_to(STEERLAB).parts[0] not in _FORMULAS
+
+
+@functools.cache
+def _package_digest() -> str:
+    """A hash of all of steerlab's source."""
+    digest = hashlib.sha256()
+    for file in sorted(STEERLAB.rglob("*.py")):
+        digest.update(f"{file.relative_to(STEERLAB)} ".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _file_of(thing: Any) -> str | None:

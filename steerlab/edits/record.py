@@ -4,12 +4,11 @@ twin."""
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from steerlab.core.errors import SteerlabError
-from steerlab.edits.edit import Edit
 from steerlab.edits.part import ChangeFn, Tensors
 
 # twin(tensors of a part, generator, scale) -> those of the tensors that are drawn anew. The scale
@@ -24,7 +23,8 @@ class Operator:
     A sweep calls `make(direction, **{knob: value})` over `grid` by default.
 
     Args:
-        make: from a Direction, and the knob by keyword, to an Edit.
+        make: from a Direction, and the knob by keyword, to an Edit; one of your own may give a
+            WeightEdit, as `sl.bake` and `sl.steer2edit` do.
         knob: the keyword that a sweep varies.
         unit: what a knob of 1 means, as a table or an axis says it: "natural gaps".
         grid: values of the knob, of which none changes nothing.
@@ -46,7 +46,7 @@ class Operator:
         no_source: where there is no paper to cite, why.
     """
 
-    make: Callable[..., Edit]
+    make: Callable[..., Any]
     knob: str
     unit: str
     grid: tuple[float, ...]

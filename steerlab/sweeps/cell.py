@@ -8,10 +8,13 @@ what is planned, claimed, run and filed as one piece of work.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import lcm
 
 from steerlab.core.directions import Directions
+from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, Operator, steer
 from steerlab.edits.twins import Twin, twin_of
+from steerlab.engine.weights.weight_edit import WeightEdit
 
 FORMAT = 4  # of a row's columns: another number, and finished cells are run again
 
@@ -100,18 +103,44 @@ class Cell:
         """Whether the cell has an edit."""
         return self.operator != NO_EDIT
 
+    @property
+    def different(self) -> int:
+        """After how many sentences its edits come again."""
+        return lcm(max(1, len(self.fits)), max(1, len(self.twins)))
+
     def edit(
         self,
         directions: Mapping[str, Directions],
         sentence: int,
         operators: Mapping[str, Operator] | None = None,
     ) -> Edit:
-        """The edit for the i-th sentence of the split; the empty edit where none is made.
-        `operators` are a user's own, by their names."""
+        """The edit of activations for the i-th sentence of the split; the empty edit where none is
+        made. Raises where a user's operator changes weights."""
+        made = self.change(directions, sentence, operators)
+        if isinstance(made, WeightEdit):
+            raise SteerlabError(
+                f"{self.operator} changes weights, and an edit of activations is needed here"
+            )
+        return made
+
+    def change(
+        self,
+        directions: Mapping[str, Directions],
+        sentence: int,
+        operators: Mapping[str, Operator] | None = None,
+    ) -> Edit | WeightEdit:
+        """The edit for the i-th sentence of the split, of activations or, by an operator of a
+        user's own, of weights.
+
+        Args:
+            directions: by the names that cells call them.
+            sentence: the index in the split.
+            operators: a user's own, by their names.
+        """
         if not self.steered:
             return Edit(())
         fit = directions[self.fits[sentence % len(self.fits)]]
-        edit = steer(
+        edit: Edit | WeightEdit = steer(
             (operators or {}).get(self.operator, self.operator),
             fit,
             self.strength,
@@ -120,7 +149,14 @@ class Cell:
             layer=self.layer,
         )
         twin = self.twin(sentence)
-        return edit if twin is None else twin_of(edit, twin, widths={fit.site: fit.width})
+        if twin is None:
+            return edit
+        if isinstance(edit, WeightEdit):
+            raise SteerlabError(
+                f"{self.operator} changes weights, of which there is no random twin; compare it "
+                "with the same of a random direction (sl.controls.random)"
+            )
+        return twin_of(edit, twin, widths={fit.site: fit.width})
 
     def twin(self, sentence: int) -> Twin | None:
         """The random twin that the i-th sentence takes, None where the edit is its own."""

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from steerlab.edits import Edit, stack
 from steerlab.engine.decoding import decode
+from steerlab.engine.weights.weight_edit import WeightEdit
 from steerlab.models.model import Model
 from steerlab.scores.text import composed, first_line
 
@@ -32,12 +34,55 @@ class Decoding:
 def decode_rows(
     model: Model,
     prompts: Sequence[str],
-    edits: Sequence[Edit],
+    edits: Sequence[Edit | WeightEdit],
     seeds: Sequence[int],
     options: Decoding,
 ) -> pd.DataFrame:
     """The output of each prompt under its edit, its tokens, whether the limit cut it off, its doses
     and the rows of the batches.
+
+    Rows of one `WeightEdit` run together, by themselves; they have no dose.
+    """
+    by_weights: dict[int, list[int]] = {}
+    for row, edit in enumerate(edits):
+        by_weights.setdefault(id(edit) if isinstance(edit, WeightEdit) else 0, []).append(row)
+    tables = [
+        _of_one_model(
+            model,
+            [prompts[row] for row in rows],
+            [edits[row] for row in rows],
+            [seeds[row] for row in rows],
+            options,
+        ).set_axis(rows)
+        for rows in by_weights.values()
+    ]
+    return pd.concat(tables).sort_index()
+
+
+def _of_one_model(
+    model: Model,
+    prompts: Sequence[str],
+    edits: Sequence[Any],  # one WeightEdit again and again, or Edits
+    seeds: Sequence[int],
+    options: Decoding,
+) -> pd.DataFrame:
+    """`decode_rows` of rows under edits of activations alone, or all of one edit of weights."""
+    written = edits[0]
+    if not isinstance(written, WeightEdit):
+        return _under_edits(model, prompts, edits, seeds, options)
+    with written.on(model):
+        table = _under_edits(model, prompts, [Edit(())] * len(edits), seeds, options)
+    return table.assign(site="weights", dose=math.nan, displacement=math.nan)
+
+
+def _under_edits(
+    model: Model,
+    prompts: Sequence[str],
+    edits: Sequence[Edit],
+    seeds: Sequence[int],
+    options: Decoding,
+) -> pd.DataFrame:
+    """`decode_rows` of rows under edits of activations.
 
     `site` is where the edit acts. `dose` is what it moves there, and at all its layers, in the
     residual stream, `displacement` how far the last of the stream is moved in the end; where a site

@@ -20,8 +20,9 @@ import pandas as pd
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import Operator
+from steerlab.edits import Edit, Operator
 from steerlab.engine import batching
+from steerlab.engine.weights.weight_edit import WeightEdit
 from steerlab.models.model import Model
 from steerlab.scores.judges import DISTRACTORS, Judge, Retrieval
 from steerlab.scores.judges.ready import need_ready
@@ -104,6 +105,7 @@ class Runner:
     _hashed: dict[tuple[tuple[str, ...], str], list[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rows = self.batch
@@ -138,8 +140,14 @@ class Runner:
         tokens = self._inputs.tokens(self._inputs.prompt(cell, 0))
         hashed = [asdict(cell), tokens, *self._shared(cell.fits, cell.split)]
         if cell.operator in self.operators:  # whose name alone does not say what it does
-            hashed.append(operator_digest(self.operators[cell.operator], cell.operator))
+            hashed.append(self._own_digest(cell.operator))
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _own_digest(self, operator: str) -> str:
+        """What tells a user's own operator from others; to read a function takes a while."""
+        if operator not in self._digests:
+            self._digests[operator] = operator_digest(self.operators[operator], operator)
+        return self._digests[operator]
 
     def _shared(self, fits: tuple[str, ...], split: str) -> list[Any]:
         """What decides the rows of all cells of these directions and this split."""
@@ -330,10 +338,16 @@ class Runner:
         """What the rows say, without scores."""
         rows = [(key, batch.cells[key], index) for key, index in batch.rows]
         table = pd.DataFrame([self._row(key, cell, index) for key, cell, index in rows])
+        made: dict[tuple[str, int], Edit | WeightEdit] = {}  # a cell's may take long to make
+        for key, cell, index in rows:
+            if (key, index % cell.different) not in made:
+                made[key, index % cell.different] = cell.change(
+                    self.directions, index, self.operators
+                )
         outputs = decode_rows(
             self.model,
             table["prompt"].tolist(),
-            [cell.edit(self.directions, index, self.operators) for _, cell, index in rows],
+            [made[key, index % cell.different] for key, cell, index in rows],
             [self._seed(row) for row in batch.rows],
             Decoding(
                 new_tokens=self.new_tokens,

@@ -7,7 +7,6 @@ one stand for both.
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from math import lcm
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ import pandas as pd
 from steerlab.core.directions import Directions
 from steerlab.edits import Edit, Operator
 from steerlab.edits.digest import tensor_digest
+from steerlab.engine.weights.weight_edit import WeightEdit
 from steerlab.sweeps.cell import Cell
 
 _BEGINNING = 256  # values of a tensor
@@ -56,16 +56,17 @@ def _edits(
 ) -> Hashable:
     """What a cell does to each of its sentences; its own names where an edit cannot be made, since
     that is an error of this cell alone."""
-    count = lcm(max(1, len(cell.fits)), max(1, len(cell.twins)))
     try:
-        edits = [cell.edit(directions, index, operators) for index in range(count)]
+        edits = [cell.change(directions, index, operators) for index in range(cell.different)]
     except Exception:  # a user's own operator may raise anything; the run says so of this cell
         return cell.method, cell.fits
     return tuple(_content(edit, some) for edit in edits)
 
 
-def _content(edit: Edit, some: int | None) -> Hashable:
+def _content(edit: Edit | WeightEdit, some: int | None) -> Hashable:
     """What an edit does; of its tensors the first values, or with None all."""
+    if isinstance(edit, WeightEdit):
+        return edit.digest
     return edit.logits, tuple(
         (
             part.change,
