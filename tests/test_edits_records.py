@@ -120,7 +120,7 @@ def test_records_that_leave_something_out_are_refused() -> None:
 NEWCOMER = '''
 from steerlab.edits.edit import edit_along
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_finite
+from steerlab.core.settings import need_finite
 
 
 def scale_along(h, tensors, positions):

@@ -151,6 +151,7 @@ def test_what_a_format_cannot_say_is_told_before_anything_is_written(
     directions: Directions, tmp_path: Path
 ) -> None:
     first = directions.between("en", "de").at(0, 4)
+    nowhere_at_4 = replace(first, gap=first.gap * torch.tensor([1.0, 0.0]))
     cases: list[tuple[str, Any, str, dict[str, Any]]] = [
         ("llama.cpp refuses a control vector with block 0", first, "v.gguf", {}),
         ("is of one block, and the direction has 2", first, "v.json", {}),
@@ -158,14 +159,63 @@ def test_what_a_format_cannot_say_is_told_before_anything_is_written(
         ("ends in .txt", first, "v.txt", {}),
         ("ends in .npz, but what is written there is .pt", first, "v.npz", {"format": "lm-eval"}),
         ("adds nothing", first, "v.npz", {"strength": 0.0}),
-        ("no number", first, "v.npz", {"strength": float("nan")}),
+        ("adds nothing at layers 4", nowhere_at_4, "v.npz", {}),
+        ("strength is nan; give a finite number", first, "v.npz", {"strength": float("nan")}),
         ("one direction is exported", directions, "v.npz", {}),
         ("with {block} in it", first, "v.npz", {"modules": "layers"}),
     ]
     for wanted, given, name, options in cases:
         with pytest.raises(SteerlabError, match=wanted):
             export(given, tmp_path / name, **options)
+    with pytest.raises(SteerlabError, match="one direction is needed, not Directions"):
+        directions.export(tmp_path / "v.npz")  # which only one direction has
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_nobody_chose_are_warned_of_once(
+    directions: Directions, direction: Direction, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Where the file is written; who reads it adds what it says."""
+    sl.add(read(direction.export(tmp_path / "v.gguf"))["de"])
+    assert not recwarn.list
+    whole = directions.between("en", "de")
+    with pytest.warns(UserWarning, match=r"of the 8 layers .* direction.at\(4\).export"):
+        whole.export(tmp_path / "v.npz")
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in FORMATS])
+def test_a_script_writes_its_file_again(
+    direction: Direction, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process knows the file by what it says, and one that somebody changed by that too."""
+    options: dict[str, Any] = {"format": name}
+    file = export(direction.at(4), file_of(tmp_path, name), **options)
+    monkeypatch.setattr("steerlab.core.targets._written", {})
+    export(direction.at(4), file, strength=2.0, **options)
+    assert torch.allclose(steps(read(file, **options)["de"]), steps(direction.at(4), 2.0))
+    monkeypatch.setattr("steerlab.core.targets._written", {})
+    file.write_bytes(b"a file of somebody else" * 9)
+    with pytest.raises(SteerlabError, match="steerlab did not write it"):
+        export(direction.at(4), file, **options)
+
+
+def test_an_archive_of_somebody_else_stays(direction: Direction, tmp_path: Path) -> None:
+    """Of the same kind as steerlab's, whole and cut."""
+    np.savez(tmp_path / "v.npz", weights=np.ones(3), origin=np.array("a survey of 1912"))
+    torch.save({"weights": torch.ones(3), "origin": "a survey of 1912"}, tmp_path / "v.pt")
+    for file in (tmp_path / "v.npz", tmp_path / "v.pt"):
+        for content in (file.read_bytes(), file.read_bytes()[:200]):
+            file.write_bytes(content)
+            with pytest.raises(SteerlabError, match="steerlab did not write it"):
+                direction.export(file)
+
+
+def test_what_is_read_is_told_as_read(direction: Direction, tmp_path: Path) -> None:
+    for name in ("v.txt", "owner/name"):
+        with pytest.raises(SteerlabError, match=r"what is read there is .* or .safetensors"):
+            read(tmp_path / name)
+    with pytest.raises(SteerlabError, match="these directions have off de"):
+        read(direction.export(tmp_path / "v.npz")).between("off", "on")
 
 
 def test_a_file_that_steerlab_did_not_write_stays(direction: Direction, tmp_path: Path) -> None:

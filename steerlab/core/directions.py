@@ -20,7 +20,7 @@ from steerlab.core.display import Shown, View, bars, counted, heat, layers, list
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.labels import label
-from steerlab.core.strength_unit import StrengthUnit, need_unit
+from steerlab.core.strength_unit import StrengthUnit, need_unit, warn_of_every_layer
 from steerlab.core.tensor_file import digest_of
 
 
@@ -95,6 +95,8 @@ class Direction(Shown):
         """
         from steerlab.core.exchange import export  # which itself needs this module
 
+        example = "direction.at({layer}).export(...)"
+        warn_of_every_layer(self, "what reads the file", example=example)
         return export(self, file, strength=strength, format=format, force=force)
 
     def _view(self) -> View:
@@ -112,7 +114,7 @@ class Direction(Shown):
 
 
 # What operators read of a `Direction`, and may ask of `Directions` that were given in its place.
-_OF_A_DIRECTION = ("target", "unit", "gap", "start", "end", "model", "source_extra")
+_OF_A_DIRECTION = ("target", "unit", "gap", "start", "end", "model", "source_extra", "export")
 
 
 @final
@@ -288,7 +290,12 @@ class Directions(Shown):
 
     def _lang_index(self, lang: str) -> int:
         if lang not in self.langs:
-            given, lang = lang, label(lang)  # raises first where there is no such language
+            given = lang
+            try:
+                lang = label(lang)  # raises first where there is no such language
+            except SteerlabError as error:
+                there = " ".join(self.langs)
+                raise SteerlabError(f"{error}; these directions have {there}") from error
             if lang not in self.langs:
                 raise SteerlabError(f"no direction for {given!r}; there are {' '.join(self.langs)}")
         return self.langs.index(lang)

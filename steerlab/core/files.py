@@ -33,19 +33,20 @@ FILES = frozenset(
 _LARGEST_CONFIG = 10_000_000  # bytes
 
 
-def need_ending(path: str | os.PathLike[str], *allowed: str, made: str = "a folder") -> Path:
+def need_ending(
+    path: str | os.PathLike[str], *allowed: str, made: str = "a folder", done: str = "written"
+) -> Path:
     """The path, if its name ends as what is written there does; to be asked before any work.
 
     Without `allowed`, what is written is a folder, or whatever `made` says, and the name must not
-    end as a file's does.
+    end as a file's does. `done` is "read" where a file is read.
     """
     path = _named(path)
     given = path.suffix
     if allowed and given not in allowed:
         found, kinds = f"ends in {given}" if given else "has no ending", " or ".join(allowed)
         raise SteerlabError(
-            f"{path} {found}, but what is written there is {kinds}; give a name that ends in "
-            f"{kinds}"
+            f"{path} {found}, but what is {done} there is {kinds}; give a name that ends in {kinds}"
         )
     if not allowed and given.lower() in FILES:
         raise SteerlabError(

@@ -6,6 +6,7 @@ table in the documentation are made from that list, so that they cannot drift ap
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -212,6 +213,17 @@ def _sentence(error: Any, settings: type[Checked]) -> str:
         did_you_mean(str(given)[:100], _choices(error)) if error["type"] == "literal_error" else ""
     )
     return f"{sentence}; {near}" if near else sentence
+
+
+def need_finite(knob: str, value: Any) -> float:
+    """The value of a knob; what is no number, NaN and infinity raise."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise SteerlabError(f"{knob} is {shortened(value)}; give a finite number")
+    return number
 
 
 def shortened(value: Any, most: int = 200) -> str:

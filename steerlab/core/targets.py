@@ -6,16 +6,23 @@ import json
 import os
 import stat
 import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from steerlab.core.errors import SteerlabError
 
 GENERATOR = '<meta name="generator" content="steerlab">'  # in the head of every page
+ORIGIN = "steerlab.origin"  # the key of a control vector's GGUF that says what made it
+MADE_BY = {"tool": "steerlab"}  # in what an array file says of its origin
+# By ending, what stands in the head of a file that steerlab wrote.
+HEADS = {".html": GENERATOR, ".htm": GENERATOR, ".gguf": ORIGIN}
 # At the end of what has no head of its own; in both it is a comment.
 TAILS = {".svg": b"<!-- steerlab -->\n", ".pdf": b"% steerlab\n"}
 _HEAD = 4096  # bytes of a page among which its generator stands
+_ORIGIN = 1_000_000  # bytes, more than any origin of arrays has
 _HEADER = 100_000_000  # bytes: safetensors itself reads no longer header
 _RUNS = ("manifest.json", "sweep.json", "summary.json")  # each says that a folder is a run's
 
@@ -127,7 +134,7 @@ def _holds_true(check: Callable[[Path], bool], file: Path) -> bool:
     """What a check says of a file; what cannot be read is not known as one's own."""
     try:
         return stat.S_ISREG(file.stat().st_mode) and check(file)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RuntimeError, BadZipFile, zlib.error):
         return False
 
 
@@ -142,13 +149,19 @@ def _says_so(file: Path) -> bool:
         if not isinstance(content, dict):
             return False
         # Files of before "steerlab" stood in them are known by what only they hold.
-        return "steerlab" in content or (
-            content.get("format") == 1
-            and bool({"settings", "grid", "results", "command"} & content.keys())
+        return (
+            "steerlab" in content
+            or content.get("library_name") == "steerlab"  # beside a card for the Hub
+            or (
+                content.get("format") == 1
+                and bool({"settings", "grid", "results", "command"} & content.keys())
+            )
         )
+    if ending in (".npz", ".pt"):
+        return _archive_says_so(file)
     with file.open("rb") as opened:
-        if ending in (".html", ".htm"):
-            return GENERATOR.encode() in opened.read(_HEAD)
+        if ending in HEADS:
+            return HEADS[ending].encode() in opened.read(_HEAD)
         if ending in TAILS or ending == ".png":
             tail = TAILS.get(ending) or _chunk()
             opened.seek(max(0, file.stat().st_size - len(tail) - 12))
@@ -157,8 +170,8 @@ def _says_so(file: Path) -> bool:
 
 
 def _is_vouched_for(file: Path) -> bool:
-    """Whether a file beside it, which steerlab wrote, holds its checksum: the page of a table, and
-    the weights of a configuration."""
+    """Whether a file beside it, which steerlab wrote, holds its checksum: the page of a table, the
+    weights of a configuration, and what says what made vectors for another tool."""
     if file.suffix == ".csv":
         page = file.with_suffix(".html")
         with page.open("rb") as opened:
@@ -171,6 +184,20 @@ def _is_vouched_for(file: Path) -> bool:
             None,
             checksum(file.read_bytes()),
         )
+    beside = json.loads(file.with_name(file.name + ".json").read_bytes())
+    known = isinstance(beside, dict) and "steerlab" in beside and "sha256" in beside
+    return known and beside["sha256"] == checksum(file.read_bytes())
+
+
+def _archive_says_so(file: Path) -> bool:
+    """Whether the origin that stands in an archive of arrays or tensors names steerlab."""
+    wanted = json.dumps(MADE_BY)[1:-1].encode()
+    with ZipFile(file) as held:
+        for entry in held.infolist():
+            says = entry.filename.endswith(("origin.npy", "data.pkl"))
+            # NumPy writes a letter as four bytes.
+            if says and entry.file_size <= _ORIGIN:
+                return wanted in held.read(entry).replace(b"\0", b"")
     return False
 
 
@@ -187,8 +214,6 @@ def _metadata(file: Path) -> dict[str, Any]:
 
 def _chunk() -> bytes:
     """The chunk of a PNG file that names its software."""
-    import zlib
-
     body = b"tEXtSoftware\0steerlab"
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 

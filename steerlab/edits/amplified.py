@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
-from steerlab.edits.requirements import need_finite
+from steerlab.core.settings import need_finite
 
 RULES = ("kl", "difference")
 

@@ -21,9 +21,10 @@ from steerlab.core.directions import Direction
 from steerlab.core.equality import by_content
 from steerlab.core.errors import SteerlabError
 from steerlab.core.parameters import needed
+from steerlab.core.settings import need_finite
 from steerlab.core.sites import ORDER
 from steerlab.edits.digest import Unreadable, function_digest
-from steerlab.edits.requirements import need_finite, source_extra_of
+from steerlab.edits.requirements import source_extra_of
 
 Tensors = Mapping[str, Tensor]
 

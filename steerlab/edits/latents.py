@@ -14,12 +14,13 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.core.settings import need_finite
 from steerlab.edits.drawn import draw_turned
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.operators import every_layer, random_shift
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import extra_of, need_finite, need_units, source_extra_of
+from steerlab.edits.requirements import extra_of, need_units, source_extra_of
 from steerlab.edits.windows import Window
 
 READ = ("encoder", "bias", "threshold")

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.core.settings import need_finite
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import extra_of, need_finite, source_extra_of
+from steerlab.edits.requirements import extra_of, source_extra_of
 from steerlab.edits.windows import Window
 
 SITE, FIT = "mlp_post", "masked"

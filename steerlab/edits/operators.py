@@ -14,11 +14,13 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.core.settings import need_finite
+from steerlab.core.strength_unit import warn_of_every_layer
 from steerlab.edits.drawn import draw_basis, draw_like, draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_direction, need_finite, warn_of_every_layer
+from steerlab.edits.requirements import need_direction
 from steerlab.edits.windows import Window
 
 MIDDLE, TOP = 0.35, 0.70  # of the depth, where `detour` removes and where it puts back

@@ -1,26 +1,12 @@
 """What an operator asks for: finite knobs, and tensors beside a direction's vectors that only some
 fits and selections leave."""
 
-import math
-import warnings
 from typing import Any
 
 from torch import Tensor
 
 from steerlab.core.directions import Direction, Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.core.settings import shortened
-
-
-def need_finite(knob: str, value: Any) -> float:
-    """The value of a knob; what is no number, NaN and infinity raise."""
-    try:
-        number = math.nan if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise SteerlabError(f"{knob} is {shortened(value)}; give a finite number")
-    return number
 
 
 def need_direction(direction: Any) -> None:
@@ -32,19 +18,6 @@ def need_direction(direction: Any) -> None:
             f"one direction is needed, not a {type(direction).__name__}; give "
             "directions.between('en', 'es') of what an estimator, such as diffmean, gives"
         )
-
-
-def warn_of_every_layer(direction: Direction, operator: str) -> None:
-    """Warn where an operator acts at several layers and nobody chose them: each gets the whole of
-    the knob, and together they move far more than one."""
-    count = len(direction.layers)
-    if count > 1 and not getattr(direction, "layers_chosen", True):
-        message = (
-            f"{operator} acts by its full strength at each of the {count} layers of this "
-            f"direction, which together is about {count} times the move of one; choose layers, as "
-            f"in {operator}(direction.at({direction.layers[count // 2]})), or divide the strength"
-        )
-        warnings.warn(message, UserWarning, stacklevel=3)  # 3: the line that called the operator
 
 
 def extra_of(direction: Direction, operator: str, fit: str, *names: str) -> dict[str, Tensor]:

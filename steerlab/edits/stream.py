@@ -4,10 +4,11 @@ import torch
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.core.settings import need_finite
 from steerlab.edits.edit import Edit
 from steerlab.edits.operators import need_basis, remove_inside
 from steerlab.edits.part import Part
-from steerlab.edits.requirements import need_direction, need_finite
+from steerlab.edits.requirements import need_direction
 from steerlab.edits.windows import Window, window
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction
 from steerlab.core.errors import SteerlabError
+from steerlab.core.settings import need_finite
 from steerlab.edits.drawn import draw_unit
 from steerlab.edits.edit import Edit, edit_along
 from steerlab.edits.operators import (
@@ -24,7 +25,7 @@ from steerlab.edits.operators import (
 )
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
-from steerlab.edits.requirements import need_direction, need_finite
+from steerlab.edits.requirements import need_direction
 from steerlab.edits.windows import Window
 
 _NEAR = 1e-6  # of a vector's length: what lies across a direction is then rounding

@@ -11,6 +11,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.exchange import arrays, gguf, json_files
 from steerlab.core.exchange.vectors import Vectors, directions_of, vectors_of
 from steerlab.core.files import explained, need_ending, need_target, read_config, replacing
+from steerlab.core.targets import checksum
 from steerlab.core.tensors import need_file
 
 LAYERS = "layers.{block}"  # inside the base model of Llama's kind, which most models are of
@@ -114,7 +115,13 @@ def export(
     with explained(file), replacing(file, *beside, force=force) as fresh:
         kind.write(fresh[0], vectors, modules)
         if beside:
-            said = {"steerlab": dict(vectors.about), "file": file.name, "format": kind.name}
+            said = {
+                "steerlab": dict(vectors.about),
+                "file": file.name,
+                "format": kind.name,
+                # By which the file is known as steerlab's when it is written again.
+                "sha256": checksum(fresh[0].read_bytes()),
+            }
             fresh[1].write_text(json.dumps(said, indent=1), "utf-8")
     return file
 
@@ -123,7 +130,8 @@ def read(file: Any, *, format: str | None = None) -> Directions:
     """`Directions` of another tool's file of vectors, with two ends: "off", and what the file says
     or "on".
 
-    `between("off", "on")` is the file's vectors: `add` of it at strength 1 adds them as they are.
+    `between("off", "on")`, or the target that the file says instead of "on", is the file's vectors:
+    `add` of it at strength 1 adds them as they are.
     Only that has a meaning for operators: a file says nothing of where activations lie, so that the
     means are 0 and the vectors. A .safetensors file is one of steerlab's own. Nothing in a file is
     run: .pt is read as tensors alone.
@@ -138,7 +146,7 @@ def read(file: Any, *, format: str | None = None) -> Directions:
     file = Path(file)
     if file.suffix == ".safetensors":
         return Directions.load(file)
-    kind = _format(file, format)
+    kind = _format(file, format, done="read")
     need_file(file)
     try:
         vectors = kind.read(file)
@@ -153,15 +161,15 @@ def read(file: Any, *, format: str | None = None) -> Directions:
         raise SteerlabError(f"{file}: {error}; give a file of the format {kind.name}") from error
 
 
-def _format(file: Path, name: str | None) -> Format:
-    """The format of a name, or of a file's ending."""
+def _format(file: Path, name: str | None, *, done: str = "written") -> Format:
+    """The format of a name, or of a file's ending; `done` is what is to happen to the file."""
     endings = list(dict.fromkeys(kind.ending for kind in FORMATS))
     if name is None:
-        need_ending(file, *endings)
+        need_ending(file, *endings, *([".safetensors"] if done == "read" else []), done=done)
         return next(kind for kind in FORMATS if kind.ending == file.suffix)
     for kind in FORMATS:
         if kind.name == name:
-            need_ending(file, kind.ending)
+            need_ending(file, kind.ending, done=done)
             return kind
     raise SteerlabError(
         f"there is no format {name!r}; there are {', '.join(kind.name for kind in FORMATS)}"

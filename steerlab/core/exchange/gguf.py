@@ -10,9 +10,9 @@ import torch
 
 from steerlab.core.errors import SteerlabError, first_line_of
 from steerlab.core.exchange.vectors import Vectors
+from steerlab.core.targets import ORIGIN
 
 ARCHITECTURE = "controlvector"
-_ORIGIN = "steerlab.origin"  # other readers pass over keys that they do not know
 
 
 def write(file: Path, vectors: Vectors, modules: str) -> None:
@@ -22,7 +22,8 @@ def write(file: Path, vectors: Vectors, modules: str) -> None:
     writer = package.GGUFWriter(file, ARCHITECTURE)
     writer.add_string(f"{ARCHITECTURE}.model_hint", vectors.model or "unknown")
     writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(vectors.blocks))
-    writer.add_string(_ORIGIN, json.dumps(dict(vectors.about)))
+    # Other readers pass over keys that they do not know.
+    writer.add_string(ORIGIN, json.dumps(dict(vectors.about)))
     for block in vectors.blocks:
         writer.add_tensor(f"direction.{block}", vectors.by_block[block].numpy())
     writer.write_header_to_file()
@@ -36,7 +37,7 @@ def read(file: Path) -> Vectors:
     try:
         reader = _package().GGUFReader(file)
         tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
-        hint, origin = (_text(reader, f"{ARCHITECTURE}.model_hint"), _text(reader, _ORIGIN))
+        hint, origin = (_text(reader, f"{ARCHITECTURE}.model_hint"), _text(reader, ORIGIN))
     except SteerlabError:
         raise
     except Exception as error:  # whatever a parser stumbles over in a damaged file
@@ -52,7 +53,7 @@ def read(file: Path) -> Vectors:
     try:
         about = json.loads(origin) if origin else {}
     except ValueError as error:
-        raise SteerlabError(f"{_ORIGIN} is no JSON") from error
+        raise SteerlabError(f"{ORIGIN} is no JSON") from error
     return Vectors(found, about if isinstance(about, dict) else {}, hint)
 
 

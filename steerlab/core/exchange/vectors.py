@@ -10,6 +10,8 @@ from torch import Tensor
 
 from steerlab.core.directions import Direction, Directions
 from steerlab.core.errors import SteerlabError
+from steerlab.core.settings import need_finite
+from steerlab.core.targets import MADE_BY
 
 OFF = "off"  # the other end of a direction of which only a vector is known
 
@@ -66,15 +68,25 @@ def vectors_of(direction: Any, strength: float) -> Vectors:
             "what is added to the input of block 0 is the output of no block; leave layer 0 out "
             "with .at"
         )
+    strength = need_finite("strength", strength)
     steps = strength * direction.gap[:, None] * direction.unit
-    if not torch.isfinite(steps).all() or not steps.any():
-        raise SteerlabError(f"strength {strength!r} adds nothing, or no number; give another")
+    nowhere = [
+        layer
+        for layer, some in zip(direction.layers, steps.any(-1).tolist(), strict=True)
+        if not some
+    ]
+    if nowhere:
+        raise SteerlabError(
+            f"strength {strength!r} adds nothing at layers {', '.join(map(str, nowhere))}; give "
+            "another strength, or leave these layers out with .at"
+        )
     return Vectors(
         {
             layer - before: step.float().cpu()
             for layer, step in zip(direction.layers, steps, strict=True)
         },
         {
+            **MADE_BY,
             "source": direction.source,
             "target": direction.target,
             "strength": strength,
@@ -100,7 +112,7 @@ def directions_of(vectors: Vectors, file: str, format: str) -> Directions:
     both = torch.stack([torch.zeros_like(steps), steps])
     model = vectors.about.get("model")
     known = model if isinstance(model, dict) else {}
-    return Directions(
+    directions = Directions(
         vectors=both,
         basis=torch.stack([torch.zeros_like(unit), unit])[:, :, None],
         means=both.clone(),
@@ -115,3 +127,5 @@ def directions_of(vectors: Vectors, file: str, format: str) -> Directions:
             "about": dict(vectors.about),
         },
     )
+    # The file's blocks are those that somebody chose, so that `add` has nothing to warn of.
+    return directions.at(*blocks)
