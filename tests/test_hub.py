@@ -71,6 +71,9 @@ def test_a_hub_that_refuses_is_told(directions: Directions) -> None:
             Directions.from_hub("me/none", endpoint=here.url)
     with pytest.raises(SteerlabError, match="'ways' is no repository of the Hub; give owner/name"):
         directions.push_to_hub("ways")
+    for folder in ("./ways", "/tmp/ways", "../ways"):
+        with pytest.raises(SteerlabError, match="a folder is written by write_repository"):
+            directions.push_to_hub(folder)
     with pytest.raises(SteerlabError, match="is no repository of the Hub"):
         Directions.from_hub("a/b/c")
 
@@ -99,6 +102,23 @@ def test_a_folder_is_a_repository_too(directions: Directions, tmp_path: Path) ->
     config = json.loads((tmp_path / "ways" / "config.json").read_text("utf-8"))
     assert config["langs"] == list(directions.langs)
     assert config["layers"] == list(directions.layers)
+
+
+def test_what_lies_in_a_folder_stays(
+    directions: Directions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's config.json, and a card that somebody went on writing."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', "utf-8")
+    with pytest.raises(SteerlabError, match="config.json is there, and steerlab did not write it"):
+        write_repository(directions, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    write_repository(directions, tmp_path, force=True)
+    monkeypatch.setattr("steerlab.core.targets._written", {})  # as another process sees it
+    write_repository(directions, tmp_path)
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text("utf-8") + "\nHow well they steer: see the paper.\n", "utf-8")
+    with pytest.raises(SteerlabError, match="README.md is there, and steerlab did not write it"):
+        write_repository(directions, tmp_path)
 
 
 def test_the_pictures_show_the_numbers(directions: Directions, tmp_path: Path) -> None:

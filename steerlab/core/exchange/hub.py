@@ -12,11 +12,13 @@ import torch
 from steerlab.core.directions import Directions
 from steerlab.core.display import bars, heat
 from steerlab.core.errors import SteerlabError, first_line_of
+from steerlab.core.files import need_folder, need_target, write_text
 from steerlab.core.labels import spoken
+from steerlab.core.targets import TAILS
 
 FILE, CARD, CONFIG = "directions.safetensors", "README.md", "config.json"
 GAPS, COSINES = "gaps.svg", "cosines.svg"
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")  # owner/name
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 
 
 def push_to_hub(
@@ -40,7 +42,7 @@ def push_to_hub(
     """
     from huggingface_hub import HfApi
 
-    _need_repo(repo)
+    _need_repo(repo, "; a folder is written by write_repository of steerlab.core.exchange.hub")
     with tempfile.TemporaryDirectory() as folder:
         write_repository(directions, folder, repo=repo, license=license)
         api = HfApi(endpoint=endpoint, token=token, library_name="steerlab")
@@ -78,7 +80,7 @@ def from_hub(
         return Directions.load(Path(repo) / FILE)
     from huggingface_hub import hf_hub_download
 
-    _need_repo(repo)
+    _need_repo(repo, ", or a folder that is there")
     try:
         file = hf_hub_download(repo, FILE, revision=revision, token=token, endpoint=endpoint)
     except Exception as error:
@@ -95,29 +97,41 @@ def write_repository(
     *,
     repo: str = "OWNER/NAME",
     license: str | None = None,
+    force: bool = False,
 ) -> list[Path]:
     """Write what `push_to_hub` uploads into a folder, to look at or to send in another way; gives
     the files.
+
+    Raises `SteerlabError`, before anything is written, where a file of the same name lies there
+    that steerlab did not write, such as a model's config.json.
 
     Args:
         directions: what is written.
         folder: is made where it is not there; other files in it stay.
         repo: what the card calls the repository.
         license: of the file, as the Hub names licences; by default the card names none.
+        force: replace files that steerlab did not write.
     """
-    where = Path(folder)
-    where.mkdir(parents=True, exist_ok=True)
-    files = [where / name for name in (FILE, CARD, CONFIG, GAPS, COSINES)]
-    directions.save(files[0])
+    where = need_folder(folder)
     texts = {
         CARD: card(directions, repo=repo, license=license),
         CONFIG: json.dumps(_config(directions), indent=1, ensure_ascii=False) + "\n",
         GAPS: _light(bars(_gaps(directions))),
         COSINES: _light(_cosines(directions)),
     }
-    for name, text in texts.items():
-        (where / name).write_text(text, "utf-8")
-    return files
+    where.mkdir(parents=True, exist_ok=True)
+    # A card has no mark, since people go on writing it; the same one may be there.
+    changed = [name for name, text in texts.items() if not _holds(where / name, text)]
+    for name in (FILE, *changed):
+        need_target(where / name, Path(name).suffix, force=force)
+    directions.save(where / FILE, force=force)
+    for name in changed:
+        write_text(where / name, texts[name], force=force)
+    return [where / name for name in (FILE, *texts)]
+
+
+def _holds(file: Path, text: str) -> bool:
+    return file.is_file() and file.read_bytes() == text.encode()
 
 
 def card(directions: Directions, *, repo: str = "OWNER/NAME", license: str | None = None) -> str:
@@ -269,12 +283,13 @@ def _cosines(directions: Directions) -> str:
 
 
 def _light(svg: str) -> str:
-    """A picture by itself: on a page without styles `currentColor` would be black on anything."""
-    return svg.replace("currentColor", "#888")
+    """A picture by itself, with the mark of steerlab: on a page without styles `currentColor` would
+    be black on anything."""
+    return svg.replace("currentColor", "#888") + TAILS[".svg"].decode()
 
 
-def _need_repo(repo: str) -> None:
-    if not _REPO.fullmatch(repo):
+def _need_repo(repo: Any, otherwise: str) -> None:
+    if not _REPO.fullmatch(str(repo)):
         raise SteerlabError(
-            f"{repo[:80]!r} is no repository of the Hub; give owner/name, or a folder"
+            f"{str(repo)[:80]!r} is no repository of the Hub; give owner/name{otherwise}"
         )
