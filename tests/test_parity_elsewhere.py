@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -150,6 +151,24 @@ def test_our_views_agree_and_the_comparison_sees_what_differs(
         assert (each["likeliest"], each["said"]) == (1, 1)
     assert other["logits"] > 1
     assert other["likeliest"] < 1
+
+
+def test_what_a_run_lacks_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is none, and a model whose package is not there, which comes last."""
+
+    def begun(*_: Any) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(parity, "Bed", begun)
+    for words in (["--only", "repeng,llama"], ["--models", "llama"]):
+        monkeypatch.setattr(sys, "argv", ["parity.py", *words])
+        with pytest.raises(SystemExit, match="'llama' is none of"):
+            parity.main()
+    missing = sl.SteerlabError("which is not installed")
+    monkeypatch.setattr("steerlab.models.data_packages._pieces", Mock(side_effect=missing))
+    monkeypatch.setattr(sys, "argv", ["parity.py"])
+    with pytest.raises(sl.SteerlabError, match="not installed"):
+        parity.main()
 
 
 def test_what_is_compared() -> None:

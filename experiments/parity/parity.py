@@ -2,13 +2,14 @@
 view of ours and, by our files, in every other tool, and writes docs/parity.md.
 
 Each other tool runs in an environment of its own, made in build/bench on first use (llama.cpp is
-compiled: twenty minutes on a core); `--python TOOL=PATH` names a Python that has it instead, and
-`--only TOOL,TOOL` takes some. What is compared are the logits after each token of some texts, and
-the tokens that are likeliest.
+compiled: twenty minutes on a core); `--python TOOL=PATH` names a Python that has it instead.
+`--only TOOL,TOOL` and `--models MODEL` take some, for a page in build/parity. What is compared are
+the logits after each token of some texts, and the tokens that are likeliest.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from steerlab.core.directions import Direction
 from steerlab.core.exchange import table
 from steerlab.engine.prompts import encode
 from steerlab.engine.weights.bake import bake
+from steerlab.models import data_packages
 from steerlab.models.model import Model
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,7 +67,9 @@ class Bed:
         self.name, self.layer, self.target = name, layer, target
         self.model: Model = sl.load(name, dtype="float32")
         self.folder = BUILD / name
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # Anew, so that no row is of a file that older code wrote.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         corpus = sl.corpus(langs=["en", target]).split("estimate").take(LINES)
         directions = sl.diffmean(sl.collect(self.model, corpus, also=[]))
         self.direction: Direction = directions.between("en", target).at(layer)
@@ -95,7 +99,6 @@ class Bed:
 
 def packed_file(name: str, folder: Path) -> Path | None:
     """The data package's own GGUF, put together from its pieces; None where the model is none."""
-    from steerlab.models import data_packages
     from steerlab.models.gguf import blocks_of
 
     if name not in data_packages.PACKAGES:
@@ -350,14 +353,18 @@ def main() -> None:
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH")
     parser.add_argument("--only", default=",".join(OTHERS))
     parser.add_argument("--models", default=",".join(name for name, *_ in BEDS))
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, help="default: the page, of a whole run")
     options = parser.parse_args()
     pythons = dict(word.split("=", 1) for word in options.python)
-    tools = [tool for tool in options.only.split(",") if tool]
+    tools = some_of(options.only, OTHERS)
+    models = some_of(options.models, [name for name, *_ in BEDS])
+    whole = len(tools) == len(OTHERS) and len(models) == len(BEDS)
+    for name in set(models) & set(data_packages.PACKAGES):
+        data_packages._pieces(name, data_packages.PACKAGES[name])  # raises, before any work
     made: list[list[str]] = []
     settings = []
     for name, layer, target, texts in BEDS:
-        if name not in options.models.split(","):
+        if name not in models:
             continue
         with quiet():
             bed = Bed(name, layer, target, texts)
@@ -371,8 +378,19 @@ def main() -> None:
     from parity_page import text
 
     pins = [", ".join(PINS[tool]) for tool in ("steering-vectors", "repeng")]
-    written = text(markdown(HEAD, made), settings, [*pins, LLAMA[0]], table(), NEW)
-    options.out.write_text(written, "utf-8")
+    written = text(markdown(HEAD, made), settings, [*pins, ", ".join(LLAMA)], table(), NEW)
+    out = options.out or (PAGE if whole else BUILD / "some.md")
+    out.write_text(written, "utf-8")
+    print(out)
+
+
+def some_of(text: str, known: Sequence[str]) -> list[str]:
+    """The words between commas; one that is not known ends the run before any work."""
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        if word not in known:
+            raise SystemExit(f"{word!r} is none of {', '.join(known)}")
+    return words
 
 
 if __name__ == "__main__":

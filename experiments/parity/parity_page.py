@@ -26,9 +26,38 @@ hundredths come from. `bake` adds a bias to the MLP's last map, behind which Gem
 
 The environments hold: {pins}; and, but for llama.cpp, the torch of steerlab.
 
-To make this page: `python experiments/parity/parity.py`. It makes an environment for each tool in `build/bench` and compiles
-llama.cpp there (the control vector is set by `llama_set_adapter_cvec`); a Python that has the tool already is named by
-`--python llama.cpp=PATH`. One tool by itself: `python experiments/parity/others.py llama.cpp build/parity/polyglot`.
+To make this page: `python experiments/parity/parity.py`, which needs the extra `models`. It makes an environment for each tool
+in `build/bench` and compiles llama.cpp there (the control vector is set by `llama_set_adapter_cvec`); a Python that has the
+tool already is named by `--python llama.cpp=PATH`. One tool by itself, on the files that a run left, by the Python of the tool:
+
+```text
+build/bench/env-llama.cpp/bin/python experiments/parity/others.py llama.cpp build/parity/polyglot
+```
+
+## In another tool
+
+In an environment of the tool, with no steerlab in it; `model` is one of transformers:
+
+```text
+# steering-vectors, of direction.export("vector.pt", format="steering-vectors")
+import torch
+from steering_vectors import SteeringVector
+
+vector = SteeringVector(**torch.load("vector.pt", weights_only=True))
+with vector.apply(model):
+    model.generate(**tokens)
+
+# repeng, of direction.export("vector.gguf")
+from repeng import ControlModel, ControlVector
+
+vector = ControlVector.import_gguf("vector.gguf")
+controlled = ControlModel(model, sorted(vector.directions))
+controlled.set_control(vector, 1.0)
+controlled.generate(**tokens)
+```
+
+llama.cpp's own programs take the same file as `--control-vector vector.gguf`; from Python it is set as
+`experiments/parity/others.py` does it.
 
 ## What a file can say
 
