@@ -373,8 +373,8 @@ def _is_installed(thing: Any) -> bool:
 
 
 def _runs_models(function: FunctionType) -> bool:
-    """Whether a function is steerlab's and no formula. Such a one leads through most of the package,
-    and to tables there that fill as it works."""
+    """Whether a function is steerlab's and no formula: such a one leads through most of the
+    package, and to tables there that fill as it works."""
     path = Path(function.__code__.co_filename)
     return STEERLAB in path.parents and path.relative_to(STEERLAB).parts[0] not in _FORMULAS
 

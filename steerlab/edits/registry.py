@@ -4,10 +4,11 @@ A module of `steerlab.edits` that exports `RECORDS`, a dict of names and `Operat
 its operators; nothing else has to be changed.
 """
 
+from typing import Any
+
 from steerlab.core.directions import Directions
 from steerlab.core.discovery import exported
 from steerlab.core.errors import SteerlabError
-from steerlab.edits.edit import Edit
 from steerlab.edits.part import Part
 from steerlab.edits.record import Operator
 
@@ -42,7 +43,7 @@ def steer(
     source: str,
     target: str,
     layer: int | None = None,
-) -> Edit:
+) -> Any:  # an Edit, or what a record of your own makes
     """Make the edit of one cell of a grid: an operator at one value of its knob.
 
     Args:
