@@ -23,6 +23,8 @@ The float32 file is written from the very weights that steerlab runs, and llama.
 packed file (Q4_K_M) steerlab runs the unpacked weights, and llama.cpp the packed ones, multiplied by activations of 8 bits:
 its difference without a vector says how much that is. Gemma's GELU is a table in float16 in llama.cpp, which is where its
 hundredths come from. `bake` adds a bias to the MLP's last map, behind which Gemma has a norm: it refuses there.
+llama.cpp is compiled for the processor at hand, and rounds otherwise on another: the last digits move, and where two tokens
+are nearly as likely the packed file may go on with the other, so that its share of equal tokens said hangs on a single one.
 
 The environments hold: {pins}; and, but for llama.cpp, the torch of steerlab.
 
