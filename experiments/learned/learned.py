@@ -31,6 +31,10 @@ from steerlab.models.model import Model
 PAGE = Path(__file__).parents[2] / "docs" / "learned.md"
 NEW = 24
 GAPS = (0.5, 1.0, 1.5)
+OF_GRAINS = (
+    " `grains`, of {pairs} pairs, takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, "
+    "and `diffmean, length kept`, are added with each position's length kept, as published."
+)
 RULES = (("kl", 0.1), ("kl", 0.0), ("difference", 0.1), ("difference", 0.0))
 
 
@@ -366,12 +370,13 @@ def page(bed: Bed, command: str) -> str:
             *first,
             "",
             "Controls: `shuffled answers` are chosen answers of other sentences, in the same language; `random dictionary` "
-            "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. `grains`, of "
-            f"{bed.attributing} pairs, takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, and "
-            "`diffmean, length kept`, are added with each position's length kept, as published. `austeer` scales 100 neurons of "
-            "all layers; its `random units` are as many others, its `shuffled labels` those that pairs with exchanged languages "
-            "choose. `steer2edit` changes the weights of all layers, its control along a random direction at the same setting; its "
-            f"grid is ρ {', '.join(f'{rho:g}' for rho in RHOS)} by α {', '.join(f'{each:g}' for each in ALPHAS)}, of {' and of '.join(KINDS)}.",
+            "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. A training "
+            "whose best is step 0 never beat its start, which is what its row shows."
+            + (OF_GRAINS.format(pairs=bed.attributing) if bed.attributing else "")
+            + " `austeer` scales 100 neurons of all layers; its `random units` are as many others, its `shuffled labels` those "
+            "that pairs with exchanged languages choose. `steer2edit` changes the weights of all layers, its control along a "
+            f"random direction at the same setting; its grid is ρ {', '.join(f'{rho:g}' for rho in RHOS)} by α "
+            f"{', '.join(f'{each:g}' for each in ALPHAS)}, of {' and of '.join(KINDS)}.",
             "",
             "## Amplified",
             "",

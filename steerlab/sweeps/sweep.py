@@ -71,7 +71,9 @@ def sweep(
 
     Methods of your own need no name: a function from Moments to Directions stands among
     `estimators`, and an `Operator` record or a function from a Direction and a keyword to an Edit
-    is the value of its name in `operators`. Raises `SteerlabError`, before the work, for keys
+    is the value of its name in `operators`. It may also give changed weights, as `sl.bake` and
+    `sl.steer2edit` make them: rows under one such change run by themselves, `site` is "weights",
+    and the dose is NaN. Raises `SteerlabError`, before the work, for keys
     that are wrong and for what the model or the corpus lacks.
 
     Args:
