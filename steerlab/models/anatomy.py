@@ -129,7 +129,7 @@ class Anatomy:
     @cached_property
     def head(self) -> Head:
         """The norm that reads what the last block gives, and the unembedding."""
-        parent, last = self._path.rpartition(".")[0], f"{self._path}.{len(self.blocks) - 1}"
+        parent, last = self.path.rpartition(".")[0], f"{self.path}.{len(self.blocks) - 1}"
         beside = _norms(self._hf.get_submodule(parent))
         norms = [f"{parent}.{name}".lstrip(".") for name in beside]
         seen = run(self._hf, [*norms, last])
@@ -143,13 +143,13 @@ class Anatomy:
         return Head(self._hf.get_submodule(after[-1]), output.weight)
 
     @cached_property
-    def _path(self) -> str:
+    def path(self) -> str:
         """The name of the list of blocks in the model."""
         return next(name for name, module in self._hf.named_modules() if module is self.blocks)
 
     @cached_property
     def streams(self) -> list[Stream]:
-        named = {f"{self._path}.{layer}": block for layer, block in enumerate(self.blocks)}
+        named = {f"{self.path}.{layer}": block for layer, block in enumerate(self.blocks)}
         return streams(self._hf, {name: _candidates(block) for name, block in named.items()})
 
 

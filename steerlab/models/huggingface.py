@@ -140,8 +140,7 @@ class HuggingFaceModel(Model):
         view = object.__new__(HuggingFaceModel)
         vars(view).update(vars(self))
         view.hf = twin(self.hf)
-        path = next(name for name, module in self.hf.named_modules() if module is self.blocks)
-        view.anatomy = Anatomy(view.hf, view.hf.get_submodule(path))
+        view.anatomy = Anatomy(view.hf, view.hf.get_submodule(self.anatomy.path))
         view.turns = Turns.of(view.hf)
         view.abilities = abilities
         view.counts = []  # a trial is no reading

@@ -14,6 +14,7 @@ from steerlab.edits.part import Part
 from steerlab.edits.windows import shortened
 from steerlab.engine.prompts import encode
 from steerlab.engine.weights.affine import Affine, affine_of, no_change, shift_of
+from steerlab.engine.weights.blocks import Half, NewBlock, merged, need_place
 from steerlab.engine.weights.change import Change
 from steerlab.engine.weights.nearest import apart, mean_step
 from steerlab.engine.weights.weight_edit import WeightEdit
@@ -21,7 +22,7 @@ from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import load
 from steerlab.models.writers import (
     INPUTS,
-    Writer,
+    OF_ATTENTION,
     gain_of,
     need_weights,
     root_mean_square,
@@ -35,7 +36,12 @@ EVERYWHERE = "everywhere"
 
 
 def bake(
-    model: Any, edit: Edit, *, exact: bool = True, texts: Sequence[str] | None = None
+    model: Any,
+    edit: Edit,
+    *,
+    exact: bool = True,
+    more_blocks: bool = False,
+    texts: Sequence[str] | None = None,
 ) -> WeightEdit:
     """An edit of activations as a change of weights that does the same.
 
@@ -55,6 +61,11 @@ def bake(
         edit: of `sl.add` and the like.
         exact: whether only what is exact is made. Without, what is not affine or has no place
             becomes its mean step on the texts, and what acts at some positions acts at all.
+        more_blocks: whether a shift that stands behind a norm, as in the stream of Gemma 2 and 3 or
+            OLMo 2, gets a block of its own there, which adds it exactly: the result is a network
+            with more layers, for `WeightEdit.save` and `build`. Each costs the time of a block. In
+            bfloat16 each coordinate of the shift has that precision's eight bits, and its length
+            more.
         texts: what the two are compared on, and mean steps are taken of; by default sentences of
             the package.
     """
@@ -68,9 +79,14 @@ def bake(
         raise SteerlabError("this edit changes nothing, so that there is nothing to bake")
     lines = _lines(texts)
     ids = encode(held.tokenizer, lines)
-    maker = _Maker(held, ids)
+    maker = _Maker(held, ids, more_blocks=more_blocks)
     changes = maker.changes_of(parts)
-    made = WeightEdit(changes, held, metadata={"baked": edit.digest, "edit": repr(edit)})
+    made = WeightEdit(
+        changes,
+        held,
+        metadata={"baked": edit.digest, "edit": repr(edit)},
+        blocks=merged(maker.blocks),
+    )
     found = apart(held, edit, made, ids)
     if exact and maker.reasons:
         raise SteerlabError(
@@ -97,9 +113,11 @@ def _lines(texts: Sequence[str] | None) -> list[str]:
 class _Maker:
     """Makes the changes of one edit, and keeps the reasons for which some are not exact."""
 
-    def __init__(self, model: HuggingFaceModel, ids: Sequence[Sequence[int]]):
+    def __init__(self, model: HuggingFaceModel, ids: Sequence[Sequence[int]], *, more_blocks: bool):
         self.model = model
         self.ids = ids
+        self.more_blocks = more_blocks
+        self.blocks: list[NewBlock] = []
         self.reasons: list[str] = []
         self.before = no_change(model.width)  # what was done to the stream at the place before
         self.tables = tables(model)
@@ -154,18 +172,25 @@ class _Maker:
 
     def _in_block(self, layer: int, site: str, parts: Sequence[Part]) -> list[Change]:
         whole = self._together(parts, self.model.width_of(site))
-        place = writer(self.model, layer, site)
         why = _named(parts)
         if site in INPUTS:
+            place = writer(self.model, layer, site)
             return [Change(place.name, "input", whole.left, whole.right, whole.shift, why)]
-        return [self._output(place, whole, why)]
+        return self._output(layer, site, whole, why)
 
-    def _output(self, place: Writer, whole: Affine, why: str) -> Change:
-        """A map that gives T y for y."""
+    def _output(self, layer: int, site: str, whole: Affine, why: str) -> list[Change]:
+        """A map that gives T y for y, or a new block that adds a shift behind a norm."""
+        place = writer(self.model, layer, site)
         if place.norm is not None:
+            half: Half = "attention" if site in OF_ATTENTION else "MLP"
+            if self.more_blocks and not whole.rank:
+                need_place(self.model, layer)
+                self.blocks.append(NewBlock(layer, half, whole.shift, why))
+                return []
+            hint = "" if whole.rank else " (more_blocks=True gives the shift a block of its own)"
             self.reasons.append(
                 f"behind {place.name} stands a norm, and {why} acts behind that: the norm takes "
-                "away the length of what is written, and has no bias"
+                f"away the length of what is written, and has no bias{hint}"
             )
             norm = self.model.hf.get_submodule(place.norm)
             gain = gain_of(norm, len(whole.shift), self.model.device)
@@ -179,7 +204,7 @@ class _Maker:
                 pad(whole.right, (0, place.fused)),
                 pad(whole.shift, (0, place.fused)),
             )
-        return Change(place.name, "output", whole.left, whole.right, whole.shift, why)
+        return [Change(place.name, "output", whole.left, whole.right, whole.shift, why)]
 
     def _in_stream(self, layer: int, site: str, parts: Sequence[Part]) -> list[Change]:
         """The changes for what is done to the stream at a place, given what was done at the one
@@ -207,7 +232,7 @@ class _Maker:
         self.before = whole if parts else no_change(self.model.width)
         if not parts:
             return []
-        changes = []
+        changes: list[Change] = []
         middle = self.model.anatomy.streams[layer].resid_mid is not None
         sites = ["resid_mid"] if site == "resid_mid" else ["mlp_out"]
         if site == "resid_post" and not middle and whole.rank:
@@ -216,7 +241,7 @@ class _Maker:
             own = replace(
                 whole, shift=shift if number == len(sites) - 1 else torch.zeros_like(shift)
             )
-            changes.append(self._output(writer(self.model, layer, each), own, why))
+            changes += self._output(layer, each, own, why)
         return changes
 
     def _embedded(self, whole: Affine, why: str) -> list[Change]:

@@ -4,7 +4,7 @@ import copy
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import explained, need_folder, write_json
+from steerlab.engine.weights.blocks import NewBlock, check_shifts, deeper
 from steerlab.engine.weights.change import new_biases
 from steerlab.models.huggingface import HuggingFaceModel
 
@@ -25,19 +26,22 @@ def save_model(
     weights: Mapping[tuple[str, str], Tensor],
     folder: Path,
     about: Mapping[str, Any],
+    *,
+    blocks: Sequence[NewBlock] = (),
 ) -> Path:
     """Write a model with other weights, its tokenizer and a steerlab.json.
 
     Args:
         model: whose weights those are that do not change.
         weights: the others, by the names of module and parameter.
+        blocks: that it gets beside its own.
         folder: where to; nothing may be there yet.
         about: what steerlab.json says.
     """
     folder = need_folder(folder)
     if os.path.lexists(folder):
         raise SteerlabError(f"{folder} is there already; give the name of a new folder")
-    made = _built(model, weights)
+    made = built(model, weights, blocks)
     fresh = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:12]}.new")
     with explained(folder):
         try:
@@ -50,8 +54,13 @@ def save_model(
     return folder
 
 
-def _built(model: HuggingFaceModel, weights: Mapping[tuple[str, str], Tensor]) -> Any:
-    """A network of the model's class, by a configuration that has a place for all of the weights.
+def built(
+    model: HuggingFaceModel,
+    weights: Mapping[tuple[str, str], Tensor],
+    blocks: Sequence[NewBlock] = (),
+) -> Any:
+    """A network of the model's class, by a configuration that has a place for all of the weights;
+    those that do not change are the model's own.
 
     It is built anew, so that a weight without a place is found here and not left out by whoever
     reads the folder.
@@ -83,10 +92,32 @@ def _built(model: HuggingFaceModel, weights: Mapping[tuple[str, str], Tensor]) -
     for name, value in made.state_dict().items():
         if name not in state and name.endswith(".bias"):
             state[name] = torch.zeros(value.shape, dtype=model.dtype)
+    origin = list(range(model.n_layers))
+    if blocks:
+        config, state, origin = deeper(model, made.config, state, blocks)
+        made = _empty(type(hf), config)
     made.load_state_dict(state, strict=True, assign=True)
     made.tie_weights()
+    _fill(made, model, origin)
     made.generation_config = copy.deepcopy(getattr(hf, "generation_config", None))
+    made.eval()
+    if blocks:
+        check_shifts(model, made, blocks)
     return made
+
+
+def _fill(made: Any, model: HuggingFaceModel, origin: Sequence[int]) -> None:
+    """Give a network what no folder holds, as the angles of positions, from the modules of the
+    model that its own are, or are shaped like."""
+    start = f"{model.anatomy.path}."
+    for name, module in made.named_modules():
+        if name.startswith(start):
+            number, dot, rest = name.removeprefix(start).partition(".")
+            name = f"{start}{origin[int(number)]}{dot}{rest}"
+        held = {**module._buffers, **vars(module)}
+        for key, value in held.items():
+            if isinstance(value, Tensor) and value.is_meta:
+                setattr(module, key, getattr(model.hf.get_submodule(name), key))
 
 
 def _empty(kind: Any, config: Any) -> Any:

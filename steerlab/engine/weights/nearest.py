@@ -19,12 +19,16 @@ from steerlab.models.positions import Positions
 def apart(
     model: HuggingFaceModel, edit: Edit, weights: WeightEdit, ids: Sequence[Sequence[int]]
 ) -> Apart:
-    """How far a model with changed weights is from the same one under an edit's hooks, on rows of
-    tokens, whose second halves are read as if they were generated."""
+    """How far a model with changed weights, or built with new blocks, is from the same one under an
+    edit's hooks, on rows of tokens, whose second halves are read as if they were generated."""
     with edit.on(model):
         hooked = [_logits(model, row) for row in ids]
-    with weights.on(model):
-        baked = [_logits(model, row) for row in ids]
+    if weights.blocks:
+        deeper = weights.build()
+        baked = [_logits(deeper, row) for row in ids]
+    else:
+        with weights.on(model):
+            baked = [_logits(model, row) for row in ids]
     one, other = torch.cat(hooked), torch.cat(baked)
     first, second = one.log_softmax(-1), other.log_softmax(-1)
     nats = (first.exp() * (first - second)).sum(-1)
