@@ -5,8 +5,9 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import steerlab as sl
 from steerlab.analysis.intervals import by_sentence, paired_difference
 from steerlab.edits import Edit
 from steerlab.engine.decoding import decode
+from steerlab.engine.prompts import prompt
+from steerlab.engine.shots import read_shots, shots
 from steerlab.scores.answer import Answer
 
 PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
@@ -30,34 +33,52 @@ EVERYWHERE = "everywhere"
 
 
 class Bed:
-    """The packaged model, its texts, and what was read of them."""
+    """A model, its texts, and what was read of them.
 
-    def __init__(self, test: int) -> None:
-        self.model: Any = sl.load()
+    Args:
+        test: lines that are reported on.
+        model: what `load` takes.
+        form: how a sentence becomes a prompt.
+        dev: lines that settings are chosen on.
+    """
+
+    def __init__(self, test: int, model: Any = None, form: str = "line", dev: int = DEV) -> None:
+        self.model: Any = sl.load(model)
+        self.form = form
         self.corpus = sl.corpus(langs=[SOURCE, TARGET])
-        some = self.corpus.split("estimate")
-        self.directions = sl.diffmean(sl.collect(self.model, some, also=[]))
-        self.means = {site: sl.collect(self.model, some, site=site, also=[]) for site in SITES}
-        self.texts = {
-            (site, read): sl.collect_texts(self.model, some, site=site, read=read)
-            for site in SITES
-            for read in READS
-        }
+        self.some = self.corpus.split("estimate")
+        self.directions = sl.diffmean(sl.collect(self.model, self.some, also=[]))
         self.splits = {
-            "dev": self.corpus.split("dev").take(DEV),
+            "dev": self.corpus.split("dev").take(dev),
             "test": self.corpus.split("test").take(test),
         }
         self.who = sl.scores.identifier()
 
+    @cached_property
+    def means(self) -> dict[str, Any]:
+        return {site: sl.collect(self.model, self.some, site=site, also=[]) for site in SITES}
+
+    @cached_property
+    def texts(self) -> dict[tuple[str, str], Any]:
+        return {
+            (site, read): sl.collect_texts(self.model, self.some, site=site, read=read)
+            for site in SITES
+            for read in READS
+        }
+
     def prompts(self, split: str) -> list[str]:
-        return [f"{line}\n" for line in self.splits[split][SOURCE]]
+        given = shots(self.corpus, self.form, SOURCE, TARGET) if read_shots(self.form) else ()
+        return [
+            prompt(self.model.tokenizer, self.form, line, shots=given)
+            for line in self.splits[split][SOURCE]
+        ]
 
     def score(self, split: str, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """`joint` and `in_language` of outputs, which are of each line in turn."""
         lines = self.splits[split]
         answers = [
-            Answer(output, prompt, line, number, SOURCE, TARGET)
-            for output, prompt, line, number in zip(
+            Answer(output, given, line, number, SOURCE, TARGET)
+            for output, given, line, number in zip(
                 outputs, self.prompts(split), lines[SOURCE], lines.numbers, strict=True
             )
         ]
@@ -67,20 +88,24 @@ class Bed:
     def many(self, split: str, edits: Sequence[Edit]) -> list[dict[str, np.ndarray]]:
         """The scores of each of some edits; all run together."""
         prompts = self.prompts(split)
-        rows = [(edit, prompt) for edit in edits for prompt in prompts]
+        rows = [(edit, given) for edit in edits for given in prompts]
         stacked = sl.stack([edit for edit, _ in rows])
         said = decode(
-            self.model, [prompt for _, prompt in rows], edit=stacked, max_new_tokens=NEW
+            self.model, [given for _, given in rows], edit=stacked, max_new_tokens=NEW
         ).texts
         size = len(prompts)
         return [
             self.score(split, said[start : start + size]) for start in range(0, len(rows), size)
         ]
 
-    def one(self, split: str, edit: Edit | None = None, weights: Any = None) -> dict[str, Any]:
-        """The scores under an edit, or weights, or neither."""
+    def one(
+        self, split: str, edit: Edit | None = None, weights: Any = None, model: Any = None
+    ) -> dict[str, Any]:
+        """The scores under an edit, or weights, or neither; of another model, if one is given."""
         with nullcontext() if weights is None else weights.on(self.model):
-            said = decode(self.model, self.prompts(split), edit=edit, max_new_tokens=NEW).texts
+            said = decode(
+                model or self.model, self.prompts(split), edit=edit, max_new_tokens=NEW
+            ).texts
         return self.score(split, said) | {"said": said}
 
 
@@ -205,29 +230,37 @@ def costs(bed: Bed, layer: int = 4) -> list[str]:
     """Processor time of a token, of hooks and of weights over that of the model as it is."""
     edit = added(bed, layer, 1.0, EVERYWHERE)
     weights = sl.bake(bed.model, edit)
-    ids = torch.full((8, 32), 50)
+    return timed(
+        {
+            "as it is": (bed.model, nullcontext),
+            "hooks": (bed.model, lambda: edit.on(bed.model)),
+            "baked": (bed.model, lambda: weights.on(bed.model)),
+        }
+    )
+
+
+def timed(
+    ways: Mapping[str, tuple[Any, Callable[[], Any]]], rows: int = 8, new: int = 48
+) -> list[str]:
+    """A table of the processor time of a token, of models each in a context, over the first's."""
+    ids = torch.full((rows, 32), 50)
     mask = torch.ones_like(ids)
-
-    def run() -> None:
-        bed.model.hf.generate(
-            ids, attention_mask=mask, max_new_tokens=48, min_new_tokens=48, do_sample=False
-        )
-
-    ways: dict[str, Callable[[], Any]] = {
-        "as it is": lambda: nullcontext(),
-        "hooks": lambda: edit.on(bed.model),
-        "baked": lambda: weights.on(bed.model),
-    }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(ROUNDS + 1):
-        for name, on in ways.items():
+        for name, (model, on) in ways.items():
             with on():
                 begun = time.process_time()
-                run()
+                model.hf.generate(
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=new,
+                    min_new_tokens=new,
+                    do_sample=False,
+                )
                 spent = time.process_time() - begun
             if turn:  # the first warms up
-                taken[name].append(1000 * spent / (8 * 48))
-    plain = taken["as it is"]
+                taken[name].append(1000 * spent / (rows * new))
+    plain = next(iter(taken.values()))
     out = ["| | ms a token | over the model as it is |", "|---|---|---|"]
     for name, times in taken.items():
         ratios = [one / other for one, other in zip(times, plain, strict=True)]
@@ -262,7 +295,8 @@ def page(test: int) -> str:
             "",
             f"Written by `python experiments/weights/weights.py` on polyglot, {SOURCE} to {TARGET}: settings are chosen on {DEV} dev lines by "
             f"joint, and reported on {len(bed.splits['test'])} test lines; greedy, {NEW} tokens behind the bare line. What `bake`, `austeer` and "
-            "`steer2edit` do is in [Methods](methods.md#in-the-weights).",
+            "`steer2edit` do is in [Methods](methods.md#in-the-weights). Gemma's stream, in which a shift stands behind a norm, has a page of its own: "
+            "[a block more](weights_gemma.md).",
             "",
             *table(bed, found, chosen),
             "",
