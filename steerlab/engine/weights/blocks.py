@@ -198,6 +198,10 @@ def _weights(
     """
     block, parts = model.blocks[new.layer], _parts(model, new.layer)
     made = {name: torch.zeros_like(value) for name, value in like.items()}
+    for name, module in block.named_modules():
+        # What norms read stays seen: only zeros of the attention tell what it writes.
+        if "norm" in type(module).__name__.lower() and f"{name}.weight" in made:
+            made[f"{name}.weight"].copy_(like[f"{name}.weight"])
     ends, width = projections(block), model.width
     pairs = min(width, ends.width // 2)  # any positive number will do
     both = torch.zeros(ends.width, width)
@@ -246,7 +250,12 @@ def gain_weights(
     high = around[around + plus > size].min()
     if low + plus <= 0:  # a step of less than any gain: one too long
         return high.expand(len(shift)).clone()
-    squares = torch.cat([torch.zeros(1, dtype=shift.dtype), shift.square().cumsum(0)])
-    sums = squares / (low + plus) ** 2 + (squares[-1] - squares) / (high + plus) ** 2
-    count = int((sums - len(shift)).abs().argmin())
-    return torch.where(torch.arange(len(shift)) < count, low, high)
+    squares = shift.square()
+    more = squares / (low + plus) ** 2 - squares / (high + plus) ** 2
+    missing = len(shift) - float((squares / (high + plus) ** 2).sum())
+    gains = high.expand(len(shift)).clone()
+    for place in more.argsort(descending=True).tolist():  # so that the smallest fit what is left
+        if more[place] <= missing:
+            missing -= float(more[place])
+            gains[place] = low
+    return gains

@@ -96,6 +96,11 @@ def built(
     if blocks:
         config, state, origin = deeper(model, made.config, state, blocks)
         made = _empty(type(hf), config)
+    if beside := set(state) ^ set(made.state_dict()):
+        raise SteerlabError(
+            f"{min(beside)} is no weight of {type(hf).__name__} as its configuration says it, but "
+            "of what was put into it, such as an adapter; merge that first (merge_and_unload)"
+        )
     made.load_state_dict(state, strict=True, assign=True)
     made.tie_weights()
     _fill(made, model, origin)

@@ -150,8 +150,9 @@ class WeightEdit(Shown):
 
         Weights keep the precision that the model was loaded in. With new blocks, the folder is for
         what reads the kind of each layer from config.json (`layer_types`), as transformers does,
-        and not for llama.cpp, which counts which layers of a Gemma see a window only. Raises where there is something at
-        that name, and where the architecture has no place for a bias that the edit needs.
+        and not for llama.cpp, which counts which layers of a Gemma see a window only. Raises where
+        there is something at that name, and where the architecture has no place for a bias that
+        the edit needs.
         """
         held = need_weights(self.model, "an edit of weights")
         about = {
