@@ -16,20 +16,20 @@ from test_weights import EVERYWHERE, IDS, bake, says, step, under
 import steerlab as sl
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.weights.blocks import gain_weights
-from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import load
+from steerlab.models.model import Model
 
 SHAPES = ("gemma2", "gemma3", "olmo2", "glm4")  # the last has gate and value in one map
 
 
-def small(shape: str) -> HuggingFaceModel:
+def small(shape: str) -> Model:
     """A tiny model of a shape whose MLP has less than two neurons for each coordinate."""
     own = {"num_hidden_layers": 3, "num_key_value_heads": 2}
     return made(shape, USUAL | own | ({} if shape == "olmo2" else {"head_dim": 8}))
 
 
 @pytest.fixture(scope="module")
-def of(lively: Callable[[str], Path]) -> Callable[[str], HuggingFaceModel]:
+def of(lively: Callable[[str], Path]) -> Callable[[str], Model]:
     """A tiny model whose MLP ends in a norm, loaded once, and as it was after each test."""
     return functools.cache(
         lambda shape: load(lively(shape)) if shape.startswith("gemma") else small(shape)
@@ -80,8 +80,9 @@ def test_a_folder_with_a_block_more_says_what_the_hooks_say(of, shape, tmp_path)
         about = json.loads((folder / "steerlab.json").read_text())
         assert about["digest"] == weights.digest
         assert [each["block"] for each in about["new blocks"]] == blocks
-        assert "not llama.cpp" in about["readers"]
+        assert ("readers" in about) is bool(kinds)
         if kinds:
+            assert "not llama.cpp" in about["readers"]
             assert ours.config.layer_types == [kinds[layer] for layer in order]
     assert torch.equal(says(model), plain)
     with torch.inference_mode():
@@ -164,7 +165,7 @@ def test_in_bfloat16_no_coordinate_is_lost(shape):
         )
         deeper = bake(model, edit, more_blocks=True).build()
         written = given(deeper, "model.layers.2.post_feedforward_layernorm")
-        assert ((written / shift - 1).abs() < 2**-6).all()
+        assert ((written / shift - 1).abs() < 0.01).all()
         assert (written.norm(dim=1) / shift.norm() - 1).abs().max() < 2**-8
 
 
@@ -232,10 +233,14 @@ def test_a_block_that_does_not_add_its_shift_is_refused(of, monkeypatch):
         bake(model, edit, more_blocks=True)
 
 
-def test_an_adapter_in_the_layers_is_refused(of):
-    peft = pytest.importorskip("peft")
-    inner = small("gemma3_text")
-    learnt = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    model = load(peft.get_peft_model(inner.hf, learnt), tokenizer=inner.tokenizer)
-    with pytest.raises(SteerlabError, match="merge_and_unload"):
-        bake(model, added(model, ("resid_post", 1)), more_blocks=True)
+def test_weights_that_the_class_has_not_are_refused(of):
+    """As those of an adapter in a layer, and of blocks whose weights follow from their numbers."""
+    model = small("olmo2")
+    edit = added(model, ("resid_post", 1))
+    plain = bake(model, added(model, ("attn_z", 1)), exact=False)
+    beside = torch.nn.Parameter(torch.ones(2, 32))
+    model.hf.model.layers[0].self_attn.q_proj.register_parameter("lora_A", beside)
+    with pytest.raises(SteerlabError, match="moved by a new block, .* or of what was put into it"):
+        bake(model, edit, more_blocks=True)
+    with pytest.raises(SteerlabError, match=r"q_proj.lora_A is no weight .*merge_and_unload"):
+        plain.build()

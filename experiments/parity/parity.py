@@ -176,7 +176,8 @@ def baked(bed: Bed, *, steered: bool) -> Any:
 
     folder = bed.folder / "baked"
     if not folder.is_dir():
-        bake(bed.model, bed.edit).save(folder)
+        # Behind a norm, as in Gemma, a shift has a block of its own.
+        bake(bed.model, bed.edit, more_blocks=True).save(folder)
     make: Any = AutoModelForCausalLM.from_pretrained
     model = make(folder, dtype=torch.float32).eval()
     return nullcontext(), lambda ids: model(ids).logits

@@ -22,7 +22,8 @@ first row of each model is the size of the edit itself: what a tool that did not
 The float32 file is written from the very weights that steerlab runs, and llama.cpp keeps its cache in float32 there. Of the
 packed file (Q4_K_M) steerlab runs the unpacked weights, and llama.cpp the packed ones, multiplied by activations of 8 bits:
 its difference without a vector says how much that is. Gemma's GELU is a table in float16 in llama.cpp, which is where its
-hundredths come from. `bake` adds a bias to the MLP's last map, behind which Gemma has a norm: it refuses there.
+hundredths come from. `bake` adds a bias to the MLP's last map; of Gemma, which has a norm behind that, the folder has a block
+more instead (`more_blocks=True`).
 llama.cpp is compiled for the processor at hand, and rounds otherwise on another: the last digits move, and where two tokens
 are nearly as likely the packed file may go on with the other, so that its share of equal tokens said hangs on a single one.
 

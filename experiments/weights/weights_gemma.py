@@ -51,7 +51,7 @@ def page(test: int) -> str:
     weights = sl.bake(bed.model, edit, more_blocks=True)
     with tempfile.TemporaryDirectory() as folder:
         baked = sl.load(weights.save(Path(folder) / "baked"), dtype="float32")
-        ways = {
+        ways: dict[str, dict[str, Any]] = {
             "unsteered": {},
             HOOK: {"edit": added(bed, LAYER, strength)},
             ALL: {"edit": edit},

@@ -64,8 +64,7 @@ def bake(
         more_blocks: whether a shift that stands behind a norm, as in the stream of Gemma 2 and 3 or
             OLMo 2, gets a block of its own there, which adds it exactly: the result is a network
             with more layers, for `WeightEdit.save` and `build`. Each costs the time of a block. In
-            bfloat16 each coordinate of the shift has that precision's eight bits, and its length
-            more.
+            bfloat16 each coordinate of the shift is right to 1 %, however small it is.
         texts: what the two are compared on, and mean steps are taken of; by default sentences of
             the package.
     """

@@ -97,9 +97,12 @@ def built(
         config, state, origin = deeper(model, made.config, state, blocks)
         made = _empty(type(hf), config)
     if beside := set(state) ^ set(made.state_dict()):
+        why = "of what was put into it, such as an adapter; merge that first (merge_and_unload)"
+        if blocks:
+            why = f"moved by a new block, as what a layer has follows from its number, or {why}"
         raise SteerlabError(
             f"{min(beside)} is no weight of {type(hf).__name__} as its configuration says it, but "
-            "of what was put into it, such as an adapter; merge that first (merge_and_unload)"
+            f"{why}"
         )
     made.load_state_dict(state, strict=True, assign=True)
     made.tie_weights()

@@ -148,9 +148,10 @@ class WeightEdit(Shown):
         """Write the changed model as an ordinary Hugging Face folder, with its tokenizer, and a
         steerlab.json that says what was changed; the folder appears whole or not at all.
 
-        Weights keep the precision that the model was loaded in. With new blocks, the folder is for
-        what reads the kind of each layer from config.json (`layer_types`), as transformers does,
-        and not for llama.cpp, which counts which layers of a Gemma see a window only. Raises where
+        Weights keep the precision that the model was loaded in. With new blocks, the folder of a
+        model whose layers are of several kinds is for what reads these from config.json
+        (`layer_types`), as transformers does, and not for llama.cpp, which counts which layers of a
+        Gemma see a window only. Raises where
         there is something at that name, and where the architecture has no place for a bias that
         the edit needs.
         """
@@ -178,7 +179,8 @@ class WeightEdit(Shown):
                 }
                 for each, number in places
             ]
-            about["readers"] = _READERS
+            if len(set(getattr(held.config, "layer_types", None) or ())) > 1:
+                about["readers"] = _READERS
         weights = changed(held.hf, self.changes)
         return save_model(held, weights, Path(folder), about, blocks=self.blocks)
 
