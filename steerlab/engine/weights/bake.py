@@ -64,7 +64,8 @@ def bake(
         more_blocks: whether a shift that stands behind a norm, as in the stream of Gemma 2 and 3 or
             OLMo 2, gets a block of its own there, which adds it exactly: the result is a network
             with more layers, for `WeightEdit.save` and `build`. Each costs the time of a block. In
-            bfloat16 each coordinate of the shift is right to 1 %, however small it is.
+            bfloat16 each coordinate of the shift is right to three roundings (1.2 %), however small
+            it is; a hook's has one.
         texts: what the two are compared on, and mean steps are taken of; by default sentences of
             the package.
     """
