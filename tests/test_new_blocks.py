@@ -165,7 +165,7 @@ def test_in_bfloat16_no_coordinate_is_lost(shape):
         )
         deeper = bake(model, edit, more_blocks=True).build()
         written = given(deeper, "model.layers.2.post_feedforward_layernorm")
-        # A rounding, of at most 2^-8, of the weights, of what the MLP gives, and of what the norm does.
+        # A rounding, of at most 2^-8, of the weights, of what the MLP gives, of what the norm does.
         assert ((written / shift - 1).abs() < 3.1 * 2**-8).all()
         assert (written.norm(dim=1) / shift.norm() - 1).abs().max() < 2**-8
 
