@@ -1,5 +1,6 @@
 """Changed weights in a sweep: an operator may give them, and its rows run by themselves."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,31 @@ def test_baked_rows_say_what_hooked_ones_say(
     again = sweep(polyglot, texts, operators=ways, out=out, **grid, **SHORT)
     pd.testing.assert_frame_equal(first, again)
     assert sorted((out / "rows").glob("*.jsonl")) == files
+
+
+def test_a_block_more_runs_as_a_model_of_its_own(
+    shaped: Callable[[str], Model], polyglot: Model, texts: Corpus
+) -> None:
+    model = shaped("gemma3")
+    few = texts.split("estimate").take(4)
+    means = sl.diffmean(sl.collect(model, few, also=[], progress=False))
+
+    def written(direction: Any, *, strength: float) -> Any:
+        edit = everywhere(direction, strength=strength)
+        return sl.bake(model, edit, more_blocks=True)
+
+    ways = {"written": written, "everywhere": everywhere}
+    keys: dict[str, Any] = {**SHORT, "layers": [1], "strengths": [2.0]}
+    rows = sweep(model, texts, directions={"made": means}, operators=ways, **keys)
+    assert not rows.attrs.get("failed")
+    said = rows.groupby("method")["output"].agg(list)
+    assert said["made_written"] == said["made_everywhere"]
+    plain = sl.generate(model, rows["prompt"][:4].tolist(), max_new_tokens=8)
+    assert [text.split("\n")[0].strip() for text in plain] != said["made_written"]
+    assert model.n_layers == 3
+    made = written(means.between("en", "de").at(1), strength=2.0)
+    with pytest.raises(SteerlabError, match="these weights were changed in"):
+        made.need(polyglot)
 
 
 def test_steer2edit_is_chosen_by_rho_as_others_are_by_strength(

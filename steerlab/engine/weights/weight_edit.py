@@ -93,7 +93,7 @@ class WeightEdit(Shown):
                 f"a WeightEdit goes together with another one, not with a {type(other).__name__}; "
                 "sl.bake makes one of an edit"
             )
-        self._need(other.model)
+        self.need(other.model)
         return WeightEdit(
             self.changes + other.changes,
             self.model,
@@ -111,7 +111,7 @@ class WeightEdit(Shown):
         refused. Raises for a model of other weights.
         """
         held = need_weights(model, "an edit of weights")
-        self._need(model)
+        self.need(model)
         if self.blocks:
             raise SteerlabError(
                 f"with {len(self.blocks)} more blocks {model.name} is another network: "
@@ -184,7 +184,8 @@ class WeightEdit(Shown):
         weights = changed(held.hf, self.changes)
         return save_model(held, weights, Path(folder), about, blocks=self.blocks)
 
-    def _need(self, model: Model) -> None:
+    def need(self, model: Model) -> None:
+        """Raise for a model of other weights."""
         own, given = self.model.fingerprint, model.fingerprint
         if own and given and not same_weights(own, given):
             raise SteerlabError(
