@@ -76,6 +76,22 @@ def test_a_planted_direction_is_found(
     )
 
 
+def test_a_start_that_no_gradient_reaches_is_told(
+    tiny: Callable[[str], Any], pairs: Preferences
+) -> None:
+    """In a stream that all texts share most of, h·w has one sign at all tokens."""
+    model = load(tiny("llama"))
+    with torch.no_grad():
+        model.hf.get_input_embeddings().weight += 20.0
+    keys: dict[str, Any] = {"how": "reft_r1", "layer": LAYER, "steps": 2, "every": 1}
+    some = [learn(model, pairs, seed=seed, **keys) for seed in range(4)]
+    assert all(bool(made.means[0] @ made.vectors[1, 0] > 0) for made in some)
+    away = replace(some[0], vectors=-some[0].vectors, basis=-some[0].basis)
+    with pytest.warns(RuntimeWarning, match="is below 0 at every token"):
+        made = learn(model, pairs, start=away, **keys)
+    torch.testing.assert_close(made.between("en", "de").unit, away.between("en", "de").unit)
+
+
 def test_weights_stay_and_take_no_gradient(planted: Any, pairs: Preferences) -> None:
     model, _ = planted
     before = {name: weight.clone() for name, weight in model.hf.state_dict().items()}

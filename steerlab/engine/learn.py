@@ -1,6 +1,7 @@
 """Directions that are trained: by preferences or by the answers' own loss, under a frozen model."""
 
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,9 @@ def learn(
       does it; the vectors are Dec(v). Source: Bounhar et al. (YaPO, arXiv 2601.08441).
     - `reft_r1`: the loss of `lm` under h + m w, ‖w‖ = 1, m the mean of the 8 largest relu(h·w) of
       the row, and .005 times the mean of the others. Source: Wu et al. (AxBench, arXiv 2501.17148).
+      Where all texts share most of their vector, as in Gemma, h·w has one sign at all tokens; a
+      random start is taken on the side where it is above 0, and a warning tells of a start that no
+      gradient reaches.
 
     After every `every` steps the loss on held-out pairs is taken; the best of these vectors, the
     start among them, is what is returned. The provenance has the curve (step, loss, dev loss), the
@@ -118,9 +122,18 @@ def learn(
     train, held = (Pairs.of(model, each, settings) for each in (preferences, dev))
     here = None if sae is None else sae.to(model.device)
     learnt = _begin(how, width, here, start, preferences, layer, seed)
+    if how == "reft_r1" and start is None and float(learnt.value.double() @ moments.mean[0, 0]) < 0:
+        learnt.value = -learnt.value  # or the relu would pass nothing where all texts share most
     learnt.value = learnt.value.to(model.device)
     run = Run(model, (site, layer), learnt, settings, gap)
     found = run.train(train, held) if steps else learnt
+    if run.still:
+        message = (
+            f"no step of {how} had a gradient, so that what comes back is its start"
+            + (": h·w is below 0 at every token, where relu is 0" if how == "reft_r1" else "")
+            + "; set out from another start, or take how='lm'"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     tokens = run.tokens + train.tokens_read + held.tokens_read + int(moments.count.sum())
     made = {
         "settings": {

@@ -113,6 +113,7 @@ class Run:
     gap: float
     curve: list[list[float]] = field(default_factory=list)
     tokens: int = 0
+    still: bool = False  # whether no step had a gradient
 
     def train(self, train: Pairs, held: Pairs) -> Learnt:
         """The best on the held-out pairs, of those that were looked at."""
@@ -122,6 +123,7 @@ class Run:
         self.curve = [[0, float("nan"), best_loss]]
         self.curve[0][1] = best_loss  # before any step there is no other
         order: list[int] = []
+        self.still = True
         recent: list[float] = []
         with self.model.turns.taken(), differentiable(self.model):
             value = self.learnt.value.clone().requires_grad_(True)
@@ -135,6 +137,7 @@ class Run:
                 loss = self.loss(train.take(some), replace(self.learnt, value=value), random)
                 optimiser.zero_grad()
                 loss.backward()
+                self.still = self.still and not (value.grad is not None and bool(value.grad.any()))
                 optimiser.step()
                 schedule.step()
                 recent.append(float(loss.detach()))
