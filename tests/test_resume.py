@@ -18,7 +18,6 @@ from processes import CONTEXT
 
 from steerlab.core.corpus import corpus
 from steerlab.core.errors import SteerlabError
-from steerlab.edits import Edit
 from steerlab.models.loading import load
 from steerlab.scores.langid import identifier
 from steerlab.sweeps import decoding
@@ -144,14 +143,14 @@ def test_a_sample_does_not_depend_on_the_rows_beside_it(lively):
 
 
 def test_a_failing_cell_is_recorded_and_the_rest_go_on(lively, tmp_path, monkeypatch, capsys):
-    edit = Cell.edit
+    edit = Cell.change
 
-    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Edit:
+    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Any:
         if cell.layer == 1 and cell.strength == 0.5:
             raise SteerlabError("this edit cannot be made")
         return edit(cell, directions, sentence, operators)
 
-    monkeypatch.setattr(Cell, "edit", broken)
+    monkeypatch.setattr(Cell, "change", broken)
     rows = runner(str(lively("llama")), tmp_path).run(grid())
     assert len(rows) == (len(grid()) - DRAWS) * LINES
     assert set(rows.attrs["failed"].values()) == {"this edit cannot be made"}
@@ -193,15 +192,15 @@ def test_a_cell_that_fails_at_one_line_is_not_in_the_table_at_all(
 ):
     """Whichever of its lines fails: the others may be finished before, after, or by another
     process."""
-    edit, poor = Cell.edit, grid()[5]
+    edit, poor = Cell.change, grid()[5]
 
-    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Edit:
+    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Any:
         if cell == poor and sentence == line:
             raise SteerlabError("not this line")
         return edit(cell, directions, sentence, operators)
 
     some, made = grid()[3:7], runner(str(lively("llama")), tmp_path)
-    monkeypatch.setattr(Cell, "edit", broken)
+    monkeypatch.setattr(Cell, "change", broken)
     made.run(some[3:])  # so that the batches of the rest are others, too
     rows = made.run(some)
     assert rows.attrs["failed"] == {made.key(poor): "not this line"}
@@ -242,14 +241,14 @@ def test_seeds_are_other_samples(lively):
 
 
 def test_a_race_drops_settings_of_which_a_cell_failed(lively, monkeypatch):
-    edit = Cell.edit
+    edit = Cell.change
 
-    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Edit:
+    def broken(cell: Cell, directions: Any, sentence: int, operators: Any = None) -> Any:
         if cell.layer == 1:
             raise SteerlabError("no such layer")
         return edit(cell, directions, sentence, operators)
 
-    monkeypatch.setattr(Cell, "edit", broken)
+    monkeypatch.setattr(Cell, "change", broken)
     cells = [cell for cell in grid() if cell.operator == "add" and cell.draw == 0]
     raced = race(runner(str(lively("llama")), None), cells)
     assert set(raced.rows["layer"]) == {0}

@@ -336,8 +336,8 @@ def test_a_cell_that_failed_stops_the_run_and_is_said(tmp_path, small, tiny, mon
             raise ValueError("no such luck")
         return edit(cell, *given)
 
-    edit = Cell.edit
-    monkeypatch.setattr(Cell, "edit", explode)
+    edit = Cell.change
+    monkeypatch.setattr(Cell, "change", explode)
     settings = Settings(
         model=str(tiny("llama")), langs=("en", "de", "es"), targets=("de",), limit=2, quick=True
     )

@@ -338,16 +338,18 @@ class Runner:
         """What the rows say, without scores."""
         rows = [(key, batch.cells[key], index) for key, index in batch.rows]
         table = pd.DataFrame([self._row(key, cell, index) for key, cell, index in rows])
-        made: dict[tuple[str, int], Edit | WeightEdit] = {}  # a cell's may take long to make
+        made: dict[tuple[str, int], Edit | WeightEdit] = {}
+        edits = []
         for key, cell, index in rows:
-            if (key, index % cell.different) not in made:
-                made[key, index % cell.different] = cell.change(
-                    self.directions, index, self.operators
-                )
+            its = key, index % cell.different
+            edit = made.get(its) or cell.change(self.directions, index, self.operators)
+            if isinstance(edit, WeightEdit):  # which take long to make, and to put on
+                made[its] = edit
+            edits.append(edit)
         outputs = decode_rows(
             self.model,
             table["prompt"].tolist(),
-            [made[key, index % cell.different] for key, cell, index in rows],
+            edits,
             [self._seed(row) for row in batch.rows],
             Decoding(
                 new_tokens=self.new_tokens,
