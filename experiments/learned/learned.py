@@ -373,7 +373,7 @@ def page(bed: Bed, command: str) -> str:
             "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. A training "
             "whose best is step 0 never beat its start, which is what its row shows."
             + (OF_GRAINS.format(pairs=bed.attributing) if bed.attributing else "")
-            + " `austeer` scales 100 neurons of all layers; its `random units` are as many others, its `shuffled labels` those "
+            + f" `austeer` scales 100 neurons of all layers, at {', '.join(f'{scale:g}' for scale in SCALES)}; its `random units` are as many others, its `shuffled labels` those "
             "that pairs with exchanged languages choose. `steer2edit` changes the weights of all layers, its control along a "
             f"random direction at the same setting; its grid is ρ {', '.join(f'{rho:g}' for rho in RHOS)} by α "
             f"{', '.join(f'{each:g}' for each in ALPHAS)}, of {' and of '.join(KINDS)}.",
