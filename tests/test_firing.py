@@ -215,9 +215,9 @@ def fed(
     seen: list[list[int]] = []
     body = model.body
 
-    def watch(ids: torch.Tensor, mask: torch.Tensor) -> None:
+    def watch(ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> None:
         seen.extend(row[kept].tolist() for row, kept in zip(ids, mask, strict=True))
-        body(ids, mask)
+        body(ids, mask, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(model, "body", watch)

@@ -322,7 +322,9 @@ def test_names_and_knobs_are_checked_before_the_work() -> None:
         SteerlabError, match=r"no estimator 'bip'; there are .*, bipo, lm, yapo, re"
     ):
         known("bip")
-    with pytest.raises(SteerlabError, match=r"'steer2edit'; it changes the weights, which all r"):
+    with pytest.raises(
+        SteerlabError, match=r"'steer2edit'; it changes weights, by .*give operators="
+    ):
         Grid(estimators=["steer2edit"])
     assert (operator_for("bipo"), operator_for("yapo")) == ("add", "add_code")
     assert (operator_for("lape"), operator_for("lda")) == ("neuron_add", "add")
