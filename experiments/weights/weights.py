@@ -319,9 +319,10 @@ def page(test: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--test", type=int, default=70, help="lines of test")
+def write(page: Callable[[int], str], file: Path, *, about: str | None, test: int) -> None:
+    """Make a page by the options of the command line."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--test", type=int, default=test, help="lines of test")
     parser.add_argument("--print", action="store_true", help="print the page, and write nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -329,8 +330,8 @@ def main() -> None:
     if arguments.print:
         print(text)
     else:
-        PAGE.write_text(text, "utf-8")
+        file.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write(page, PAGE, about=__doc__, test=70)

