@@ -309,7 +309,7 @@ def logits(model: Model, edit: Edit, rows: list[int]) -> Tensor:
         model.device,
     )
     with edit.on(model):
-        return model.forward(ids, mask, last=True)[0][:, 0]
+        return model.forward(ids, mask, last=1)[0][:, 0]
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])

@@ -592,7 +592,7 @@ def run_prompts(model: Model, prompts: list[str]) -> Tensor:
     from steerlab.engine.prompts import encode, pad
 
     ids, mask = pad(encode(model.tokenizer, prompts), 0, model.device)
-    return model.forward(ids, mask, last=True)[0][:, 0]
+    return model.forward(ids, mask, last=1)[0][:, 0]
 
 
 def test_an_edit_of_experts_is_a_cell_like_any_other(tmp_path: Path) -> None:

@@ -263,8 +263,8 @@ def test_positions_say_which_row_is_which(polyglot: Model) -> None:
     bos = polyglot.tokenizer.bos_token_id
     named = positions_of(ids, mask, past=0, bos=bos, rows=torch.tensor([2, 0]))
     with stack(edits).on(polyglot):
-        swapped = polyglot.forward(ids, mask, last=True, positions=named)[0][:, 0]
-        in_order = polyglot.forward(ids, mask, last=True)[0][:, 0]
+        swapped = polyglot.forward(ids, mask, last=1, positions=named)[0][:, 0]
+        in_order = polyglot.forward(ids, mask, last=1)[0][:, 0]
     for index, row in enumerate((2, 0)):
         wanted = alone(polyglot, ids[index][mask[index]].tolist(), edits[row])[-1]
         torch.testing.assert_close(swapped[index], wanted, atol=1e-4, rtol=1e-3)

@@ -106,8 +106,11 @@ def test_a_block_more_runs_as_a_model_of_its_own(
     assert [text.split("\n")[0].strip() for text in plain] != said["made_written"]
     assert model.n_layers == 3
     made = written(means.between("en", "de").at(1), strength=2.0)
-    with pytest.raises(SteerlabError, match="these weights were changed in"):
-        made.need(polyglot)
+    with (
+        pytest.raises(SteerlabError, match="these weights were changed in"),
+        made.running(polyglot),
+    ):
+        pass
 
 
 def test_steer2edit_is_chosen_by_rho_as_others_are_by_strength(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from weights import EVERYWHERE, ROUNDS, SOURCE, TARGET, Bed, added, best, table, timed
+from weights import EVERYWHERE, ROUNDS, SOURCE, TARGET, Bed, added, best, table, timed, write
 
 import steerlab as sl
 from steerlab.edits import Edit

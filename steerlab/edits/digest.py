@@ -89,8 +89,6 @@ def _describe(value: Any, above: tuple[FunctionType, ...]) -> Described:
 
 def _describe_collection(value: Any, above: tuple[FunctionType, ...]) -> Described:
     kind = type(value).__name__
-    if hasattr(value, "fingerprint") and hasattr(value, "metadata"):
-        return ["model", _describe(value.metadata, above)]  # a loaded one
     if isinstance(value, (list, tuple)):
         return [kind, [_describe(item, above) for item in value]]
     if isinstance(value, (set, frozenset)):
@@ -109,8 +107,9 @@ def _describe_collection(value: Any, above: tuple[FunctionType, ...]) -> Describ
         return ["dataclass", _describe_class(type(value)), fields]
     if callable(value) and _is_installed(type(value)):
         return _describe_made_by_library(value, above)
-    if type(value).__module__.startswith("steerlab."):  # such as moments
-        return [kind, {key: _describe(item, above) for key, item in vars(value).items()}]
+    if type(value).__module__.startswith("steerlab."):  # a loaded model, moments
+        said = value.metadata if hasattr(value, "fingerprint") else vars(value)
+        return [kind, _describe(dict(said), above)]
     raise Unreadable(f"it uses an object of type {kind}")
 
 

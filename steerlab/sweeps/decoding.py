@@ -71,12 +71,8 @@ def _of_one_model(
     if not isinstance(written, WeightEdit):
         return _under_edits(model, prompts, edits, seeds, options)
     plain = [Edit(())] * len(edits)
-    if written.blocks:  # it is another network
-        written.need(model)
-        table = _under_edits(written.build(), prompts, plain, seeds, options)
-    else:
-        with written.on(model):
-            table = _under_edits(model, prompts, plain, seeds, options)
+    with written.running(model) as changed:
+        table = _under_edits(changed, prompts, plain, seeds, options)
     return table.assign(site="weights", dose=math.nan, displacement=math.nan)
 
 

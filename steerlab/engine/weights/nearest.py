@@ -23,12 +23,8 @@ def apart(
     edit's hooks, on rows of tokens, whose second halves are read as if they were generated."""
     with edit.on(model):
         hooked = [_logits(model, row) for row in ids]
-    if weights.blocks:
-        deeper = weights.build()
-        baked = [_logits(deeper, row) for row in ids]
-    else:
-        with weights.on(model):
-            baked = [_logits(model, row) for row in ids]
+    with weights.running(model) as changed:
+        baked = [_logits(changed, row) for row in ids]
     one, other = torch.cat(hooked), torch.cat(baked)
     first, second = one.log_softmax(-1), other.log_softmax(-1)
     nats = (first.exp() * (first - second)).sum(-1)

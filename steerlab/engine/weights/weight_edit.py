@@ -93,7 +93,7 @@ class WeightEdit(Shown):
                 f"a WeightEdit goes together with another one, not with a {type(other).__name__}; "
                 "sl.bake makes one of an edit"
             )
-        self.need(other.model)
+        self._need(other.model)
         return WeightEdit(
             self.changes + other.changes,
             self.model,
@@ -111,7 +111,7 @@ class WeightEdit(Shown):
         refused. Raises for a model of other weights.
         """
         held = need_weights(model, "an edit of weights")
-        self.need(model)
+        self._need(model)
         if self.blocks:
             raise SteerlabError(
                 f"with {len(self.blocks)} more blocks {model.name} is another network: "
@@ -132,6 +132,18 @@ class WeightEdit(Shown):
                     own[key] = value
                 held._tl = view
 
+    @contextmanager
+    def running(self, model: Model) -> Iterator[HuggingFaceModel]:
+        """The changed model, for the length of a `with`: this one under `on`, or, with new blocks,
+        a network of its own. Raises for a model of other weights."""
+        held = need_weights(model, "an edit of weights")
+        if self.blocks:
+            self._need(model)
+            yield self.build()
+        else:
+            with self.on(model):
+                yield held
+
     def build(self) -> HuggingFaceModel:
         """The changed model as one of its own, in memory; weights that do not change are the very
         ones of the model that they are of.
@@ -151,9 +163,8 @@ class WeightEdit(Shown):
         Weights keep the precision that the model was loaded in. With new blocks, the folder of a
         model whose layers are of several kinds is for what reads these from config.json
         (`layer_types`), as transformers does, and not for llama.cpp, which counts which layers of a
-        Gemma see a window only. Raises where
-        there is something at that name, and where the architecture has no place for a bias that
-        the edit needs.
+        Gemma see a window only. Raises where there is something at that name, and where the
+        architecture has no place for a bias that the edit needs.
         """
         held = need_weights(self.model, "an edit of weights")
         about = {
@@ -184,8 +195,7 @@ class WeightEdit(Shown):
         weights = changed(held.hf, self.changes)
         return save_model(held, weights, Path(folder), about, blocks=self.blocks)
 
-    def need(self, model: Model) -> None:
-        """Raise for a model of other weights."""
+    def _need(self, model: Model) -> None:
         own, given = self.model.fingerprint, model.fingerprint
         if own and given and not same_weights(own, given):
             raise SteerlabError(
