@@ -12,6 +12,7 @@ import pandas as pd
 import steerlab as sl
 from steerlab.core.directions import Directions
 from steerlab.edits import Operator
+from steerlab.models.counting import counted
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of AUSteer
 RHOS, ALPHAS = (1.0, 2.0, 4.0, 8.0), (0.05, 0.2)  # of Steer2Edit
@@ -32,8 +33,9 @@ def atoms(bed: Any) -> dict[str, tuple[Directions, float, int]]:
     """AUSteer's units and its controls, with the seconds and tokens that they took."""
     begun = time.process_time()
     texts = bed.corpus.split("estimate").take(bed.pairs)
-    vectors = sl.collect_texts(bed.model, texts, site="mlp_post", read="last")
-    tokens = _tokens(bed, texts)
+    with counted(bed.model) as count:
+        vectors = sl.collect_texts(bed.model, texts, site="mlp_post", read="last")
+    tokens = count.tokens
     chosen = sl.units.austeer(vectors, source=bed.source)
     made = sl.units.momenta(chosen, vectors, source=bed.source)
     seconds = time.process_time() - begun
@@ -52,12 +54,13 @@ def written(bed: Any, means: Directions) -> Iterator[tuple[str, Written]]:
     """Steer2Edit at the setting that dev chooses, and a random direction there."""
     begun = time.process_time()
     texts = bed.corpus.split("estimate").take(bed.pairs)
-    readings = [
-        sl.collect(bed.model, texts, site=site, also=[], progress=False)
-        for site in ("attn_z", "mlp_post")
-    ]
+    with counted(bed.model) as count:
+        readings = [
+            sl.collect(bed.model, texts, site=site, also=[], progress=False)
+            for site in ("attn_z", "mlp_post")
+        ]
     seconds = time.process_time() - begun
-    tokens = sum(int(each.count.sum()) for each in readings)
+    tokens = count.tokens
     scores = {}
     for alpha, kind, rho in itertools.product(ALPHAS, KINDS, RHOS):
         rows = _under(bed, means, readings, "dev", (alpha, kind, rho))
@@ -104,8 +107,3 @@ def _under(
     )
     rows: pd.DataFrame = bed.sweep(split, {"fit": means}, {"steer2edit": record})
     return rows
-
-
-def _tokens(bed: Any, texts: Any) -> int:
-    lines = [f"{line}\n" for lang in texts.langs for line in texts[lang]]
-    return sum(len(bed.model.tokenizer(line).input_ids) for line in lines)

@@ -26,6 +26,9 @@ from steerlab.analysis.results import result
 from steerlab.core.directions import Directions
 from steerlab.edits import Operator, add
 from steerlab.engine.amplify import Strengths, amplifying_strengths
+from steerlab.engine.forward import read
+from steerlab.engine.prompts import encode
+from steerlab.models.counting import counted
 from steerlab.models.model import Model
 
 PAGE = Path(__file__).parents[2] / "docs" / "learned.md"
@@ -76,10 +79,11 @@ class Bed:
         """Every method, and the controls of each."""
         begun = time.process_time()
         texts = self.corpus.split("estimate").take(self.pairs)
-        moments = sl.collect(self.model, texts, layers=[self.layer], also=[], progress=False)
+        with counted(self.model) as count:
+            moments = sl.collect(self.model, texts, layers=[self.layer], also=[], progress=False)
         means = sl.diffmean(moments)
         cost = time.process_time() - begun
-        made = {"diffmean": Fitted(means, "add", cost, int(moments.count.sum()))}
+        made = {"diffmean": Fitted(means, "add", cost, count.tokens)}
         pairs = sl.preferences(
             self.corpus, self.source, self.target, split="estimate", form=self.form, new=NEW
         ).take(self.pairs)
@@ -332,6 +336,29 @@ def _make(at: float, rule: str, mask: float) -> Any:
     return make
 
 
+def alive(bed: Bed, means: Directions) -> str:
+    """What `reft_r1` would have to learn from, as it sets out from the difference of means."""
+    pairs = sl.preferences(
+        bed.corpus, bed.source, bed.target, split="estimate", form=bed.form
+    ).take(bed.pairs)
+    unit = means.between(bed.source, bed.target).at(bed.layer).unit[0].float()
+    found: list[torch.Tensor] = []
+
+    def look(h: torch.Tensor, where: Any) -> None:
+        found.append((h.float() @ unit)[where.text])
+
+    with torch.inference_mode():
+        for prompt in pairs.prompts(bed.model):
+            read(
+                bed.model, encode(bed.model.tokenizer, [prompt]), [("resid_post", bed.layer, look)]
+            )
+    along = torch.cat(found)
+    return (
+        f"- `h·w` along `diffmean`'s direction is {along.min():,.0f} to {along.max():,.0f} at {len(along):,} tokens of the "
+        f"prompts, and above 0 at {int((along > 0).sum()):,} of them; `reft_r1` learns from these alone."
+    )
+
+
 def fell_short(said: list[str]) -> list[str]:
     """What the tables themselves show."""
     compared = [line for line in said if line.startswith("| ") and " to " in line]
@@ -389,6 +416,7 @@ def page(bed: Bed, command: str) -> str:
             "## What did not work",
             "",
             *fell_short([*first[3:], *second[2:]]),
+            alive(bed, fits["diffmean"].directions),
             "",
         ]
     )
