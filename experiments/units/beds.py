@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from setups import SETUPS, Setup
 
 import steerlab as sl
+from steerlab import figures
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.firing import Firing, Gradients, Lift
@@ -78,6 +80,16 @@ class Bed:
         if any(self.setup is each for each in SETUPS.values()):  # not a trial's
             file = RECORDED / Path(self.setup.picture(name)).with_suffix(".csv").name
             table.to_csv(file, index=False, float_format="%.6g")
+
+    def draw(self, **pictures: go.Figure) -> None:
+        """Draw pictures of the page, by their names; without a browser the page goes without."""
+        try:
+            # The pictures of the documentation, whoever drew them.
+            figures.draw(
+                {self.image(name): figure for name, figure in pictures.items()}, force=True
+            )
+        except SteerlabError as error:
+            print(f"units: {error}", file=sys.stderr)
 
     def shown(self, name: str, alt: str) -> str:
         """The Markdown of one of the page's pictures."""

@@ -38,12 +38,9 @@ def features(bed: Bed) -> str:
     curve = figures.stability_curve(stable)
     bed.record("langfir_stability", stable)
     figures.write(curve, bed.out / "langfir_stability", data=stable)
-    figures.draw(
-        {
-            bed.image("langfir_counts"): figures.paper(drawn, width=160, height=90),
-            bed.image("langfir_stability"): figures.paper(curve, width=120, height=80),
-        },
-        force=True,  # the pictures of the documentation, whoever drew them
+    bed.draw(
+        langfir_counts=figures.paper(drawn, width=160, height=90),
+        langfir_stability=figures.paper(curve, width=120, height=80),
     )
     means = (
         stable.groupby("samples")["jaccard"]
@@ -85,12 +82,9 @@ def neurons(bed: Bed) -> str:
     bed.record("nju_by_layer", kinds.assign(part=kinds["layer"].map(part)) if part else kinds)
     figures.write(drawn, bed.out / "lape_by_layer", data=counts.reset_index(names="language"))
     figures.write(parts, bed.out / "nju_by_layer", data=kinds)
-    figures.draw(
-        {
-            bed.image("lape_by_layer"): figures.paper(drawn, width=140, height=90),
-            bed.image("nju_by_layer"): figures.paper(parts, width=140, height=90),
-        },
-        force=True,
+    bed.draw(
+        lape_by_layer=figures.paper(drawn, width=140, height=90),
+        nju_by_layer=figures.paper(parts, width=140, height=90),
     )
     table = counts.assign(all=counts.sum(axis=1)).reset_index(names="language")
     return (

@@ -39,9 +39,7 @@ def run(bed: Bed) -> str:
     shown = figures.selectivity(effect_matrix(drawn))
     bed.record("selectivity", effect_matrix(drawn).reset_index())
     figures.write(shown, bed.out / "selectivity", data=effect_matrix(drawn).reset_index())
-    figures.draw(
-        {bed.image("selectivity"): figures.paper(shown, width=160, height=130)}, force=True
-    )
+    bed.draw(selectivity=figures.paper(shown, width=160, height=130))
     note = (
         f"Rises of cross-entropy in nats per token on {setup.selective_lines} test lines of each "
         f"of {len(bed.selective)} "

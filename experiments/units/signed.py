@@ -131,9 +131,7 @@ def spectra(bed: Bed, table: pd.DataFrame, middle: Sequence[Spectrum]) -> str:
     drawn = figures.spectrum(table, targets=bed.setup.shown, kind="latents")
     bed.record("latent_spectra", table[table["target"].isin(bed.setup.shown)])
     figures.write(drawn, bed.out / "latent_spectra", data=table)
-    figures.draw(
-        {bed.image("latent_spectra"): figures.paper(drawn, width=160, height=90)}, force=True
-    )
+    bed.draw(latent_spectra=figures.paper(drawn, width=160, height=90))
     ranks = [spectrum.rank for spectrum in middle]
     first = table[table["place"] == 1]
     inside = first[first["in_window"]]

@@ -25,6 +25,7 @@ from steerlab.core.settings import need_finite
 from steerlab.core.sites import ORDER
 from steerlab.edits.digest import Unreadable, function_digest
 from steerlab.edits.requirements import source_extra_of
+from steerlab.edits.same_anywhere import logistic
 
 Tensors = Mapping[str, Tensor]
 
@@ -318,7 +319,7 @@ def after(n: int) -> Gate:
 def _intensity(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple[Tensor, Tensor]:
     unit = tensors["unit"][:, None]
     cosine = torch.nn.functional.cosine_similarity(h, unit.expand_as(h), dim=-1)
-    return torch.sigmoid((-cosine).clamp(min=0)), kept
+    return logistic((-cosine).clamp(min=0)), kept
 
 
 def sic(direction: Direction) -> Gate:
@@ -439,9 +440,9 @@ def controls(h: Tensor, tensors: Tensors, positions: Any, kept: Tensor) -> tuple
     x = (x - tensors["centre"]) / tensors["scale"]
     hidden = torch.relu((x[:, None] * tensors["first"]).sum(-1) + tensors["first_bias"])
     logit = (hidden * tensors["act"]).sum(-1) + tensors["act_bias"]
-    weight = torch.sigmoid((hidden * tensors["layer"]).sum(-1) + tensors["layer_bias"])
+    weight = logistic((hidden * tensors["layer"]).sum(-1) + tensors["layer_bias"])
     acts = (logit > 0).to(h.dtype) if bool((tensors["soft"] == 0).all()) else 1.0
-    factor = tensors["most"] * torch.sigmoid(logit) * weight * acts
+    factor = tensors["most"] * logistic(logit) * weight * acts
     kept = torch.where(there, factor, kept)
     need_prompt(kept, "controller")
     return kept[:, None], kept

@@ -26,6 +26,7 @@ from steerlab.edits.operators import (
 from steerlab.edits.part import Tensors
 from steerlab.edits.record import Operator
 from steerlab.edits.requirements import need_direction
+from steerlab.edits.same_anywhere import angle_of
 from steerlab.edits.windows import Window
 
 _NEAR = 1e-6  # of a vector's length: what lies across a direction is then rounding
@@ -38,9 +39,9 @@ def turn_to_angle(h: Tensor, tensors: Tensors, positions: Any) -> Tensor:
     first, second = tensors["first"][:, None], tensors["second"][:, None]
     a = (h * first).sum(-1, keepdim=True)
     b = (h * second).sum(-1, keepdim=True)
-    phase = torch.atan2(b, a)
+    phase = angle_of(b, a)
     missing = tensors["angle"][:, None, None] - phase
-    shortest = torch.atan2(missing.sin(), missing.cos())  # the way round that is no longer than π
+    shortest = angle_of(missing.sin(), missing.cos())  # the way round that is no longer than π
     new = phase + tensors["fraction"][:, None, None] * shortest
     size = torch.hypot(a, b)
     turned = (size * new.cos() - a) * first + (size * new.sin() - b) * second
@@ -115,7 +116,7 @@ def _along_arc(h: Tensor, unit: Tensor, across: Tensor, share: Tensor) -> Tensor
     size = norm(rest)
     side = torch.where(size <= _NEAR * length, across, rest / size.clamp(min=1e-30))
     # The arc's tangent: exact at small angles, where the cosine is not.
-    angle = (1 - share) * torch.atan2(size, a)
+    angle = (1 - share) * angle_of(size, a)
     return (length * angle.cos() - a) * unit + (length * angle.sin() * side - rest)
 
 
