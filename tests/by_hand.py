@@ -136,6 +136,9 @@ def equipped(direction: Direction, seed: int = 0) -> Direction:
         .float()
         .index_fill(1, torch.tensor([0]), 1),
         "values": rows(1)[:, 0],
+        "agreement": 3 * rows(1)[:, 0],
+        "reads": rows(1)[:, 0].sign(),
+        "writes": rows(1)[:, 0] / width,
     }
     away = torch.nn.functional.normalize(rows(1)[:, 0], dim=-1)
     return replace(direction, end=direction.start + direction.gap[:, None] * away, extra=extra)

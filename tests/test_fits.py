@@ -42,9 +42,9 @@ def test_every_method_makes_directions_that_each_of_its_operators_takes(
 ) -> None:
     made = METHODS[name].fit(readings)
     assert made.langs == tuple(LANGS)
-    assert made.site == (
-        "mlp_post" if name in ("austeer", "lape", "nju", "culnig") else "resid_post"
-    )
+    sites = dict.fromkeys(("austeer", "lape", "nju", "culnig", "steer2edit"), "mlp_post")
+    sites["steer2edit heads"] = "attn_z"
+    assert made.site == sites.get(name, "resid_post")
     taken = Counter[str]()
     for operator in METHODS[name].operators:
         for target in LANGS[1:]:

@@ -15,7 +15,7 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.engine.weights.change import changed
-from steerlab.engine.weights.steer2edit import elastic_net
+from steerlab.edits.writing import elastic_net
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 
@@ -172,3 +172,68 @@ def test_what_is_no_reading_of_components_is_refused(polyglot, readings, moments
     for given, options, refused in cases:
         with pytest.raises(SteerlabError, match=refused):
             sl.steer2edit(polyglot, *given, **{**PAIR, **options})
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("shape", ["gpt2", "gemma3", "llama"])
+def test_by_name_hooks_do_what_the_weights_do(
+    lively: Callable[[str], Path], lines: Corpus, site: str, shape: str
+) -> None:
+    """The same in float32, and baked the same weights."""
+    model = load(lively(shape))
+    few = lines.select(["de", "en"]).split("estimate").take(6)
+    name, knob = ("steer2edit", "neurons") if site == "mlp_post" else ("steer2edit heads", "heads")
+    penalties: dict[str, Any] = {"rho_heads": None, "rho_neurons": None, f"rho_{knob}": 1.5}
+    weights = sl.steer2edit(
+        model, sl.collect(model, few, site=site, also=[]), **PAIR, **penalties, alpha=0.2
+    )
+    step = sl.fit(name, model, few).between("en", "de")
+    assert step.site == site
+    edit = sl.edits.write_along(step, rho=1.5, alpha=0.2, positions="everywhere")
+    ids = torch.tensor([[1, 5, 6, 7]])
+    with torch.inference_mode():
+        plain = model.hf(ids).logits
+        with weights.on(model):
+            wanted = model.hf(ids).logits
+        with edit.on(model):
+            hooked = model.forward(ids, torch.ones_like(ids, dtype=torch.bool))[0]
+        with sl.bake(model, edit).on(model):
+            baked = model.hf(ids).logits
+    moved = (wanted - plain).abs().max()
+    assert moved > 1e-2
+    assert (hooked - wanted).abs().max() < 1e-4 * moved + 1e-5
+    assert (baked - wanted).abs().max() < 1e-4 * moved + 1e-5
+
+
+def test_what_writes_along_needs_what_was_read(polyglot: Model, lines: Corpus) -> None:
+    few = lines.select(["en", "de"]).split("estimate").take(6)
+    step = sl.fit("steer2edit", polyglot, few).between("en", "de")
+    with pytest.raises(SteerlabError, match=r"write_along: nothing of 'de' agrees by more .*/√d"):
+        sl.edits.write_along(step, rho=90.0, alpha=0.9)
+    for options, told in (
+        ({"rho": 0.0}, "rho is 0.0; give a number above 0"),
+        ({"alpha": 1.0}, "alpha is 1.0; give a share from 0 to below 1"),
+        ({"strength": math.nan}, "strength is nan"),
+    ):
+        with pytest.raises(SteerlabError, match=told):
+            sl.edits.write_along(step, **options)
+    plain = sl.fit("diffmean", polyglot, few, layers=[3]).between("en", "de")
+    with pytest.raises(SteerlabError, match="write_along needs the agreement, .* fit with steer2e"):
+        sl.edits.write_along(plain)
+
+
+def test_by_name_in_a_sweep(polyglot: Model, lines: Corpus) -> None:
+    options: dict[str, Any] = {"targets": ["de"], "limit": 4, "new_tokens": 6}
+    rows = sl.sweep(
+        polyglot,
+        lines.select(["en", "de"]),
+        estimators=["steer2edit", "steer2edit heads"],
+        operators={"write_along": [8.0, 2.0]},
+        **options,
+    )
+    assert not rows.attrs.get("failed")
+    assert set(rows["method"]) == {"steer2edit_write_along", "steer2edit heads_write_along"}
+    assert set(rows["site"]) == {"mlp_post", "attn_z"}
+    doses = rows.groupby(["method", "strength"])["displacement"].mean().unstack()
+    assert (doses[2.0] > doses[8.0]).all()
+    assert rows.attrs["fit"]["steer2edit"]["tokens"] > 0

@@ -20,7 +20,7 @@ from steerlab.models.model import Model
 from steerlab.sweeps.fits import fitted
 
 LAYER = 5
-FITS = ("diffmean", "leace", "ellipsoid", "sparse")
+FITS = ("diffmean", "leace", "ellipsoid", "sparse", "steer2edit")
 
 
 @pytest.fixture(scope="module")

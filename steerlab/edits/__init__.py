@@ -36,6 +36,7 @@ from steerlab.edits.turning import spherical as spherical
 from steerlab.edits.turning import turn_to as turn_to
 from steerlab.edits.windows import POSITIONS as POSITIONS
 from steerlab.edits.windows import window as window
+from steerlab.edits.writing import write_along as write_along
 
 # The operators by the names of their functions, as the records have them; a record of another
 # operator's function with some knob set has no function of its own. The names above that are no

@@ -20,9 +20,6 @@ STEERING = {name: record.grid for name, record in OPERATORS.items() if not recor
 
 # What looks like an estimator to whoever reads of it, and is none; and what to do instead.
 _ELSEWHERE = {
-    "steer2edit": "it changes weights, by readings inside of blocks: give operators={'steer2edit': "
-    "function} with strengths=, a function of (direction, *, strength) that returns "
-    "sl.steer2edit(model, *readings, source='en', target='de', rho_neurons=strength)",
     "amplify": "it is a way to apply: give operators={'amplified': function} with strengths=, a "
     "function of (direction, *, strength) that returns sl.amplify(sl.add(direction, "
     "strength=strength), 2.0)",

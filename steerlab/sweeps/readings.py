@@ -9,12 +9,14 @@ from steerlab.core.corpus import Corpus
 from steerlab.core.costs import Cost
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.causal_lift import causal_lift
+from steerlab.engine.collect import collect
 from steerlab.engine.collect_gradients import collect_gradients
 from steerlab.engine.collect_texts import collect_texts
 from steerlab.engine.collect_units import collect_units
 from steerlab.engine.language_mass import lexicon
 from steerlab.engine.latent_pairs import latent_pairs
 from steerlab.engine.prompts import prompt
+from steerlab.engine.weights.steer2edit import agreements
 from steerlab.estimate.units.foxp2 import candidates, foxp2_features
 from steerlab.models.counting import counted
 from steerlab.models.model import Model
@@ -27,7 +29,11 @@ Dictionaries = Mapping[int, SAE] | str | Path | None  # SAEs by layer, or their 
 LIFTED = 12
 PROMPTS = 16
 # The readings, in an order in which each finds what it needs of the others.
-READ = ("latents", "random", "shuffled", "neurons", "gradients", "texts", "lift", "pairs")
+READ = (
+    *("latents", "random", "shuffled", "neurons", "gradients", "texts", "lift", "pairs"),
+    *("writing_neurons", "writing_heads"),
+)
+WRITING = {"writing_neurons": "mlp_post", "writing_heads": "attn_z"}
 
 
 def read_units(
@@ -76,6 +82,12 @@ def read_units(
                 return collect_gradients(model, items, control=control, site="mlp_post")
             case "texts":
                 return collect_texts(model, texts, site="mlp_post", form=form, read="last")
+            case "writing_neurons" | "writing_heads":
+                site = WRITING[name]
+                moments = collect(
+                    model, texts, site=site, source=source, form=form, also=[], progress=progress
+                )
+                return agreements(model, moments, source=source)
             case "lift":
                 # The words of a language are learnt on other sentences than it is measured on.
                 words = lexicon(model, texts.drop(prompts))

@@ -10,11 +10,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.fingerprints import same_weights
 from steerlab.core.moments import Moments
+from steerlab.edits.writing import elastic_net
 from steerlab.engine.weights.change import Change
 from steerlab.engine.weights.weight_edit import WeightEdit
+from steerlab.estimate.build import build
 from steerlab.models.huggingface import HuggingFaceModel
 from steerlab.models.loading import load
 from steerlab.models.writers import need_weights, oriented, writer
@@ -92,19 +95,37 @@ def steer2edit(
     return WeightEdit(tuple(changes), held, metadata=metadata)
 
 
-def elastic_net(
-    agreement: Float[Tensor, " component"], rho: float, alpha: float
-) -> Float[Tensor, " component"]:
-    """λ = sign(g) max(|g| - ρα, 0) / (ρ (1 - α)), the maximum of gᵀλ - ρ (α ‖λ‖₁ + (1 - α)/2 ‖λ‖²).
+def agreements(model: Any, moments: Moments, *, source: str) -> Directions:
+    """How far each head, or neuron, already writes along the step to each language, as directions
+    for `sl.edits.write_along`, which does what `steer2edit` does without changing weights.
 
-    Raises `SteerlabError` for a rho that is not above 0, and an alpha that is no share below 1.
+    `extra`, each [lang layer width] and zero of the source: `agreement`, g in units of 1/√d, of a
+    head at each of its coordinates; `reads`, k̂; `writes`, (μ_t - μ_s)/‖W(μ_t - μ_s)‖, of which the
+    output projection makes v̂. The vectors are the differences of texts' means.
+
+    Args:
+        model: what `load` takes.
+        moments: `collect(model, corpus, site="mlp_post")`, or of `attn_z`.
+        source: the language, or label, that directions lead from.
     """
-    if not rho > 0 or not math.isfinite(rho):
-        raise SteerlabError(f"rho is {rho}; give a number above 0, or None for no change")
-    if not 0 <= alpha < 1:
-        raise SteerlabError(f"alpha is {alpha}; give a share from 0 to below 1")
-    above = (agreement.abs() - rho * alpha).clamp(min=0)
-    return agreement.sign() * above / (rho * (1 - alpha))
+    held = need_weights(load(model), "steer2edit")
+    shape = moments.pooled.shape
+    steps = torch.zeros(shape, dtype=torch.float64)
+    extra = {name: torch.zeros(shape) for name in ("agreement", "reads", "writes")}
+    for place, lang in enumerate(moments.langs):
+        if lang == source:
+            continue
+        for number, branch in enumerate(_read(held, (moments,), source, lang)):
+            apart = (
+                moments.pooled[place, number] - moments.pooled[moments.langs.index(source), number]
+            )
+            steps[place, number] = apart
+            agreement = branch.agreement * math.sqrt(held.width)
+            extra["agreement"][place, number] = agreement.repeat_interleave(branch.size)
+            extra["reads"][place, number] = branch.reads.flatten()
+            extra["writes"][place, number] = apart / (branch.weight @ apart.double()).norm()
+    name = "steer2edit" if moments.site == NEURONS else "steer2edit heads"
+    return build(moments, steps, name, source=source, extra=extra)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,13 +151,17 @@ class _Branch:
         length = given.norm(dim=-1).clamp(min=_LEAST)
         return given @ self.step / length
 
+    @property
+    def reads(self) -> Float[Tensor, "component size"]:
+        """k̂: what a component's input is to be like to be written along the step."""
+        read = rearrange(self.step @ self.weight, "(part size) -> part size", size=self.size)
+        return read / read.norm(dim=-1, keepdim=True).clamp(min=_LEAST)
+
     def change(
         self, weights: Float[Tensor, " component"], random: torch.Generator | None
     ) -> Change:
         """λᵢ v̂ k̂ᵢᵀ of all components: v̂ times one row."""
-        read = rearrange(self.step @ self.weight, "(part size) -> part size", size=self.size)
-        unit = read / read.norm(dim=-1, keepdim=True).clamp(min=_LEAST)
-        row = rearrange(weights[:, None] * unit, "part size -> 1 (part size)")
+        row = rearrange(weights[:, None] * self.reads, "part size -> 1 (part size)")
         along = self.step
         if random is not None:
             along = torch.randn(len(along), generator=random, dtype=along.dtype)

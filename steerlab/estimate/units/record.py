@@ -31,6 +31,8 @@ class Readings:
         lift: what switching latents on does to a language's probability.
         pairs: the differences of paired sentences, on chosen latents.
         texts: what the neurons hold at the last token of each text.
+        writing_neurons: how far each neuron writes along the step to a language.
+        writing_heads: how far each head does.
         costs: what each reading took, by its name.
     """
 
@@ -44,6 +46,8 @@ class Readings:
     lift: Lift | None = None
     pairs: LatentPairs | None = None
     texts: TextVectors | None = None
+    writing_neurons: Directions | None = None
+    writing_heads: Directions | None = None
     costs: Mapping[str, Cost] = field(default_factory=dict)
 
     def cost_of(self, needs: Iterable[str]) -> Cost:
