@@ -1,4 +1,4 @@
-"""Trained methods and AUSteer by their names: the same as made by hand, trained once, and beside
+"""Trained methods, AUSteer and GrAInS by their names: the same as made by hand, trained once, and beside
 each score what its fit took."""
 
 import json
@@ -216,6 +216,47 @@ def test_austeer_by_name_is_what_is_made_by_hand(polyglot: Model, texts: Corpus)
     assert steer("scale_units", own, 0.5, source="en", target="de").parts
 
 
+def test_grains_by_name_is_what_is_made_by_hand(
+    polyglot: Model, texts: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each layer and target; prompts are attributed once for all layers, and never again in a
+    folder that has them."""
+    few = {"pairs": 3, "new": 6}
+    asked: list[tuple[str, list[int]]] = []
+    grains = trainings.grains
+
+    def counting(model: Any, preferences: Any, **options: Any) -> Directions:
+        asked.append((preferences.target, list(options["layers"])))
+        return grains(model, preferences, **options)
+
+    monkeypatch.setattr(trainings, "grains", counting)
+    keys = {**SHORT, "targets": ["de", "es"], "layers": [3, 4], "training": few}
+    for _ in range(2):
+        rows = sweep(
+            polyglot,
+            texts,
+            estimators=["grains"],
+            operators=["add_keep_norm"],
+            out=tmp_path,
+            **keys,
+        )
+        assert asked == [("de", [3, 4]), ("es", [3, 4])]
+    assert not rows.attrs.get("failed")
+    assert len(rows) == 2 * 2 * 2
+    assert rows.attrs["fit"]["grains"]["tokens"] > 0
+    part = texts.split("estimate")
+    made = sl.fit("grains", polyglot, part, layers=[3, 4], targets="de,es", training=few)
+    cost = 0
+    for target in ("de", "es"):
+        pairs = sl.preferences(part, "en", target, new=few["new"]).take(few["pairs"])
+        own = sl.grains(polyglot, pairs, layers=[3, 4])
+        cost += own.provenance["cost"]["tokens"]
+        step, other = own.between("en", target), made.between("en", target)
+        torch.testing.assert_close(step.unit, other.unit)
+        torch.testing.assert_close(step.gap, other.gap)
+    assert made.provenance["cost"]["tokens"] == cost
+
+
 # What a fit took
 
 
@@ -323,11 +364,15 @@ def test_names_and_knobs_are_checked_before_the_work() -> None:
     ):
         known("bip")
     with pytest.raises(
-        SteerlabError, match=r"'steer2edit'; it changes weights, by .*give operators="
+        SteerlabError, match=r"'amplify'; it is a way to apply: give operators=.*sl.amplify"
     ):
-        Grid(estimators=["steer2edit"])
+        Grid(estimators=["amplify"])
     assert (operator_for("bipo"), operator_for("yapo")) == ("add", "add_code")
     assert (operator_for("lape"), operator_for("lda")) == ("neuron_add", "add")
+    assert (operator_for("grains"), operator_for("steer2edit")) == ("add_keep_norm", "write_along")
+    assert suits("write_along", "steer2edit heads")
+    assert not suits("write_along", "diffmean")
+    assert not suits("add", "steer2edit")
     assert suits("rotate", "bipo")
     assert suits("add_code", "yapo")
     assert not suits("add_code", "bipo")
@@ -339,7 +384,11 @@ def test_names_and_knobs_are_checked_before_the_work() -> None:
         ({"training": "steps"}, "'steps' is no option; write its name and value"),
         (
             {"training": {"steps": 1}, "estimators": ["lda"]},
-            "training: none of the estimators is trained; give bipo, lm, yapo, reft_r1",
+            "training: none of the estimators is trained; give bipo, lm, yapo, reft_r1, grains",
+        ),
+        (
+            {"training": {"pairs": 9, "steps": 1}, "estimators": ["grains"]},
+            "training: grains takes pairs and new, and has no 'steps'; leave it out",
         ),
     ]
     for keys, message in wrong:

@@ -16,12 +16,12 @@ from steerlab.edits import OPERATORS
 from steerlab.edits.edit import Edit
 from steerlab.edits.registry import record_of
 from steerlab.engine.grains import SOURCES as ATTRIBUTED
-from steerlab.engine.learn import HOW as TRAINED
 from steerlab.engine.weights.weight_edit import WeightEdit
 from steerlab.estimate import VARIANTS
 from steerlab.estimate.units import METHODS
 from steerlab.estimate.units.selection import Selection
 from steerlab.scores import judges, langid
+from steerlab.sweeps.trainings import TRAINED
 
 _CLAS = Source(cites=("gurgurov2026clas",))
 _RACE = Source(cites=("jamieson2016best",))

@@ -20,7 +20,6 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
 from steerlab.engine.collect import collect
-from steerlab.engine.learn import HOW
 from steerlab.estimate import variant
 from steerlab.models.counting import counted
 from steerlab.models.model import Model
@@ -28,7 +27,7 @@ from steerlab.sweeps.kept import keep, kept, need_directions
 from steerlab.sweeps.methods import METHODS, NOTHING, known
 from steerlab.sweeps.own import Own
 from steerlab.sweeps.readings import Dictionaries, load_saes, read_units
-from steerlab.sweeps.trainings import Trainer
+from steerlab.sweeps.trainings import TRAINED, Trainer
 
 UNTOLD = Trainer()
 
@@ -131,9 +130,9 @@ def read_or_fit(
         if name in functions:
             # Another function under the name is another file; the package's own have one for good.
             decisive.append(functions[name])
-        elif name in HOW:
+        elif name in TRAINED:
             decisive.append(trainer.metadata(part, options["source"]))
-            if HOW[name].sae:
+            if TRAINED[name].sae:
                 coders = load_saes(model, options["dictionaries"])
                 decisive.append([coders[layer].digest for layer in layers if layer in coders])
         digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
@@ -187,7 +186,7 @@ def fitted(
     """
     fits: dict[str, Directions] = {}
     units = [name for name in estimators if name in METHODS]
-    trainings = [name for name in estimators if name in HOW and name not in own.estimators]
+    trainings = [name for name in estimators if name in TRAINED and name not in own.estimators]
     dense = [name for name in estimators if name not in (*units, *trainings)]
     if dense:
         fits |= _dense(model, texts, dense, layers, source, form, own, progress=progress)
@@ -215,7 +214,7 @@ def fitted(
             name,
             layers=layers,
             source=source,
-            saes=load_saes(model, dictionaries) if HOW[name].sae else {},
+            saes=load_saes(model, dictionaries) if TRAINED[name].sae else {},
             folder=trained,
         )
     return {name: fits[name] for name in estimators}  # in the order in which they were asked for

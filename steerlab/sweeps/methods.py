@@ -4,12 +4,12 @@ from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import ROUTER
 from steerlab.edits import OPERATORS, Operator
-from steerlab.engine.learn import HOW
 from steerlab.estimate import VARIANTS, variant
 from steerlab.estimate.units import METHODS as METHODS
 from steerlab.estimate.units import Method
 from steerlab.estimate.units import Readings as Readings
 from steerlab.sweeps.own import Own
+from steerlab.sweeps.trainings import TRAINED
 
 NOTHING = Own()  # where a user brings nothing of his own
 
@@ -29,7 +29,7 @@ _ELSEWHERE = {
 def known(name: str, own: Own = NOTHING) -> str:
     """The name itself, if there is such an estimator, variant, unit method, training or user's own;
     else it raises and lists them."""
-    names = (*VARIANTS, *METHODS, *(how for how in HOW if how not in own.fits), *own.fits)
+    names = (*VARIANTS, *METHODS, *(how for how in TRAINED if how not in own.fits), *own.fits)
     if name not in names:
         message = f"there is no estimator {name!r}"
         if name in _ELSEWHERE:
@@ -41,8 +41,8 @@ def known(name: str, own: Own = NOTHING) -> str:
 def operator_for(name: str) -> str:
     """The operator that steers with an estimator, unit method or training where none is asked for:
     `add`, or the first of its own that moves a model."""
-    if name in HOW:
-        return HOW[name].operator
+    if name in TRAINED:
+        return TRAINED[name].operator
     if name in METHODS:
         return next(each for each in METHODS[name].operators if each in STEERING)
     return "add"
@@ -74,8 +74,8 @@ def suits(operator: str, name: str, own: Own = NOTHING) -> bool:
         return record.units is None and record.estimator is None
     if estimator in METHODS:
         return _suits_method(operator, record, METHODS[estimator])
-    if estimator in HOW:  # a vector, and of an autoencoder its code too
-        own_code = HOW[estimator].sae and record.needs == "code"
+    if estimator in TRAINED:  # a vector, and of an autoencoder its code too
+        own_code = TRAINED[estimator].sae and record.needs == "code"
         return own_code or (record.units is None and record.estimator is None)
     return record.units is None and record.estimator in (None, variant(estimator).estimator)
 

@@ -142,12 +142,19 @@ def need_chat(template: Mapping[str, Any] | None, form: str) -> None:
 
 def need_trained(knobs: Mapping[str, Any] | None, names: Iterable[str]) -> None:
     """Raise where there are knobs of a training, and nothing is trained."""
-    from steerlab.engine.learn import HOW
+    from steerlab.sweeps.trainings import OF_PREFERENCES, TRAINED
 
-    if knobs and not set(names) & set(HOW):
+    trained = set(names) & set(TRAINED)
+    if knobs and not trained:
         raise SteerlabError(
-            f"training: none of the estimators is trained; give {', '.join(HOW)}, or leave the "
+            f"training: none of the estimators is trained; give {', '.join(TRAINED)}, or leave the "
             "knobs out"
+        )
+    more = [name for name in knobs or () if name not in OF_PREFERENCES]
+    if more and trained == {"grains"}:
+        raise SteerlabError(
+            f"training: grains takes {' and '.join(OF_PREFERENCES)}, and has no {more[0]!r}; leave "
+            "it out"
         )
 
 
@@ -325,7 +332,8 @@ TrainingKnobs = Annotated[
     BeforeValidator(options_in),
     Field(
         description="knobs of the trained methods bipo, lm, yapo and reft_r1, such as "
-        "steps=30,pairs=50: pairs, new, steps, batch, rate, beta, every, patience, held_out "
+        "steps=30,pairs=50: pairs, new (and no more of grains), steps, batch, rate, beta, every, "
+        "patience, held_out "
         "(default: learn's)"
     ),
 ]

@@ -15,12 +15,20 @@ from torch import Tensor
 from steerlab.core.corpus import Corpus
 from steerlab.core.directions import Directions
 from steerlab.core.errors import SteerlabError
-from steerlab.engine.learn import HOW
+from steerlab.engine.grains import SOURCES, grains
+from steerlab.engine.learn import HOW, Training
 from steerlab.engine.learn import learn as learn
 from steerlab.engine.preferences import preferences
 from steerlab.models.model import Model
 from steerlab.sae import SAE
 from steerlab.sweeps.kept import keep, kept
+
+# What is found from preferences, each layer and target by itself.
+TRAINED: dict[str, Training] = {
+    **HOW,
+    "grains": Training(cites=SOURCES["grains"].cites, operator="add_keep_norm"),
+}
+OF_PREFERENCES = ("pairs", "new")  # the knobs of what is found without training
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Trainer:
         Args:
             model: what stays frozen.
             texts: all lines that may be learnt from.
-            how: a key of `HOW`.
+            how: a key of `TRAINED`.
             layers: where.
             source: the language of the prompts.
             saes: autoencoders by layer, for what trains a code.
@@ -82,18 +90,21 @@ class Trainer:
         """
         texts.need_aligned(f"training {how}")
         _need_saes(how, layers, saes)
+        # The tokens of a prompt are attributed once for all layers.
+        together = [layers] if how not in HOW else [[layer] for layer in layers]
         trained = []
-        for layer in layers:
+        for some in together:
             for target in self.targets_of(texts, source):
                 file = None
                 if folder is not None:
                     folder.mkdir(parents=True, exist_ok=True)
-                    decisive = self._digest(model, texts, layer, source, target, saes)
-                    file = folder / f"{how}-{layer}-{target}-{decisive}.safetensors"
+                    decisive = self._digest(model, texts, some, source, target, saes)
+                    at = "-".join(map(str, some))
+                    file = folder / f"{how}-{at}-{target}-{decisive}.safetensors"
                 if file is not None and file.exists():
                     trained.append(kept(file, model))
                     continue
-                made = self._one(model, texts, how, layer, source, target, saes)
+                made = self._one(model, texts, how, some, source, target, saes)
                 if file is not None:
                     keep(made, file)
                 trained.append(made)
@@ -104,7 +115,7 @@ class Trainer:
         model: Model,
         texts: Corpus,
         how: str,
-        layer: int,
+        layers: Sequence[int],
         source: str,
         target: str,
         saes: Mapping[int, SAE],
@@ -114,6 +125,9 @@ class Trainer:
         pairs = preferences(texts, source, target, form=self.form, **answers)
         if limit := knobs.pop("pairs", None):
             pairs = pairs.take(limit)
+        if how not in HOW:
+            return grains(model, pairs, layers=layers, seed=self.seed)
+        [layer] = layers
         sae = saes[layer] if HOW[how].sae else None
         return learn(model, pairs, how=how, layer=layer, sae=sae, seed=self.seed, **knobs)
 
@@ -121,7 +135,7 @@ class Trainer:
         self,
         model: Model,
         texts: Corpus,
-        layer: int,
+        layers: Sequence[int],
         source: str,
         target: str,
         saes: Mapping[int, SAE],
@@ -129,7 +143,8 @@ class Trainer:
         """Of everything that decides one training: other languages of the corpus do not."""
         pair = texts.select([source, target])
         about = replace(self, targets=[target]).metadata(pair, source)
-        coder = saes[layer].digest if layer in saes else None
+        layer = layers[0] if len(layers) == 1 else list(layers)
+        coder = saes[layers[0]].digest if layers[0] in saes else None
         hashed = [model.fingerprint, str(model.dtype), pair.hash, about, layer, source, coder]
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -143,7 +158,7 @@ def _defaults(function: Any) -> dict[str, Any]:
 
 def _need_saes(how: str, layers: Sequence[int], saes: Mapping[int, SAE]) -> None:
     """Raise where a code is to be trained at a layer without an autoencoder."""
-    if not HOW[how].sae:
+    if not TRAINED[how].sae:
         return
     if missing := [layer for layer in layers if layer not in saes]:
         available = ", ".join(map(str, saes)) or "none"
@@ -153,27 +168,37 @@ def _need_saes(how: str, layers: Sequence[int], saes: Mapping[int, SAE]) -> None
         )
 
 
+# What the provenance of one training says of itself.
+_OF_ONE = ("preferences", "pairs", "curve", "length", "taken", "completeness", "cost")
+
+
 def joined(parts: Sequence[Directions], layers: Sequence[int]) -> Directions:
-    """One `Directions` of trainings for each layer and target; a single one stays as it is.
+    """One `Directions` of trainings for each target, and each layer or all of them; a single one
+    stays as it is.
 
     The source's means are the same in all, since they are of the same sentences.
 
     Args:
-        parts: of two languages and one layer each, one for each layer and target.
+        parts: of two languages each, together one for each layer and target.
         layers: in the order of the result.
     """
     if len(parts) == 1:
         return parts[0]
     source = parts[0].langs[0]
-    of = {(part.layers[0], part.langs[1]): part for part in parts}
+    of = {
+        (layer, part.langs[1]): (part, place)
+        for part in parts
+        for place, layer in enumerate(part.layers)
+    }
     targets = list(dict.fromkeys(target for _, target in of))
+
+    def row(read: Any, target: str, lang: int) -> Tensor:
+        here = [of[layer, target] for layer in layers]
+        return torch.stack([read(part)[lang, place] for part, place in here])
 
     def whole(read: Any) -> Tensor:
         """What is read of each part, [lang layer ...]: the source's of the first target."""
-        rows = [torch.stack([read(of[layer, targets[0]])[0, 0] for layer in layers])]
-        for target in targets:
-            rows.append(torch.stack([read(of[layer, target])[1, 0] for layer in layers]))
-        return torch.stack(rows)
+        return torch.stack([row(read, targets[0], 0), *(row(read, to, 1) for to in targets)])
 
     extra = {}
     for name in parts[0].extra:
@@ -184,9 +209,10 @@ def joined(parts: Sequence[Directions], layers: Sequence[int]) -> Directions:
     made = {key: first[key] for key in shared if key in first}
     made["corpus"] = {"name": first["preferences"]["name"]}
     made["trainings"] = [
-        {"layer": layer, "target": target}
-        | {key: part.provenance[key] for key in ("preferences", "pairs", "curve", "length", "cost")}
-        for (layer, target), part in of.items()
+        {"layer": part.layers[0] if len(part.layers) == 1 else list(part.layers)}
+        | {"target": part.langs[1]}
+        | {key: part.provenance[key] for key in _OF_ONE if key in part.provenance}
+        for part in parts
     ]
     costs = [part.provenance["cost"] for part in parts]
     made["cost"] = {name: round(sum(cost[name] for cost in costs), 3) for name in costs[0]}
