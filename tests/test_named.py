@@ -1,5 +1,5 @@
-"""Trained methods, AUSteer and GrAInS by their names: the same as made by hand, trained once, and beside
-each score what its fit took."""
+"""Trained methods, AUSteer and GrAInS by their names: the same as made by hand, trained once, and
+beside each score what its fit took."""
 
 import json
 from pathlib import Path

@@ -14,8 +14,8 @@ import steerlab as sl
 from steerlab.core.corpus import Corpus
 from steerlab.core.errors import SteerlabError
 from steerlab.core.moments import Moments
-from steerlab.engine.weights.change import changed
 from steerlab.edits.writing import elastic_net
+from steerlab.engine.weights.change import changed
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 

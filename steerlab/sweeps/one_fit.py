@@ -36,9 +36,9 @@ def fit(
     `masked`; that of an autoencoder's features, on texts and on noise, for `langfir`; gradients for
     `culnig`; pairs of last tokens for `austeer`; what heads or neurons give in the mean for
     `steer2edit`. bipo, lm, yapo and reft_r1 are trained, and the tokens of prompts attributed for
-    grains, for each layer and target by itself: choose few. Every line that is given is read: keep apart what you
-    test on, as by `corpus.split("estimate")`. What each method took, in seconds and tokens, is in
-    `provenance["cost"]`.
+    grains, for each layer and target by itself: choose few. Every line that is given is read: keep
+    apart what you test on, as by `corpus.split("estimate")`. What each method took, in seconds and
+    tokens, is in `provenance["cost"]`.
 
     Raises `SteerlabError` for an unknown name, and for what a method lacks, such as autoencoders of
     the model.

@@ -66,8 +66,8 @@ def sweep(
     `rows.attrs["fit"]`, for `sl.table`.
 
     The trained methods bipo, lm, yapo and reft_r1, and grains, learn from the `estimate` split by
-    themselves for each layer and target that is asked for, behind prompts of the form `prompt`, with the seed
-    `seed` and the knobs in `training`; with `out` each is kept as it is done.
+    themselves for each layer and target that is asked for, behind prompts of the form `prompt`,
+    with the seed `seed` and the knobs in `training`; with `out` each is kept as it is done.
 
     Methods of your own need no name: a function from Moments to Directions stands among
     `estimators`, and an `Operator` record or a function from a Direction and a keyword to an Edit
