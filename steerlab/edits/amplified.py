@@ -10,8 +10,13 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.settings import need_finite
+from steerlab.core.sources import Source
 
-RULES = ("kl", "difference")
+# The rules, and where they come from.
+RULES = {
+    "kl": Source(cites=("hu2025distribution",)),
+    "difference": Source(cites=("liu2024tuning",)),
+}
 
 
 @dataclass(frozen=True)

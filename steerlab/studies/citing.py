@@ -13,6 +13,7 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.files import read_json, read_table
 from steerlab.core.sources import Source, entry_of
 from steerlab.edits import OPERATORS
+from steerlab.edits.amplified import RULES
 from steerlab.edits.edit import Edit
 from steerlab.edits.registry import record_of
 from steerlab.engine.grains import SOURCES as ATTRIBUTED
@@ -33,6 +34,7 @@ _BESIDE = {
     **ATTRIBUTED,
     "steer2edit": Source(cites=("sun2026steer2edit",)),
     "experts": Source(cites=("bandarkar2026multilingual",)),
+    "amplify": RULES["kl"],
 }
 
 NAMES = {*VARIANTS, *METHODS, *TRAINED, *OPERATORS, *_BESIDE}  # of what can be cited by its name
@@ -98,6 +100,8 @@ def _used(result: Any) -> Iterator[tuple[str, Source]]:
             record = record_of(part)
             name = next((each for each, of in OPERATORS.items() if of is record), "your own")
             yield f"operator {name}", source_of(name)
+        for rule in dict.fromkeys(each.rule for each in result.logits if each is not None):
+            yield f"amplified by {rule}", RULES[rule]
         yield from _of_read({"model": result.model})
     elif isinstance(result, WeightEdit):
         made = result.metadata
