@@ -112,34 +112,41 @@ def agreements(model: Any, moments: Moments, *, source: str) -> Directions:
     shape = moments.pooled.shape
     steps = torch.zeros(shape, dtype=torch.float64)
     extra = {name: torch.zeros(shape) for name in ("agreement", "reads", "writes")}
-    for place, lang in enumerate(moments.langs):
-        if lang == source:
-            continue
-        for number, branch in enumerate(_read(held, (moments,), source, lang)):
-            apart = (
-                moments.pooled[place, number] - moments.pooled[moments.langs.index(source), number]
-            )
-            steps[place, number] = apart
+    _need(held, moments, source)
+    for number in range(len(moments.layers)):
+        read = _map(held, moments, number)  # which takes longer than a target does
+        for place, lang in enumerate(moments.langs):
+            if lang == source:
+                continue
+            branch = _branch(moments, number, source, lang, *read)
+            steps[place, number] = branch.apart
             agreement = branch.agreement * math.sqrt(held.width)
             extra["agreement"][place, number] = agreement.repeat_interleave(branch.size)
             extra["reads"][place, number] = branch.reads.flatten()
-            extra["writes"][place, number] = apart / (branch.weight @ apart.double()).norm()
+            extra["writes"][place, number] = branch.apart / branch.length
     name = "steer2edit" if moments.site == NEURONS else "steer2edit heads"
     return build(moments, steps, name, source=source, extra=extra)
 
 
 @dataclass(frozen=True, eq=False)
 class _Branch:
-    """The attention or the MLP of a layer: its output projection [out in], the step that it is to
-    take, the mean of what it reads, and how many inputs a component has."""
+    """The attention or the MLP of a layer: its output projection [out in], the step of what it
+    reads, how long that of what it gives is, the mean of what it reads, and how many inputs a
+    component has."""
 
     site: str
     layer: int
     module: str
     weight: Float[Tensor, "out width"]
-    step: Float[Tensor, " out"]
+    apart: Float[Tensor, " width"]
+    length: Float[Tensor, ""]
     mean: Float[Tensor, " width"]
     size: int
+
+    @property
+    def step(self) -> Float[Tensor, " out"]:
+        """v̂, the step of what it gives."""
+        return self.weight @ self.apart / self.length
 
     @property
     def agreement(self) -> Float[Tensor, " component"]:
@@ -174,34 +181,59 @@ class _Branch:
 def _read(
     model: HuggingFaceModel, readings: tuple[Moments, ...], source: str, target: str
 ) -> Iterator[_Branch]:
-    """What was read, layer by layer; raises for readings of another site, language or model."""
+    """What was read towards one target, layer by layer."""
     for moments in readings:
-        if moments.site not in (HEADS, NEURONS):
+        _need(model, moments, source, target)
+        for number in range(len(moments.layers)):
+            yield _branch(moments, number, source, target, *_map(model, moments, number))
+
+
+def _need(model: HuggingFaceModel, moments: Moments, *langs: str) -> None:
+    """Raise for readings of another site or model, or without a language."""
+    if moments.site not in (HEADS, NEURONS):
+        raise SteerlabError(
+            f"steer2edit reads heads at {HEADS} and neurons at {NEURONS}, not {moments.site}; "
+            f"collect(model, corpus, site={HEADS!r})"
+        )
+    made = moments.provenance.get("model", {}).get("fingerprint")
+    if made and model.fingerprint and not same_weights(made, model.fingerprint):
+        raise SteerlabError(
+            f"these means were read in another model than {model.name}; collect them again"
+        )
+    for lang in langs:
+        if lang not in moments.langs:
             raise SteerlabError(
-                f"steer2edit reads heads at {HEADS} and neurons at {NEURONS}, not {moments.site}; "
-                f"collect(model, corpus, site={HEADS!r})"
+                f"nothing was read of {lang!r}; there are {' '.join(moments.langs)}"
             )
-        made = moments.provenance.get("model", {}).get("fingerprint")
-        if made and model.fingerprint and not same_weights(made, model.fingerprint):
-            raise SteerlabError(
-                f"these means were read in another model than {model.name}; collect them again"
-            )
-        for lang in (source, target):
-            if lang not in moments.langs:
-                raise SteerlabError(
-                    f"nothing was read of {lang!r}; there are {' '.join(moments.langs)}"
-                )
-        size = 1
-        if moments.site == HEADS:
-            size = model.width_of(HEADS) // model.heads
-        start, end = (moments.pooled[moments.langs.index(lang)] for lang in (source, target))
-        for number, layer in enumerate(moments.layers):
-            name = writer(model, layer, moments.site).name
-            module = model.hf.get_submodule(name)
-            weight = oriented(module, module.weight.detach()).double().cpu()
-            step = weight @ (end[number] - start[number]).double()
-            if not step.any():
-                raise SteerlabError(f"{source!r} and {target!r} have one mean at layer {layer}")
-            mean = (start[number] + end[number]).double() / 2
-            unit = step / step.norm()
-            yield _Branch(moments.site, layer, name, weight, unit, mean, size)
+
+
+def _map(
+    model: HuggingFaceModel, moments: Moments, number: int
+) -> tuple[str, Float[Tensor, "out width"], int]:
+    """The output projection of a layer: its name, its weights, and how many inputs a component
+    has."""
+    name = writer(model, moments.layers[number], moments.site).name
+    module = model.hf.get_submodule(name)
+    weight = oriented(module, module.weight.detach()).double().cpu()
+    return name, weight, model.width_of(HEADS) // model.heads if moments.site == HEADS else 1
+
+
+def _branch(
+    moments: Moments,
+    number: int,
+    source: str,
+    target: str,
+    name: str,
+    weight: Float[Tensor, "out width"],
+    size: int,
+) -> _Branch:
+    start, end = (
+        moments.pooled[moments.langs.index(lang), number].double() for lang in (source, target)
+    )
+    layer = moments.layers[number]
+    step = weight @ (end - start)
+    if not step.any():
+        raise SteerlabError(f"{source!r} and {target!r} have one mean at layer {layer}")
+    return _Branch(
+        moments.site, layer, name, weight, end - start, step.norm(), (start + end) / 2, size
+    )
