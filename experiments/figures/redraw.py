@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from steerlab import figures
 from steerlab.core.errors import SteerlabError
 from steerlab.core.files import read_json, write_text
+from steerlab.figures.style import readable
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "gemma"))
 
@@ -86,7 +87,7 @@ def _concept(name: str) -> Callable[[pd.DataFrame], go.Figure]:
         return figures.heatmap(named, x="steered", y="fitted", value="rise of reached")
 
     def doses(table: pd.DataFrame) -> go.Figure:
-        return figures.dose_curves(
+        figure = figures.dose_curves(
             table,
             x="strength",
             by="method",
@@ -95,6 +96,12 @@ def _concept(name: str) -> Callable[[pd.DataFrame], go.Figure]:
             note=f"{case}; n = {table['n'].min()} outputs a point, on dev, each method at its better "
             "layer.",
         )
+        # Elsewhere that control is a language's direction, here it is a concept's.
+        figure.for_each_trace(
+            lambda trace: trace.update(name="The other case's concept"),
+            selector={"name": readable("wrong")},
+        )
+        return figure
 
     return transfer if what == "transfer" else doses
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from steerlab.core.directions import Direction, Directions
@@ -392,6 +393,7 @@ def edit_along(
     operator: str,
     positions: Window,
     identity: bool,
+    busy: Bool[Tensor, " layer"] | None = None,
 ) -> Edit:
     """The edit of an operator: one function at each layer of a direction.
 
@@ -404,6 +406,7 @@ def edit_along(
         operator: what messages call it.
         positions: what `window` takes.
         identity: whether the operator is set to change nothing.
+        busy: at which of the layers something changes; the others are left alone. By default all.
     """
     where = window(positions)
     for name, tensor in tensors.items():
@@ -411,6 +414,8 @@ def edit_along(
             raise SteerlabError(f"{operator}: {name} holds NaN or infinity")
     parts = []
     for number, layer in enumerate(direction.layers):
+        if busy is not None and not busy[number]:
+            continue
         # Cut and not indexed: the leading axis stays, as that of the rows.
         of_layer = {name: tensor[number : number + 1].float() for name, tensor in tensors.items()}
         parts.append(Part(change, operator, direction.site, layer, where, of_layer, identity))

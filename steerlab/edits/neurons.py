@@ -151,17 +151,12 @@ def _where_busy(
     identity: bool,
 ) -> Edit:
     """The edit at the layers where some neuron changes; at all of them if none is to change."""
-    if not identity:
-        busy = (shift != 0).any(-1) | (weight != 0).any(-1)
-        if not busy.any():
-            raise SteerlabError(
-                f"{operator}: the neurons of {direction.target!r} have values of 0, so that "
-                "nothing would change; take others"
-            )
-        layers = [
-            layer for layer, is_busy in zip(direction.layers, busy.tolist(), strict=True) if is_busy
-        ]
-        direction, shift, weight = direction.at(*layers), shift[busy], weight[busy]
+    busy = (shift != 0).any(-1) | (weight != 0).any(-1)
+    if not identity and not busy.any():
+        raise SteerlabError(
+            f"{operator}: the neurons of {direction.target!r} have values of 0, so that "
+            "nothing would change; take others"
+        )
     return edit_along(
         direction,
         reset,
@@ -169,6 +164,7 @@ def _where_busy(
         operator=operator,
         positions=positions,
         identity=identity,
+        busy=None if identity else busy,
     )
 
 

@@ -49,14 +49,14 @@ def scale_units(direction: Direction, *, strength: float = 1.0, positions: Windo
             "layers, or choose more units"
         )
     size = need_finite("strength", strength)
-    layers = [layer for layer, some in zip(direction.layers, busy.tolist(), strict=True) if some]
     return edit_along(
-        direction.at(*layers),
+        direction,
         scale,
-        {"rates": rates[busy], "strength": torch.full((len(layers),), size)},
+        {"rates": rates, "strength": torch.full((len(rates),), size)},
         operator="scale_units",
         positions=positions,
         identity=strength == 0,
+        busy=busy,
     )
 
 

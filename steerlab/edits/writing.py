@@ -79,14 +79,14 @@ def write_along(
             f"{rho * alpha:.3g}/√d: the largest |cos| is {top:.3g}/√d; take a smaller rho or alpha"
         )
     size = need_finite("strength", strength)
-    layers = [layer for layer, some in zip(direction.layers, busy.tolist(), strict=True) if some]
     return edit_along(
-        direction.at(*layers),
+        direction,
         write,
-        {"reads": size * (weights * found["reads"])[busy], "writes": found["writes"][busy]},
+        {"reads": size * weights * found["reads"], "writes": found["writes"]},
         operator="write_along",
         positions=positions,
         identity=strength == 0,
+        busy=busy,
     )
 
 
