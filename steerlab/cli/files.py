@@ -93,6 +93,9 @@ def _steer_options(steer: argparse.ArgumentParser) -> None:
     )
     steer.add_argument("--new-tokens", type=int, default=32, metavar="N", help="(default: 32)")
     steer.add_argument("--temperature", type=float, default=0.0, help="(default: 0, greedy)")
+    steer.add_argument(
+        "--top-p", type=float, default=1.0, help="sample from this share (default: 1, all)"
+    )
     steer.add_argument("--seed", type=int, default=0, help="of what is sampled (default: 0)")
     steer.add_argument(
         "--corpus", help="a folder of aligned <iso>.txt, for fits and for examples in prompts"
@@ -132,6 +135,7 @@ def _steer(options: argparse.Namespace) -> None:
         edit=edit,
         max_new_tokens=options.new_tokens,
         temperature=options.temperature,
+        top_p=options.top_p,
         seed=options.seed,
     )
     for text in outputs:

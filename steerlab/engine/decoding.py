@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -22,15 +21,14 @@ from steerlab.edits import Edit, EditStats
 from steerlab.edits.edit import need_edit
 from steerlab.engine.doubled import Doubled, doubled
 from steerlab.engine.forward import Rows, rows_on
-from steerlab.engine.inputs import need_count
 from steerlab.engine.prompts import encode
+from steerlab.engine.sampling import choose, need_settings, uniform
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 
 # Rows that have ended leave their batch when they are this share of it. At once would be too often:
 # leaving copies the cache.
 LEAVE = 1 / 8
-_TINY, _TINIEST = 1e-3, 1e-30  # temperatures
 
 
 @dataclass
@@ -69,6 +67,7 @@ def generate(
     *,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
     one_line: bool = True,
     edit: Edit | None = None,
@@ -83,6 +82,8 @@ def generate(
         prompts: the texts to continue, or one text.
         max_new_tokens: the most tokens of a continuation.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
+        top_p: sample from the fewest of the likeliest tokens whose probabilities, at the
+            temperature, reach this share; 1 samples from all.
         seed: decides what is sampled.
         one_line: whether a row ends at the first line break after some text.
         edit: the edit of all rows, or a stack with one edit for each prompt; one that `amplify`
@@ -98,6 +99,7 @@ def generate(
         given,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        top_p=top_p,
         seed=seed,
         one_line=one_line,
         edit=edit,
@@ -115,6 +117,7 @@ def decode(
     *,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int | Sequence[int] = 0,
     one_line: bool = True,
     edit: Edit | None = None,
@@ -128,6 +131,8 @@ def decode(
         prompts: the texts to continue.
         max_new_tokens: the most tokens of a continuation.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
+        top_p: sample from the fewest of the likeliest tokens whose probabilities, at the
+            temperature, reach this share; 1 samples from all.
         seed: decides what is sampled: one for all rows, or one for each. With one for each, a row
             does not depend on which others it is decoded with.
         one_line: whether a row ends at the first line break after some text.
@@ -137,7 +142,7 @@ def decode(
             then runs once more, as it is.
     """
     model = load(model)
-    need_settings(max_new_tokens, temperature)
+    need_settings(max_new_tokens, temperature, top_p)
     given: Any = seed  # checked, since what a caller gives may be anything
     one = not isinstance(given, Sequence) or isinstance(given, str)
     for number in (given,) if one else given:
@@ -157,7 +162,7 @@ def decode(
     runs, single, plain = doubled(ids, edit)
     with rows_on(model, runs, single, new=max_new_tokens, displacement=displacement) as rows:
         one_of = rows if edit is None or not plain else Doubled.of(rows, edit, len(ids), plain)
-        decoding = _Decoding(one_of, max_new_tokens, stops, temperature, seed)
+        decoding = _Decoding(one_of, max_new_tokens, stops, temperature, top_p, seed)
         greedy = temperature == 0
         if plain:  # a row may be two, so that half as many are a batch
             longest = max(map(len, ids))
@@ -199,12 +204,14 @@ class _Decoding:
         steps: int,
         stops: "Stops",
         temperature: float,
+        top_p: float,
         seed: int | Sequence[int],
     ):
         self.rows = rows
         self.steps = steps
         self.stops = stops
         self.temperature = temperature
+        self.top_p = top_p
         self.new: list[list[int]] = [[] for _ in rows.ids]
         self.ended = [True for _ in rows.ids]
         # One random number for each row and step, drawn here once: what is sampled then does not
@@ -258,68 +265,7 @@ class _Decoding:
     ) -> Int[Tensor, " row"]:
         """The next token of each of the rows of these numbers."""
         chances = None if self.chances is None else self.chances[numbers.cpu(), step]
-        return choose(logits, self.temperature, chances)
-
-
-def need_settings(max_new_tokens: Any, temperature: Any) -> None:
-    """Raise `SteerlabError` for settings with which nothing can be generated."""
-    # So that NaN is refused too.
-    if not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
-        raise SteerlabError(f"temperature is {temperature!r}; give 0 (greedy) or more")
-    need_count("max_new_tokens", max_new_tokens)
-
-
-def choose(
-    logits: Float[Tensor, "row vocab"], temperature: float, chances: Float[Tensor, " row"] | None
-) -> Int[Tensor, " row"]:
-    """The next token of each row: the likeliest, or one sampled by a random number of each row."""
-    best, chosen = _largest(logits)
-    # The largest alone tells: it is NaN if any logit is, as `max` passes NaN on.
-    if not torch.isfinite(best).all():
-        raise SteerlabError(
-            "the model's logits hold NaN or infinity; its weights are broken, or the edit is "
-            "too strong"
-        )
-    if chances is None:
-        return chosen
-    # Sampling by the inverse of the distribution function: the first token at which the running
-    # sum of probabilities exceeds a random number. The sum's end is 1 only up to rounding, so
-    # that the random number is taken as a share of it.
-    logits = logits.float()
-    if temperature < _TINY:  # over it a logit would overflow; less the largest none does
-        logits = logits - logits.max(-1, keepdim=True).values
-    running = torch.softmax(logits / max(temperature, _TINIEST), -1).cumsum(-1)
-    threshold = rearrange(chances.to(running.device), "row -> row 1") * running[:, -1:]
-    sampled = torch.searchsorted(running, threshold, right=True)[:, 0]
-    return sampled.clamp(max=logits.shape[1] - 1)
-
-
-def uniform(rows: int, steps: int, seed: int | Sequence[int]) -> Float[Tensor, "row step"]:
-    """Random numbers from 0 to 1: of one seed for all rows, or of a seed for each."""
-    # Drawn on the CPU, whose generator gives the same numbers on every machine.
-    if isinstance(seed, int):
-        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
-    return torch.stack(
-        [torch.rand(steps, generator=torch.Generator().manual_seed(each)) for each in seed]
-    )
-
-
-def _largest(
-    logits: Float[Tensor, "row vocab"],
-) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
-    """The largest logit of each row and its first index: what `max` gives, in less time on a
-    CPU."""
-    rows, size = logits.shape
-    if rows < 16 or size % 128:
-        # For few rows the detour costs more than it saves.
-        best, chosen = logits.max(-1)
-        return best, chosen
-    # `amax`, without an index, runs vectorised. So the part of the vocabulary with the largest
-    # value is found by it, and `max`, which gives the index, then reads only that part.
-    parts = rearrange(logits, "row (part token) -> row part token", token=128)
-    part = parts.amax(-1).argmax(-1)
-    best, index = parts[torch.arange(rows, device=logits.device), part].max(-1)
-    return best, part * 128 + index
+        return choose(logits, self.temperature, chances, self.top_p)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.edits import Edit, stack
-from steerlab.engine.decoding import Stops, choose, need_settings, uniform
+from steerlab.engine.decoding import Stops
 from steerlab.engine.growing_text import GrowingText
 from steerlab.engine.inputs import need_count, need_room
+from steerlab.engine.sampling import choose, need_settings, uniform
 from steerlab.engine.walk import Walk
 from steerlab.models.model import Model
 
@@ -31,6 +32,8 @@ class Row:
         max_new_tokens: the most tokens.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
         seed: decides what is sampled.
+        top_p: sample from the fewest of the likeliest tokens whose probabilities, at the
+            temperature, reach this share; 1 samples from all.
     """
 
     ids: Sequence[int]
@@ -38,10 +41,11 @@ class Row:
     max_new_tokens: int = 32
     temperature: float = 0.0
     seed: int = 0
+    top_p: float = 1.0
 
     def need(self, model: Model) -> None:
         """Raise `SteerlabError` for what cannot be run."""
-        need_settings(self.max_new_tokens, self.temperature)
+        need_settings(self.max_new_tokens, self.temperature, self.top_p)
         need_count("seed", self.seed, 0)
         need_room(model, [self.ids], new=self.max_new_tokens)
 
@@ -142,9 +146,9 @@ class Talk:
         for place, row in enumerate(self._in_cache):
             chances, step = self._chances[row], len(self._texts[row].tokens)
             if chances is not None and row in self._live:
-                one = logits[place : place + 1]
+                one, how = logits[place : place + 1], self.rows[row]
                 [chosen[place]] = choose(
-                    one, self.rows[row].temperature, chances[step : step + 1]
+                    one, how.temperature, chances[step : step + 1], how.top_p
                 ).tolist()
         return chosen, broken.tolist()
 

@@ -14,10 +14,11 @@ from steerlab.core.errors import SteerlabError
 from steerlab.core.generated import Token
 from steerlab.edits import Edit
 from steerlab.edits.edit import need_edit
-from steerlab.engine.decoding import Stops, choose, need_settings, uniform
+from steerlab.engine.decoding import Stops
 from steerlab.engine.growing_text import GrowingText
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import encode
+from steerlab.engine.sampling import choose, need_settings, uniform
 from steerlab.engine.token_lexicon import Lexicon, packaged_lexicon
 from steerlab.engine.walk import Walk
 from steerlab.models.loading import load
@@ -36,6 +37,7 @@ def stream(
     edit: Edit | None = None,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
     direction: Direction | None = None,
     one_line: bool = True,
@@ -59,13 +61,15 @@ def stream(
         edit: what is done to the activations.
         max_new_tokens: the most tokens.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
+        top_p: sample from the fewest of the likeliest tokens whose probabilities, at the
+            temperature, reach this share; 1 samples from all.
         seed: decides what is sampled.
         direction: along which each token is projected.
         one_line: whether the text ends at the first line break after some text.
         words: which tokens are each language's own; by default by the sentences in the package.
     """
     model = load(model)
-    need_settings(max_new_tokens, temperature)
+    need_settings(max_new_tokens, temperature, top_p)
     if not isinstance(prompt, str):
         raise SteerlabError(
             f"stream continues one text, and was given a {type(prompt).__name__}; give a string, "
@@ -91,7 +95,7 @@ def stream(
     words = packaged_lexicon(model) if words is None else words
     words.need_fits(model)
     stops = Stops.of(model, one_line=one_line)
-    return _tokens(walk, watched, words, stops, max_new_tokens, temperature, chances)
+    return _tokens(walk, watched, words, stops, max_new_tokens, temperature, top_p, chances)
 
 
 def _tokens(
@@ -101,6 +105,7 @@ def _tokens(
     stops: Stops,
     steps: int,
     temperature: float,
+    top_p: float,
     chances: Float[Tensor, " step"] | None,
 ) -> Iterator[Token]:
     text = GrowingText(walk.model.tokenizer)
@@ -111,7 +116,7 @@ def _tokens(
     for index in range(steps):
         with torch.inference_mode():
             chance = None if chances is None else chances[index : index + 1]
-            chosen = int(choose(logits[None], temperature, chance)[0])
+            chosen = int(choose(logits[None], temperature, chance, top_p)[0])
             shares = logits.float().softmax(-1)
             mass = (weights @ shares).tolist()
         if stops.end[chosen]:
