@@ -20,6 +20,11 @@ def generator(purpose: str, seed: int) -> "torch.Generator":
     """
     import torch  # here, so that importing this module does not take the second that torch takes
 
+    return torch.Generator().manual_seed(derived(purpose, seed))
+
+
+def derived(purpose: str, seed: int) -> int:
+    """A seed of 63 bits for one purpose, made of the user's as `generator` does."""
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     # `manual_seed` takes signed 64-bit numbers: shift the sign bit away.
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return int.from_bytes(digest[:8], "big") >> 1

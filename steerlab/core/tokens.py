@@ -1,6 +1,9 @@
-"""What a tokenizer puts before a text."""
+"""What a tokenizer puts before a text, and the bytes that a token stands for."""
 
+import re
 from typing import Any
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's token of a byte
 
 
 def has_bos(tokenizer: Any) -> bool:
@@ -51,3 +54,43 @@ def excluded(tokenizer: Any) -> str:
     if beginning(tokenizer):
         return "BOS and padding"
     return "the first token of each text, which has no BOS before it, and padding"
+
+
+def bytes_behind() -> dict[str, int]:
+    """The bytes behind the letters of byte-level tokenizers: printable ones are themselves,
+    others follow U+0100."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {
+        chr(256 + index): byte for index, byte in enumerate(others)
+    }
+
+
+class Spelling:
+    """The bytes that a tokenizer's tokens stand for within a text."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self._special = frozenset(specials(tokenizer))
+        self._behind = bytes_behind()
+
+    def is_text(self, token: int) -> bool:
+        """Whether a token is part of a text, and not one such as BOS."""
+        return token not in self._special
+
+    def of(self, token: int) -> bytes:
+        """Its bytes, which may be a part of a character; of a token that is no text, its name;
+        nothing for a number that has no token."""
+        name = self.tokenizer.convert_ids_to_tokens(token)
+        if name is None:
+            return b""
+        if not self.is_text(token):
+            return str(name).encode()
+        if one := _BYTE.fullmatch(name):
+            return bytes([int(one[1], 16)])
+        text = str(self.tokenizer.decode([token]))
+        if "\ufffd" in text and set(name) <= set(self._behind):
+            return bytes(self._behind[letter] for letter in name)
+        # SentencePiece drops the space before what it takes for the beginning of a text.
+        dropped = name.startswith("▁") and not text.startswith(" ")
+        return f"{' ' * dropped}{text}".encode()

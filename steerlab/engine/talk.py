@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from steerlab.engine.decoding import Stops
 from steerlab.engine.growing_text import GrowingText
 from steerlab.engine.inputs import need_count, need_room
 from steerlab.engine.sampling import choose, need_settings, uniform
+from steerlab.engine.token_scores import TokenScore, token_scores
 from steerlab.engine.walk import Walk
 from steerlab.models.model import Model
 
@@ -34,6 +35,9 @@ class Row:
         seed: decides what is sampled.
         top_p: sample from the fewest of the likeliest tokens whose probabilities, at the
             temperature, reach this share; 1 samples from all.
+        likeliest: of each token its log-probability is told, and how many of the likeliest tokens
+            at its place; None tells of none.
+        reads: whether the prompt's tokens are told of too.
     """
 
     ids: Sequence[int]
@@ -42,11 +46,19 @@ class Row:
     temperature: float = 0.0
     seed: int = 0
     top_p: float = 1.0
+    likeliest: int | None = None
+    reads: bool = False
 
     def need(self, model: Model) -> None:
         """Raise `SteerlabError` for what cannot be run."""
         need_settings(self.max_new_tokens, self.temperature, self.top_p)
         need_count("seed", self.seed, 0)
+        if self.likeliest is not None:
+            need_count("likeliest", self.likeliest, 0)
+        elif self.reads:
+            raise SteerlabError(
+                "the prompt is read for log-probabilities; give likeliest=0 or more"
+            )
         need_room(model, [self.ids], new=self.max_new_tokens)
 
 
@@ -60,12 +72,16 @@ class Piece:
         tokens: how many tokens the row has now.
         end: why it ended: by itself, by the limit, or because the model gave no numbers any more;
             None where it goes on.
+        score: of the token, the one that ends a text included; None where it is not asked for.
+        start: with a score, the length of the row's text before the token.
     """
 
     row: int
     text: str
     tokens: int
     end: End | None = None
+    score: TokenScore | None = None
+    start: int = 0
 
 
 class Talk:
@@ -87,6 +103,7 @@ class Talk:
         steered = any(edit.parts for edit in edits)
         room = max(row.max_new_tokens for row in rows)
         self.rows = tuple(rows)
+        self.prompt_scores: dict[int, list[TokenScore]] = {}  # of the rows that ask for them
         self._walk = Walk(
             model, [row.ids for row in rows], stack(edits) if steered else None, room=room
         )
@@ -122,20 +139,42 @@ class Talk:
         self._next = chosen
         for place, row in enumerate(self._in_cache):
             if row in self._live:
+                likeliest, start = self.rows[row].likeliest, len(self._texts[row].given)
                 piece = self._piece(row, chosen[place], broken=broken[place])
+                if likeliest is not None and not broken[place]:
+                    one = slice(place, place + 1)
+                    [score] = token_scores(logits[one], chosen[one], likeliest)
+                    piece = replace(piece, score=score, start=start)
                 if piece.end is not None:
                     self._live.discard(row)
                 yield piece
 
     def _logits(self) -> Float[Tensor, "row vocab"]:
         if self._next is None:
-            return self._walk.begin()
+            return self._begin()
         left = [place for place, row in enumerate(self._in_cache) if row in self._live]
         if len(self._in_cache) - len(left) >= max(1, _LEAVE * len(self._in_cache)):
             self._walk.take(left)
             self._in_cache = [self._in_cache[place] for place in left]
             self._next = [self._next[place] for place in left]
         return self._walk.step(self._next)
+
+    def _begin(self) -> Float[Tensor, "row vocab"]:
+        """The logits after the prompts, which are read where a row asks for it."""
+        if not any(row.reads for row in self.rows):
+            return self._walk.begin()
+        whole = self._walk.begin_and_read()
+        last = whole[:, -1].clone()
+        for number, row in enumerate(self.rows):
+            if row.reads and row.likeliest is not None:
+                first, *others = row.ids
+                logits = whole[number, whole.shape[1] - len(row.ids) : -1]
+                if not torch.isfinite(logits.amax(-1)).all():
+                    last[number] = math.nan  # what has no score has no continuation either
+                    continue
+                scores = token_scores(logits, others, row.likeliest)
+                self.prompt_scores[number] = [TokenScore(first, None), *scores]
+        return last
 
     @torch.inference_mode()
     def _chosen(self, logits: Float[Tensor, "row vocab"]) -> tuple[list[int], list[bool]]:

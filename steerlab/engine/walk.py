@@ -50,17 +50,26 @@ class Walk:
         self._on = [*changes, *looks]
         self._done: Pass | None = None
 
-    @torch.inference_mode()
     def begin(self) -> Float[Tensor, "row vocab"]:
         """The logits after the prompts."""
+        return self._begin(last=1)[:, -1]
+
+    def begin_and_read(self) -> Float[Tensor, "row pos vocab"]:
+        """The logits after each token of the prompts, which are padded on the left."""
+        return self._begin(last=0)
+
+    @torch.inference_mode()
+    def _begin(self, *, last: int) -> Float[Tensor, "row pos vocab"]:
         model = self.model
         tokens, mask = pad(self.ids, model.padding, model.device)
         carries = torch.arange(len(self.ids), device=model.device)
         with self._attached():
             positions = model.positions(tokens, mask, rows=carries)
-            logits, cache = model.forward(tokens, mask, last=1, room=self.room, positions=positions)
+            logits, cache = model.forward(
+                tokens, mask, last=last, room=self.room, positions=positions
+            )
         self._done = Pass(model, tokens, mask, carries, cache)
-        return logits[:, -1]
+        return logits
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Float[Tensor, "row vocab"]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.tokens import bytes_behind
 from steerlab.models.model import Model
 from steerlab.sae import SAE
 
@@ -77,7 +78,7 @@ def written(tokenizer: Any, token: int) -> str:
     control character."""
     text, name = tokenizer.decode([token]), str(tokenizer.convert_ids_to_tokens(token))
     if "\ufffd" in text:
-        byte_of = _bytes()
+        byte_of = bytes_behind()
         if not set(name) <= set(byte_of):
             return name
         return _hexadecimal(byte_of[letter] for letter in name)
@@ -92,16 +93,6 @@ def written(tokenizer: Any, token: int) -> str:
 
 def _hexadecimal(values: Iterable[int]) -> str:
     return " ".join(f"0x{value:02X}" for value in values)
-
-
-def _bytes() -> dict[str, int]:
-    """The bytes behind the letters of byte-level tokenizers: printable ones are themselves,
-    others follow U+0100."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {
-        chr(256 + index): byte for index, byte in enumerate(others)
-    }
 
 
 def neighbours(sae: SAE, unit: int, count: int) -> list[tuple[int, float]]:
