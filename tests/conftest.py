@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,32 @@ def moments(polyglot: Model, lines: Corpus) -> Moments:
 def directions(moments: Moments) -> Directions:
     """DiffMean directions of polyglot."""
     return diffmean(moments)
+
+
+@pytest.fixture(scope="module")
+def german(directions: Directions) -> Any:
+    """An edit that speaks German."""
+    from steerlab.edits import add
+
+    return add(directions.between("en", "de").at(5), strength=1.25)
+
+
+@pytest.fixture(scope="module")
+def server(polyglot: Model, directions: Directions, german: Any) -> Iterator[Any]:
+    """An endpoint with polyglot, and with an edit that has a name."""
+    from steerlab.studies.explore.session import Session
+    from steerlab.studies.serve import endpoint
+
+    made = endpoint(Session(polyglot, directions), edits={"german": german})
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(server: Any) -> Any:
+    """The thread that says what the endpoint is asked for."""
+    return server.line
 
 
 def tiny_config(shape: str, *, layers: int = 3, width: int = 32, context: int = 128) -> Any:

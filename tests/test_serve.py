@@ -3,7 +3,6 @@ who is refused."""
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from serving import SPANISH, TEXTS, alone, asked, edit_of, pieces, said, until
 
 import steerlab as sl
 from steerlab.cli import main
@@ -26,57 +26,7 @@ from steerlab.studies.serve import endpoint
 from steerlab.studies.serve.batches import Batches
 from steerlab.studies.serve.until import Until
 
-TEXTS = ["The weather is nice today.\n", "We are going to the market.\n", "Where is my book?\n"]
-SPANISH = {"target": "es", "layers": [5], "strength": 1.5}
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def german(directions: Directions) -> sl.Edit:
-    return sl.add(directions.between("en", "de").at(5), strength=1.25)
-
-
-@pytest.fixture(scope="module")
-def server(polyglot: Model, directions: Directions, german: sl.Edit) -> Iterator[Server]:
-    made = endpoint(Session(polyglot, directions), edits={"german": german})
-    made.start()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def line(server: Server) -> Batches:
-    assert isinstance(server.line, Batches)
-    return server.line
-
-
-def asked(server: Server, path: str = "completions", **body: Any) -> httpx.Response:
-    whole = {"model": "polyglot", "max_tokens": 12} | body
-    return httpx.post(f"{server.url}v1/{path}", json=whole, timeout=120)
-
-
-def said(answer: httpx.Response) -> Any:
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def edit_of(directions: Directions, steer: dict[str, Any]) -> sl.Edit:
-    direction = directions.between("en", steer["target"]).at(*steer["layers"])
-    return sl.add(direction, strength=steer["strength"])
-
-
-def alone(model: Model, text: str, edit: sl.Edit | None, tokens: int = 12, **options: Any) -> str:
-    given = {"max_new_tokens": tokens, "one_line": False} | options
-    return str(sl.generate(model, text, edit=edit, **given))
-
-
-def until(condition: Any) -> None:
-    """Wait for what another thread does."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not come to that in a minute")
 
 
 # -------------------------------------------------------------------------- what is said, and proof
@@ -120,15 +70,6 @@ def test_a_text_to_stop_at_is_not_said(server: Server, polyglot: Model) -> None:
         "finish_reason": "stop",
     }
     assert answer["usage"]["completion_tokens"] < 24
-
-
-def pieces(answer: httpx.Response) -> list[Any]:
-    """The events of a stream; the last has to say that it is done."""
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    lines = [each for each in answer.text.split("\n\n") if each]
-    assert all(each.startswith("data: ") for each in lines)
-    assert lines[-1] == "data: [DONE]"
-    return [json.loads(each.removeprefix("data: ")) for each in lines[:-1]]
 
 
 def test_a_stream_says_the_same_in_pieces(server: Server) -> None:
@@ -295,7 +236,15 @@ def test_who_leaves_leaves_the_batch(
     ("changed", "status", "message"),
     [
         ({"prompt": ""}, 400, "there is nothing to continue"),
-        ({"prompt": ["a", "b"]}, 400, "prompt: "),
+        ({"prompt": 7}, 400, "prompt: 7 was given; give a text, a list of texts, a list of token"),
+        ({"prompt": ["a", 7]}, 400, "prompt: ['a', 7] was given; give a text, a list of texts"),
+        ({"prompt": [[]]}, 400, "prompt: [[]] was given"),
+        ({"prompt": [1, -5]}, 400, "prompt: [1, -5] was given"),
+        ({"prompt": [True]}, 400, "prompt: [True] was given"),
+        ({"prompt": ["a", ""]}, 400, "there is nothing to continue"),
+        ({"prompt": [1, 12288]}, 400, "there is no token 12288; polyglot has those of 0 to 12287"),
+        ({"prompt": [[1], [9] * 3000]}, 400, "was made for"),
+        ({"prompt": ["a"] * 129}, 400, "129 prompts with 1 answers each make 129; ask for 128"),
         ({"prompt": "a" * 100_001}, 400, "100,001 characters"),
         ({"prompt": "word " * 3000}, 400, "was made for"),
         ({"model": "gpt-4"}, 404, "no model 'gpt-4' is served; 'polyglot' is"),
@@ -305,9 +254,22 @@ def test_who_leaves_leaves_the_batch(
         ({"max_tokens": 100_000}, 400, "max_tokens: "),
         ({"temperature": -1}, 400, "temperature: "),
         ({"temperature": True}, 400, "true and false are no numbers"),
-        ({"n": 2}, 400, "n: 2 is not served; leave it out, or give 1"),
-        ({"top_p": 0.5}, 400, "top_p: 0.5 is not served"),
-        ({"logit_bias": {"5": 1}}, 400, "there is no key 'logit_bias'"),
+        ({"max_tokens": -1, "echo": True}, 400, "max_tokens: "),
+        ({"n": 2}, 400, "n: at temperature 0, or without one, all 2 answers would be the same"),
+        ({"n": 2, "temperature": 0}, 400, "give a temperature above 0, or leave n out"),
+        ({"n": 33, "temperature": 1}, 400, "n: input should be less than or equal to 32, and 33"),
+        ({"n": 0}, 400, "n: input should be greater than or equal to 1, and 0"),
+        ({"n": 3, "best_of": 5, "temperature": 1}, 400, "best_of: 5 was given, and all answers"),
+        ({"prompt": ["a"] * 9, "n": 20, "temperature": 1}, 400, "with 20 answers each make 180"),
+        ({"top_p": 0.5}, 400, "top_p: 0.5 was given, and without a temperature nothing is sampled"),
+        ({"top_p": 0, "temperature": 1}, 400, "top_p: input should be greater than 0, and 0"),
+        ({"top_p": 1.5, "temperature": 1}, 400, "top_p: input should be less than or equal to 1"),
+        ({"logprobs": 6}, 400, "logprobs: input should be less than or equal to 5, and 6 was"),
+        ({"logprobs": True}, 400, "logprobs: true and false are no numbers"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty: 0.5 is not served; leave it out, or"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias: {'5': 1} is not served; leave it out, or giv"),
+        ({"suffix": "end"}, 400, "suffix: 'end' is not served; leave it out, or give ''"),
+        ({"top_k": 5}, 400, "there is no key 'top_k'; did you mean 'top_p'?"),
         ({"stop": ["a"] * 5}, 400, "at most 4 texts to stop at"),
         ({"stop": ""}, 400, "none of them empty"),
         ({"steer": {"target": "es"}}, 400, "steer: layers: "),

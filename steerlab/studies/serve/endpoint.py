@@ -3,12 +3,14 @@ thread that says many rows at once."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from steerlab.core.errors import SteerlabError
+from steerlab.core.random import derived
+from steerlab.core.tokens import Spelling
 from steerlab.edits import Edit
 from steerlab.engine.prompts import chat, encode
 from steerlab.engine.talk import Row
@@ -17,7 +19,7 @@ from steerlab.studies.explore.setting import Steering
 from steerlab.studies.local.line import Failed, Full, Job
 from steerlab.studies.local.server import Server, listen, post, read_json
 from steerlab.studies.serve.asked import UNSTEERED, Asked, AskedChat, AskedCompletion
-from steerlab.studies.serve.batches import MOST_ROWS, Batches, Ended, Said, Wanted, named
+from steerlab.studies.serve.batches import MOST_ROWS, Batches, Echoed, Ended, Said, Wanted, named
 from steerlab.studies.serve.wire import Answer, error, event
 
 try:
@@ -108,6 +110,7 @@ class _Routes:
         self.line = line
         self.edits = edits
         self.model = line.session.model
+        self.spelling = Spelling(self.model.tokenizer)
 
     async def models(self, request: Request) -> Response:
         """The model, and the model under each edit that has a name."""
@@ -141,18 +144,66 @@ class _Routes:
     def _wanted(self, asked: Asked) -> tuple[Answer, Wanted]:
         """What a request comes to; raises `SteerlabError` for what cannot be run."""
         steer = self._steer(asked)
+        prompts = self._prompts(asked)
+        seed = secrets.randbits(31) if asked.seed is None else asked.seed
+        seeds = [_seed_of(seed, index) for index in range(asked.answers)]
+        rows = self._rows(asked, [ids for _, ids in prompts], seeds)
+        echo: tuple[str, ...] = ()
+        if asked.echoes:
+            echo = tuple(text for text, _ in prompts for _ in seeds)
+        answer = Answer(
+            isinstance(asked, AskedChat),
+            asked.model,
+            sum(len(ids) for _, ids in prompts),
+            tuple(row.seed for row in rows),
+            None if asked.likeliest is None else self.spelling,
+            echo,
+        )
+        return answer, Wanted(rows, steer, asked.stops, echo, silent=asked.new_tokens == 0)
+
+    def _rows(
+        self, asked: Asked, prompts: Sequence[list[int]], seeds: Sequence[int]
+    ) -> tuple[Row, ...]:
+        """What is run for each answer to each prompt; raises for what cannot be."""
+        rows = tuple(
+            Row(
+                ids,
+                None,
+                max(asked.new_tokens, 1),
+                float(asked.temperature or 0),
+                seed,
+                # At temperature 0 the likeliest is taken, which is in every share.
+                top_p=asked.share if asked.temperature else 1.0,
+                likeliest=asked.likeliest,
+                reads=asked.echoes and asked.likeliest is not None,
+            )
+            for ids in prompts
+            for seed in seeds
+        )
+        for row in rows:
+            row.need(self.model)
+        return rows
+
+    def _prompts(self, asked: Asked) -> list[tuple[str, list[int]]]:
+        """The text and the tokens of each prompt; those that are given as tokens are taken as they
+        are."""
         tokenizer = self.model.tokenizer
         if isinstance(asked, AskedChat):
             text = chat(tokenizer, asked.turns)
-        else:
-            assert isinstance(asked, AskedCompletion)
-            text = asked.prompt
-        [ids] = encode(tokenizer, [text])
-        seed = secrets.randbits(31) if asked.seed is None else asked.seed
-        row = Row(ids, None, asked.new_tokens, float(asked.temperature or 0), seed)
-        row.need(self.model)
-        answer = Answer(isinstance(asked, AskedChat), asked.model, len(ids), seed)
-        return answer, Wanted(row, steer, asked.stops)
+            return [(text, encode(tokenizer, [text])[0])]
+        assert isinstance(asked, AskedCompletion)
+        prompts = []
+        for prompt in asked.prompts:
+            if isinstance(prompt, str):
+                prompts.append((prompt, encode(tokenizer, [prompt])[0]))
+                continue
+            if (largest := max(prompt)) >= self.model.embedded:
+                raise SteerlabError(
+                    f"prompt: there is no token {largest}; {self.model.name} has those of 0 to "
+                    f"{self.model.embedded - 1}"
+                )
+            prompts.append((tokenizer.decode(prompt, skip_special_tokens=True), prompt))
+        return prompts
 
     def _steer(self, asked: Asked) -> Steering | Edit | None:
         """How a request is steered: by its `steer`, else by the name behind the model's."""
@@ -183,19 +234,21 @@ async def _streamed(
     answer: Answer, job: Job[Wanted], events: "asyncio.Queue[Any]", *, counted: bool
 ) -> AsyncIterator[str]:
     """The events of an answer; whoever leaves stops it."""
+    ends: list[Ended] = []
     try:
-        if (first := answer.begun()) is not None:
+        for first in answer.begun():
             yield event(first)
         while (each := await events.get()) is not None:
-            if isinstance(each, Said):
-                yield event(answer.piece(each.text))
-            elif isinstance(each, Ended):
+            if isinstance(each, Ended):
+                ends.append(each)
                 yield event(answer.end(each))
-                if counted:
-                    yield event(answer.count(each))
-            else:
+            elif isinstance(each, Failed):
                 yield event(error(each.message, _kind(each)))
                 return
+            else:
+                yield event(answer.piece(each))
+        if counted and ends:
+            yield event(answer.count(ends))
         yield event("[DONE]")
     finally:
         job.stopped.set()
@@ -206,22 +259,26 @@ async def _whole(
 ) -> Response:
     """The answer in one piece; whoever leaves before it is there stops it."""
     leaving = asyncio.create_task(_until_gone(request, job))
-    text, end = "", None
+    said: list[Said | Echoed] = []
+    ends: dict[int, Ended] = {}
+    failed: Failed | None = None
     try:
-        while (each := await events.get()) is not None:
-            if isinstance(each, Said):
-                text += each.text
+        while failed is None and (each := await events.get()) is not None:
+            if isinstance(each, Ended):
+                ends[each.index] = each
+            elif isinstance(each, Failed):
+                failed = each  # one choice without an answer is none to the request
             else:
-                end = each
+                said.append(each)
     finally:
         job.stopped.set()
         leaving.cancel()
         with suppress(asyncio.CancelledError):
             await leaving
-    if isinstance(end, Ended):
-        return JSONResponse(answer.whole(text, end))
-    if isinstance(end, Failed):
-        return JSONResponse(error(end.message, _kind(end)), 500 if end.ours else 400)
+    if failed is not None:
+        return JSONResponse(error(failed.message, _kind(failed)), 500 if failed.ours else 400)
+    if len(ends) == len(answer.seeds):
+        return JSONResponse(answer.whole(said, ends))
     return JSONResponse(error("the server is ending; ask again", "server_error"), 503)
 
 
@@ -230,6 +287,12 @@ async def _until_gone(request: Request, job: Job[Wanted]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     job.stopped.set()
+
+
+def _seed_of(seed: int, index: int) -> int:
+    """The seed of one of several answers: of the first the request's own."""
+    # Of 31 bits, which every reader of JSON keeps.
+    return seed if index == 0 else derived(f"answer {index}", seed) >> 32
 
 
 def _kind(failed: Failed) -> str:
