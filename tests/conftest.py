@@ -91,6 +91,14 @@ def line(server: Any) -> Any:
     return server.line
 
 
+@pytest.fixture
+def chatty(server: Any, line: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The endpoint while its model has a chat template."""
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    monkeypatch.setattr(line.session.model.tokenizer, "chat_template", template)
+    return server
+
+
 def tiny_config(shape: str, *, layers: int = 3, width: int = 32, context: int = 128) -> Any:
     """The configuration of a tiny model with polyglot's vocabulary; windows slide over fewer tokens
     than a prompt has.

@@ -13,6 +13,13 @@ from steerlab.studies.local.server import Server
 
 TEXTS = ["The weather is nice today.\n", "We are going to the market.\n", "Where is my book?\n"]
 SPANISH = {"target": "es", "layers": [5], "strength": 1.5}
+TURNS = [
+    {"role": "system", "content": "Short answers."},
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "it?"}],
+    },
+]
 
 
 def asked(server: Server, path: str = "completions", **body: Any) -> httpx.Response:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from serving import SPANISH, TEXTS, alone, asked, edit_of, pieces, said, until
+from serving import SPANISH, TEXTS, TURNS, alone, asked, edit_of, pieces, said, until
 
 import steerlab as sl
 from steerlab.cli import main
@@ -114,22 +114,6 @@ def test_the_client_of_openai(server: Server, polyglot: Model, directions: Direc
             client.chat.completions.create(
                 model="polyglot", messages=[{"role": "user", "content": "Hello."}]
             )
-
-
-@pytest.fixture
-def chatty(server: Server, line: Batches, monkeypatch: pytest.MonkeyPatch) -> Server:
-    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    monkeypatch.setattr(line.session.model.tokenizer, "chat_template", template)
-    return server
-
-
-TURNS = [
-    {"role": "system", "content": "Short answers."},
-    {
-        "role": "user",
-        "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "it?"}],
-    },
-]
 
 
 def test_a_talk_goes_through_the_chat_template(chatty: Server, polyglot: Model) -> None:
