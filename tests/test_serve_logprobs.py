@@ -26,7 +26,7 @@ def nats(model: Model, text: str, edit: sl.Edit | None) -> float:
     return -float(sl.cross_entropy(model, text, edit)) * (len(ids) - 1)
 
 
-# ------------------------------------------------------------------------------------ echoed prompts
+# --------------------------------------------------------------------------------- echoed prompts
 
 
 def test_a_likelihood_by_echo_is_that_of_the_library(
@@ -136,7 +136,7 @@ def test_a_prompt_may_be_read_alone(server: Server) -> None:
     assert "".join(each["choices"][0]["text"] for each in streamed) == TEXTS[0]
 
 
-# ------------------------------------------------------------------------------------------- answers
+# ---------------------------------------------------------------------------------------- answers
 
 
 def test_the_tokens_of_an_answer_are_its_text(server: Server, polyglot: Model) -> None:
