@@ -73,6 +73,7 @@ class Spelling:
         self.tokenizer = tokenizer
         self._special = frozenset(specials(tokenizer))
         self._behind = bytes_behind()
+        self._known: dict[int, bytes] = {}
 
     def is_text(self, token: int) -> bool:
         """Whether a token is part of a text, and not one such as BOS."""
@@ -81,6 +82,11 @@ class Spelling:
     def of(self, token: int) -> bytes:
         """Its bytes, which may be a part of a character; of a token that is no text, its name;
         nothing for a number that has no token."""
+        if token not in self._known:
+            self._known[token] = self._of(token)
+        return self._known[token]
+
+    def _of(self, token: int) -> bytes:
         name = self.tokenizer.convert_ids_to_tokens(token)
         if name is None:
             return b""
