@@ -177,6 +177,22 @@ def test_steer_continues_texts(fitted, capsys, polyglot, directions):
     assert capsys.readouterr().out.splitlines() == expected
 
 
+def test_steer_samples_as_generate_does(fitted, capsys, polyglot, directions):
+    from steerlab.edits import add
+    from steerlab.engine.decoding import generate
+
+    words = ["steer", "polyglot", str(fitted), "No.", "--to", "es", "--layer", "5"]
+    sampled = ["--temperature", "1.5", "--seed", "3", "--top-p", "0.8"]
+    edit = add(directions.between("en", "es").at(5), strength=1.0)
+    options = {"temperature": 1.5, "seed": 3, "edit": edit}
+    assert main([*words, *sampled]) == 0
+    said = capsys.readouterr().out.strip()
+    assert said == generate(polyglot, "No.\n", top_p=0.8, **options).strip()
+    assert said != generate(polyglot, "No.\n", **options).strip()
+    assert main([*words, "--top-p", "0.8"]) == 2
+    assert "at temperature 0 nothing is sampled" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("figure", ["dendrogram", "cosines"])
 def test_show_draws(figure, fitted, tmp_path, capsys):
     page = tmp_path / "figure.html"

@@ -12,7 +12,9 @@ from steerlab.core.tokens import Spelling
 from steerlab.engine.prompts import encode
 from steerlab.engine.token_scores import TokenScore
 from steerlab.models.model import Model
+from steerlab.studies.explore.session import Session
 from steerlab.studies.local.server import Server
+from steerlab.studies.serve import endpoint
 from steerlab.studies.serve.logprobs import of_chat, of_completion
 from steerlab.studies.serve.reply import Placed
 
@@ -83,6 +85,24 @@ def test_the_token_that_ends_a_text_is_told(
     assert ended["finish_reason"] == "stop"
     assert ended["text"] == TEXTS[0]
     assert ended["logprobs"] == answer["choices"][0]["logprobs"]
+
+
+def test_an_edit_of_what_is_generated_gives_no_likelihood_of_a_prompt(
+    polyglot: Model, directions: Directions
+) -> None:
+    """Which would be that of the model as it is."""
+    step = directions.between("en", "es").at(5)
+    later = sl.add(step, strength=1.5, positions="generated")
+    other = endpoint(Session(polyglot, directions), edits={"later": later})
+    other.start()
+    try:
+        for tokens in (0, 1):
+            body = SCORED | {"prompt": TEXTS[0], "steer": "later", "max_tokens": tokens}
+            answer = asked(other, **body)
+            assert answer.status_code == 400
+            assert "the edit touched no position" in answer.json()["error"]["message"]
+    finally:
+        other.close()
 
 
 def test_an_echo_has_its_prompt_first_and_offsets_that_fit(server: Server, polyglot: Model) -> None:
