@@ -184,7 +184,7 @@ def test_steer_samples_as_generate_does(fitted, capsys, polyglot, directions):
     words = ["steer", "polyglot", str(fitted), "No.", "--to", "es", "--layer", "5"]
     sampled = ["--temperature", "1.5", "--seed", "3", "--top-p", "0.8"]
     edit = add(directions.between("en", "es").at(5), strength=1.0)
-    options = {"temperature": 1.5, "seed": 3, "edit": edit}
+    options: dict[str, Any] = {"temperature": 1.5, "seed": 3, "edit": edit}
     assert main([*words, *sampled]) == 0
     said = capsys.readouterr().out.strip()
     assert said == generate(polyglot, "No.\n", top_p=0.8, **options).strip()
