@@ -93,6 +93,10 @@ def forms(first: Tensor, second: Tensor) -> dict[str, tuple[dict[str, Tensor], T
             {"rates": neurons["weight"], "strength": torch.full((1,), 2.0)},
             torch.diag(1 + 2 * neurons["weight"][0]),
         ),
+        "write_along": (
+            {"reads": first[None], "writes": second[None]},
+            one + torch.outer(first, second),
+        ),
         "clamp": (
             {**reader, "decoder": both["write"], "goal": number(1.0), "fraction": torch.ones(1)},
             None,
