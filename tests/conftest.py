@@ -16,6 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = (
 if "PYTEST_XDIST_WORKER" in os.environ:  # before anything imports torch: workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import processes
 import pytest
 import torch
@@ -27,6 +28,10 @@ from steerlab.core.moments import Moments
 from steerlab.estimate import diffmean
 from steerlab.models.loading import PACKAGED, load
 from steerlab.models.model import Model
+
+# A test has no time of its own: other work may share the cores.
+hypothesis.settings.register_profile("steerlab", deadline=None)
+hypothesis.settings.load_profile("steerlab")
 
 PROMPTS = [
     "The weather is nice today.\n",
