@@ -32,7 +32,7 @@ def add_verbs(verbs: Any) -> None:
     fit.add_argument(
         "--targets",
         metavar="A,B,...",
-        help="languages that bipo, lm, yapo and reft_r1 are trained to lead to (default: all)",
+        help="languages that bipo, lm, yapo, reft_r1 and grains lead to (default: all)",
     )
     fit.add_argument(
         "--training", metavar="A,B,...", help="knobs of these, such as steps=30,pairs=50"
