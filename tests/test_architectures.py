@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 FILE = Path(__file__).parents[1] / "experiments" / "architectures.py"
 
@@ -64,6 +65,33 @@ def test_what_runs_again_at_every_step_is_counted_once(sweep):
     # The last token of a row is not run any more, and one that ends a text is not counted.
     assert found.touched.decode[1] <= sum(found.tokens)
     assert found.touched.decode[1] >= sum(count - 1 for count in found.tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "shared"),
+    [
+        ("bloom", True),
+        ("mpt", True),
+        ("opt", True),
+        ("mamba", False),  # a state
+        ("openai-gpt", False),  # no cache at all
+    ],
+)
+def test_attribution_reads_a_prompt_once_where_gradients_go_through_the_cache(sweep, name, shared):
+    """And says the same as a pass of each answer by itself."""
+    from steerlab.engine.attribution import _Path, rows_of
+
+    model = sweep.made(name)
+    pair = ("We eat bread.\n", "Wir essen.\n", "It is good, they say.\n")
+    path = _Path(model, rows_of(model, [pair])[0], "mean", 64)
+    assert path.shared == shared
+    points = [0.2, 1.0]
+    values, slopes = path.look(points)
+    assert slopes.abs().max() > 1e-6
+    path.shared = False
+    expected, alone = path.look(points)
+    torch.testing.assert_close(values, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(slopes, alone, atol=1e-3 * float(alone.abs().max()), rtol=1e-3)
 
 
 def test_a_masked_language_model_is_refused(sweep):

@@ -1,6 +1,7 @@
 """Attribution to tokens: it adds up, is exact where a model is linear, finds what is planted."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from steerlab.analysis.quadrature import integrate
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.answers import answer_log_probs, answered
 from steerlab.engine.attribution import _Path, attribution, rows_of
+from steerlab.models.counting import counted
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 
@@ -71,11 +73,34 @@ def test_tokens_add_up_to_the_change(
     assert found["token"].tolist() == [model.tokenizer.decode([token]) for token in prompt]
 
 
+@pytest.mark.parametrize("shape", ["polyglot", "gemma3", "gpt2", NO_BOS])
+def test_a_prompt_read_once_for_both_answers_says_what_two_passes_say(
+    shaped: Callable[[str], Model], shape: str
+) -> None:
+    """f and its slope by token, whichever of the answers is longer, and with one of one token."""
+    model = shaped(shape)
+    points = [0.01, 0.3, 1.0]
+    for answers in (PAIR[1:], PAIR[:0:-1], ("a", PAIR[1])):
+        path = _Path(model, rows_of(model, [(PROMPT, *answers)])[0], "zero", 64)
+        assert path.shared
+        with counted(model) as together:
+            values, slopes = path.look(points)
+        torch.testing.assert_close(values, path.values(points), atol=1e-5, rtol=1e-5)
+        path.shared = False
+        with counted(model) as apart:
+            expected, alone = path.look(points)
+        torch.testing.assert_close(values, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(slopes, alone, atol=1e-4 * float(alone.abs().max()), rtol=1e-3)
+        assert slopes.abs().max() > 0.01
+        prompt = len(path.pair.prompt)
+        assert apart.tokens - together.tokens == len(points) * prompt
+
+
 def test_even_steps_would_miss_it(polyglot: Model) -> None:
     """Twenty even steps from zero, as released, miss the change by more than a twentieth."""
     path = _Path(polyglot, rows_of(polyglot, [PAIR])[0], "zero", 64)
     steps = [(step + 0.5) / 20 for step in range(20)]
-    total = float(path.slopes(steps).mean(0).sum())
+    total = float(path.look(steps)[1].mean(0).sum())
     start, end = path.values([0.0, 1.0]).tolist()
     assert abs(total - (end - start)) > 0.05 * abs(end - start)
 
@@ -121,7 +146,7 @@ def by_hand(model: Model, ids: tuple[int, ...], wanted: Tensor) -> Tensor:
 
 
 def test_a_linear_model_gives_gradient_times_input(straight: Model) -> None:
-    """At the first look, to the last bits."""
+    """Within a thousandth, as asked, and after few looks."""
     chosen, rejected = single(straight)
     found = attribution(straight, [(PROMPT, chosen, rejected)], tolerance=0.001)
     head = straight.hf.lm_head.weight
@@ -135,7 +160,7 @@ def test_a_linear_model_gives_gradient_times_input(straight: Model) -> None:
     torch.testing.assert_close(
         torch.tensor(found["attribution"].to_numpy()).float(), expected[1:], atol=1e-4, rtol=1e-3
     )
-    assert (found["points"] == 31).all()
+    assert (found["points"] < 40).all()
     assert expected[1:].abs().median() > 0.03  # not all are zero
 
 
@@ -183,7 +208,7 @@ def test_a_pair_hears_of_no_other_and_of_no_batch(polyglot: Model) -> None:
     )
     small = attribution(polyglot, [PAIR], batch=5)
     np.testing.assert_allclose(small["attribution"], alone["attribution"], atol=2e-3)
-    assert together.attrs["tokens"] > alone.attrs["tokens"] > 31 * 2
+    assert together.attrs["tokens"] > alone.attrs["tokens"] > 17 * 2
 
 
 def test_a_model_of_transformerlens_says_the_same(
@@ -229,7 +254,7 @@ def test_pairs_that_are_none(polyglot: Model, pairs: Any, message: str) -> None:
         ({"baseline": "noise"}, "baseline is 'noise'; give 'zero' or 'mean'"),
         ({"tolerance": 0.0}, "tolerance is 0.0; give a share"),
         ({"tolerance": float("nan")}, "tolerance is nan"),
-        ({"most": 30}, "most is 30; give 31 or more"),
+        ({"most": 16}, "most is 16; give 17 or more"),
         ({"batch": 0}, "batch is 0"),
     ],
 )
@@ -240,9 +265,9 @@ def test_options_that_are_none(polyglot: Model, options: dict[str, Any], message
 
 def test_what_is_not_reached_is_said(polyglot: Model) -> None:
     with pytest.raises(
-        SteerlabError, match=r"pair 0 may miss \d+% of the change of .* after 31 points, and 0%"
+        SteerlabError, match=r"pair 0 may miss \d+% of the change of .* after 17 points, and 0%"
     ):
-        attribution(polyglot, [PAIR], most=31, tolerance=0.001)
+        attribution(polyglot, [PAIR], most=17, tolerance=0.001)
     coarse = load("polyglot", dtype="bfloat16")
     with pytest.raises(SteerlabError, match="load the model with dtype='float32'"):
         attribution(coarse, [PAIR], most=200, tolerance=0.001)
@@ -266,17 +291,14 @@ def test_the_integral_of_a_step_is_found_where_even_points_do_not_look() -> None
     """A norm's step at a ten-thousandth of the path, and a line; the two parts by formula."""
     width = 1e-4
 
-    def values(at: Any) -> Tensor:
+    def look(at: Any, times: float = 1.0) -> tuple[Tensor, Tensor]:
         alpha = torch.tensor(at, dtype=torch.float64)
-        return alpha / (alpha**2 + width**2).sqrt() + 2 * alpha
-
-    def slopes(at: Any) -> Tensor:
-        alpha = torch.tensor(at, dtype=torch.float64)
+        value = alpha / (alpha**2 + width**2).sqrt() + 2 * alpha
         step = width**2 / (alpha**2 + width**2) ** 1.5
-        return torch.stack([step, torch.full_like(alpha, 2.0)], 1)
+        return value, times * torch.stack([step, torch.full_like(alpha, 2.0)], 1)
 
     knobs: dict[str, Any] = {"tolerance": 0.001, "smallest": 0.01, "most": 2000}
-    found = integrate(values, slopes, **knobs)
+    found = integrate(look, **knobs)
     assert found.reached
     torch.testing.assert_close(
         found.parts, torch.tensor([1.0, 2.0], dtype=torch.float64), atol=3e-3, rtol=0
@@ -284,6 +306,6 @@ def test_the_integral_of_a_step_is_found_where_even_points_do_not_look() -> None
     assert found.points < 400
     assert abs(float(found.parts.sum()) - found.change) <= found.missed + 1e-12
     # What has another derivative than it says is never reached, and does not go on for ever.
-    wrong = integrate(values, lambda at: 1.5 * slopes(at), **knobs)
+    wrong = integrate(partial(look, times=1.5), **knobs)
     assert not wrong.reached
     assert wrong.points <= 2000

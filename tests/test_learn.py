@@ -125,7 +125,8 @@ def test_no_step_gives_the_start_and_one_seed_one_vector(
 
 
 def test_the_loss_is_that_of_its_formula_in_any_batch(planted: Any, pairs: Preferences) -> None:
-    """log 2 without a vector; with one, what two plain runs give; a row does not hear of others."""
+    """log 2 without a vector; with one, what two plain runs give; a row does not hear of others,
+    and a prompt that is read once for both answers says the same."""
     model, unit = planted
     settings = Knobs("bipo", 0.1, 4, 1, 0.1, 1, 1, 0)
     rows = Pairs.of(model, pairs, settings)
@@ -137,7 +138,12 @@ def test_the_loss_is_that_of_its_formula_in_any_batch(planted: Any, pairs: Prefe
     torch.testing.assert_close(still, torch.full((12,), 2.0).log(), atol=1e-5, rtol=0)
     with differentiable(model):
         grads, values = [], []
-        for batches in ([range(12)], [[row] for row in range(12)]):
+        whole: Any = [range(12)]
+        for batches, shared in (
+            (whole, False),
+            ([[row] for row in range(12)], False),
+            (whole, True),
+        ):
             value = unit.clone().requires_grad_(True)
             said = [
                 losses(
@@ -148,13 +154,15 @@ def test_the_loss_is_that_of_its_formula_in_any_batch(planted: Any, pairs: Prefe
                     signs[list(some)],
                     how="bipo",
                     beta=0.1,
+                    shared=shared,
                 )
                 for some in batches
             ]
             values.append(torch.cat(said))
             grads.append(torch.autograd.grad(values[-1].mean(), value)[0])
-    torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(grads[0], grads[1], atol=1e-6, rtol=1e-3)
+    for other in (1, 2):
+        torch.testing.assert_close(values[0], values[other], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(grads[0], grads[other], atol=1e-6, rtol=1e-3)
     push = Vector(unit).hook(torch.ones(1))
     one = [pairs.prompts(model)[0], pairs.chosen[0], pairs.answers(model)[0]]
     got = []

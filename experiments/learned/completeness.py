@@ -25,7 +25,7 @@ def even(model: sl.Model, triples: list, baseline: str, steps: int) -> list[floa
     for pair in rows_of(model, triples):
         path = _Path(model, pair, baseline, 64)
         points = [(step + 0.5) / steps for step in range(steps)]
-        total = float(path.slopes(points).mean(0).sum())
+        total = float(path.look(points)[1].mean(0).sum())
         start, end = path.values([0.0, 1.0]).tolist()
         missed.append(abs(total - (end - start)) / max(abs(end - start), SMALLEST))
     return missed

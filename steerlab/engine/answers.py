@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.engine.inputs import need_room
 from steerlab.engine.prompts import encode, pad
+from steerlab.models.kv_cache import keep_rows, only_keys
 from steerlab.models.model import Model
 from steerlab.models.positions import HookFn
 
@@ -106,6 +108,57 @@ def answer_log_probs(
     with model.attached(list(looks)):
         logits, _ = model.forward(tokens[:, :-1], mask[:, :-1], last=rows.longest)
     return summed(logits, tokens[:, 1:], in_answer[:, 1:])
+
+
+def shares_prompts(model: Model) -> bool:
+    """Whether two answers can go on from one pass of their prompt, `both_log_probs`: from keys and
+    values, that is. Of a state that is written over, as state-space models have, gradients would
+    be lost."""
+    ids = torch.tensor([[0]], device=model.device)
+    with torch.no_grad():
+        _, cache = model.forward(ids, torch.ones_like(ids, dtype=torch.bool), last=1, room=1)
+    return only_keys(cache)
+
+
+def both_log_probs(
+    model: Model,
+    chosen: Answered,
+    rejected: Answered,
+    looks: Sequence[Look] = (),
+    behind: Sequence[Look] = (),
+) -> Float[Tensor, "two row"]:
+    """log p(answer | prompt) of two answers to each prompt, which is read once for the two.
+
+    Args:
+        model: one that `shares_prompts`.
+        chosen: rows of one answer.
+        rejected: rows of the same prompts with another answer.
+        looks: what is attached while the prompts are read.
+        behind: what is attached while the answers are: the rows of `chosen`, then of `rejected`.
+    """
+    prompts = [row[:-length] for row, length in zip(chosen.ids, chosen.lengths, strict=True)]
+    prompt, mask = pad(prompts, model.padding, model.device)
+    with model.attached(list(looks)):
+        first, cache = model.forward(
+            prompt, mask, last=1, room=max(chosen.longest, rejected.longest) - 1
+        )
+    rows = chosen + rejected
+    # Behind a shorter answer stands its last token again, which none of its own reads.
+    tails = [list(row[-length:]) for row, length in zip(rows.ids, rows.lengths, strict=True)]
+    tails = [tail + tail[-1:] * (rows.longest - len(tail)) for tail in tails]
+    answers = torch.tensor(tails, device=model.device)
+    lengths = torch.tensor(rows.lengths, device=model.device)
+    in_answer = torch.arange(rows.longest, device=model.device) < lengths[:, None]
+    each = torch.arange(len(prompts), device=model.device).repeat(2)
+    chances = summed(first[each], answers[:, :1], in_answer[:, :1])
+    if rows.longest > 1:
+        keep_rows(cache, each)
+        # The last token predicts nothing, so that it is not run.
+        seen = torch.cat([mask[each], in_answer[:, 1:]], 1)
+        with model.attached(list(behind)):
+            logits, _ = model.forward(answers[:, :-1], seen, past=cache)
+        chances = chances + summed(logits, answers[:, 1:], in_answer[:, 1:])
+    return rearrange(chances, "(two row) -> two row", two=2)
 
 
 def summed(

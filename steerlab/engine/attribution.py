@@ -1,7 +1,7 @@
 """How much each token of a prompt contributes to an answer, or to one rather than another:
 integrated gradients, and prompts with some of their tokens taken away."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,15 +12,22 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from steerlab.analysis.quadrature import Integral, integrate
+from steerlab.analysis.quadrature import FIRST, Integral, integrate
 from steerlab.core.errors import SteerlabError
 from steerlab.core.settings import shortened
 from steerlab.core.sources import Source
-from steerlab.engine.answers import Answered, answered, padded, summed
+from steerlab.engine.answers import (
+    Answered,
+    answer_log_probs,
+    answered,
+    both_log_probs,
+    shares_prompts,
+)
 from steerlab.engine.batching import InOrder
 from steerlab.engine.collect_gradients import differentiable
 from steerlab.engine.inputs import need_count
 from steerlab.engine.preferences import Preferences
+from steerlab.models.counting import counted
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.models.positions import Positions
@@ -95,7 +102,7 @@ def need_options(baseline: str, tolerance: float, most: int, batch: int) -> None
         raise SteerlabError(
             f"tolerance is {shortened(tolerance)}; give a share of the change between 0 and 1"
         )
-    need_count("most", most, 31)  # the points of the first look
+    need_count("most", most, FIRST)
     need_count("batch", batch)
 
 
@@ -140,12 +147,10 @@ def attributed(
 ) -> pd.DataFrame:
     """The frame of `attribution`."""
     frames = []
-    with model.turns.taken():
+    with model.turns.taken(), counted(model) as count:
         for number, pair in enumerate(pairs):
             path = _Path(model, pair, baseline, batch)
-            found = integrate(
-                path.values, path.slopes, tolerance=tolerance, smallest=SMALLEST, most=most
-            )
+            found = integrate(path.look, tolerance=tolerance, smallest=SMALLEST, most=most)
             error = found.missed / max(abs(found.change), SMALLEST)
             _need_reached(model, number, found, error, tolerance)
             tokens = [pair.prompt[place] for place in path.places]
@@ -168,16 +173,9 @@ def attributed(
         "model": model.metadata,
         "baseline": baseline,
         "tolerance": tolerance,
-        "tokens": tokens_read(pairs, frame),
+        "tokens": count.tokens,
     }
     return frame
-
-
-def tokens_read(pairs: Sequence[Contrast], frame: pd.DataFrame) -> int:
-    """How many tokens the passes of a frame of attributions read."""
-    points = frame.groupby("pair")["points"].first()
-    of_each = [sum(len(row) - 1 for row in pair.answers) for pair in pairs]
-    return int(sum(points[number] * count for number, count in enumerate(of_each)))
 
 
 def _need_reached(
@@ -199,8 +197,9 @@ def _need_reached(
 class _Path:
     """f and its slopes on the way from the baseline to a prompt.
 
-    Each answer runs by itself, so that no row has padding: what is found of a pair depends on no
-    other.
+    Two answers share the pass of their prompt, behind which each goes on by itself, where the model
+    has a cache of keys and values; otherwise each answer runs by itself. No row has padding before
+    its text: what is found of a pair depends on no other.
     """
 
     def __init__(self, model: Model, pair: Contrast, baseline: str, batch: int):
@@ -216,26 +215,28 @@ class _Path:
             raise SteerlabError(
                 "a prompt has no token that counts: all of it is how a text begins; give it text"
             )
+        self.shared = len(pair.answers) == 2 and shares_prompts(model)
+
+    def look(
+        self, points: Sequence[float]
+    ) -> tuple[Float[Tensor, " point"], Float[Tensor, "point part"]]:
+        """f at some points, and df/dα by token."""
+        found = self._run(points, slopes=True)
+        return found[:, 0], found[:, 1:]
 
     def values(self, points: Sequence[float]) -> Float[Tensor, " point"]:
-        """f at some points."""
+        """f alone, which takes a third of the time."""
         return self._run(points, slopes=False)[:, 0]
 
-    def slopes(self, points: Sequence[float]) -> Float[Tensor, "point part"]:
-        """df/dα at some points, by token."""
-        return self._run(points, slopes=True)
-
-    def _run(self, points: Sequence[float], *, slopes: bool) -> Float[Tensor, "point part"]:
-        found: list[Tensor] = []
-        for sign, row in zip((1, -1), self.pair.answers, strict=False):
-            rows = Answered((row,), (len(row) - len(self.pair.prompt),))
-            parts = []
-            for start in range(0, len(points), self.batch):
-                some = points[start : start + self.batch]
-                work = partial(self._some, rows, some, slopes=slopes)
-                parts += self.inputs.run([row] * len(some), work)
-            found.append(sign * torch.cat(parts))
-        total = torch.stack(found).sum(0)
+    def _run(self, points: Sequence[float], *, slopes: bool) -> Float[Tensor, "point column"]:
+        """f in the first column, and its slopes by token in the others."""
+        longest = max(self.pair.answers, key=len)
+        parts = []
+        for start in range(0, len(points), self.batch):
+            some = points[start : start + self.batch]
+            work = partial(self._some, some, slopes=slopes)
+            parts += self.inputs.run([longest] * len(some), work)
+        total = torch.cat(parts)
         if not torch.isfinite(total).all():
             raise SteerlabError(
                 f"{self.model.name} gives NaN or infinity on the way from the baseline to a "
@@ -245,34 +246,69 @@ class _Path:
         return total
 
     def _some(
-        self, rows: Answered, points: Sequence[float], chosen: Sequence[int], *, slopes: bool
-    ) -> Float[Tensor, "point part"]:
-        """f, or its slope by token, at some of the points."""
+        self, points: Sequence[float], chosen: Sequence[int], *, slopes: bool
+    ) -> Float[Tensor, "point column"]:
         alpha = torch.tensor([points[number] for number in chosen])
-        at, step = torch.empty(0), torch.empty(0)
+        found = []
+        for run in self._passes():
+            entry = _Entry(alpha, len(self.pair.prompt), self.baseline, asked=slopes)
+            with differentiable(self.model) if slopes else torch.no_grad():
+                f = run(entry)
+                columns = [f.detach().double().cpu()[:, None]]
+                if slopes:
+                    [gradient] = torch.autograd.grad(f.sum(), [entry.at])
+                    # In float64: a token's terms over the width cancel.
+                    terms = (gradient.double() * entry.step.double()).sum(-1).cpu()
+                    columns.append(terms[:, self.places])
+            found.append(torch.cat(columns, 1))
+        return torch.stack(found).sum(0)
 
-        def move(h: Tensor, positions: Positions) -> Tensor:
-            nonlocal at, step
-            plain = h.detach()
-            moved = positions.text.clone()
-            moved[:, len(self.pair.prompt) :] = False
-            base = baseline_of(plain, moved, self.baseline)
-            step = plain.float() - base
-            new = base + rearrange(alpha.to(step), "row -> row 1 1") * step
-            at = torch.where(moved[..., None], new.to(h.dtype), plain).requires_grad_(slopes)
-            return at
+    def _passes(self) -> list[Callable[["_Entry"], Float[Tensor, " point"]]]:
+        """What gives f, or parts of it that add up."""
+        if self.shared:
+            return [self._both]
+        signed = zip((1, -1), self.pair.answers, strict=False)
+        return [partial(self._one, sign, row) for sign, row in signed]
 
-        with differentiable(self.model) if slopes else torch.no_grad():
-            tokens, mask, in_answer = padded(self.model, rows.take([0] * len(chosen)))
-            with self.model.attached([(*ENTRY, move)]):
-                logits, _ = self.model.forward(tokens[:, :-1], mask[:, :-1], last=rows.longest)
-            f = summed(logits, tokens[:, 1:], in_answer[:, 1:])
-            if not slopes:
-                return f.double().cpu()[:, None]
-            [gradient] = torch.autograd.grad(f.sum(), [at])
-        # In float64: a token's terms over the width cancel.
-        terms = (gradient.double() * step.double()).sum(-1).cpu()
-        return terms[:, self.places]
+    def _one(self, sign: int, row: tuple[int, ...], entry: "_Entry") -> Float[Tensor, " point"]:
+        """The log-probability of one answer, times its sign."""
+        rows = self._rows(row, len(entry.alpha))
+        return sign * answer_log_probs(self.model, rows, [(*ENTRY, entry.move)])
+
+    def _both(self, entry: "_Entry") -> Float[Tensor, " point"]:
+        """log p(chosen) - log p(rejected), of one pass of the prompt."""
+        chosen, rejected = (self._rows(row, len(entry.alpha)) for row in self.pair.answers)
+        found = both_log_probs(self.model, chosen, rejected, [(*ENTRY, entry.move)])
+        return found[0] - found[1]
+
+    def _rows(self, row: tuple[int, ...], count: int) -> Answered:
+        return Answered((row,) * count, (len(row) - len(self.pair.prompt),) * count)
+
+
+class _Entry:
+    """What enters the first block at some points of the path: `at`, of which there is a gradient,
+    and the `step` from the baseline to the prompt."""
+
+    at: Tensor
+    step: Tensor
+
+    def __init__(self, alpha: Float[Tensor, " point"], prompt: int, baseline: str, *, asked: bool):
+        self.alpha = alpha
+        self.prompt = prompt
+        self.baseline = baseline
+        self.asked = asked  # whether a gradient is
+
+    def move(self, h: Tensor, positions: Positions) -> Tensor:
+        """Each row at its point; answers, and how a text begins, stay as they are."""
+        plain = h.detach()
+        moved = positions.text.clone()
+        moved[:, self.prompt :] = False
+        base = baseline_of(plain, moved, self.baseline)
+        self.step = plain.float() - base
+        new = base + rearrange(self.alpha.to(self.step), "row -> row 1 1") * self.step
+        self.at = torch.where(moved[..., None], new.to(h.dtype), plain)
+        self.at.requires_grad_(self.asked)
+        return self.at
 
 
 def baseline_of(

@@ -15,11 +15,12 @@ from steerlab.core.moments import Moments
 from steerlab.core.random import generator
 from steerlab.core.settings import shortened
 from steerlab.core.sources import Source
+from steerlab.engine.answers import shares_prompts
 from steerlab.engine.collect import collect
 from steerlab.engine.inputs import need_count
 from steerlab.engine.learned_parts import Code, Learnt, Rank1, Vector
 from steerlab.engine.preferences import Preferences
-from steerlab.engine.training import Knobs, Pairs, Run
+from steerlab.engine.training import BOTH_WAYS, Knobs, Pairs, Run
 from steerlab.models.loading import load
 from steerlab.models.model import Model
 from steerlab.sae import SAE
@@ -125,7 +126,8 @@ def learn(
     if how == "reft_r1" and start is None and float(learnt.value.double() @ moments.mean[0, 0]) < 0:
         learnt.value = -learnt.value  # or the relu would pass nothing where all texts share most
     learnt.value = learnt.value.to(model.device)
-    run = Run(model, (site, layer), learnt, settings, gap)
+    shared = how in BOTH_WAYS and shares_prompts(model)
+    run = Run(model, (site, layer), learnt, settings, gap, shared)
     found = run.train(train, held) if steps else learnt
     if run.still:
         message = (

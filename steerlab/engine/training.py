@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.random import generator
-from steerlab.engine.answers import Answered, Look, answer_log_probs, answered
+from steerlab.engine.answers import Answered, Look, answer_log_probs, answered, both_log_probs
 from steerlab.engine.collect_gradients import differentiable
 from steerlab.engine.learned_parts import Learnt
 from steerlab.engine.preferences import Preferences
@@ -89,16 +89,23 @@ def losses(
     *,
     how: str,
     beta: float,
+    shared: bool = False,
 ) -> Float[Tensor, " pair"]:
-    """The loss of each pair, which depends on no other of its batch."""
+    """The loss of each pair, which depends on no other of its batch; with `shared`, a prompt is
+    read once for both of its answers."""
     if pairs.rejected is None or pairs.reference is None:
         look: Look = (*place, learnt.hook(signs))
         said = answer_log_probs(model, pairs.chosen, [look])
         lengths = torch.tensor(pairs.chosen.lengths, device=said.device)
         return -said / lengths + learnt.penalty
     look = (*place, learnt.hook(torch.cat([signs, signs])))
-    said = answer_log_probs(model, pairs.chosen + pairs.rejected, [look])
-    gained = rearrange(said, "(two pair) -> two pair", two=2) - pairs.reference
+    if shared:
+        before = (*place, learnt.hook(signs))
+        said = both_log_probs(model, pairs.chosen, pairs.rejected, [before], [look])
+    else:
+        said = answer_log_probs(model, pairs.chosen + pairs.rejected, [look])
+        said = rearrange(said, "(two pair) -> two pair", two=2)
+    gained = said - pairs.reference
     return -torch.nn.functional.logsigmoid(signs * beta * (gained[0] - gained[1]))
 
 
@@ -111,6 +118,7 @@ class Run:
     learnt: Learnt
     settings: Knobs
     gap: float
+    shared: bool = False  # whether a prompt is read once for both answers
     curve: list[list[float]] = field(default_factory=list)
     tokens: int = 0
     still: bool = False  # whether no step had a gradient
@@ -179,9 +187,11 @@ class Run:
 
     def of(self, pairs: Pairs, learnt: Learnt, signs: Tensor) -> Tensor:
         self.tokens += pairs.chosen.tokens
-        self.tokens += 0 if pairs.rejected is None else pairs.rejected.tokens
+        if pairs.rejected is not None:
+            self.tokens += sum(pairs.rejected.lengths) if self.shared else pairs.rejected.tokens
         how, beta = self.settings.how, self.settings.beta
-        return losses(self.model, pairs, learnt, self.place, signs, how=how, beta=beta)
+        place, shared = self.place, self.shared
+        return losses(self.model, pairs, learnt, place, signs, how=how, beta=beta, shared=shared)
 
 
 def _pace(steps: int, step: int) -> float:

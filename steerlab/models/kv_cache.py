@@ -45,6 +45,14 @@ def layers_of(past: Any) -> list[Any]:
     return layers
 
 
+def only_keys(past: Any) -> bool:
+    """Whether a cache of Hugging Face holds keys and values of every layer, and nothing else."""
+    layers = getattr(past, "layers", [])
+    return bool(layers) and all(
+        isinstance(layer, PreallocatedLayer) or type(layer) in _PLAIN for layer in layers
+    )
+
+
 def _select(layer: Any, rows: Tensor) -> None:
     """Keep only these rows of a layer, in this order.
 
@@ -108,8 +116,13 @@ def _with_room(given: Tensor, room: int, rows: Tensor | None) -> Tensor:
     if rows is None:
         longer[:, :, :filled] = given
     else:
-        # Straight to its place: `given[rows]` would be a copy more, and takes five times as long.
-        torch.index_select(given, 0, rows.to(given.device), out=longer[:, :, :filled])
+        rows = rows.to(given.device)
+        if given.requires_grad:  # through which `out=` has no gradient
+            longer[:, :, :filled] = given.index_select(0, rows)
+        else:
+            # Straight to its place: `given[rows]` would be a copy more, and takes five times as
+            # long.
+            torch.index_select(given, 0, rows, out=longer[:, :, :filled])
     return longer
 
 
