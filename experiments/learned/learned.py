@@ -16,7 +16,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # experiments
 
-from components import ALPHAS, KINDS, RHOS, SCALES, atoms, written
+from components import Atoms, Written, atoms, components_said, of_dev, written
 from saes.training import kept
 
 import steerlab as sl
@@ -36,7 +36,8 @@ NEW = 24
 GAPS = (0.5, 1.0, 1.5)
 OF_GRAINS = (
     " `grains`, of {pairs} pairs, takes a quarter of each prompt's tokens away, and its `random tokens` as many others; both, "
-    "and `diffmean, length kept`, are added with each position's length kept, as published."
+    "and `diffmean, length kept`, are added with each position's length kept, as published. The attributions miss {mean:.1%} of "
+    "a pair's change on average and {worst:.1%} at most, after {points:.0f} points of the path."
 )
 RULES = (("kl", 0.1), ("kl", 0.0), ("difference", 0.1), ("difference", 0.0))
 
@@ -50,6 +51,7 @@ class Fitted:
     seconds: float = 0.0
     tokens: int = 0
     curve: str = "–"
+    units: Atoms | None = None
 
     @property
     def everywhere(self) -> bool:
@@ -116,8 +118,9 @@ class Bed:
         )
         if self.attributing:
             made |= self.attributed(pairs.take(self.attributing), means)
-        for name, (units, seconds, tokens) in atoms(self).items():
-            made[name] = Fitted(units, "scale_units", seconds, tokens)
+        for name, units in atoms(self).items():
+            first = next(iter(units.of.values()))
+            made[name] = Fitted(first, "scale_units", units.seconds, units.tokens, units=units)
         made["random"] = Fitted(sl.controls.random(means, seed=self.seed, source=self.source))
         return made
 
@@ -215,8 +218,6 @@ def _fitted(directions: Directions) -> Fitted:
 
 def grid_of(fit: Fitted) -> tuple[float, ...]:
     """Natural gaps, and the length at which it was trained."""
-    if fit.everywhere:
-        return SCALES
     if fit.operator == "add_code":
         return (0.5, 1.0, 1.5)
     length = float(fit.directions.provenance.get("length", 0))
@@ -245,17 +246,25 @@ def line_of(name: str, part: pd.DataFrame, base: pd.DataFrame, cells: list[str])
     )
 
 
-def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, float], pd.DataFrame]:
+def methods(
+    bed: Bed, fits: dict[str, Fitted]
+) -> tuple[list[str], dict[str, float], pd.DataFrame, Written]:
     """Each at the strength that dev chooses, on test."""
     chosen: dict[str, float] = {}
+    shown: dict[str, str] = {}
     tests: dict[str, pd.DataFrame] = {}
     for name, fit in fits.items():
         if not fit.everywhere and bed.layer not in fit.directions.where(bed.target, bed.source):
             continue  # the start was the best on held-out pairs, and it is nothing
-        grid = {fit.operator: grid_of(fit)}
         held = {"fit": fit.directions}
-        rows = bed.sweep("dev", held, grid, everywhere=fit.everywhere)
-        chosen[name] = next(iter(choose(rows.assign(method=name)).values()))[1]
+        if fit.units is not None:
+            number, chosen[name] = fit.units.choose(bed)
+            held = {"fit": fit.units.of[number]}
+            shown[name] = f"{number:,} units, × {chosen[name]:g}"
+        else:
+            rows = bed.sweep("dev", held, {fit.operator: grid_of(fit)})
+            chosen[name] = next(iter(choose(rows.assign(method=name)).values()))[1]
+            shown[name] = f"{chosen[name]:g}"
         at = {fit.operator: (chosen[name],)}
         tests[name] = bed.sweep("test", held, at, everywhere=fit.everywhere)
         print(name, chosen[name], tests[name]["joint"].mean(), file=sys.stderr, flush=True)
@@ -276,15 +285,16 @@ def methods(bed: Bed, fits: dict[str, Fitted]) -> tuple[list[str], dict[str, flo
         if not fit.everywhere:
             own = fit.directions.between(bed.source, bed.target).at(bed.layer).unit[0]
             cosine = f"{float(torch.cosine_similarity(own, unit, dim=0)):.2f}"
-        cells = [f"{chosen[name]:g}", cosine, fit.curve, *cost]
+        cells = [shown[name], cosine, fit.curve, *cost]
         said.append(line_of(name, tests[name], base, cells))
-    for name, found in written(bed, fits["diffmean"].directions):
+    weights = dict(written(bed, fits["diffmean"].directions))
+    for name, found in weights.items():
         cells = [found.setting, "–", "–", f"{found.seconds:.0f}", f"{found.tokens:,}"]
         said.append(line_of(name, found.rows, base, cells))
         print(name, found.setting, found.rows["joint"].mean(), file=sys.stderr, flush=True)
     plain = bed.sweep("test", {"none": fits["diffmean"].directions}, {"add": (1e-6,)})
     said.append(line_of("unsteered", plain, base, ["0", "–", "–", "–", "–"]))
-    return said, chosen, base
+    return said, chosen, base, weights["steer2edit"]
 
 
 def amplified(bed: Bed, fit: Fitted, strength: float, base: pd.DataFrame) -> list[str]:
@@ -374,9 +384,21 @@ def fell_short(said: list[str]) -> list[str]:
     ]
 
 
+def of_grains(fits: dict[str, Fitted]) -> str:
+    """What GrAInS' rows are of, and how exact its attributions."""
+    if "grains" not in fits:
+        return ""
+    made = fits["grains"].directions.provenance
+    about, pairs = made["completeness"], made["pairs"]
+    points = about["points"] / pairs
+    return OF_GRAINS.format(pairs=pairs, mean=about["mean"], worst=about["worst"], points=points)
+
+
 def page(bed: Bed, command: str) -> str:
     fits = bed.fits()
-    first, chosen, base = methods(bed, fits)
+    first, chosen, base, weights = methods(bed, fits)
+    units = fits["austeer"].units
+    assert units is not None
     second = amplified(bed, fits["diffmean"], chosen["diffmean"], base)
     return "\n".join(
         [
@@ -399,11 +421,14 @@ def page(bed: Bed, command: str) -> str:
             "Controls: `shuffled answers` are chosen answers of other sentences, in the same language; `random dictionary` "
             "has orthonormal bases and their negatives in the SAE's place; `random` is a direction of the same gap. A training "
             "whose best is step 0 never beat its start, which is what its row shows."
-            + (OF_GRAINS.format(pairs=bed.attributing) if bed.attributing else "")
-            + f" `austeer` scales 100 neurons of all layers, at {', '.join(f'{scale:g}' for scale in SCALES)}; its `random units` are as many others, its `shuffled labels` those "
-            "that pairs with exchanged languages choose. `steer2edit` changes the weights of all layers, its control along a "
-            f"random direction at the same setting; its grid is ρ {', '.join(f'{rho:g}' for rho in RHOS)} by α "
-            f"{', '.join(f'{each:g}' for each in ALPHAS)}, of {' and of '.join(KINDS)}.",
+            + of_grains(fits)
+            + " `austeer` scales neurons of all layers; its `random units` are as many others, its `shuffled labels` those "
+            "that pairs with exchanged languages choose; each control chooses from the same grid. `steer2edit` changes the "
+            "weights of all layers, its control along a random direction at the same setting.",
+            "",
+            "## What the settings of components were chosen from",
+            "",
+            *of_dev(units, weights),
             "",
             "## Amplified",
             "",
@@ -416,6 +441,7 @@ def page(bed: Bed, command: str) -> str:
             "## What did not work",
             "",
             *fell_short([*first[3:], *second[2:]]),
+            *components_said(units, weights),
             alive(bed, fits["diffmean"].directions),
             "",
         ]
