@@ -10,7 +10,7 @@ import torch
 
 from steerlab.core.errors import SteerlabError
 from steerlab.core.sites import SITES
-from steerlab.engine.collect_gradients import collect_gradients
+from steerlab.engine.collect_gradients import collect_gradients, differentiable
 from steerlab.engine.prompts import encode
 from steerlab.models.loading import load
 from steerlab.models.model import Model
@@ -212,3 +212,23 @@ def test_what_cannot_be_scored_is_refused(shaped: Shaped) -> None:
         collect_gradients(shaped("mixtral"), ITEMS)
     with pytest.raises(SteerlabError, match="a text has .* tokens; .* was made for 128: cut it"):
         collect_gradients(model, {"en": [("word " * 200, "cat")]})
+
+
+def test_a_slice_reaches_the_unembedding_in_one_piece(polyglot: Model) -> None:
+    """The few positions whose logits are wanted, of several rows: multiplied at once, to the same
+    numbers, and nothing stays on the model."""
+    ids = torch.arange(20, 44).reshape(2, 12)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    head = polyglot.hf.get_output_embeddings()
+    seen: list[bool] = []
+    hook = head.register_forward_hook(lambda _, given, __: seen.append(given[0].is_contiguous()))
+    try:
+        with torch.no_grad():
+            outside, _ = polyglot.forward(ids, mask, last=3)
+        with differentiable(polyglot):
+            inside, _ = polyglot.forward(ids, mask, last=3)
+    finally:
+        hook.remove()
+    assert seen == [False, True]
+    torch.testing.assert_close(inside, outside)
+    assert not head._forward_pre_hooks
