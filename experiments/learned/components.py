@@ -14,8 +14,8 @@ from steerlab.core.directions import Directions
 from steerlab.edits import Operator
 from steerlab.models.counting import counted
 
-NUMBERS, SCALES = (100, 1000, 4000), (0.5, 2.0, 8.0, 32.0)  # of AUSteer
-RHOS, ALPHAS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0), (0.01, 0.05, 0.2)  # of Steer2Edit
+NUMBERS, SCALES = (100, 1000, 4000), (0.125, 0.5, 2.0, 8.0, 32.0)  # of AUSteer
+RHOS, ALPHAS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0), (0.01, 0.05, 0.2, 0.5)  # of Steer2Edit
 KINDS = ("heads", "neurons", "heads and neurons")
 SCORES = ["joint", "in_language", "relevant"]
 
@@ -85,9 +85,10 @@ def _about(directions: Directions, vectors: Any, bed: Any) -> str:
     ratio = float((step.abs() / start.abs().clamp(min=1e-30))[on].median())
     perfect = directions.provenance["settings"]["perfect"][bed.target]
     return (
-        f"{perfect:,} of {rates.numel():,} units change the same way in all pairs; of the first {int(on.sum())}, "
-        f"{float(away.float().mean()):.0%} have a value below 0 in {bed.source}, so that scaling moves them away from "
-        f"{bed.target}, and the median unit would have to change by {ratio:.1f} times its own value"
+        f"{perfect:,} of {rates.numel():,} units change the same way in all pairs; of the {int(on.sum())} that are "
+        f"chosen first, {float(away.float().mean()):.0%} are below 0 in {bed.source}, so that the published factor moves them away "
+        f"from {bed.target}, and in the median one the languages differ by {ratio:.1f} times its value in {bed.source}: a factor cannot switch on "
+        "what is near 0"
     )
 
 
@@ -116,10 +117,12 @@ def written(bed: Any, means: Directions) -> Iterator[tuple[str, Written]]:
             yield name, Written(setting, rows, seconds, tokens, dev)
 
 
-def of_dev(units: Atoms, weights: Written) -> list[str]:
+def of_dev(units: Atoms, weights: Written, plain: pd.DataFrame) -> list[str]:
     """What dev chose from, as tables."""
     said = [
-        "On `dev`: joint, in language, in the sense.",
+        f"In each cell, of `dev`: joint, in language, in the sense; the unsteered model has {_cell(plain[SCORES].mean())}. The highest "
+        "joint is chosen, and of equals the weaker change: fewer units and a smaller factor, a larger ρ. No cell: no component "
+        "agrees by more than ρα.",
         "",
         f"| `austeer`: units | {' | '.join(f'× {scale:g}' for scale in SCALES)} |",
         "|---|" + "---|" * len(SCALES),
@@ -144,10 +147,10 @@ def _cell(scores: pd.Series | None) -> str:
 
 def components_said(units: Atoms, weights: Written) -> list[str]:
     """What the tables of dev show, in words."""
-    said = []
+    said: list[str] = []
     for name, dev, more in (
         ("austeer", units.dev, f" {units.about}."),
-        ("steer2edit", weights.dev, ""),
+        ("steer2edit", weights.dev, f" The best joint: {_best_of_kinds(weights)}."),
     ):
         half = [each for each in dev.values() if each["joint"] >= 0.5]
         broken = [
@@ -158,11 +161,20 @@ def components_said(units: Atoms, weights: Written) -> list[str]:
         ]
         neither = len(dev) - len(half) - len(broken) - len(still)
         said.append(
-            f"- `{name}`, {len(dev)} settings on dev: {len(half)} give half of the lines or more in language and in the "
-            f"sense; {len(broken)} have the language without the sense, {len(still)} the sense without the language, "
+            f"- `{name}` on dev: of {len(dev)} settings {len(half)} say half of the lines or more in the language and in the "
+            f"sense, {len(broken)} have the language without the sense, {len(still)} the sense without the language, and "
             f"{neither} neither.{more}"
         )
     return said
+
+
+def _best_of_kinds(weights: Written) -> str:
+    said = []
+    for kind in KINDS:
+        of_kind = {key: each["joint"] for key, each in weights.dev.items() if key[0] == kind}
+        best = max(of_kind, key=lambda key: of_kind[key])
+        said.append(f"{of_kind[best]:.2f} of {kind} (ρ {best[2]:g}, α {best[1]:g})")
+    return ", ".join(said)
 
 
 def _under(

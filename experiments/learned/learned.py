@@ -399,6 +399,7 @@ def page(bed: Bed, command: str) -> str:
     first, chosen, base, weights = methods(bed, fits)
     units = fits["austeer"].units
     assert units is not None
+    plain = bed.sweep("dev", {"none": fits["diffmean"].directions}, {"add": (1e-6,)})
     second = amplified(bed, fits["diffmean"], chosen["diffmean"], base)
     return "\n".join(
         [
@@ -412,7 +413,7 @@ def page(bed: Bed, command: str) -> str:
             "",
             "## What each reaches, and what it costs",
             "",
-            "Strengths are natural gaps, of `yapo` times the trained code, of `austeer` factors of its rates; seconds are of the processor, with the model's "
+            "Strengths are natural gaps, of `yapo` times the trained code, of `austeer` units and the factor of their rates; seconds are of the processor, with the model's "
             "own answers to the prompts; tokens are all that were read to fit. Cosine: with the difference of means; of "
             "`yapo` of the vector that the code decodes to.",
             "",
@@ -428,7 +429,7 @@ def page(bed: Bed, command: str) -> str:
             "",
             "## What the settings of components were chosen from",
             "",
-            *of_dev(units, weights),
+            *of_dev(units, weights, plain),
             "",
             "## Amplified",
             "",
