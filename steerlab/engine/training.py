@@ -91,8 +91,18 @@ def losses(
     beta: float,
     shared: bool = False,
 ) -> Float[Tensor, " pair"]:
-    """The loss of each pair, which depends on no other of its batch; with `shared`, a prompt is
-    read once for both of its answers."""
+    """The loss of each pair, which depends on no other of its batch.
+
+    Args:
+        model: what is frozen.
+        pairs: the rows.
+        learnt: what is trained.
+        place: its site and layer.
+        signs: of each pair.
+        how: which loss.
+        beta: of the preference losses.
+        shared: whether a prompt is read once for both of its answers.
+    """
     if pairs.rejected is None or pairs.reference is None:
         look: Look = (*place, learnt.hook(signs))
         said = answer_log_probs(model, pairs.chosen, [look])
