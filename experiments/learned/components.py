@@ -121,7 +121,7 @@ def of_dev(units: Atoms, weights: Written, plain: pd.DataFrame) -> list[str]:
     """What dev chose from, as tables."""
     said = [
         f"In each cell, of `dev`: joint, in language, in the sense; the unsteered model has {_cell(plain[SCORES].mean())}. The highest "
-        "joint is chosen, and of equals the weaker change: fewer units and a smaller factor, a larger ρ. No cell: no component "
+        "joint is chosen, and of equals the weaker change: fewer units and a smaller factor, a larger ρ. –: no component "
         "agrees by more than ρα.",
         "",
         f"| `austeer`: units | {' | '.join(f'× {scale:g}' for scale in SCALES)} |",
