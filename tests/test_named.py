@@ -257,6 +257,12 @@ def test_grains_by_name_is_what_is_made_by_hand(
     assert made.provenance["cost"]["tokens"] == cost
 
 
+def test_a_kept_training_has_a_name_of_some_length_whatever_its_layers() -> None:
+    assert trainings.file_name("bipo", [5], "de", "0f") == "bipo-5-de-0f.safetensors"
+    many = trainings.file_name("grains", range(126), "de", "0f")
+    assert many == "grains-0-125-de-0f.safetensors"
+
+
 # What a fit took
 
 

@@ -142,6 +142,7 @@ def need_chat(template: Mapping[str, Any] | None, form: str) -> None:
 
 def need_trained(knobs: Mapping[str, Any] | None, names: Iterable[str]) -> None:
     """Raise where there are knobs of a training, and nothing is trained."""
+    from steerlab.engine.learn import HOW
     from steerlab.sweeps.trainings import OF_PREFERENCES, TRAINED
 
     trained = set(names) & set(TRAINED)
@@ -151,10 +152,10 @@ def need_trained(knobs: Mapping[str, Any] | None, names: Iterable[str]) -> None:
             "knobs out"
         )
     more = [name for name in knobs or () if name not in OF_PREFERENCES]
-    if more and trained == {"grains"}:
+    if more and not trained & set(HOW):
         raise SteerlabError(
-            f"training: grains takes {' and '.join(OF_PREFERENCES)}, and has no {more[0]!r}; leave "
-            "it out"
+            f"training: {', '.join(sorted(trained))} takes {' and '.join(OF_PREFERENCES)}, and has "
+            f"no {more[0]!r}; leave it out"
         )
 
 

@@ -99,8 +99,7 @@ class Trainer:
                 if folder is not None:
                     folder.mkdir(parents=True, exist_ok=True)
                     decisive = self._digest(model, texts, some, source, target, saes)
-                    at = "-".join(map(str, some))
-                    file = folder / f"{how}-{at}-{target}-{decisive}.safetensors"
+                    file = folder / file_name(how, some, target, decisive)
                 if file is not None and file.exists():
                     trained.append(kept(file, model))
                     continue
@@ -147,6 +146,13 @@ class Trainer:
         coder = saes[layers[0]].digest if layers[0] in saes else None
         hashed = [model.fingerprint, str(model.dtype), pair.hash, about, layer, source, coder]
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def file_name(how: str, layers: Sequence[int], target: str, decisive: str) -> str:
+    """Of what is kept: of several layers the first and the last are named, as many would make no
+    file's name; `decisive` tells them apart."""
+    at = "-".join(map(str, dict.fromkeys((layers[0], layers[-1]))))
+    return f"{how}-{at}-{target}-{decisive}.safetensors"
 
 
 def _defaults(function: Any) -> dict[str, Any]:
